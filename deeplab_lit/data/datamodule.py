@@ -1,0 +1,182 @@
+"""The LightningDataModule that all data sets share; a data set adds its splits and its classes."""
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+
+import cv2
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from deeplab_lit.data.dataset import FileSplit, Pair, SegmentationDataset, Split, collate
+from deeplab_lit.data.image import DataError
+from deeplab_lit.data.palette import Colour
+from deeplab_lit.data.preflight import Check, preflight
+from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
+from deeplab_lit.data.transforms import ScaleRange, TrainTransform
+
+
+class SegmentationData(LightningDataModule):
+    """Images and masks of a data set, as batches.
+
+    Args:
+        batch_size: images that each process takes at once in training.
+        total_batch_size: images that an optimizer step is meant to see: processes × batch_size ×
+            trainer.accumulate_grad_batches. The learning rate belongs to it, so a run with another
+            total says so. null: any.
+        crop_size: side of the training crop in pixels, (crop_size − 1) divisible by 32 for the
+            paper's scales: 321 for PASCAL VOC.
+        scales: random scaling in training: a list to choose from, or {min: …, max: …}.
+        color_jitter: random brightness, contrast and saturation in training, as a fraction.
+        train_split: which split to train on.
+        val_split: which split to validate on.
+        mask_dir: folder with a mask <id>.png for every training image, to train on instead of the
+            ground truth (pseudo-labels).
+        eval_batch_size: images that each process evaluates at once; more than 1 only where all have
+            the same size.
+        num_workers: processes that read data, for each training process. null: one a core, at most 8.
+        check: how much of the data to read before the first step: "quick" or "full".
+    """
+
+    classes: dict[str, Colour]  # name → colour, in the order of the class indices
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 10,
+        total_batch_size: int | None = None,
+        crop_size: int = 321,
+        scales: tuple[float, ...] | ScaleRange = (0.5, 0.75, 1.0, 1.25, 1.5),
+        color_jitter: float = 0.0,
+        train_split: str = "train",
+        val_split: str = "val",
+        mask_dir: str | None = None,
+        eval_batch_size: int = 1,
+        num_workers: int | None = None,
+        check: Check = "quick",
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.batch_size = batch_size
+        self.total_batch_size = total_batch_size
+        self.transform = TrainTransform(crop_size, scales, color_jitter)
+        self.train_split = train_split
+        self.val_split = val_split
+        self.mask_dir = Path(mask_dir) if mask_dir else None
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+        self.check = check
+
+    @abstractmethod
+    def split(self, name: str) -> Split:
+        """The named split.
+
+        Raises:
+            DataError: it does not exist, or has no labels.
+        """
+
+    def training(self) -> Split:
+        """The split to train on, with the masks of `mask_dir` where that is given.
+
+        Raises:
+            DataError: as `split`; or masks are missing.
+        """
+        split = self.split(self.train_split)
+        if self.mask_dir is None:
+            return split
+        if not isinstance(split, FileSplit):
+            raise DataError(f"mask_dir: {type(self).__name__} has no mask files to replace")
+        pairs = [pair._replace(mask=self.mask_dir / f"{pair.id}.png") for pair in split.pairs]
+        return FileSplit(existing(pairs), split.num_classes)
+
+    def preflight(self, stage: str) -> None:
+        """Check the splits that `fit` or `validate` will read.
+
+        Raises:
+            DataError: what is wrong, with its file.
+        """
+        if stage == "fit":
+            self._preflight(self.training(), self.train_split)
+        self._preflight(self.split(self.val_split), self.val_split)
+
+    def _preflight(self, split: Split, name: str) -> None:
+        preflight(split, f"{type(self).__name__} {name}", self.check, self.num_workers)
+
+    def setup(self, stage: str) -> None:
+        """Take the seed of the data's order and augmentation from seed_everything's."""
+        self.seed = torch.initial_seed()
+
+    def train_dataloader(self) -> DataLoader:
+        """An epoch of the training stream."""
+        trainer = self.trainer
+        dataset = SegmentationDataset(self.training(), self.transform, self.seed)
+        stream = TrainStream(
+            dataset,
+            batch_size=self.batch_size,
+            accumulate=trainer.accumulate_grad_batches,
+            num_replicas=trainer.world_size,
+            rank=trainer.global_rank,
+            seed=self.seed,
+            steps_done=lambda: trainer.global_step,
+        )
+        if self.total_batch_size not in (None, stream.step_size):
+            rank_zero_warn(
+                f"an optimizer step sees {stream.step_size} images ({trainer.world_size} processes × "
+                f"batch_size {self.batch_size} × accumulate_grad_batches "
+                f"{trainer.accumulate_grad_batches}), but the learning rate is meant for "
+                f"{self.total_batch_size} (data.total_batch_size)"
+            )
+        return self._loader(dataset, stream, self.batch_size)
+
+    def val_dataloader(self) -> DataLoader:
+        """Every image of the validation split once, at native size.
+
+        Raises:
+            DataError: fewer images than processes.
+        """
+        dataset = SegmentationDataset(self.split(self.val_split))
+        processes = self.trainer.world_size
+        if len(dataset) < processes:
+            raise DataError(
+                f"{type(self).__name__} {self.val_split} has {len(dataset)} images for {processes} "
+                "processes; use at most one process an image"
+            )
+        sampler = EverySampleOnce(dataset, processes, self.trainer.global_rank)
+        return self._loader(dataset, sampler, self.eval_batch_size)
+
+    def _loader(
+        self, dataset: SegmentationDataset, sampler: TrainStream | EverySampleOnce, batch_size: int
+    ) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            worker_init_fn=_one_thread,
+        )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def existing(pairs: list[Pair]) -> list[Pair]:
+    """The pairs, once every file of theirs is there.
+
+    Raises:
+        DataError: the files that are missing.
+    """
+    missing = [path for pair in pairs for path in (pair.image, pair.mask) if not path.is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError(
+            f"{len(missing)} of {2 * len(pairs)} files are missing: {', '.join(map(str, missing[:3]))}{more}"
+        )
+    return pairs

@@ -1,0 +1,73 @@
+"""Your own images: a folder of images and masks. CamVid is one."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deeplab_lit.data.datamodule import SegmentationData, existing
+from deeplab_lit.data.dataset import FileSplit, Pair
+from deeplab_lit.data.image import SUFFIXES, VOID, DataError
+from deeplab_lit.data.palette import Colour, voc_colour
+
+INVALID = 254
+
+
+class Folder(SegmentationData):
+    """Images and masks in images/<split>/<id>.* and labels/<split>/<id>.png under `root`.
+
+    classes.txt names the classes, one a line, in the order of the values in the masks: the first
+    line is value 0. If the void value has a line too, that line is left out and the classes after
+    it move up by one. Colours come from the masks' palette if they have one, else PASCAL VOC's.
+
+    Args:
+        root: the folder with images/, labels/ and classes.txt.
+        void: the value in the masks that is not trained on nor scored; 255 always is void too.
+    """
+
+    def __init__(self, root: str, void: int = VOID, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root)
+        names = self._names()
+        values = [value for value in range(len(names)) if value != void]
+        self.label_map = np.full(256, INVALID, np.uint8)
+        self.label_map[[void, VOID]] = VOID
+        self.label_map[values] = range(len(values))
+        colours = self._colours()
+        self.classes = {names[value]: colours[value] for value in values}
+
+    def split(self, name: str) -> FileSplit:
+        """The images of images/`name`, in the order of their names."""
+        folder = self.root / "images" / name
+        images = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
+        if not images:
+            there = ", ".join(sorted(p.name for p in folder.parent.glob("*/"))) or "none"
+            raise DataError(f"{folder}: no images there; folders beside it: {there}")
+        masks = self.root / "labels" / name
+        pairs = [Pair(p.stem, p, masks / f"{p.stem}.png") for p in images]
+        return FileSplit(existing(pairs), len(self.classes), self.label_map)
+
+    def _names(self) -> list[str]:
+        path = self.root / "classes.txt"
+        if not path.is_file():
+            raise DataError(
+                f"{path} does not exist. --data.root wants a folder with images/<split>/, "
+                "labels/<split>/ and classes.txt, the names of the classes, one a line."
+            )
+        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        if not names or len(names) > INVALID or len(set(names)) < len(names):
+            raise DataError(f"{path}: expected 1 to {INVALID} different names, one a line")
+        return names
+
+    def _colours(self) -> list[Colour]:
+        first = next((self.root / "labels").glob("*/*.png"), None)
+        if first is not None:
+            try:
+                with Image.open(first) as mask:
+                    palette = mask.getpalette()
+            except OSError:  # the preflight says what is wrong with it
+                palette = None
+            if palette:
+                palette += [0] * (768 - len(palette))
+                return [tuple(palette[3 * i : 3 * i + 3]) for i in range(256)]
+        return [voc_colour(i) for i in range(256)]

@@ -1,0 +1,144 @@
+"""Training augmentation in the authors' order: scale, pad bottom and right, crop, mirror.
+
+DeepLabv2, Sec. 4.1.2 ("randomly scaling the input images (from 0.5 to 1.5)") and the released
+data_transformer.cpp: image bilinear, label nearest, scaled size truncated, padding with the mean
+colour and with void, crop uniform over the positions, mirror with probability ½.
+
+Only the pixels that the crop needs are resized: the window is cut out of the image first. The result
+is the crop of the whole resized image, to the bit where a multiple of 4 source pixels is a whole
+number of scaled ones (the authors' five scales), shifted by less than a pixel elsewhere.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from torchvision.transforms.v2 import functional as F
+
+from deeplab_lit.data.image import VOID
+
+MEAN_COLOUR = (123, 117, 104)  # RGB; the released mean 122.675, 116.669, 104.008 in whole numbers
+
+
+@dataclass(frozen=True)
+class ScaleRange:
+    """Any scale in a range, all equally likely.
+
+    Args:
+        min: smallest, relative to the image.
+        max: largest.
+    """
+
+    min: float
+    max: float
+
+
+class TrainTransform:
+    """Random scale, pad, crop, mirror and, if asked for, colour jitter.
+
+    Args:
+        crop_size: side of the crop in pixels. 321 is the paper's for PASCAL VOC; with
+            (crop_size − 1) divisible by 32 the grids of the paper's three scales match.
+        scales: the scales to choose from, or a range.
+        color_jitter: brightness, contrast and saturation are multiplied by factors in
+            1 ± color_jitter. 0 is the paper's.
+
+    Raises:
+        ValueError: a size, scale or jitter out of range.
+    """
+
+    def __init__(
+        self, crop_size: int, scales: tuple[float, ...] | ScaleRange, color_jitter: float = 0.0
+    ) -> None:
+        smallest = scales.min if isinstance(scales, ScaleRange) else min(scales, default=0)
+        if smallest <= 0 or (isinstance(scales, ScaleRange) and scales.min > scales.max):
+            raise ValueError(f"scales must be positive numbers or a range, got {scales}")
+        if crop_size < 33:
+            raise ValueError(f"crop_size must be at least 33 pixels, got {crop_size}")
+        if not 0 <= color_jitter < 1:
+            raise ValueError(f"color_jitter must be in [0, 1), got {color_jitter}")
+        self.crop_size = crop_size
+        self.scales = scales
+        self.color_jitter = color_jitter
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, rng: Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H,W,3) and mask (H,W), uint8 → (crop,crop,3) and (crop,crop), uint8."""
+        if isinstance(self.scales, ScaleRange):
+            scale = rng.uniform(self.scales.min, self.scales.max)
+        else:
+            scale = self.scales[rng.integers(len(self.scales))]
+        rows = _window(mask.shape[0], scale, self.crop_size, rng)
+        columns = _window(mask.shape[1], scale, self.crop_size, rng)
+        image, mask = _scale(image, mask, scale, rows, columns)
+        image, mask = _pad(image, mask, self.crop_size)
+        if rng.random() < 0.5:
+            image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
+        if self.color_jitter:
+            image = _jitter(image, rng.uniform(1 - self.color_jitter, 1 + self.color_jitter, 3))
+        return image, mask
+
+
+def _window(size: int, scale: float, crop: int, rng: Generator) -> tuple[int, int]:
+    """First pixel and number of pixels of a random crop along one scaled side."""
+    scaled = max(int(size * scale), 1)
+    return int(rng.integers(max(scaled - crop, 0) + 1)), min(crop, scaled)
+
+
+def _scale(
+    image: np.ndarray,
+    mask: np.ndarray,
+    scale: float,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The window rows × columns, each (first, number), of the image and mask scaled by `scale`."""
+    if scale == 1:
+        window = np.s_[rows[0] : sum(rows), columns[0] : sum(columns)]
+        return image[window], mask[window]
+    y = _resampling(mask.shape[0], scale, *rows)
+    x = _resampling(mask.shape[1], scale, *columns)
+    piece = image[y.source, x.source]
+    piece = cv2.resize(piece, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    return piece[y.window, x.window], mask.take(y.nearest, axis=0).take(x.nearest, axis=1)
+
+
+class _Resampling(NamedTuple):
+    source: slice  # the pixels to resize: the window's and a margin that bilinear weights reach
+    window: slice  # the window within the resized source
+    nearest: np.ndarray  # for each pixel of the window, the image pixel whose centre is nearest
+
+
+def _resampling(size: int, scale: float, first: int, number: int) -> _Resampling:
+    start = max(int(first / scale) - 1, 0) // 4 * 4
+    offset = int(first - start * scale)
+    stop = start + math.ceil((offset + number) / scale) + 2
+    nearest = start + ((offset + np.arange(number) + 0.5) / scale).astype(np.intp)
+    return _Resampling(
+        slice(start, stop), slice(offset, offset + number), nearest.clip(max=size - 1)
+    )
+
+
+def _pad(image: np.ndarray, mask: np.ndarray, crop: int) -> tuple[np.ndarray, np.ndarray]:
+    bottom, right = crop - mask.shape[0], crop - mask.shape[1]
+    if bottom == right == 0:
+        return image, mask
+    sides = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
+    return (
+        cv2.copyMakeBorder(image, *sides, value=MEAN_COLOUR),
+        cv2.copyMakeBorder(mask, *sides, value=VOID),
+    )
+
+
+def _jitter(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    brightness, contrast, saturation = factors.tolist()
+    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    x = F.adjust_saturation(
+        F.adjust_contrast(F.adjust_brightness(x, brightness), contrast), saturation
+    )
+    return x.permute(1, 2, 0).numpy()

@@ -1,0 +1,171 @@
+"""Backbones: torchvision's ResNet-18…152 and VGG-16 as atrous feature extractors, and a tiny one.
+
+DeepLabv2, Sec. 3.1 and 4; the released ResNet-101 and VGG-16 prototxt files. Parameter names are
+torchvision's own, so that its weight files fit.
+
+Letters: B batch · D features · H×W image · h×w feature cells (H/8 × W/8 at output stride 8).
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from deeplab_lit.network.atrous import make_atrous
+
+BackboneName = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "resnet10_quarter"
+]
+Style = Literal["torchvision", "caffe"]
+Norm = Literal["frozen", "batch"]
+
+
+class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
+    """torchvision's frozen normalisation, kept in the precision of its input.
+
+    The parent multiplies with float32 buffers, which turns bfloat16 activations back into float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (B,D,h,w) with the stored statistics and affine; same shape and dtype."""
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=False,
+            eps=self.eps,
+        )
+
+
+class Backbone(nn.Module):
+    """Images to features; what ResNet and VGG share.
+
+    Attributes:
+        out_channels: D, the number of features.
+        gradient_checkpointing: in training, recompute each part's activations instead of storing
+            them: less memory, one more forward pass.
+    """
+
+    out_channels: int
+    gradient_checkpointing = False
+
+    def parts(self) -> Iterable[nn.Module]:
+        """The network in forward order, cut where activations may be recomputed."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Preprocessed images (B,3,H,W) → features (B,D,h,w)."""
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        for part in self.parts():
+            x = checkpoint(part, x, use_reentrant=False) if recompute else part(x)
+        return x
+
+
+class ResNet(Backbone):
+    """A torchvision ResNet without its classifier.
+
+    Args:
+        name: which ResNet.
+        output_stride: image pixels per feature cell: 8, 16 or 32.
+        style: "caffe" is the authors' network: the stride of a bottleneck stage on its first 1×1,
+            and a max-pool that rounds sizes up. "torchvision" has it on the 3×3 and rounds down.
+            Weights trained with one give wrong features in the other.
+        norm: "frozen" keeps statistics and affine fixed, as the authors do; "batch" trains them.
+    """
+
+    def __init__(self, name: BackboneName, output_stride: int, style: Style, norm: Norm) -> None:
+        super().__init__()
+        norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
+        if name == "resnet10_quarter":
+            net = _resnet10_quarter(norm_layer)
+        else:
+            net = torchvision.models.get_model(name, weights=None, norm_layer=norm_layer)
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2 = net.layer1, net.layer2
+        self.layer3, self.layer4 = net.layer3, net.layer4
+        self.out_channels = net.inplanes
+        if style == "caffe":
+            self.maxpool.ceil_mode = True
+            for stage in (self.layer2, self.layer3, self.layer4):
+                if isinstance(block := stage[0], Bottleneck):
+                    block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+        make_atrous([self.conv1, self.maxpool, *self._blocks()], output_stride)
+
+    def parts(self) -> Iterable[nn.Module]:
+        """The stem, then the residual blocks."""
+        yield nn.Sequential(self.conv1, self.bn1, self.relu, self.maxpool)
+        yield from self._blocks()
+
+    def _blocks(self) -> Iterable[nn.Module]:
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            yield from stage
+
+
+def _resnet10_quarter(norm_layer: type[nn.Module]) -> nn.Module:
+    """One basic block a stage and 16, 32, 64, 128 channels: for small data on a CPU, from scratch."""
+    net = nn.Module()
+    net.conv1 = nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False)
+    net.bn1, net.relu, net.maxpool = norm_layer(16), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+    net.layer1 = nn.Sequential(BasicBlock(16, 16, norm_layer=norm_layer))
+    for i, width in enumerate((32, 64, 128), start=2):
+        shortcut = nn.Sequential(
+            nn.Conv2d(width // 2, width, 1, stride=2, bias=False), norm_layer(width)
+        )
+        block = BasicBlock(width // 2, width, 2, shortcut, norm_layer=norm_layer)
+        setattr(net, f"layer{i}", nn.Sequential(block))
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    net.inplanes = 128
+    return net
+
+
+class VGG16(Backbone):
+    """conv1_1 … pool5 of VGG-16 with the released net's pooling: 3×3, padding 1.
+
+    The release leaves pool5 undilated, so only the features up to conv5_3 are those of the strided
+    network.
+
+    Args:
+        output_stride: image pixels per feature cell: 8, 16 or 32. At 8, pool4 and pool5 have stride
+            1 and conv5 has rate 2.
+        style: "caffe" rounds sizes up in pooling, "torchvision" down.
+    """
+
+    out_channels = 512
+
+    def __init__(self, output_stride: int, style: Style) -> None:
+        super().__init__()
+        self.features = torchvision.models.vgg16(weights=None).features
+        for i, layer in enumerate(self.features):
+            if isinstance(layer, nn.MaxPool2d):
+                self.features[i] = nn.MaxPool2d(3, 2, padding=1, ceil_mode=style == "caffe")
+        make_atrous(self.features, output_stride)
+
+    def parts(self) -> Iterable[nn.Module]:
+        """Five: the convolutions up to and with each pooling."""
+        ends = [i + 1 for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        for start, end in zip([0, *ends], ends, strict=False):
+            yield self.features[start:end]
+
+
+def build_backbone(name: BackboneName, output_stride: int, style: Style, norm: Norm) -> Backbone:
+    """The named backbone with random weights; see the classes for the arguments.
+
+    Raises:
+        ValueError: unknown name, or an output stride other than 8, 16, 32.
+    """
+    if name == "vgg16":
+        return VGG16(output_stride, style)
+    if name not in BackboneName.__args__:
+        raise ValueError(
+            f"backbone must be one of {', '.join(BackboneName.__args__)}, got {name!r}"
+        )
+    return ResNet(name, output_stride, style, norm)

@@ -1,0 +1,115 @@
+"""DeepLabv2: RGB images in, logits at their size out (arXiv:1606.00915, Fig. 1 without the CRF).
+
+Letters: B batch · C classes · D features · H×W image · h×w feature cells.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from deeplab_lit.network.backbone import BackboneName, Norm, Style, build_backbone
+from deeplab_lit.network.head import HeadName, build_head
+from deeplab_lit.network.multiscale import ScaleLogits, multiscale_logits, resize
+from deeplab_lit.network.preprocess import Preprocess
+
+
+class DeepLabV2(nn.Module):
+    """Preprocessing, atrous backbone, head, and multi-scale inputs around them.
+
+    Args:
+        num_classes: C, void not counted.
+        backbone: the atrous feature extractor.
+        output_stride: image pixels per feature cell: 8 (the paper's), 16 or 32.
+        head: "aspp" sums one atrous branch a rate (DeepLabv2); "largefov" is one branch;
+            "aspp_concat" is the five-branch form with image pooling (DeepLabv3).
+        atrous_rates: dilations of the head's 3×3 convolutions, in feature cells, one branch each.
+            ASPP-L is 6, 12, 18, 24; ASPP-S is 2, 4, 8, 12; LargeFOV is 12. They are not adapted to
+            the output stride: 12 cells are 96 pixels at stride 8, 192 at 16.
+        scales: sizes at which the image goes through the network; logits are fused by maximum.
+            (1, 0.75, 0.5) is the paper's MSC, (1,) is a single scale.
+        style: whose weights fit: "caffe" (the authors'; stride on the 1×1, sizes rounded up, mean
+            colour only) or "torchvision" (stride on the 3×3, rounded down, mean and std).
+        norm: "frozen" batch normalisation (the paper's), or "batch" to train it, as from scratch.
+        align_corners: convention of all bilinear resizing; the authors' Caffe layer has true.
+        channels_last: keep activations in the memory order that mixed precision likes.
+        gradient_checkpointing: recompute the backbone's activations in the backward pass: less
+            memory, about a third more time.
+
+    Raises:
+        ValueError: an argument outside what is listed here.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: BackboneName = "resnet101",
+        output_stride: int = 8,
+        head: HeadName = "aspp",
+        atrous_rates: tuple[int, ...] = (6, 12, 18, 24),
+        scales: tuple[float, ...] = (1.0, 0.75, 0.5),
+        style: Style = "torchvision",
+        norm: Norm = "frozen",
+        align_corners: bool = True,
+        channels_last: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.num_classes = num_classes
+        self.scales = check_scales(scales)
+        self.style = style
+        self.norm = norm
+        self.backbone_name = backbone
+        self.align_corners = align_corners
+        self.preprocess = Preprocess(style)
+        self.backbone = build_backbone(backbone, output_stride, style, norm)
+        self.backbone.gradient_checkpointing = gradient_checkpointing
+        self.head = build_head(
+            head,
+            vgg=backbone == "vgg16",
+            in_channels=self.backbone.out_channels,
+            num_classes=num_classes,
+            atrous_rates=tuple(atrous_rates),
+        )
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)
+
+    def forward(self, images: Tensor, scales: tuple[float, ...] | None = None) -> Tensor:
+        """Logits at the images' own size.
+
+        Args:
+            images: (B,3,H,W) RGB, uint8 or float in 0…255, from 33×33 up.
+            scales: instead of the network's own.
+
+        Returns:
+            (B,C,H,W), float32.
+        """
+        logits = self.logits(images, scales).fused
+        return resize(logits.float(), images.shape[-2:], align_corners=self.align_corners)
+
+    def logits(self, images: Tensor, scales: tuple[float, ...] | None = None) -> ScaleLogits:
+        """Logits on the feature grid (B,C,h,w), fused and of each scale: what training scores."""
+        scales = self.scales if scales is None else check_scales(scales)
+        images = self.preprocess(images).contiguous(memory_format=self.memory_format)
+        return multiscale_logits(self._dense, images, scales, align_corners=self.align_corners)
+
+    def _dense(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
+
+    def compile(self, *args, **kwargs) -> None:
+        """Compile backbone and head, in place: the names of the weights stay as they are."""
+        self.backbone.compile(*args, **kwargs)
+        self.head.compile(*args, **kwargs)
+
+
+def check_scales(scales: tuple[float, ...]) -> tuple[float, ...]:
+    """`scales` as a tuple of floats.
+
+    Raises:
+        ValueError: no scale, or one that is not positive.
+    """
+    scales = tuple(float(scale) for scale in scales)
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales must be one or more positive numbers, got {list(scales)}")
+    return scales

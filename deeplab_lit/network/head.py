@@ -1,0 +1,190 @@
+"""Heads: atrous spatial pyramid pooling and its relatives, features (B,D,h,w) → logits (B,C,h,w).
+
+- `aspp`: DeepLabv2, Sec. 3.2 and Fig. 7, as released: parallel branches, one a rate, whose logits
+  are *summed*. With ResNet a branch is one 3×3 convolution; with VGG-16 it is fc6-fc7-fc8.
+- `largefov`: one branch with a large rate (DeepLabv1; DeepLabv2, Sec. 4.1.1).
+- `aspp_concat`: the five-branch form with image pooling, concatenation and projection, published in
+  DeepLabv3 (arXiv:1706.05587, Sec. 3.3). Its normalisation is always trained.
+
+Letters: B batch · C classes · D features · h×w feature cells.
+"""
+
+import warnings
+from collections import OrderedDict
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HeadName = Literal["aspp", "largefov", "aspp_concat"]
+
+
+def atrous_conv(in_channels: int, out_channels: int, rate: int, *, bias: bool = True) -> nn.Conv2d:
+    """A 3×3 convolution of the given rate that keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate, bias=bias)
+
+
+class ASPP(nn.Module):
+    """Sum over rates of one atrous branch each.
+
+    Args:
+        branches: one module a rate, each (B,D,h,w) → (B,C,h,w).
+        classifiers: the layers of the branches that no pretrained file holds.
+        pool: applied before the branches.
+    """
+
+    def __init__(
+        self, branches: list[nn.Module], classifiers: list[nn.Conv2d], pool: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.pool = pool or nn.Identity()
+        self.branches = nn.ModuleList(branches)
+        self._classifiers = tuple(classifiers)
+        for conv in classifiers:  # the released prototxt's fillers
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+
+    def new_layers(self) -> tuple[nn.Module, ...]:
+        """The layers trained from scratch, at a higher learning rate."""
+        return self._classifiers
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B,D,h,w) → logits (B,C,h,w)."""
+        features = self.pool(features)
+        logits = self.branches[0](features)
+        for branch in self.branches[1:]:
+            logits = logits + branch(features)
+        return logits
+
+
+def resnet_aspp(in_channels: int, num_classes: int, atrous_rates: tuple[int, ...]) -> ASPP:
+    """The released ResNet-101 head: a biased 3×3 classifier a rate, nothing else."""
+    convs = [atrous_conv(in_channels, num_classes, rate) for rate in atrous_rates]
+    return ASPP(convs, convs)
+
+
+def vgg_aspp(
+    in_channels: int, num_classes: int, atrous_rates: tuple[int, ...], *, pool5a: bool
+) -> ASPP:
+    """The released VGG-16 heads: fc6 (3×3, 1024) – fc7 (1×1, 1024) – fc8 (1×1, C) a rate.
+
+    Args:
+        in_channels: D.
+        num_classes: C.
+        atrous_rates: rates of fc6, one branch each.
+        pool5a: the 3×3 average pooling before fc6 that only the LargeFOV release has.
+    """
+    branches = [
+        nn.Sequential(
+            OrderedDict(
+                fc6=atrous_conv(in_channels, 1024, rate),
+                relu6=nn.ReLU(inplace=True),
+                drop6=nn.Dropout(0.5),
+                fc7=nn.Conv2d(1024, 1024, 1),
+                relu7=nn.ReLU(inplace=True),
+                drop7=nn.Dropout(0.5),
+                fc8=nn.Conv2d(1024, num_classes, 1),
+            )
+        )
+        for rate in atrous_rates
+    ]
+    pool = nn.AvgPool2d(3, stride=1, padding=1) if pool5a else None  # counts the padding, as Caffe
+    return ASPP(branches, [branch.fc8 for branch in branches], pool)
+
+
+class ImagePooling(nn.Sequential):
+    """Image-level feature: global average, 1×1 convolution, normalisation, ReLU, spread again."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B,D,h,w) → (B,256,h,w), constant over each image."""
+        conv, norm = self
+        x = conv(features.mean(dim=(2, 3), keepdim=True))
+        if self.training and x.shape[0] == 1 and type(norm) is nn.BatchNorm2d:
+            warnings.warn(
+                "aspp_concat: a batch of one image has no statistics for the image pooling's batch "
+                "normalisation; its running averages are used. Train with 2 or more images a "
+                "process, or with --trainer.sync_batchnorm true.",
+                stacklevel=2,
+            )
+            x = F.batch_norm(
+                x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
+        else:
+            x = norm(x)
+        return F.relu(x).expand(-1, -1, *features.shape[-2:])
+
+
+class ASPPConcat(nn.Module):
+    """1×1, one 3×3 a rate and image pooling, concatenated, projected, classified (DeepLabv3).
+
+    Args:
+        in_channels: D.
+        num_classes: C.
+        atrous_rates: rates of the 3×3 branches, in feature cells.
+        width: channels of each branch and of the projection.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, atrous_rates: tuple[int, ...], width: int = 256
+    ) -> None:
+        super().__init__()
+        convs = [nn.Conv2d(in_channels, width, 1, bias=False)]
+        convs += [atrous_conv(in_channels, width, rate, bias=False) for rate in atrous_rates]
+        self.branches = nn.ModuleList(_norm_relu(conv) for conv in convs)
+        self.branches.append(ImagePooling(in_channels, width))
+        self.project = _norm_relu(nn.Conv2d(len(self.branches) * width, width, 1, bias=False))
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Conv2d(width, num_classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def new_layers(self) -> tuple[nn.Module, ...]:
+        """The layers trained from scratch, at a higher learning rate: all."""
+        return (self,)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B,D,h,w) → logits (B,C,h,w)."""
+        pyramid = torch.cat([branch(features) for branch in self.branches], dim=1)
+        return self.classifier(self.dropout(self.project(pyramid)))
+
+
+def _norm_relu(conv: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
+
+
+def build_head(
+    name: HeadName, *, vgg: bool, in_channels: int, num_classes: int, atrous_rates: tuple[int, ...]
+) -> ASPP | ASPPConcat:
+    """The named head with random weights.
+
+    Args:
+        name: which head.
+        vgg: branches as released for VGG-16 instead of ResNet.
+        in_channels: D.
+        num_classes: C.
+        atrous_rates: dilations of the 3×3 convolutions, in feature cells, one branch each.
+
+    Raises:
+        ValueError: unknown name; no rates, or rates that are not positive integers; more than one
+            rate for `largefov`.
+    """
+    if not atrous_rates or any(type(rate) is not int or rate < 1 for rate in atrous_rates):
+        raise ValueError(f"atrous_rates must be positive integers, got {list(atrous_rates)}")
+    if name == "largefov" and len(atrous_rates) != 1:
+        raise ValueError(
+            f"head largefov takes one atrous rate (the paper's is 12), got {list(atrous_rates)}; "
+            "set --model.atrous_rates '[12]'"
+        )
+    if name == "aspp_concat":
+        return ASPPConcat(in_channels, num_classes, atrous_rates)
+    if name in ("aspp", "largefov"):
+        if vgg:
+            return vgg_aspp(in_channels, num_classes, atrous_rates, pool5a=name == "largefov")
+        return resnet_aspp(in_channels, num_classes, atrous_rates)
+    raise ValueError(f"head must be one of {', '.join(HeadName.__args__)}, got {name!r}")

@@ -1,0 +1,65 @@
+"""Where a run's numbers go: metrics.csv always, and Weights & Biases whenever it is installed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from deeplab_lit.training.metrics_file import MetricsFile
+
+PROJECT = "deeplab_lit"
+
+
+def build_loggers(
+    folder: Path, *, experiment: str, job_type: str, resume_step: int | None
+) -> list[Logger]:
+    """The loggers of a run; nothing is written or sent before training starts.
+
+    W&B is online when the user is logged in and the server answers, offline otherwise (`wandb sync`
+    sends it later), and what WANDB_MODE says where that is set.
+
+    Args:
+        folder: the run folder.
+        experiment: W&B's group.
+        job_type: W&B's job type, "fit" or "validate".
+        resume_step: optimizer step from which a run goes on in its folder; null for a new run.
+    """
+    loggers: list[Logger] = [MetricsFile(folder, resume_step)]
+    try:
+        import wandb  # noqa: F401  (here only: it is slow to import, and a machine may lack it)
+    except ImportError:
+        rank_zero_info("wandb is not installed: this run is logged to metrics.csv only")
+        return loggers
+    loggers.append(
+        WandbLogger(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            group=experiment,
+            name=folder.name,
+            id=f"{experiment}-{folder.name}",
+            job_type=job_type,
+            save_dir=folder,
+            mode=None if "WANDB_MODE" in os.environ else _mode(),
+        )
+    )
+    return loggers
+
+
+@rank_zero_only
+def _mode() -> str:
+    import wandb
+
+    try:
+        return "online" if wandb.login(prompt=False) else "offline"
+    except wandb.errors.Error as error:
+        rank_zero_info(f"W&B cannot be reached, so this run is logged offline ({error})")
+        return "offline"
+
+
+def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
+    """The nested configuration to every logger; on W&B, the best mIoU as a run's summary."""
+    for logger in loggers:
+        logger.log_hyperparams(config)
+        if isinstance(logger, WandbLogger):
+            logger.experiment.define_metric("val/miou", summary="max")

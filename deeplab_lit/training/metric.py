@@ -1,0 +1,67 @@
+"""Scores from one confusion matrix over the whole data set.
+
+As PASCAL VOC and Cityscapes define them: pixels of all images are counted together at native
+resolution, void (255) is not counted, background is a class like any other. A class that is neither
+in the ground truth nor in the predictions has no IoU and stays out of the mean; one that is predicted
+but never true has IoU 0 and stays in.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassJaccardIndex
+
+VOID = 255
+
+
+class Scores(NamedTuple):
+    """Fractions in 0…1.
+
+    Attributes:
+        miou: mean IoU over the classes that have one.
+        iou: (C,) IoU of each class, NaN where it has none.
+        pixel_accuracy: share of pixels that are right.
+        mean_accuracy: mean over the classes in the ground truth of the share of their pixels that
+            are right.
+        fw_iou: IoU weighted by the classes' frequency in the ground truth.
+        confusion: (C,C) int64, pixels by true class (row) and predicted class (column).
+    """
+
+    miou: float
+    iou: Tensor
+    pixel_accuracy: float
+    mean_accuracy: float
+    fw_iou: float
+    confusion: Tensor
+
+
+class SegmentationScores(MulticlassJaccardIndex):
+    """torchmetrics' Jaccard index, with the other scores of the same confusion matrix.
+
+    Update it with predictions and masks (B,H,W). `compute` synchronises the processes once.
+
+    Args:
+        num_classes: C.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="macro", ignore_index=VOID, validate_args=False)
+
+    def compute(self) -> Scores:
+        """All scores of what has been counted; NaN where nothing has."""
+        miou = super().compute()
+        confusion = self.confmat.cpu()
+        hits = confusion.diag().double()
+        truth, predicted = confusion.sum(1).double(), confusion.sum(0).double()
+        iou = hits / (truth + predicted - hits)  # 0/0 = NaN: absent
+        present = truth > 0
+        weighted = (truth[present] * iou[present]).sum() / truth.sum()
+        return Scores(
+            miou=miou.item(),
+            iou=iou,
+            pixel_accuracy=(hits.sum() / truth.sum()).item(),
+            mean_accuracy=(hits[present] / truth[present]).mean().item(),
+            fw_iou=weighted.item(),
+            confusion=confusion,
+        )

@@ -1,0 +1,88 @@
+"""metrics.csv: every number that a run logs, one row an optimizer step, one column a metric.
+
+Lightning's CSVLogger deletes the file of a run that is resumed in its folder; this one goes on in
+it. It also gives the run folder its place: Lightning puts checkpoints into `save_dir`.
+"""
+
+import csv
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+FLUSH_EVERY = 20  # rows
+
+
+class MetricsFile(Logger):
+    """A Lightning logger that writes `folder`/metrics.csv.
+
+    Args:
+        folder: the run folder; made when the first row is written.
+        resume_step: rows after this step, of a run that went on beyond its last checkpoint, are
+            dropped. null: a new run.
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, str]] = {}
+        self.unsaved = 0
+        if resume_step is not None and self.path.is_file():
+            with self.path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    step = int(row.pop("step"))
+                    if step <= resume_step:
+                        self.rows[step] = {key: value for key, value in row.items() if value != ""}
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @property
+    def name(self) -> str:
+        """Empty: nothing between the run folder and checkpoints/."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty, as the name."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Nothing: config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values to the row of a step."""
+        row = self.rows.setdefault(step or 0, {})
+        row.update({key: f"{float(value):.8g}" for key, value in metrics.items()})
+        self.unsaved += 1
+        if self.unsaved >= FLUSH_EVERY:
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the whole file beside itself and put it in place: a full disk costs no old row."""
+        if not self.unsaved:
+            return
+        columns = sorted({key for row in self.rows.values() for key in row})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", *columns])
+            writer.writeheader()
+            writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
+        os.replace(temporary, self.path)
+        self.unsaved = 0
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self.save()

@@ -1,0 +1,144 @@
+"""DeepLabv2 as a LightningModule: network, loss, optimizer, schedule, metric."""
+
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from deeplab_lit.network.deeplab import DeepLabV2, check_scales
+from deeplab_lit.network.weights import initialise
+from deeplab_lit.training.loss import deeplab_loss
+from deeplab_lit.training.metric import Scores, SegmentationScores
+from deeplab_lit.training.optimizer import build_sgd
+from deeplab_lit.training.schedule import poly_schedule
+
+
+@dataclass
+class Evaluation:
+    """How a trained network is evaluated; never part of a checkpoint.
+
+    Args:
+        scales: sizes at which images go through the network, fused by maximum. null: those that it
+            was trained with.
+    """
+
+    scales: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.scales is not None:
+            self.scales = check_scales(self.scales)
+
+
+class DeepLabModule(LightningModule):
+    """DeepLabv2 and its training.
+
+    Args:
+        classes: name → RGB colour of each class, in the order of the class indices.
+        weights: what training starts from: "imagenet" (torchvision's, of the backbone; downloaded
+            on first use), "none" (random), or the path of a weight file.
+        lr: base learning rate. The paper: 2.5e-4 for ResNet-101, 1e-3 for VGG-16, both for a total
+            batch of 10 images.
+        momentum: of SGD.
+        weight_decay: of all weights, not of biases.
+        poly_power: the learning rate falls as (1 − step/steps)^power, by optimizer step.
+        head_lr_mult: the head's weights learn at this multiple of lr, its biases at twice that.
+        compile: compile backbone and head with torch.compile when training starts.
+
+    Attributes:
+        net: the network.
+        evaluation: how it is evaluated; may be changed at any time.
+        scores: of the last validation.
+    """
+
+    def __init__(
+        self,
+        classes: dict[str, tuple[int, int, int]],
+        *,
+        weights: str = "imagenet",
+        lr: float = 2.5e-4,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        poly_power: float = 0.9,
+        head_lr_mult: float = 10.0,
+        compile: bool = False,
+        **network,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.net = DeepLabV2(len(classes), **network)
+        self.metric = SegmentationScores(len(classes))
+        self.evaluation = Evaluation()
+        self.scores: Scores | None = None
+        self._initialised = False
+
+    def initialise(self) -> None:
+        """Load the weights that training starts from, once. Not needed for a run that resumes.
+
+        Raises:
+            WeightsError: they cannot be had, or do not fit.
+        """
+        if not self._initialised:
+            initialise(self.net, self.hparams.weights)
+            self._initialised = True
+
+    def setup(self, stage: str) -> None:
+        """Initial weights and compilation, before a run."""
+        if stage == "fit":
+            if self.trainer.ckpt_path is None:
+                self.initialise()
+            if self.hparams.compile:
+                self.net.compile()
+
+    def training_step(self, batch: dict, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        logits = self.net.logits(batch["image"])
+        loss = deeplab_loss(logits, batch["mask"], align_corners=self.net.align_corners)
+        self.log("train/loss", loss, batch_size=len(batch["id"]), prog_bar=True)
+        groups = self.optimizers().param_groups
+        self.log_dict({f"lr/{group['name']}": group["lr"] for group in groups})
+        return loss
+
+    def validation_step(self, batch: dict, batch_idx: int) -> Tensor:
+        """Count a batch; returns the predicted class indices (B,H,W)."""
+        prediction = self.net(batch["image"], self.evaluation.scales).argmax(dim=1)
+        self.metric.update(prediction, batch["mask"])
+        return prediction
+
+    def on_validation_epoch_end(self) -> None:
+        """Score what has been counted, on all processes together."""
+        self.scores = scores = self.metric.compute()
+        self.metric.reset()
+        self.log("val/miou", scores.miou, prog_bar=True, rank_zero_only=False, sync_dist=True)
+        if self.trainer.sanity_checking:
+            return
+        values = {
+            "val/pixel_accuracy": scores.pixel_accuracy,
+            "val/mean_accuracy": scores.mean_accuracy,
+            "val/fw_iou": scores.fw_iou,
+        }
+        for name, iou in zip(self.hparams.classes, scores.iou.tolist(), strict=True):
+            if iou == iou:  # not NaN
+                values[f"val/iou/{name}"] = iou
+        for logger in self.loggers:
+            logger.log_metrics(values, step=max(self.global_step - 1, 0))  # as self.log counts
+
+    def configure_optimizers(self) -> dict:
+        """SGD with the authors' parameter groups, and poly by optimizer step."""
+        hp = self.hparams
+        optimizer: Optimizer = build_sgd(
+            self.net,
+            lr=hp.lr,
+            momentum=hp.momentum,
+            weight_decay=hp.weight_decay,
+            head_lr_mult=hp.head_lr_mult,
+        )
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < torch.inf:
+            raise ValueError(
+                "the poly schedule needs to know when training ends: set --trainer.max_steps or "
+                "--trainer.max_epochs"
+            )
+        schedule = poly_schedule(optimizer, steps, hp.poly_power)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,164 @@
+"""The record of a run: results.json, and the table on the screen."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from deeplab_lit.training.metric import Scores
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "opencv-python-headless")
+
+
+class RunRecord(Callback):
+    """Keeps the best and the latest scores of a run and writes them to results.json.
+
+    The file is written after every validation, so an interrupted run has one too; `finished` tells.
+    Best means the highest val/miou. Scores and time go on where a resumed run's checkpoint stood.
+
+    Args:
+        folder: the run folder.
+        about: further entries.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self.folder = folder
+        self.about = about
+        self.best: dict[str, Any] | None = None
+        self.final: dict[str, Any] | None = None
+        self.seconds_before = 0.0
+        self.start = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps; plain numbers and strings."""
+        return {"best": self.best, "seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What a resumed run begins with."""
+        self.best = state_dict["best"]
+        self.seconds_before = state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.start
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the clock."""
+        self.start = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the scores of the validation that has just ended."""
+        if trainer.sanity_checking:
+            return
+        classes = list(pl_module.hparams.classes)
+        self.final = {"step": trainer.global_step, **as_dict(pl_module.scores, classes)}
+        if self.best is None or (self.final["miou"] or 0) > (self.best["miou"] or 0):
+            self.best = self.final
+        self._write(trainer, finished=False)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file for the last time."""
+        self._write(trainer, finished=True)
+
+    def on_validate_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file for the last time."""
+        self._write(trainer, finished=True)
+
+    def _write(self, trainer: Trainer, *, finished: bool) -> None:
+        if not trainer.is_global_zero or self.final is None:
+            return
+        checkpoints = trainer.checkpoint_callback
+        results = {
+            "finished": finished,
+            "best": self.best,
+            "final": self.final,
+            "steps": trainer.global_step,
+            "wall_seconds": round(self._seconds(), 1),
+            "best_checkpoint": checkpoints.best_model_path if checkpoints else None,
+            "processes": trainer.world_size,
+            "device": device_name(trainer),
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "command": sys.argv,
+            **self.about,
+        }
+        write_json(results, self.folder / "results.json")
+
+
+def as_dict(scores: Scores, classes: list[str]) -> dict[str, Any]:
+    """Scores for JSON: plain numbers, null for a class without IoU."""
+    return {
+        "miou": _number(scores.miou),
+        "pixel_accuracy": _number(scores.pixel_accuracy),
+        "mean_accuracy": _number(scores.mean_accuracy),
+        "fw_iou": _number(scores.fw_iou),
+        "iou": dict(zip(classes, map(_number, scores.iou.tolist()), strict=True)),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def table(scores: dict[str, Any]) -> str:
+    """Per-class IoU and the totals in percent, as text; "–" for a class that is absent."""
+    rows = [*scores["iou"].items(), None, ("mIoU", scores["miou"])]
+    rows += [
+        (k.replace("_", " "), scores[k]) for k in ("pixel_accuracy", "mean_accuracy", "fw_iou")
+    ]
+    width = max(len(row[0]) for row in rows if row)
+    lines = []
+    for row in rows:
+        if row is None:
+            lines.append("  " + "─" * (width + 8))
+        else:
+            value = "–" if row[1] is None else f"{100 * row[1]:.2f}"
+            lines.append(f"  {row[0]:<{width}} {value:>7}")
+    return "\n".join(lines)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that decide about results."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the source, "+" where it has been changed; null outside a repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        run = dict(capture_output=True, text=True, check=True, timeout=10)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **run).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def device_name(trainer: Trainer) -> str:
+    """What the run ran on."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)

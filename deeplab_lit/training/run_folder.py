@@ -1,0 +1,78 @@
+"""A run is a folder: runs/<experiment>/<run>/, never used twice."""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+
+class RunFolderError(ValueError):
+    """The folder of a run cannot be used; says which, why and what to do."""
+
+
+def new_run_folder(runs_dir: Path, experiment: str, name: str | None, suffix: str = "") -> Path:
+    """Where a new run goes; nothing is made yet.
+
+    Args:
+        runs_dir: the folder of all experiments.
+        experiment: name of the experiment.
+        name: name of the run. null: the time, to the second.
+        suffix: put behind the time.
+
+    Raises:
+        RunFolderError: a run of that name exists.
+    """
+    folder = runs_dir / experiment / (name or f"{datetime.now():%Y%m%d-%H%M%S}{suffix}")
+    if name and folder.exists():
+        raise RunFolderError(
+            f"{folder} exists already: choose another --run, or go on with --ckpt_path last"
+        )
+    number = 2
+    while folder.exists():
+        folder = folder.with_name(f"{folder.name.split('_')[0]}_{number}")
+        number += 1
+    return folder
+
+
+def last_checkpoint(runs_dir: Path, experiment: str, name: str | None) -> Path:
+    """The newest last.ckpt of an experiment, or that of the named run.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    pattern = f"{name or '*'}/checkpoints/last.ckpt"
+    found = sorted((runs_dir / experiment).glob(pattern), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise RunFolderError(
+            f"--ckpt_path last: there is no {runs_dir / experiment / pattern} to go on from"
+        )
+    return found[-1]
+
+
+def claim(folder: Path, bytes_needed: int) -> None:
+    """Make the folder, once it is certain that the run can be written there.
+
+    Args:
+        folder: of the run.
+        bytes_needed: what checkpoints will take.
+
+    Raises:
+        RunFolderError: it cannot be made or written to, or the disk is too full.
+    """
+    existed = folder.is_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be written ({error.strerror or error}): choose another --runs_dir"
+        ) from error
+    if free < bytes_needed:
+        if not existed:
+            folder.rmdir()
+        raise RunFolderError(
+            f"{folder}: {free / 1e9:.2f} GB free on that disk, but the run's checkpoints take "
+            f"{bytes_needed / 1e9:.2f} GB: make room, or choose another --runs_dir"
+        )

@@ -1,0 +1,84 @@
+"""A fixed set of validation images, with prediction and truth, after every few validations."""
+
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+
+from deeplab_lit.training.picture import comparison
+
+
+class SamplePictures(Callback):
+    """`predictions.png` in the run folder, and W&B's own mask overlays.
+
+    The images are spread over the first process's share of the validation set and stay the same.
+    Other processes do nothing.
+
+    Args:
+        folder: the run folder.
+        num_images: how many.
+        every: log to W&B after every so many validations.
+    """
+
+    def __init__(self, folder: Path, num_images: int = 8, every: int = 5) -> None:
+        self.folder = folder
+        self.num_images = num_images
+        self.every = every
+        self.samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.validations = 0
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor,
+        batch: dict,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first image of a chosen batch."""
+        step = max(trainer.num_val_batches[0] // self.num_images, 1)
+        if trainer.sanity_checking or not trainer.is_global_zero or batch_idx % step:
+            return
+        if len(self.samples) < self.num_images:
+            image, mask = batch["image"][0].permute(1, 2, 0), batch["mask"][0]
+            arrays = [x.cpu().numpy().astype(np.uint8) for x in (image, mask, outputs[0])]
+            self.samples.append((batch["id"][0], *arrays))
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the picture; log to W&B when it is time."""
+        if trainer.sanity_checking or not self.samples:
+            return
+        classes = pl_module.hparams.classes
+        picture = comparison([sample[1:] for sample in self.samples], classes)
+        picture.save(self.folder / "predictions.png")
+        last = (
+            trainer.state.fn != "fit" or trainer.global_step >= trainer.estimated_stepping_batches
+        )
+        if self.validations % self.every == 0 or last:
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    self._log(logger, list(classes), pl_module, max(trainer.global_step - 1, 0))
+        self.validations += 1
+        self.samples = []
+
+    def _log(
+        self, logger: WandbLogger, names: list[str], module: LightningModule, step: int
+    ) -> None:
+        labels = dict(enumerate(names)) | {255: "void"}
+        masks = [
+            {
+                "truth": {"mask_data": truth, "class_labels": labels},
+                "prediction": {"mask_data": prediction, "class_labels": labels},
+            }
+            for _, _, truth, prediction in self.samples
+        ]
+        images = [image for _, image, _, _ in self.samples]
+        captions = [id for id, *_ in self.samples]
+        logger.log_image("val/images", images, step=step, caption=captions, masks=masks)
+        rows = [[name, iou] for name, iou in zip(names, module.scores.iou.tolist(), strict=True)]
+        logger.log_table("val/iou_by_class", columns=["class", "iou"], data=rows, step=step)
