@@ -1,4 +1,4 @@
-"""The command line of `fit` and `validate`: one LightningCLI, a run folder, errors in a sentence."""
+"""The command line of `fit` and `validate`: one LightningCLI, run folders, errors in a sentence."""
 
 import errno
 import logging
@@ -166,13 +166,14 @@ class DeepLabCLI(LightningCLI):
             return [f"--config={config}"] if config.is_file() else []
         if self.verb == "fit":
             _say(
-                "No --config and no --data: training on the built-in Shapes set (configs/shapes.yaml)."
+                "No --config and no --data: training on the built-in Shapes set "
+                "(configs/shapes.yaml)."
             )
             return [f"--config={SHAPES}"]
         return []
 
     def before_instantiate_classes(self) -> None:
-        """Refuse flags that a checkpoint would override in silence; settle what a run always has."""
+        """Refuse flags that a checkpoint would override in silence."""
         torch.set_float32_matmul_precision("high")
         self.save_config_kwargs = {"folder": self.folder}
         if self.checkpoint is None:
@@ -316,7 +317,8 @@ class DeepLabCLI(LightningCLI):
         """The table, and where it is written."""
         final = self.record.final
         _say(
-            f"\n{self._ckpt_path()} on {type(self.datamodule).__name__} {self.datamodule.val_split}: "
+            f"\n{self._ckpt_path()} on {type(self.datamodule).__name__} "
+            f"{self.datamodule.val_split}: "
             f"mIoU {100 * (final['miou'] or 0):.2f} %\n",
             table(final),
             "",
@@ -336,8 +338,8 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
         The command line object, with trainer, model and datamodule.
 
     Raises:
-        SystemExit: code 2 after a sentence on stderr where the input is at fault; 128 + signal where
-            a run was interrupted.
+        SystemExit: code 2 after a sentence on stderr where the input is at fault; 128 + signal
+            where a run was interrupted.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
@@ -355,7 +357,8 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         _refuse(
-            f"{error.filename or 'the run folder'}: {error.strerror}. What was written before is kept.",
+            f"{error.filename or 'the run folder'}: {error.strerror}. "
+            "What was written before is kept.",
             error,
         )
     except KeyboardInterrupt as error:
@@ -395,12 +398,12 @@ def _step(path: str | None) -> int:
 
 def _relative(path: str | Path) -> str:
     path = str(path)
-    return os.path.relpath(path) if path.startswith(os.getcwd()) else path
+    return os.path.relpath(path) if path.startswith(str(Path.cwd())) else path
 
 
 def _python() -> str:
     """How to call this interpreter from here."""
     found = shutil.which("python")
-    if found and os.path.samefile(found, sys.executable):
+    if found and Path(found).samefile(sys.executable):
         return "python"
     return _relative(sys.executable)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_lit.data.datamodule import SegmentationData, existing
+from deeplab_lit.data.datamodule import SegmentationData, existing, given
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.image import VOID, DataError
 
@@ -53,9 +53,9 @@ class Cityscapes(SegmentationData):
         "bicycle": (119, 11, 32),
     }
 
-    def __init__(self, root: str, **kwargs) -> None:
+    def __init__(self, root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = given(root)
 
     def split(self, name: str) -> FileSplit:
         """The frames of leftImg8bit/`name`, in the order of their names."""
@@ -66,9 +66,9 @@ class Cityscapes(SegmentationData):
         images = sorted((self.root / "leftImg8bit" / name).glob("*/*_leftImg8bit.png"))
         if not images:
             raise DataError(
-                f"{self.root / 'leftImg8bit' / name}/<city>/*_leftImg8bit.png: no such images. Unpack "
-                "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into one folder and give "
-                "it as --data.root."
+                f"{self.root / 'leftImg8bit' / name}/<city>/*_leftImg8bit.png: no such images. "
+                "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into one folder "
+                "and give it as --data.root."
             )
         pairs = []
         for image in images:

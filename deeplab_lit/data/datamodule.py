@@ -33,10 +33,11 @@ class SegmentationData(LightningDataModule):
         train_split: which split to train on.
         val_split: which split to validate on.
         mask_dir: folder with a mask <id>.png for every training image, to train on instead of the
-            ground truth (pseudo-labels).
-        eval_batch_size: images that each process evaluates at once; more than 1 only where all have
-            the same size.
-        num_workers: processes that read data, for each training process. null: one a core, at most 8.
+            ground truth (pseudo-labels); its values are class indices, and 255 for void.
+        eval_batch_size: images that each process evaluates at once; more than 1 only where all
+            have the same size.
+        num_workers: processes that read data, for each training process. null: one a core, at
+            most 8.
         check: how much of the data to read before the first step: "quick" or "full".
     """
 
@@ -125,8 +126,8 @@ class SegmentationData(LightningDataModule):
         )
         if self.total_batch_size not in (None, stream.step_size):
             rank_zero_warn(
-                f"an optimizer step sees {stream.step_size} images ({trainer.world_size} processes × "
-                f"batch_size {self.batch_size} × accumulate_grad_batches "
+                f"an optimizer step sees {stream.step_size} images ({trainer.world_size} processes "
+                f"× batch_size {self.batch_size} × accumulate_grad_batches "
                 f"{trainer.accumulate_grad_batches}), but the learning rate is meant for "
                 f"{self.total_batch_size} (data.total_batch_size)"
             )
@@ -167,6 +168,17 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
+def given(root: str | None) -> Path:
+    """The folder of a data set that lies on disk.
+
+    Raises:
+        DataError: it was not given.
+    """
+    if not root:
+        raise DataError("--data.root is missing: give the folder of the data set")
+    return Path(root)
+
+
 def existing(pairs: list[Pair]) -> list[Pair]:
     """The pairs, once every file of theirs is there.
 
@@ -177,6 +189,7 @@ def existing(pairs: list[Pair]) -> list[Pair]:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(
-            f"{len(missing)} of {2 * len(pairs)} files are missing: {', '.join(map(str, missing[:3]))}{more}"
+            f"{len(missing)} of {2 * len(pairs)} files are missing: "
+            f"{', '.join(map(str, missing[:3]))}{more}"
         )
     return pairs

@@ -71,8 +71,8 @@ class FileSplit(Split):
         """Decode, map and check one pair.
 
         Raises:
-            DataError: a file that cannot be read, sizes that differ, a value that is neither a class
-                nor void.
+            DataError: a file that cannot be read, sizes that differ, a value that is neither a
+                class nor void.
         """
         pair = self.pairs[index]
         image, raw = read_image(pair.image), read_mask(pair.mask)
@@ -85,9 +85,9 @@ class FileSplit(Split):
         if (mask + np.uint8(1)).max() > self.num_classes:  # 255 + 1 wraps to 0: void is fine
             bad = np.unique(raw[(mask >= self.num_classes) & (mask != VOID)])
             raise DataError(
-                f"{pair.mask}: mask value {', '.join(map(str, bad[:8]))}, which is neither one of the "
-                f"{self.num_classes} classes nor void. Correct the mask, the list of classes, or the "
-                "void value."
+                f"{pair.mask}: mask value {', '.join(map(str, bad[:8]))}, which is neither one of "
+                f"the {self.num_classes} classes nor void. Correct the mask, the list of classes, "
+                "or the void value."
             )
         return image, mask
 
@@ -138,7 +138,8 @@ def collate(samples: list[tuple[np.ndarray, np.ndarray, str]]) -> Batch:
             f"{id} {image.shape[1]}×{image.shape[0]}" for id, image in zip(ids, images, strict=True)
         )
         raise DataError(
-            f"images of different sizes cannot share a batch ({sizes}): set --data.eval_batch_size 1"
+            f"images of different sizes cannot share a batch ({sizes}): "
+            "set --data.eval_batch_size 1"
         )
     return {
         "image": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),

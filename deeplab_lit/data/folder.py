@@ -1,11 +1,12 @@
 """Your own images: a folder of images and masks. CamVid is one."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from deeplab_lit.data.datamodule import SegmentationData, existing
+from deeplab_lit.data.datamodule import SegmentationData, existing, given
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.image import SUFFIXES, VOID, DataError
 from deeplab_lit.data.palette import Colour, voc_colour
@@ -25,9 +26,9 @@ class Folder(SegmentationData):
         void: the value in the masks that is not trained on nor scored; 255 always is void too.
     """
 
-    def __init__(self, root: str, void: int = VOID, **kwargs) -> None:
+    def __init__(self, root: str | None = None, void: int = VOID, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = given(root)
         names = self._names()
         values = [value for value in range(len(names)) if value != void]
         self.label_map = np.full(256, INVALID, np.uint8)
@@ -39,10 +40,16 @@ class Folder(SegmentationData):
     def split(self, name: str) -> FileSplit:
         """The images of images/`name`, in the order of their names."""
         folder = self.root / "images" / name
-        images = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
+        images = sorted(
+            (p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES),
+            key=lambda p: (p.stem, p.suffix),
+        )
         if not images:
             there = ", ".join(sorted(p.name for p in folder.parent.glob("*/"))) or "none"
             raise DataError(f"{folder}: no images there; folders beside it: {there}")
+        for one, other in pairwise(images):
+            if one.stem == other.stem:
+                raise DataError(f"{one} and {other.name} would share a mask: rename one of them")
         masks = self.root / "labels" / name
         pairs = [Pair(p.stem, p, masks / f"{p.stem}.png") for p in images]
         return FileSplit(existing(pairs), len(self.classes), self.label_map)

@@ -78,5 +78,5 @@ class EverySampleOnce(DistributedSampler):
         self.num_samples = len(range(rank, len(dataset), num_replicas))
 
     def __iter__(self) -> Iterator[int]:
-        """Indices rank, rank + N, rank + 2N, …"""
+        """Indices rank, rank + N, rank + 2N and so on."""
         return iter(range(self.rank, len(self.dataset), self.num_replicas))

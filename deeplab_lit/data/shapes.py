@@ -3,8 +3,8 @@
 Made so that what DeepLabv2 is about shows within minutes on a CPU: objects of one class from 10 to
 100 pixels, thin structures, occlusion, textured backgrounds, colours that say nothing, and a class
 that only its surroundings tell apart: an `eye` is a disc like any other, but a ring runs around it
-at a distance, so that a field of view which misses the ring takes it for a `disc`. As in PASCAL VOC,
-a band of void (255), here one pixel wide, runs around every object.
+at a distance, so that a field of view which misses the ring takes it for a `disc`. As in PASCAL
+VOC, a band of void (255), here one pixel wide, runs around every object.
 
 Everything is drawn from signed distances d(x, y) to an outline in pixels, negative inside: colours
 are blended where |d| < ½; the mask holds the object where d < 0 and void where 0 ≤ d < 1.
@@ -186,7 +186,7 @@ def _paint(
 
 
 def _pattern(rng: Generator, label: int, height: int, width: int) -> np.ndarray:
-    """An object's surface: chequered squares, striped triangles, speckled crosses, others shaded."""
+    """A surface: chequered squares, striped triangles, speckled crosses, others shaded."""
     if label == CROSS:
         surface = rng.standard_normal((height, width), dtype=np.float32)
     elif label == SQUARE:

@@ -4,9 +4,9 @@ DeepLabv2, Sec. 4.1.2 ("randomly scaling the input images (from 0.5 to 1.5)") an
 data_transformer.cpp: image bilinear, label nearest, scaled size truncated, padding with the mean
 colour and with void, crop uniform over the positions, mirror with probability ½.
 
-Only the pixels that the crop needs are resized: the window is cut out of the image first. The result
-is the crop of the whole resized image, to the bit where a multiple of 4 source pixels is a whole
-number of scaled ones (the authors' five scales), shifted by less than a pixel elsewhere.
+Only the pixels that the crop needs are resized: the window is cut out of the image first. The
+result is the crop of the whole resized image, to the bit where a multiple of 4 source pixels is a
+whole number of scaled ones (the authors' five scales), shifted by less than a pixel elsewhere.
 """
 
 import math

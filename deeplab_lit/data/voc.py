@@ -2,24 +2,25 @@
 
 from pathlib import Path
 
-from deeplab_lit.data.datamodule import SegmentationData, existing
+from deeplab_lit.data.datamodule import SegmentationData, existing, given
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import voc_colour
 
 CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
-    "motorbike person pottedplant sheep sofa train tvmonitor"
-).split()
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
 AUGMENTED = {"train_aug": "train", "trainval_aug": "trainval"}
 
 
 class VOC(SegmentationData):
     """PASCAL VOC 2012: 20 classes and background, void at object borders.
 
-    The official devkit's layout under `root`: JPEGImages, SegmentationClass, ImageSets/Segmentation.
-    Splits train (1,464 images), val (1,449) and trainval; test has no labels. train_aug (10,582) and
-    trainval_aug (12,031) add SBD's images: with SegmentationClassAug/ beside SegmentationClass
+    The official devkit's layout under `root`: JPEGImages, SegmentationClass, ImageSets.
+    Splits train (1,464 images), val (1,449) and trainval; test has no labels. train_aug (10,582)
+    and trainval_aug (12,031) add SBD's images: with SegmentationClassAug/ beside SegmentationClass
     (listed in ImageSets/Segmentation/train_aug.txt, or every file that VOC val does not name), or
     with SBD's own release in `sbd_root`, where VOC's masks are used for VOC's images.
 
@@ -30,13 +31,13 @@ class VOC(SegmentationData):
 
     classes = {name: voc_colour(i) for i, name in enumerate(CLASSES)}
 
-    def __init__(self, root: str, sbd_root: str | None = None, **kwargs) -> None:
+    def __init__(self, root: str | None = None, sbd_root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root = _find_root(Path(root))
+        self.root = _find_root(given(root))
         self.sbd_root = Path(sbd_root) if sbd_root else None
 
     def split(self, name: str) -> FileSplit:
-        """The images that ImageSets/Segmentation lists under `name`; see the class for the others."""
+        """The images listed in ImageSets/Segmentation/`name`.txt; see the class for the others."""
         if name in AUGMENTED:
             return FileSplit(existing(self._augmented(name)), len(self.classes))
         if name == "test":
@@ -56,14 +57,17 @@ class VOC(SegmentationData):
             return [self._pair(id, masks / f"{id}.png") for id in ids if id not in held_out]
         if self.sbd_root is None:
             raise DataError(
-                f"VOC {name} needs {masks}, or --data.sbd_root with SBD's dataset folder (img/, cls/)"
+                f"VOC {name} needs {masks}, or --data.sbd_root with SBD's dataset folder "
+                "(img/, cls/)"
             )
         voc = self._ids(AUGMENTED[name])
         pairs = [self._pair(id, self.root / "SegmentationClass" / f"{id}.png") for id in voc]
-        for mask in sorted((self.sbd_root / "cls").glob("*.mat")):
-            if mask.stem not in held_out and mask.stem not in set(voc):
-                pairs.append(Pair(mask.stem, self.sbd_root / "img" / f"{mask.stem}.jpg", mask))
-        return pairs
+        left_out = held_out | set(voc)
+        return pairs + [
+            Pair(mask.stem, self.sbd_root / "img" / f"{mask.stem}.jpg", mask)
+            for mask in sorted((self.sbd_root / "cls").glob("*.mat"))
+            if mask.stem not in left_out
+        ]
 
     def _pair(self, id: str, mask: Path) -> Pair:
         return Pair(id, self.root / "JPEGImages" / f"{id}.jpg", mask)

@@ -1,0 +1,1 @@
+"""Images to logits: atrous backbones, heads, multi-scale inputs, weights. Needs torch alone."""

@@ -18,9 +18,9 @@ def make_atrous(units: Iterable[nn.Module], output_stride: int) -> None:
 
     The features of the new network, subsampled by the factor that it has gained, equal those of the
     strided network exactly. Hence the rule for a convolution that was itself strided: it keeps the
-    rate of the layers before it, and only what follows is dilated. In the authors' ResNet the stride
-    sits on the first 1×1 of a stage, so the 3×3 of the first block is dilated too (rate 2 in res4a,
-    4 in res5a); in torchvision's ResNet the stride sits on that 3×3.
+    rate of the layers before it, and only what follows is dilated. In the authors' ResNet the
+    stride sits on the first 1×1 of a stage, so the 3×3 of the first block is dilated too (rate 2
+    in res4a, 4 in res5a); in torchvision's ResNet the stride sits on that 3×3.
 
     Args:
         units: the network's parts in forward order, each a convolution, a pooling layer or a

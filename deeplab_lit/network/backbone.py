@@ -109,7 +109,7 @@ class ResNet(Backbone):
 
 
 def _resnet10_quarter(norm_layer: type[nn.Module]) -> nn.Module:
-    """One basic block a stage and 16, 32, 64, 128 channels: for small data on a CPU, from scratch."""
+    """One basic block a stage; 16, 32, 64, 128 channels: for small data on a CPU, from scratch."""
     net = nn.Module()
     net.conv1 = nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False)
     net.bn1, net.relu, net.maxpool = norm_layer(16), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)

@@ -93,8 +93,8 @@ def initialise(net: DeepLabV2, weights: str) -> None:
         _load_deeplab(net, state, weights)
     else:
         raise WeightsError(
-            f"{weights}: not recognised as a deeplab_lit checkpoint or a torchvision ResNet or VGG-16 "
-            f"(its keys begin with {', '.join(map(repr, list(state)[:3]))})"
+            f"{weights}: not recognised as a deeplab_lit checkpoint or a torchvision ResNet or "
+            f"VGG-16 (its keys begin with {', '.join(map(repr, list(state)[:3]))})"
         )
 
 
@@ -173,8 +173,8 @@ def _read(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise WeightsError(
-            f"{path}: not a weight file, or one that holds more than weights, which is not executed "
-            f"({str(error).splitlines()[0]})"
+            f"{path}: not a weight file, or one that holds more than weights, which is not "
+            f"executed ({str(error).splitlines()[0]})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(

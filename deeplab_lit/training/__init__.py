@@ -1,0 +1,1 @@
+"""Loss, optimizer, schedule, metric, and what happens around a training."""

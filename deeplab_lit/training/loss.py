@@ -1,4 +1,4 @@
-"""The authors' loss: cross-entropy on the network's own grids, summed over scales and their maximum.
+"""The authors' loss: cross-entropy on the network's grids, summed over scales and their maximum.
 
 DeepLabv2, Sec. 4.1: "sum of cross-entropy terms for each spatial position in the CNN output map
 (subsampled by 8 compared to the original image). All positions and labels are equally weighted in

@@ -2,13 +2,12 @@
 
 As PASCAL VOC and Cityscapes define them: pixels of all images are counted together at native
 resolution, void (255) is not counted, background is a class like any other. A class that is neither
-in the ground truth nor in the predictions has no IoU and stays out of the mean; one that is predicted
-but never true has IoU 0 and stays in.
+in the ground truth nor in the predictions has no IoU and stays out of the mean; one that is
+predicted but never true has IoU 0 and stays in.
 """
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 

@@ -5,7 +5,6 @@ it. It also gives the run folder its place: Lightning puts checkpoints into `sav
 """
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ class MetricsFile(Logger):
             writer = csv.DictWriter(file, ["step", *columns])
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
-        os.replace(temporary, self.path)
+        temporary.replace(self.path)
         self.unsaved = 0
 
     @rank_zero_only

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -140,7 +139,7 @@ def git_commit() -> str | None:
     """The commit of the source, "+" where it has been changed; null outside a repository."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        run = dict(capture_output=True, text=True, check=True, timeout=10)
+        run = {"capture_output": True, "text": True, "check": True, "timeout": 10}
         commit = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **run).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -161,4 +160,4 @@ def write_json(content: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -12,7 +12,7 @@ def poly(step: int, total_steps: int, power: float) -> float:
 def poly_schedule(optimizer: Optimizer, total_steps: int, power: float) -> LambdaLR:
     """All groups at their own rate times the poly factor, to be stepped after each optimizer step.
 
-    torch's PolynomialLR keeps its length in the checkpoint and trains at 0 when a run is resumed for
-    longer; this one follows the length that it is given.
+    torch's PolynomialLR keeps its length in the checkpoint and trains at 0 when a run is resumed
+    for longer; this one follows the length that it is given.
     """
     return LambdaLR(optimizer, lambda step: poly(step, total_steps, power))
