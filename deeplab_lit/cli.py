@@ -1,66 +1,35 @@
 """The command line of `fit` and `validate`: one LightningCLI, run folders, errors in a sentence."""
 
-import errno
 import logging
-import os
-import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
-from deeplab_lit.data import DataError, SegmentationData
+from deeplab_lit.data import SegmentationData
+from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.interrupt import SaveOnSignal
-from deeplab_lit.training.loggers import build_loggers, log_config
+from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule, Evaluation
-from deeplab_lit.training.optimizer import parameter_groups
 from deeplab_lit.training.progress import StepProgress
-from deeplab_lit.training.record import RunRecord, table
+from deeplab_lit.training.record import RunRecord
 from deeplab_lit.training.reproducible import StepSeed
-from deeplab_lit.training.run_folder import RunFolderError, claim, last_checkpoint, new_run_folder
+from deeplab_lit.training.run_config import RunConfig
+from deeplab_lit.training.run_folder import claim, last_checkpoint, new_run_folder
 from deeplab_lit.training.samples import SamplePictures
+from deeplab_lit.training.screen import after_fit, after_validate, introduce, say
 from deeplab_lit.training.throughput import Throughput
 
 SHAPES = Path(__file__).parents[1] / "configs/shapes.yaml"
-USER_ERRORS = (DataError, WeightsError, RunFolderError, MisconfigurationException)
-
-
-class RunConfig(SaveConfigCallback):
-    """Saves config.yaml in the run folder, and the same to the loggers.
-
-    Args:
-        folder: of the run. Where it has a config.yaml already, because the run goes on, the new one
-            is config_from_step_<n>.yaml.
-        kwargs: of the parent.
-    """
-
-    def __init__(self, *args: Any, folder: Path, **kwargs: Any) -> None:
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
-        self.folder = folder
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """On the first process, when a run is set up."""
-        path = self.folder / "config.yaml"
-        if path.exists():
-            path = self.folder / f"config_from_step_{_step(trainer.ckpt_path)}.yaml"
-        text = self.parser.dump(self.config, skip_none=False)
-        path.write_text(text)
-        log_config(trainer.loggers, yaml.safe_load(text))
+NAMES_DATA = {"--config", "-c", "--data", "--data.class_path", "--help", "-h", "--print_config"}
 
 
 class DeepLabCLI(LightningCLI):
@@ -150,22 +119,14 @@ class DeepLabCLI(LightningCLI):
     def _default_config(self, argv: list[str]) -> list[str]:
         """The config of a command line that names no data: the checkpoint's own, or Shapes."""
         flags = _flags(argv)
-        if flags & {
-            "--config",
-            "-c",
-            "--data",
-            "--data.class_path",
-            "--help",
-            "-h",
-            "--print_config",
-        }:
+        if flags & NAMES_DATA:
             return []
         if "--ckpt_path" in flags:
             path = Path(_value(argv, "--ckpt_path"))
             config = path.parent.parent / "config.yaml"
             return [f"--config={config}"] if config.is_file() else []
         if self.verb == "fit":
-            _say(
+            say(
                 "No --config and no --data: training on the built-in Shapes set "
                 "(configs/shapes.yaml)."
             )
@@ -193,7 +154,10 @@ class DeepLabCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise MisconfigurationException(str(error)) from error
+            cause: BaseException = error  # the parser wraps it in its own words
+            while isinstance(cause.__cause__, ValueError):
+                cause = cause.__cause__
+            raise MisconfigurationException(str(cause)) from error
         self.model.evaluation = self.config_init[self.verb].eval
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -203,7 +167,9 @@ class DeepLabCLI(LightningCLI):
         if config.ckpt_path:
             about["checkpoint"] = config.ckpt_path
         self.record = RunRecord(self.folder, about)
-        callbacks = [StepProgress(), self.record, SamplePictures(self.folder)]
+        callbacks = [self.record, SamplePictures(self.folder)]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(StepProgress())
         if self.verb == "fit":
             callbacks += [StepSeed(), Throughput(), SaveOnSignal()]
         kwargs["callbacks"] = callbacks + (config.trainer.callbacks or [])
@@ -214,8 +180,6 @@ class DeepLabCLI(LightningCLI):
                 job_type=self.verb,
                 resume_step=self.checkpoint["global_step"] if self.resumes else None,
             )
-        if not config.trainer.enable_progress_bar:
-            callbacks.pop(0)
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
@@ -224,11 +188,16 @@ class DeepLabCLI(LightningCLI):
         if self.checkpoint is None:
             self.model.initialise()
         self.datamodule.preflight("fit")
-        parameters = sum(p.numel() for p in self.model.parameters())
-        self._claim(
-            bytes_needed=4 * 2 * parameters * 3
-        )  # with momentum; best, last, and one in writing
-        self._introduce(parameters)
+        weights = 4 * sum(p.numel() for p in self.model.parameters())
+        self._claim(bytes_needed=2 * weights * 3)  # momentum too; best, last, and one in writing
+        data = self.datamodule
+        introduce(
+            self.model,
+            f"{type(data).__name__}: {len(data.training().ids)} training images "
+            f"({data.train_split}), {len(data.split(data.val_split).ids)} validation images "
+            f"({data.val_split}), {len(data.classes)} classes",
+            f"{self.folder}" + (f", from {self._described()}" if self.checkpoint else ""),
+        )
 
     def before_validate(self) -> None:
         """Everything that can be refused before the first image."""
@@ -252,79 +221,21 @@ class DeepLabCLI(LightningCLI):
                 f"({_some(here)}): give the data set that it was trained on"
             )
         if stored != here:
-            _say(
-                f"Note: {path} calls its classes {_some(stored)}; {data} calls them {_some(here)}."
-            )
+            say(f"Note: {path} calls its classes {_some(stored)}; {data} calls them {_some(here)}.")
 
-    def _introduce(self, parameters: int) -> None:
-        model = self.config[self.verb].model
-        data = self.datamodule
-        groups = parameter_groups(
-            self.model.net,
-            lr=model.lr,
-            weight_decay=model.weight_decay,
-            head_lr_mult=model.head_lr_mult,
-        )
-        sizes = (
-            f"{group['name']} {sum(p.numel() for p in group['params']):,} at {group['lr']:g}"
-            for group in groups
-        )
-        _say(
-            f"Data      {type(data).__name__}: {len(data.training().ids)} training images "
-            f"({data.train_split}), {len(data.split(data.val_split).ids)} validation images "
-            f"({data.val_split}), {len(data.classes)} classes",
-            f"Network   {model.backbone}, output stride {model.output_stride}, {model.head} "
-            f"{list(model.atrous_rates)}, scales {list(model.scales)}: {parameters:,} parameters",
-            f"Learning  {'; '.join(sizes)}",
-            f"Run       {self.folder}" + (f", from {self._ckpt_path()}" if self.checkpoint else ""),
-        )
-
-    def _ckpt_path(self) -> str:
+    def _described(self) -> str:
         return f"{self.config[self.verb].ckpt_path} (step {self.checkpoint['global_step']})"
 
-    @rank_zero_only
     def after_fit(self) -> None:
         """What came out, where it is, and what to type next."""
-        best = self.record.best
-        if best is None:
-            _say(f"Done. No validation took place. Run folder: {self.folder}")
-            return
-        checkpoint = (
-            self.trainer.checkpoint_callback.best_model_path
-            if self.trainer.checkpoint_callback
-            else ""
-        )
-        _say(
-            f"\nBest mIoU {100 * (best['miou'] or 0):.2f} % at step {best['step']}\n",
-            table(best),
-            "",
-            f"Checkpoint  {_relative(checkpoint) or 'none'}",
-            f"Pictures    {_relative(self.folder / 'predictions.png')}",
-            f"Results     {_relative(self.folder / 'results.json')}",
-        )
-        if checkpoint:
-            command = [
-                _python(),
-                "-m",
-                "deeplab_lit.validate",
-                "--ckpt_path",
-                _relative(checkpoint),
-            ]
-            _say(f"Next        {shlex.join(command)}")
+        checkpoints = self.trainer.checkpoint_callback
+        after_fit(self.record.best, checkpoints.best_model_path if checkpoints else "", self.folder)
 
-    @rank_zero_only
     def after_validate(self) -> None:
         """The table, and where it is written."""
-        final = self.record.final
-        _say(
-            f"\n{self._ckpt_path()} on {type(self.datamodule).__name__} "
-            f"{self.datamodule.val_split}: "
-            f"mIoU {100 * (final['miou'] or 0):.2f} %\n",
-            table(final),
-            "",
-            f"Pictures    {_relative(self.folder / 'predictions.png')}",
-            f"Results     {_relative(self.folder / 'results.json')}",
-        )
+        data = f"{type(self.datamodule).__name__} {self.datamodule.val_split}"
+        if self.trainer.is_global_zero:
+            after_validate(self.record.final, f"{self._described()} on {data}", self.folder)
 
 
 def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
@@ -342,37 +253,8 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
             where a run was interrupted.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
+    with plain_errors():
         return DeepLabCLI(verb, args)
-    except USER_ERRORS as error:
-        _refuse(str(error).rpartition(f"{type(error).__name__}: ")[2], error)
-    except torch.OutOfMemoryError as error:
-        _refuse(
-            "out of GPU memory. What helps: --data.batch_size smaller and "
-            "--trainer.accumulate_grad_batches larger by the same factor, --trainer.precision "
-            "bf16-mixed, --model.gradient_checkpointing true, fewer --model.scales.",
-            error,
-        )
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        _refuse(
-            f"{error.filename or 'the run folder'}: {error.strerror}. "
-            "What was written before is kept.",
-            error,
-        )
-    except KeyboardInterrupt as error:
-        raise SystemExit(130) from error
-
-
-def _refuse(message: str, error: BaseException) -> None:
-    print(f"error: {message.strip()}", file=sys.stderr)
-    raise SystemExit(2) from error
-
-
-@rank_zero_only
-def _say(*lines: str) -> None:
-    print("\n".join(lines), flush=True)
 
 
 def _flags(argv: list[str]) -> set[str]:
@@ -390,20 +272,3 @@ def _value(argv: list[str], flag: str) -> str:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def _step(path: str | None) -> int:
-    return read_checkpoint(path)["global_step"] if path else 0
-
-
-def _relative(path: str | Path) -> str:
-    path = str(path)
-    return os.path.relpath(path) if path.startswith(str(Path.cwd())) else path
-
-
-def _python() -> str:
-    """How to call this interpreter from here."""
-    found = shutil.which("python")
-    if found and Path(found).samefile(sys.executable):
-        return "python"
-    return _relative(sys.executable)

@@ -1,7 +1,5 @@
 """Cityscapes, fine annotations (Cordts et al., 2016)."""
 
-from pathlib import Path
-
 import numpy as np
 
 from deeplab_lit.data.datamodule import SegmentationData, existing, given

@@ -1,7 +1,6 @@
 """Your own images: a folder of images and masks. CamVid is one."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from PIL import Image

@@ -48,7 +48,7 @@ def _to_rgb8(image: Image.Image) -> np.ndarray:
         if grey.max() > 255:
             grey = grey // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))  # writable
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -4,6 +4,8 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
 
 class RunFolderError(ValueError):
     """The folder of a run cannot be used; says which, why and what to do."""
@@ -22,6 +24,8 @@ def new_run_folder(runs_dir: Path, experiment: str, name: str | None, suffix: st
         RunFolderError: a run of that name exists.
     """
     folder = runs_dir / experiment / (name or f"{datetime.now():%Y%m%d-%H%M%S}{suffix}")
+    if rank_zero_only.rank:  # the first process has chosen already, and its choice counts
+        return folder
     if name and folder.exists():
         raise RunFolderError(
             f"{folder} exists already: choose another --run, or go on with --ckpt_path last"

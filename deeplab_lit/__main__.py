@@ -1,0 +1,42 @@
+"""python -m deeplab_lit: lists the commands; python -m deeplab_lit NAME … runs one."""
+
+import ast
+import runpy
+import sys
+from pathlib import Path
+
+
+def commands() -> dict[str, str]:
+    """Name of each command → the first line of its docstring, behind the command itself."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        call, _, what = doc.partition("\n")[0].partition(": ")
+        if call == f"python -m deeplab_lit.{path.stem}":
+            found[path.stem] = what.partition(";")[0].rstrip(".")
+    return found
+
+
+def main() -> None:
+    """Run the command named by the first argument.
+
+    Raises:
+        SystemExit: code 2 for a name that is no command; the command's own otherwise.
+    """
+    known = commands()
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in known:
+        sys.argv = [f"{sys.argv[0]} {name}", *sys.argv[2:]]
+        runpy.run_module(f"deeplab_lit.{name}", run_name="__main__")
+        return
+    lines = ["usage: python -m deeplab_lit.COMMAND [--help] …", ""]
+    lines += [f"  {command:<10} {what}" for command, what in known.items()]
+    if name in ("--help", "-h"):
+        print("\n".join(lines))
+        return
+    print("\n".join(lines), f"\nerror: no command {name!r}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

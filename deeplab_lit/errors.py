@@ -1,0 +1,50 @@
+"""What a user's mistake looks like: a sentence on stderr and exit code 2, no traceback."""
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from deeplab_lit.data.image import DataError
+from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.training.run_folder import RunFolderError
+
+MISTAKES = (DataError, WeightsError, RunFolderError, MisconfigurationException)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+OUT_OF_MEMORY = (
+    "out of GPU memory. What helps in training: --data.batch_size smaller and "
+    "--trainer.accumulate_grad_batches larger by the same factor, --trainer.precision bf16-mixed, "
+    "--model.gradient_checkpointing true, fewer --model.scales; in evaluation: fewer --eval.scales."
+)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn mistakes, full or forbidden disks and exhausted GPU memory into a sentence.
+
+    Raises:
+        SystemExit: code 2 after the sentence, 130 after Ctrl-C. Other exceptions pass: they are
+            our bugs, and their traceback is wanted.
+    """
+    try:
+        yield
+    except MISTAKES as error:
+        # a DataLoader's worker hands over its traceback as the message
+        _refuse(str(error).rpartition(f"{type(error).__name__}: ")[2], error)
+    except torch.OutOfMemoryError as error:
+        _refuse(OUT_OF_MEMORY, error)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        place = error.filename or "the run folder"
+        _refuse(f"{place}: {error.strerror}. What was written before is kept.", error)
+    except KeyboardInterrupt as error:
+        raise SystemExit(130) from error
+
+
+def _refuse(message: str, error: BaseException) -> None:
+    print(f"error: {message.strip()}", file=sys.stderr)
+    raise SystemExit(2) from error

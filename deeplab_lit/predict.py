@@ -1,0 +1,207 @@
+"""python -m deeplab_lit.predict: segment images; see --help.
+
+Any image, folder or glob in; for each image a palette PNG of class indices in masks/ and a blended
+picture in overlays/ out, at the image's own size (turned upright where EXIF says so).
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+import deeplab_lit
+from deeplab_lit.data.find import find_images
+from deeplab_lit.data.image import DataError, read_image
+from deeplab_lit.errors import plain_errors
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.training.module import Evaluation
+from deeplab_lit.training.picture import overlay, palette_image
+
+
+class Job(NamedTuple):
+    """One image, and where its results go."""
+
+    image: Path
+    mask: Path
+    overlay: Path
+
+
+class _Images(Dataset):
+    """Images as arrays; a broken one as its error, so that the others go on."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | str]:
+        try:
+            return index, read_image(self.jobs[index].image)
+        except DataError as error:
+            return index, str(error)
+
+
+@torch.inference_mode()
+def predict(
+    net: DeepLabV2,
+    jobs: Sequence[Job],
+    *,
+    scales: Sequence[float] | None = None,
+    opacity: float = 0.5,
+    num_workers: int = 2,
+) -> list[str]:
+    """Write mask and overlay of every image, the mask last: where it is, the image is done.
+
+    Args:
+        net: as `deeplab_lit.load` gives it, on the device to use.
+        jobs: what to do.
+        scales: instead of the network's own.
+        opacity: of the colours over the image, 0…1.
+        num_workers: processes that read images ahead.
+
+    Returns:
+        What went wrong, one sentence an image that could not be read.
+    """
+    device = net.preprocess.mean.device
+    colours = list(net.classes.values())
+    problems = []
+    images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
+    for index, image in tqdm(images, "predicting", unit=" images", dynamic_ncols=True):
+        job = jobs[index]
+        if isinstance(image, str):
+            problems.append(image)
+            tqdm.write(image, file=sys.stderr)
+            continue
+        pixels = image.to(device).permute(2, 0, 1)[None]
+        mask = net(pixels, scales)[0].argmax(dim=0).to("cpu", torch.uint8).numpy()
+        blended = Image.fromarray(overlay(image.numpy(), mask, colours, opacity))
+        _save(blended, job.overlay, quality=92)
+        _save(palette_image(mask, colours), job.mask)
+    return problems
+
+
+def _save(picture: Image.Image, path: Path, **options: int) -> None:
+    """Write whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    try:
+        picture.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG", **options)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def claim_out(out: Path, settings: dict) -> None:
+    """Make the output folder, or go on in one that was begun with the same settings.
+
+    Args:
+        out: the folder.
+        settings: what decides about the results; kept in predict.json.
+
+    Raises:
+        DataError: the folder holds something else.
+    """
+    record = out / "predict.json"
+    if record.is_file():
+        before = json.loads(record.read_text())
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        if changed:
+            raise DataError(
+                f"{out} holds predictions with another {', '.join(changed)} ({record}): "
+                "choose another --out"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and holds something else: choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out} cannot be made ({error.strerror}): choose another --out") from error
+    record.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def build_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(prog="python -m deeplab_lit.predict", description=__doc__)
+    parser.add_argument("--config", action="config", help="Read options from a YAML file.")
+    parser.add_argument("--ckpt_path", type=str, required=True, help="Checkpoint that fit wrote.")
+    parser.add_argument(
+        "--images",
+        type=str,
+        nargs="+",
+        required=True,
+        help="Files, folders (searched through) and globs.",
+    )
+    parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
+    parser.add_argument("--eval", type=Evaluation, default=Evaluation())
+    parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
+    parser.add_argument(
+        "--device", type=str, default="auto", help='"auto", "cpu", "cuda", "cuda:1", "mps".'
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        default=min(os.cpu_count() or 1, 8),
+        help="Processes that read images ahead.",
+    )
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0, or 1 where images could not be read."""
+    with plain_errors():
+        options = build_parser().parse_args(args)
+        evaluation = Evaluation(options.eval.scales)
+        if not 0 <= options.opacity <= 1:
+            raise DataError(f"--opacity must be in 0…1, got {options.opacity}")
+        out = Path(options.out)
+        jobs = [
+            Job(image, out / "masks" / f"{name}.png", out / "overlays" / f"{name}.jpg")
+            for name, image in find_images(options.images, leave_out=out).items()
+        ]
+        net = deeplab_lit.load(options.ckpt_path)
+        checkpoint = hashlib.sha256(Path(options.ckpt_path).read_bytes()).hexdigest()
+        scales = list(evaluation.scales or net.scales)
+        claim_out(
+            out,
+            {"checkpoint_sha256": checkpoint, "scales": scales, "opacity": options.opacity},
+        )
+        todo = [job for job in jobs if not job.mask.exists()]
+        if len(todo) < len(jobs):
+            print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")
+        net.to(_device(options.device))
+        problems = predict(
+            net,
+            todo,
+            scales=evaluation.scales,
+            opacity=options.opacity,
+            num_workers=options.num_workers,
+        )
+    print(f"{len(todo) - len(problems)} masks in {out / 'masks'}, overlays in {out / 'overlays'}")
+    if problems:
+        print(f"error: {len(problems)} images could not be read (see above)", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"--device {name}: {str(error).splitlines()[0]}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""config.yaml: the configuration that reproduces a run."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from deeplab_lit.network.weights import read_checkpoint
+from deeplab_lit.training.loggers import log_config
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves config.yaml in the run folder, and the same to the loggers.
+
+    Args:
+        folder: of the run. Where it has a config.yaml already, because the run goes on, the new one
+            is config_from_step_<n>.yaml.
+        args: of the parent.
+        kwargs: of the parent.
+    """
+
+    def __init__(self, *args: Any, folder: Path, **kwargs: Any) -> None:
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        self.folder = folder
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """On the first process, when a run is set up."""
+        path = self.folder / "config.yaml"
+        if path.exists():
+            step = read_checkpoint(trainer.ckpt_path)["global_step"] if trainer.ckpt_path else 0
+            path = self.folder / f"config_from_step_{step}.yaml"
+        text = self.parser.dump(self.config, skip_none=False)
+        path.write_text(text)
+        log_config(trainer.loggers, yaml.safe_load(text))

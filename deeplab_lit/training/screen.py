@@ -1,0 +1,102 @@
+"""What fit and validate say on the screen, on the first process only."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from deeplab_lit.training.module import DeepLabModule
+from deeplab_lit.training.optimizer import parameter_groups
+from deeplab_lit.training.record import table
+
+
+@rank_zero_only
+def say(*lines: str) -> None:
+    """Lines on stdout."""
+    print("\n".join(lines), flush=True)
+
+
+def introduce(module: DeepLabModule, data: str, run: str) -> None:
+    """What is about to be trained.
+
+    Args:
+        module: about to be trained.
+        data: the data, in words.
+        run: the run folder, in words.
+    """
+    hp = module.hparams
+    groups = parameter_groups(
+        module.net, lr=hp.lr, weight_decay=hp.weight_decay, head_lr_mult=hp.head_lr_mult
+    )
+    sizes = (
+        f"{group['name']} {sum(p.numel() for p in group['params']):,} at {group['lr']:g}"
+        for group in groups
+    )
+    parameters = sum(p.numel() for p in module.parameters())
+    say(
+        f"Data      {data}",
+        f"Network   {hp.backbone}, output stride {hp.output_stride}, {hp.head} "
+        f"{list(hp.atrous_rates)}, scales {list(hp.scales)}: {parameters:,} parameters",
+        f"Learning  {'; '.join(sizes)}",
+        f"Run       {run}",
+    )
+
+
+def after_fit(best: dict[str, Any] | None, checkpoint: str, folder: Path) -> None:
+    """What came out, where it is, and what to type next.
+
+    Args:
+        best: scores of the best validation, as results.json holds them.
+        checkpoint: of the best validation; empty if none was written.
+        folder: of the run.
+    """
+    if best is None:
+        say(f"Done. No validation took place. Run folder: {folder}")
+        return
+    say(f"\nBest mIoU {_percent(best)} at step {best['step']}\n", table(best), "")
+    if checkpoint:
+        say(f"Checkpoint  {_relative(checkpoint)}")
+    _say_files(folder)
+    if checkpoint:
+        command = [_python(), "-m", "deeplab_lit.validate", "--ckpt_path", _relative(checkpoint)]
+        say(f"Next        {shlex.join(command)}")
+
+
+def after_validate(scores: dict[str, Any], what: str, folder: Path) -> None:
+    """The table, and where it is written.
+
+    Args:
+        scores: as results.json holds them.
+        what: was scored, in words.
+        folder: of the run.
+    """
+    say(f"\n{what}: mIoU {_percent(scores)}\n", table(scores), "")
+    _say_files(folder)
+
+
+def _say_files(folder: Path) -> None:
+    say(
+        f"Pictures    {_relative(folder / 'predictions.png')}",
+        f"Results     {_relative(folder / 'results.json')}",
+    )
+
+
+def _percent(scores: dict[str, Any]) -> str:
+    return "–" if scores["miou"] is None else f"{100 * scores['miou']:.2f} %"
+
+
+def _relative(path: str | Path) -> str:
+    path = str(path)
+    return os.path.relpath(path) if path.startswith(str(Path.cwd())) else path
+
+
+def _python() -> str:
+    """How to call this interpreter from here."""
+    found = shutil.which("python")
+    if found and Path(found).samefile(sys.executable):
+        return "python"
+    return _relative(sys.executable)
