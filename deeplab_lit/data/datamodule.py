@@ -1,6 +1,7 @@
 """The LightningDataModule that all data sets share; a data set adds its splits and its classes."""
 
 import os
+import signal
 from abc import abstractmethod
 from pathlib import Path
 
@@ -160,12 +161,15 @@ class SegmentationData(LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_prepare_worker,
         )
 
 
-def _one_thread(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
+    """One thread; and a signal to the whole job is the main process's to answer, which saves."""
     cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def given(root: str | None) -> Path:

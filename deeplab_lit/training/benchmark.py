@@ -1,0 +1,108 @@
+"""Time and memory of a training step under a setting, beside the plain one."""
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.training.loss import deeplab_loss
+from deeplab_lit.training.optimizer import build_sgd
+
+
+def compare_steps(
+    net: DeepLabV2,
+    variant: DeepLabV2,
+    *,
+    name: str,
+    precision: str,
+    batch_size: int,
+    crop_size: int,
+    rounds: int,
+) -> None:
+    """Print both networks' median time, images a second, and peak memory, and the ratios.
+
+    Args:
+        net: trained in float32.
+        variant: the same network under other settings, on the same device.
+        name: of those settings.
+        precision: of the variant: float32, bfloat16 or float16.
+        batch_size: images in a step.
+        crop_size: their side in pixels.
+        rounds: steps of each that are measured, taking turns, after one that is not.
+    """
+    steps = {
+        "float32": _step(net, torch.float32, batch_size, crop_size),
+        name: _step(variant, getattr(torch, precision), batch_size, crop_size),
+    }
+    device = net.preprocess.mean.device
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    memory: dict[str, float | None] = {}
+    for turn in range(rounds + 1):
+        for label, step in steps.items():
+            start = perf_counter()
+            if turn == 0:
+                memory[label] = _peak_memory(step, device)
+                continue
+            step()
+            times[label].append(perf_counter() - start)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    size = f"{batch_size} images of {crop_size}×{crop_size}"
+    print(f"{size}, {where}, {torch.get_num_threads()} threads, median of {rounds} steps")
+    base, base_memory = times["float32"], memory["float32"]
+    for label, values in times.items():
+        speed = median(b / t for b, t in zip(base, values, strict=True))
+        peak = memory[label]
+        words = "" if peak is None else f"{peak / 2**30:6.2f} GiB {peak / base_memory:5.2f}×"
+        rate = f"{median(values):7.3f} s a step {batch_size / median(values):8.2f} images/s"
+        print(f"  {label:<40} {rate} {speed:5.2f}× as fast {words}")
+
+
+def _step(net: DeepLabV2, dtype: torch.dtype, batch_size: int, crop: int) -> Callable[[], None]:
+    """Forward, loss, backward and update on one batch of noise, as a function."""
+    torch.manual_seed(0)
+    device = net.preprocess.mean.device
+    net.train()
+    optimizer = build_sgd(net, lr=1e-6, momentum=0.9, weight_decay=5e-4, head_lr_mult=10)
+    mask = torch.randint(net.num_classes, (batch_size, crop, crop), dtype=torch.uint8).to(device)
+    images = torch.randint(256, (batch_size, crop, crop, 3), dtype=torch.uint8).to(device)
+    images = images.permute(0, 3, 1, 2)
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = net.logits(images)
+        optimizer.zero_grad()
+        deeplab_loss(logits, mask, align_corners=net.align_corners).backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def _peak_memory(step: Callable[[], None], device: torch.device) -> float | None:
+    """Bytes that a step takes beyond what was there before it; null where nobody can tell."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: start the peak afresh
+        before = _kibibytes("VmRSS")
+    except (OSError, AttributeError):
+        step()
+        return None
+    step()
+    return 1024 * (_kibibytes("VmHWM") - before)
+
+
+def _kibibytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
