@@ -2,12 +2,12 @@
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -16,6 +16,7 @@ from deeplab_lit import __version__
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
+from deeplab_lit.training.checkpoints import BestAndLast
 from deeplab_lit.training.interrupt import SaveOnSignal
 from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule, Evaluation
@@ -29,6 +30,10 @@ from deeplab_lit.training.screen import after_fit, after_validate, introduce, sa
 from deeplab_lit.training.throughput import Throughput
 
 SHAPES = Path(__file__).parents[1] / "configs/shapes.yaml"
+VERBS = {
+    "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
+    "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
+}
 NAMES_DATA = {"--config", "-c", "--data", "--data.class_path", "--help", "-h", "--print_config"}
 
 
@@ -48,7 +53,18 @@ class DeepLabCLI(LightningCLI):
             save_config_callback=RunConfig,
             trainer_defaults={"enable_model_summary": False, "log_every_n_steps": 10},
             seed_everything_default=0,
-            parser_kwargs={"prog": "python -m deeplab_lit", "version": __version__},
+            parser_kwargs={
+                "prog": "python -m deeplab_lit",
+                "version": __version__,
+                "fit": {
+                    "usage": "python -m deeplab_lit.fit [options]",
+                    "description": "Train. Without --config and --data: on the Shapes set.",
+                },
+                "validate": {
+                    "usage": "python -m deeplab_lit.validate --ckpt_path FILE [options]",
+                    "description": "Score a checkpoint, by default on what it was trained with.",
+                },
+            },
             subclass_mode_data=True,
             args=args,
             auto_configure_optimizers=False,
@@ -57,10 +73,7 @@ class DeepLabCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The verbs, and the arguments of Trainer's methods that the command line leaves out."""
-        return {
-            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
-            "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
-        }
+        return VERBS
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What is ours beside trainer, model and data."""
@@ -77,13 +90,12 @@ class DeepLabCLI(LightningCLI):
             "--run", type=str | None, default=None, help="Name of the run. Default: the time."
         )
         parser.add_argument("--eval", type=Evaluation, default=Evaluation())
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/miou",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.auto_insert_metric_name": False,
                 "checkpoint.enable_version_counter": False,
             }
@@ -136,7 +148,8 @@ class DeepLabCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse flags that a checkpoint would override in silence."""
         torch.set_float32_matmul_precision("high")
-        self.save_config_kwargs = {"folder": self.folder}
+        step = self.checkpoint["global_step"] if self.checkpoint else 0
+        self.save_config_kwargs = {"folder": self.folder, "step": step}
         if self.checkpoint is None:
             return
         stored = vars(self.config[self.verb].model)
@@ -184,6 +197,11 @@ class DeepLabCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Everything that can be refused before the first step."""
+        if self.trainer.max_steps == self.trainer.max_epochs == -1:
+            raise MisconfigurationException(
+                "training without end, but the poly schedule must know when training ends: set "
+                "--trainer.max_steps or --trainer.max_epochs"
+            )
         self._check_classes()
         if self.checkpoint is None:
             self.model.initialise()
@@ -207,7 +225,7 @@ class DeepLabCLI(LightningCLI):
 
     @rank_zero_only
     def _claim(self, bytes_needed: int) -> None:
-        claim(self.folder, bytes_needed)
+        claim(self.folder, bytes_needed, exist_ok=self.resumes)
 
     def _check_classes(self) -> None:
         if self.checkpoint is None:
@@ -253,6 +271,8 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
             where a run was interrupted.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # not so: the training stream reads on where the optimizer steps stand (data/sampler.py)
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     with plain_errors():
         return DeepLabCLI(verb, args)
 

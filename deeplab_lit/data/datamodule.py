@@ -18,6 +18,8 @@ from deeplab_lit.data.preflight import Check, preflight
 from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
 from deeplab_lit.data.transforms import ScaleRange, TrainTransform
 
+GRACE = 15  # seconds that a worker outlives SIGTERM
+
 
 class SegmentationData(LightningDataModule):
     """Images and masks of a data set, as batches.
@@ -110,7 +112,7 @@ class SegmentationData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Take the seed of the data's order and augmentation from seed_everything's."""
-        self.seed = torch.initial_seed()
+        self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
 
     def train_dataloader(self) -> DataLoader:
         """An epoch of the training stream."""
@@ -132,7 +134,7 @@ class SegmentationData(LightningDataModule):
                 f"{trainer.accumulate_grad_batches}), but the learning rate is meant for "
                 f"{self.total_batch_size} (data.total_batch_size)"
             )
-        return self._loader(dataset, stream, self.batch_size)
+        return self._loader(dataset, stream, self.batch_size, keep_workers=True)
 
     def val_dataloader(self) -> DataLoader:
         """Every image of the validation split once, at native size.
@@ -151,7 +153,12 @@ class SegmentationData(LightningDataModule):
         return self._loader(dataset, sampler, self.eval_batch_size)
 
     def _loader(
-        self, dataset: SegmentationDataset, sampler: TrainStream | EverySampleOnce, batch_size: int
+        self,
+        dataset: SegmentationDataset,
+        sampler: TrainStream | EverySampleOnce,
+        batch_size: int,
+        *,
+        keep_workers: bool = False,
     ) -> DataLoader:
         return DataLoader(
             dataset,
@@ -160,16 +167,20 @@ class SegmentationData(LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=keep_workers and self.num_workers > 0,
             worker_init_fn=_prepare_worker,
         )
 
 
 def _prepare_worker(worker: int) -> None:
-    """One thread; and a signal to the whole job is the main process's to answer, which saves."""
+    """One thread; and a signal to the whole job leaves the main process time to save.
+
+    SIGTERM cannot be ignored: a main process that fails ends its workers with it, and waits.
+    """
     cv2.setNumThreads(0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 def given(root: str | None) -> Path:

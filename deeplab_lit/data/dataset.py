@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from deeplab_lit.data.image import VOID, DataError, read_image, read_mask
 from deeplab_lit.data.transforms import TrainTransform
 
+AUGMENTATION = 2  # apart from the random numbers of data/sampler.py and data/shapes.py
 Arrays = tuple[np.ndarray, np.ndarray]  # image (H,W,3) uint8 RGB, mask (H,W) uint8
 
 
@@ -121,7 +122,7 @@ class SegmentationDataset(Dataset):
         position, index = key if isinstance(key, tuple) else (key, key)
         image, mask = self.split.read(index)
         if self.transform is not None:
-            rng = np.random.default_rng((self.seed, position))
+            rng = np.random.default_rng((self.seed, position, AUGMENTATION))
             image, mask = self.transform(image, mask, rng)
         return image, mask, self.split.ids[index]
 

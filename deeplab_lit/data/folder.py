@@ -28,8 +28,12 @@ class Folder(SegmentationData):
     def __init__(self, root: str | None = None, void: int = VOID, **kwargs) -> None:
         super().__init__(**kwargs)
         self.root = given(root)
+        if not 0 <= void <= VOID:
+            raise DataError(f"--data.void must be in 0…255, got {void}")
         names = self._names()
         values = [value for value in range(len(names)) if value != void]
+        if not values:
+            raise DataError(f"{self.root / 'classes.txt'} names nothing but the void class")
         self.label_map = np.full(256, INVALID, np.uint8)
         self.label_map[[void, VOID]] = VOID
         self.label_map[values] = range(len(values))
@@ -60,13 +64,13 @@ class Folder(SegmentationData):
                 f"{path} does not exist. --data.root wants a folder with images/<split>/, "
                 "labels/<split>/ and classes.txt, the names of the classes, one a line."
             )
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
         if not names or len(names) > INVALID or len(set(names)) < len(names):
             raise DataError(f"{path}: expected 1 to {INVALID} different names, one a line")
         return names
 
     def _colours(self) -> list[Colour]:
-        first = next((self.root / "labels").glob("*/*.png"), None)
+        first = min((self.root / "labels").glob("*/*.png"), default=None)
         if first is not None:
             try:
                 with Image.open(first) as mask:

@@ -45,7 +45,7 @@ def _to_rgb8(image: Image.Image) -> np.ndarray:
         raise ValueError("floating-point pixels; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow may hold in 32 bits
         grey = np.asarray(image).astype(np.int64)
-        if grey.max() > 255:
+        if image.mode != "I" or grey.max() > 255:
             grey = grey // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
     return np.array(image.convert("RGB"))  # writable
@@ -54,18 +54,18 @@ def _to_rgb8(image: Image.Image) -> np.ndarray:
 def read_mask(path: Path) -> np.ndarray:
     """A mask's raw values: (H,W) uint8; of a palette image the indices, never its colours.
 
-    `.mat` files are read as SBD's (GTcls.Segmentation).
+    EXIF orientation is not looked at: a mask is as its pixels lie. `.mat` files are read as
+    SBD's (GTcls.Segmentation).
 
     Raises:
         DataError: missing, truncated, not an image, in colour, or with values above 255.
     """
     try:
         if path.suffix == ".mat":
-            from scipy.io import loadmat
-
-            return loadmat(path, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
+            mode, values = "MATLAB", _read_sbd(path)
+        else:
+            with Image.open(path) as image:
+                mode, values = image.mode, np.asarray(image)
     except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as a mask ({_first_line(error)})") from error
     if values.ndim != 2:
@@ -78,6 +78,15 @@ def read_mask(path: Path) -> np.ndarray:
     if values.max() > 255 or values.min() < 0:
         raise DataError(f"{path}: mask values {values.min()}…{values.max()}, expected 0…255")
     return values.astype(np.uint8)
+
+
+def _read_sbd(path: Path) -> np.ndarray:
+    from scipy.io import loadmat
+
+    try:
+        return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
+    except Exception as error:  # SciPy has no common class for what a bad file makes it raise
+        raise ValueError(f"no GTcls.Segmentation: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -29,7 +29,8 @@ def preflight(split: Split, name: str, check: Check = "quick", num_workers: int 
     number = len(split.ids)
     if number == 0:
         raise DataError(f"{name} is empty")
-    indices = range(number) if check == "full" else range(0, number, max(number // QUICK, 1))
+    some = (i * number // QUICK for i in range(QUICK)) if number > QUICK else range(number)
+    indices = range(number) if check == "full" else list(some)
     with ThreadPoolExecutor(max(num_workers, 1)) as pool:
         problems = pool.map(lambda index: _problem(split, index), indices)
         progress = tqdm(

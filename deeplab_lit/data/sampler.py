@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
+ORDER = 1  # apart from the random numbers of data/dataset.py and data/shapes.py
+
 
 class TrainStream(DistributedSampler):
     """Shuffled passes over the data set, one after the other, cut into optimizer steps.
@@ -60,7 +62,9 @@ class TrainStream(DistributedSampler):
             position = start + batch * self.total_batch_size + place
             number, index = divmod(position, len(self.dataset))
             if number != shuffled_pass:
-                order = np.random.default_rng((self.seed, number)).permutation(len(self.dataset))
+                order = np.random.default_rng((self.seed, number, ORDER)).permutation(
+                    len(self.dataset)
+                )
                 shuffled_pass = number
             yield position, int(order[index])
 

@@ -53,6 +53,8 @@ class Shapes(SegmentationData):
         self, train_size: int = 10_000, val_size: int = 200, draw_seed: int = 0, **kwargs
     ) -> None:
         super().__init__(**kwargs)
+        if draw_seed < 0:
+            raise DataError(f"--data.draw_seed must be 0 or more, got {draw_seed}")
         self.sizes = {"train": train_size, "val": val_size, "test": val_size}
         self.draw_seed = draw_seed
 

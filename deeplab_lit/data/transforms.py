@@ -5,8 +5,8 @@ data_transformer.cpp: image bilinear, label nearest, scaled size truncated, padd
 colour and with void, crop uniform over the positions, mirror with probability ½.
 
 Only the pixels that the crop needs are resized: the window is cut out of the image first. The
-result is the crop of the whole resized image, to the bit where a multiple of 4 source pixels is a
-whole number of scaled ones (the authors' five scales), shifted by less than a pixel elsewhere.
+result is the crop of the whole image resized by the factor, to the bit where a multiple of 4 source
+pixels is a whole number of scaled ones (the authors' scales), shifted by under a pixel elsewhere.
 """
 
 import math
@@ -104,7 +104,9 @@ def _scale(
     y = _resampling(mask.shape[0], scale, *rows)
     x = _resampling(mask.shape[1], scale, *columns)
     piece = image[y.source, x.source]
-    piece = cv2.resize(piece, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    thin = min(piece.shape[:2]) * scale < 1  # OpenCV would round to no pixel at all
+    size = [max(round(n * scale), 1) for n in piece.shape[1::-1]] if thin else None
+    piece = cv2.resize(piece, size, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     return piece[y.window, x.window], mask.take(y.nearest, axis=0).take(x.nearest, axis=1)
 
 
@@ -137,7 +139,7 @@ def _pad(image: np.ndarray, mask: np.ndarray, crop: int) -> tuple[np.ndarray, np
 
 def _jitter(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     brightness, contrast, saturation = factors.tolist()
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    x = torch.from_numpy(image.copy()).permute(2, 0, 1)
     x = F.adjust_saturation(
         F.adjust_contrast(F.adjust_brightness(x, brightness), contrast), saturation
     )

@@ -44,8 +44,7 @@ def make_atrous(units: Iterable[nn.Module], output_stride: int) -> None:
             if _stride(layer) > 1 and stride >= output_stride:
                 layer.stride = 1 if isinstance(layer, nn.MaxPool2d) else (1, 1)
                 rate_after = rate * unit_stride
-        if rate_after == rate:
-            stride *= unit_stride
+        stride *= unit_stride
         rate = rate_after
 
 

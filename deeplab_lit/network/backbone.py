@@ -6,7 +6,8 @@ torchvision's own, so that its weight files fit.
 Letters: B batch · D features · H×W image · h×w feature cells (H/8 × W/8 at output stride 8).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -44,6 +45,20 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
         )
 
 
+@contextmanager
+def _no_statistics(part: nn.Module) -> Iterator[None]:
+    """While activations are recomputed: the first pass has counted the batch already."""
+    norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:  # torch stops a recomputation by an exception as soon as it has what it needs
+        for norm, state in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = state
+
+
 class Backbone(nn.Module):
     """Images to features; what ResNet and VGG share.
 
@@ -64,8 +79,14 @@ class Backbone(nn.Module):
         """Preprocessed images (B,3,H,W) → features (B,D,h,w)."""
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for part in self.parts():
-            x = checkpoint(part, x, use_reentrant=False) if recompute else part(x)
+            x = self._recomputed(part, x) if recompute else part(x)
         return x
+
+    @staticmethod
+    def _recomputed(part: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint(
+            part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _no_statistics(part))
+        )
 
 
 class ResNet(Backbone):
@@ -75,7 +96,8 @@ class ResNet(Backbone):
         name: which ResNet.
         output_stride: image pixels per feature cell: 8, 16 or 32.
         style: "caffe" is the authors' network: the stride of a bottleneck stage on its first 1×1,
-            and a max-pool that rounds sizes up. "torchvision" has it on the 3×3 and rounds down.
+            and a max-pool that rounds sizes up (ResNet-18 and -34 have no 1×1 there; nobody has
+            released such weights of them). "torchvision" has it on the 3×3 and rounds down.
             Weights trained with one give wrong features in the other.
         norm: "frozen" keeps statistics and affine fixed, as the authors do; "batch" trains them.
     """
@@ -143,7 +165,13 @@ class VGG16(Backbone):
 
     def __init__(self, output_stride: int, style: Style) -> None:
         super().__init__()
-        self.features = torchvision.models.vgg16(weights=None).features
+        with torch.device("meta"):  # no time for the 120 million weights of the classifier
+            features = torchvision.models.vgg16(weights=None).features
+        self.features = features.to_empty(device="cpu")
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):  # torchvision's own initial weights
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
         for i, layer in enumerate(self.features):
             if isinstance(layer, nn.MaxPool2d):
                 self.features[i] = nn.MaxPool2d(3, 2, padding=1, ceil_mode=style == "caffe")
@@ -160,12 +188,14 @@ def build_backbone(name: BackboneName, output_stride: int, style: Style, norm: N
     """The named backbone with random weights; see the classes for the arguments.
 
     Raises:
-        ValueError: unknown name, or an output stride other than 8, 16, 32.
+        ValueError: unknown name or norm, or an output stride other than 8, 16, 32.
     """
-    if name == "vgg16":
-        return VGG16(output_stride, style)
     if name not in BackboneName.__args__:
         raise ValueError(
             f"backbone must be one of {', '.join(BackboneName.__args__)}, got {name!r}"
         )
+    if norm not in Norm.__args__:
+        raise ValueError(f"norm must be one of {', '.join(Norm.__args__)}, got {norm!r}")
+    if name == "vgg16":
+        return VGG16(output_stride, style)
     return ResNet(name, output_stride, style, norm)

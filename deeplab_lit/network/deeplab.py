@@ -3,6 +3,8 @@
 Letters: B batch · C classes · D features · H×W image · h×w feature cells.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -110,6 +112,6 @@ def check_scales(scales: tuple[float, ...]) -> tuple[float, ...]:
         ValueError: no scale, or one that is not positive.
     """
     scales = tuple(float(scale) for scale in scales)
-    if not scales or min(scales) <= 0:
+    if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales must be one or more positive numbers, got {list(scales)}")
     return scales

@@ -39,6 +39,11 @@ class Preprocess(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected RGB images (B,3,H,W), got shape {tuple(images.shape)}")
-        if images.is_floating_point() and not torch.compiler.is_compiling() and images.max() <= 1:
+        if (
+            images.is_floating_point()
+            and images.device.type == "cpu"  # elsewhere the question would wait for the device
+            and not torch.compiler.is_compiling()
+            and images.amax() <= 1
+        ):
             warnings.warn("no value above 1: float images are expected in 0…255", stacklevel=2)
         return (images - self.mean) / self.std

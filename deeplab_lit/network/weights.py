@@ -52,7 +52,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         WeightsError: no such file, or not such a checkpoint.
     """
     content = _read(path)
-    if "classes" not in content.get("hyper_parameters", {}) or "state_dict" not in content:
+    hparams, state = content.get("hyper_parameters"), content.get("state_dict")
+    if not (isinstance(hparams, dict) and isinstance(state, dict) and "classes" in hparams):
         raise WeightsError(
             f"{path} is not a checkpoint of deeplab_lit (no hyper_parameters.classes in it)"
         )
@@ -80,13 +81,17 @@ def initialise(net: DeepLabV2, weights: str) -> None:
             )
         return
     if weights == "imagenet":
-        _load_torchvision(net, _download(net.backbone_name), "imagenet")
+        _check_torchvision_style(net, weights)
+        _load_torchvision(net, _download(net.backbone_name), weights)
         return
     content = _read(weights)
-    style = content.get("hyper_parameters", {}).get("style", net.style)
-    if style != net.style:
-        raise WeightsError(f"{weights} was trained with style {style}: set --model.style {style}")
     state = _strip(content.get("state_dict", content), "net.")
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{weights} holds no state dict (names and tensors)")
+    std = state.get("preprocess.std", net.preprocess.std)
+    if not torch.equal(std, net.preprocess.std):
+        style = "caffe" if net.style == "torchvision" else "torchvision"
+        raise WeightsError(f"{weights} was trained with style {style}: set --model.style {style}")
     if "conv1.weight" in state or "features.0.weight" in state:
         _load_torchvision(net, state, weights)
     elif any(key.startswith("backbone.") for key in state):
@@ -100,8 +105,11 @@ def initialise(net: DeepLabV2, weights: str) -> None:
 
 def _load_deeplab(net: DeepLabV2, state: StateDict, source: str) -> None:
     own = net.state_dict()
-    head = [key for key in own if key.startswith("head.")]
-    if all(key in state and state[key].shape == own[key].shape for key in head):
+    heads = [
+        {key: value.shape for key, value in weights.items() if key.startswith("head.")}
+        for weights in (own, state)
+    ]
+    if heads[0] == heads[1]:
         _load_strictly(net, state, source)
         return
     warnings.warn(
@@ -112,12 +120,9 @@ def _load_deeplab(net: DeepLabV2, state: StateDict, source: str) -> None:
 
 def _load_torchvision(net: DeepLabV2, state: StateDict, source: str) -> None:
     """A classifier's weights into the backbone, and VGG-16's fc6 and fc7 into every branch."""
-    if net.style != "torchvision":
-        raise WeightsError(
-            f"{source}: torchvision's weights need --model.style torchvision, not {net.style}"
-        )
-    names = net.backbone.state_dict().keys()
-    _load_strictly(net.backbone, {k: v for k, v in state.items() if k in names}, source)
+    _check_torchvision_style(net, source)
+    kept = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier."))}
+    _load_strictly(net.backbone, kept, source)
     if not isinstance(net.backbone, VGG16) or "classifier.0.weight" not in state:
         return
     # DeepLabv1, Sec. 2.2: fc6 from 7×7 to 3×3 by decimation, 1,024 of the 4,096 filters
@@ -129,13 +134,19 @@ def _load_torchvision(net: DeepLabV2, state: StateDict, source: str) -> None:
             branch.fc7.load_state_dict({"weight": fc7, "bias": state["classifier.3.bias"][::4]})
 
 
+def _check_torchvision_style(net: DeepLabV2, source: str) -> None:
+    if net.style != "torchvision":
+        raise WeightsError(
+            f"{source}: torchvision's weights need --model.style torchvision, not {net.style}"
+        )
+
+
 def _load_strictly(module: DeepLabV2 | Backbone, state: StateDict, source: str | Path) -> None:
-    own = module.state_dict()
-    counters = {key for key in own if key.endswith("num_batches_tracked")}  # a frozen norm has none
-    missing = sorted(own.keys() - state.keys() - counters)
-    extra = sorted(
-        state.keys() - own.keys() - {k for k in state if k.endswith("num_batches_tracked")}
+    own, state = (  # counters of batches: a frozen norm has none, and none is needed
+        {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
+        for weights in (module.state_dict(), state)
     )
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     unequal = [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
         for key in sorted(own.keys() & state.keys())
@@ -149,11 +160,19 @@ def _load_strictly(module: DeepLabV2 | Backbone, state: StateDict, source: str |
 
 
 def _download(backbone: str) -> StateDict:
-    entry = get_model_weights(backbone).IMAGENET1K_V1
+    try:
+        entry = get_model_weights(backbone).IMAGENET1K_V1
+    except ValueError as error:
+        raise WeightsError(
+            f"there are no ImageNet weights of {backbone}: set --model.weights none "
+            "--model.norm batch, or --model.weights FILE"
+        ) from error
+    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
+    if file.is_file():
+        return _read(file)
     try:
         return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
         raise WeightsError(
             f"cannot download the ImageNet weights of {backbone} ({error}). Fetch {entry.url} on "
             f"another machine and put it at {file}, or start from --model.weights FILE, or from "
@@ -174,15 +193,19 @@ def _read(path: str | Path) -> dict[str, Any]:
     except UnpicklingError as error:
         raise WeightsError(
             f"{path}: not a weight file, or one that holds more than weights, which is not "
-            f"executed ({str(error).splitlines()[0]})"
+            f"executed ({_first_line(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"{path}: not a PyTorch weight file, or a truncated one ({str(error).splitlines()[0]})"
+            f"{path}: not a PyTorch weight file, or a truncated one ({_first_line(error)})"
         ) from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, expected a dict of weights")
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, expected names and tensors")
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _strip(state: StateDict, prefix: str) -> StateDict:

@@ -3,11 +3,12 @@
 import signal
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+
+from deeplab_lit.training.checkpoints import BestAndLast
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -16,15 +17,17 @@ class SaveOnSignal(Callback):
     """On the first Ctrl-C or SIGTERM: finish the optimizer step, write last.ckpt, leave.
 
     A checkpoint in the middle of an accumulation would lose gradients, so the step is finished
-    first. A signal to one process stops all of them. During validation a single process leaves at
-    once (the validation is not repeated after resuming); several finish it first. A second Ctrl-C
-    quits without saving.
+    first. A validation that is due or under way is finished too, after last.ckpt is written (by one
+    process; several write it when they are done): its score would be missing otherwise. A signal to
+    one process stops all of them. A second Ctrl-C quits at once. A run that has reached its end
+    ends as ever.
 
     The exit code is 128 + the signal's number, as shells expect.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.saved = False
         self.steps_done = 0
         self.handlers: dict[int, object] = {}
 
@@ -38,7 +41,14 @@ class SaveOnSignal(Callback):
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
-        print("\nInterrupted: saving after this step (Ctrl-C again to quit now)", file=sys.stderr)
+        print("\nInterrupted: finishing this step (Ctrl-C again to quit now)", file=sys.stderr)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: dict, batch_idx: int
+    ) -> None:
+        """Leave, now that the last step is logged and a validation that was due is done."""
+        if self.saved:
+            raise SystemExit(128 + (self.received or signal.SIGTERM))
 
     def on_train_batch_end(
         self,
@@ -48,12 +58,12 @@ class SaveOnSignal(Callback):
         batch: dict,
         batch_idx: int,
     ) -> None:
-        """Save and leave, if asked to, between two optimizer steps."""
+        """Save, if asked to, between two optimizer steps."""
         if trainer.global_step == self.steps_done:
             return
         self.steps_done = trainer.global_step
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            self._leave(trainer)
+            self._save(trainer)
 
     def on_validation_batch_end(
         self,
@@ -64,21 +74,26 @@ class SaveOnSignal(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Save and leave, if asked to and alone."""
-        if self.received is not None and trainer.world_size == 1:
-            self._leave(trainer)
+        """Save, if asked to and alone: several processes have unequal numbers of batches."""
+        if self.received is not None and not self.saved and trainer.world_size == 1:
+            self._save(trainer)
 
-    def _leave(self, trainer: Trainer) -> None:
-        checkpoints = trainer.checkpoint_callback
-        folder = checkpoints.dirpath if checkpoints else trainer.default_root_dir
-        path = Path(folder, "last.ckpt")
-        trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
-            print(f"Saved step {trainer.global_step} to {path}", file=sys.stderr)
-        raise SystemExit(128 + (self.received or signal.SIGTERM))
+    def _save(self, trainer: Trainer) -> None:
+        for checkpoints in trainer.checkpoint_callbacks:
+            if isinstance(checkpoints, BestAndLast):
+                path = checkpoints.save_as_last(trainer)
+                if trainer.is_global_zero:
+                    print(f"Saved step {trainer.global_step} to {path}", file=sys.stderr)
+        self.saved = True
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop listening."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop listening, before Lightning puts its own handlers in order."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Stop listening."""
+        self.on_train_end(trainer, pl_module)

@@ -20,7 +20,8 @@ class MetricsFile(Logger):
 
     Args:
         folder: the run folder; made when the first row is written.
-        resume_step: rows after this step, of a run that went on beyond its last checkpoint, are
+        resume_step: the optimizer steps that a resumed run has behind it. Rows are counted from 0,
+            so those from this one on, of a run that went on beyond its last checkpoint, are
             dropped. null: a new run.
     """
 
@@ -33,7 +34,7 @@ class MetricsFile(Logger):
             with self.path.open(newline="") as file:
                 for row in csv.DictReader(file):
                     step = int(row.pop("step"))
-                    if step <= resume_step:
+                    if step < resume_step:
                         self.rows[step] = {key: value for key, value in row.items() if value != ""}
 
     @property

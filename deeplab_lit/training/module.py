@@ -84,12 +84,14 @@ class DeepLabModule(LightningModule):
             self._initialised = True
 
     def setup(self, stage: str) -> None:
-        """Initial weights and compilation, before a run."""
-        if stage == "fit":
-            if self.trainer.ckpt_path is None:
-                self.initialise()
-            if self.hparams.compile:
-                self.net.compile()
+        """Compilation, before a run."""
+        if stage == "fit" and self.hparams.compile:
+            self.net.compile()
+
+    def on_fit_start(self) -> None:
+        """Initial weights, unless a checkpoint has been loaded."""
+        if self.trainer.ckpt_path is None:
+            self.initialise()
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """The loss of a batch."""
@@ -110,9 +112,7 @@ class DeepLabModule(LightningModule):
         """Score what has been counted, on all processes together."""
         self.scores = scores = self.metric.compute()
         self.metric.reset()
-        self.log("val/miou", scores.miou, prog_bar=True, rank_zero_only=False, sync_dist=True)
-        if self.trainer.sanity_checking:
-            return
+        self.log("val/miou", scores.miou, prog_bar=True, sync_dist=True)
         values = {
             "val/pixel_accuracy": scores.pixel_accuracy,
             "val/mean_accuracy": scores.mean_accuracy,
@@ -121,8 +121,7 @@ class DeepLabModule(LightningModule):
         for name, iou in zip(self.hparams.classes, scores.iou.tolist(), strict=True):
             if iou == iou:  # not NaN
                 values[f"val/iou/{name}"] = iou
-        for logger in self.loggers:
-            logger.log_metrics(values, step=max(self.global_step - 1, 0))  # as self.log counts
+        self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
 
     def configure_optimizers(self) -> dict:
         """SGD with the authors' parameter groups, and poly by optimizer step."""

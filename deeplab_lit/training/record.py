@@ -59,15 +59,11 @@ class RunRecord(Callback):
             return
         classes = list(pl_module.hparams.classes)
         self.final = {"step": trainer.global_step, **as_dict(pl_module.scores, classes)}
-        if self.best is None or (self.final["miou"] or 0) > (self.best["miou"] or 0):
+        if self.best is None or _rank(self.final) > _rank(self.best):
             self.best = self.final
-        self._write(trainer, finished=False)
+        self._write(trainer, finished=trainer.state.fn == "validate")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file for the last time."""
-        self._write(trainer, finished=True)
-
-    def on_validate_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file for the last time."""
         self._write(trainer, finished=True)
 
@@ -81,7 +77,7 @@ class RunRecord(Callback):
             "final": self.final,
             "steps": trainer.global_step,
             "wall_seconds": round(self._seconds(), 1),
-            "best_checkpoint": checkpoints.best_model_path if checkpoints else None,
+            "best_checkpoint": checkpoints.best_model_path if checkpoints and finished else None,
             "processes": trainer.world_size,
             "device": device_name(trainer),
             "versions": versions(),
@@ -101,6 +97,10 @@ def as_dict(scores: Scores, classes: list[str]) -> dict[str, Any]:
         "fw_iou": _number(scores.fw_iou),
         "iou": dict(zip(classes, map(_number, scores.iou.tolist()), strict=True)),
     }
+
+
+def _rank(scores: dict[str, Any]) -> float:
+    return -1.0 if scores["miou"] is None else scores["miou"]
 
 
 def _number(value: float) -> float | None:
@@ -132,6 +132,8 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
     return found
 
 

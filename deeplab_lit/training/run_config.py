@@ -7,7 +7,6 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from deeplab_lit.network.weights import read_checkpoint
 from deeplab_lit.training.loggers import log_config
 
 
@@ -17,20 +16,24 @@ class RunConfig(SaveConfigCallback):
     Args:
         folder: of the run. Where it has a config.yaml already, because the run goes on, the new one
             is config_from_step_<n>.yaml.
+        step: at which the run goes on.
         args: of the parent.
         kwargs: of the parent.
     """
 
-    def __init__(self, *args: Any, folder: Path, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, folder: Path, step: int, **kwargs: Any) -> None:
         super().__init__(*args, save_to_log_dir=False, **kwargs)
         self.folder = folder
+        self.step = step
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """On the first process, when a run is set up."""
         path = self.folder / "config.yaml"
-        if path.exists():
-            step = read_checkpoint(trainer.ckpt_path)["global_step"] if trainer.ckpt_path else 0
-            path = self.folder / f"config_from_step_{step}.yaml"
+        number = 1
+        while path.exists():
+            again = f"_{number}" if number > 1 else ""
+            path = self.folder / f"config_from_step_{self.step}{again}.yaml"
+            number += 1
         text = self.parser.dump(self.config, skip_none=False)
         path.write_text(text)
         log_config(trainer.loggers, yaml.safe_load(text))

@@ -52,29 +52,35 @@ def last_checkpoint(runs_dir: Path, experiment: str, name: str | None) -> Path:
     return found[-1]
 
 
-def claim(folder: Path, bytes_needed: int) -> None:
+def claim(folder: Path, bytes_needed: int, *, exist_ok: bool = False) -> None:
     """Make the folder, once it is certain that the run can be written there.
 
     Args:
         folder: of the run.
         bytes_needed: what checkpoints will take.
+        exist_ok: the run goes on in a folder of its own.
 
     Raises:
-        RunFolderError: it cannot be made or written to, or the disk is too full.
+        RunFolderError: it cannot be made or written to, another run has just taken it, or the disk
+            is too full.
     """
-    existed = folder.is_dir()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=exist_ok)
         probe = folder / ".probe"
         probe.touch()
         probe.unlink()
         free = shutil.disk_usage(folder).free
     except OSError as error:
+        if isinstance(error, FileExistsError) and folder.is_dir():
+            raise RunFolderError(
+                f"{folder}: another run has just taken this folder; start again, or give each run "
+                "a name with --run"
+            ) from error
         raise RunFolderError(
             f"{folder} cannot be written ({error.strerror or error}): choose another --runs_dir"
         ) from error
     if free < bytes_needed:
-        if not existed:
+        if not exist_ok:
             folder.rmdir()
         raise RunFolderError(
             f"{folder}: {free / 1e9:.2f} GB free on that disk, but the run's checkpoints take "

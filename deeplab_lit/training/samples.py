@@ -1,5 +1,6 @@
 """A fixed set of validation images, with prediction and truth, after every few validations."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,18 @@ class SamplePictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first image of a chosen batch."""
-        step = max(trainer.num_val_batches[0] // self.num_images, 1)
-        if trainer.sanity_checking or not trainer.is_global_zero or batch_idx % step:
+        """Keep images of the chosen batches: one each, or more where there are few batches."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        if len(self.samples) < self.num_images:
-            image, mask = batch["image"][0].permute(1, 2, 0), batch["mask"][0]
-            arrays = [x.cpu().numpy().astype(np.uint8) for x in (image, mask, outputs[0])]
-            self.samples.append((batch["id"][0], *arrays))
+        batches = trainer.num_val_batches[0]
+        chosen = np.linspace(0, batches - 1, min(batches, self.num_images)).round()
+        if batch_idx not in chosen:
+            return
+        for i in range(min(len(batch["id"]), math.ceil(self.num_images / len(chosen)))):
+            if len(self.samples) < self.num_images:
+                image, mask = batch["image"][i].permute(1, 2, 0), batch["mask"][i]
+                arrays = [x.cpu().numpy().astype(np.uint8) for x in (image, mask, outputs[i])]
+                self.samples.append((batch["id"][i], *arrays))
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -9,17 +9,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class Throughput(Callback):
     """Logs train/images_per_second, over all processes, and on a GPU train/memory_gib.
 
-    The time that validation takes is not counted.
+    The time that validations and their checkpoints take is not counted.
     """
 
     def __init__(self) -> None:
         self.images = 0
         self.seconds = 0.0
         self.last_end: float | None = None
+        self.steps_done = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self.last_end = time.perf_counter()
+        self.steps_done = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -29,12 +31,13 @@ class Throughput(Callback):
         batch: dict,
         batch_idx: int,
     ) -> None:
-        """Count a batch, waiting for data included; log when it is time."""
+        """Count a batch, waiting for data included; log when self.log does."""
         now = time.perf_counter()
         self.seconds += now - self.last_end
         self.images += len(batch["id"]) * trainer.world_size
         self.last_end = now
-        if (trainer.fit_loop.total_batch_idx + 1) % trainer.log_every_n_steps == 0:
+        stepped, self.steps_done = trainer.global_step > self.steps_done, trainer.global_step
+        if stepped and trainer.global_step % trainer.log_every_n_steps == 0:
             values = {"train/images_per_second": self.images / self.seconds}
             if pl_module.device.type == "cuda":
                 peak = torch.cuda.max_memory_allocated(pl_module.device)
@@ -46,5 +49,12 @@ class Throughput(Callback):
             self.images, self.seconds = 0, 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave out the validation."""
-        self.last_end = time.perf_counter()
+        """Leave out the validation, and the checkpoint that is written after it."""
+        self.last_end = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: dict, batch_idx: int
+    ) -> None:
+        """Go on after a validation."""
+        if self.last_end is None:
+            self.last_end = time.perf_counter()

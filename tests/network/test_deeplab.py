@@ -1,0 +1,213 @@
+"""The whole network: sizes, precision, and that every argument reaches what it names."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from deeplab_lit.network.deeplab import DeepLabV2
+
+MSC = (1.0, 0.75, 0.5)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def build(num_classes=5, **kwargs):
+    tiny = {"backbone": "resnet10_quarter", "norm": "batch", "atrous_rates": (1, 2)}
+    return DeepLabV2(num_classes, **(tiny | kwargs)).eval()
+
+
+def picture(*size, batch=1):
+    return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("size", [(33, 33), (97, 65), (33, 200), (64, 50)], ids=str)
+@pytest.mark.parametrize("style", ["torchvision", "caffe"])
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@torch.no_grad()
+def test_logits_have_the_size_of_the_image(size, style, output_stride):
+    net = build(style=style, output_stride=output_stride)
+    logits = net(picture(*size, batch=2))
+    assert logits.shape == (2, 5, *size)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+@torch.no_grad()
+def test_autocast_runs_in_bfloat16_and_still_returns_float32():
+    net, images = build(), picture(65, 49)
+    exact = net(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.logits(images).fused.dtype == torch.bfloat16
+        logits = net(images)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, exact)
+    torch.testing.assert_close(logits, exact, rtol=0.1, atol=0.1 * exact.abs().max().item())
+
+
+@torch.no_grad()
+def test_uint8_and_float_images_give_the_same():
+    net, images = build(), picture(33, 41)
+    assert torch.equal(net(images), net(images.float()))
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@torch.no_grad()
+def test_one_scale_is_backbone_head_and_bilinear_upsampling(align_corners):
+    net, images = build(scales=(1,), align_corners=align_corners), picture(57, 41)
+    mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
+    std = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
+    coarse = net.head(net.backbone((images - mean) / std))
+    assert coarse.shape[-2:] == (8, 6)
+    expected = F.interpolate(coarse, (57, 41), mode="bilinear", align_corners=align_corners)
+    torch.testing.assert_close(net(images), expected)
+
+
+@torch.no_grad()
+def test_fused_logits_are_the_image_sized_ones_at_every_eighth_pixel():
+    net, images = build(scales=MSC), picture(65, 33)
+    torch.testing.assert_close(net(images)[..., ::8, ::8], net.logits(images).fused)
+
+
+@pytest.mark.parametrize("style", ["caffe", "torchvision"])
+def test_authors_grids_at_321_pixels(style):
+    with torch.device("meta"):
+        net = DeepLabV2(21, backbone="resnet50", style=style)
+        images = torch.empty(1, 3, 321, 321, dtype=torch.uint8)
+        fused, at_scales = net.logits(images)
+    assert fused.shape == (1, 21, 41, 41)
+    assert [x.shape[-1] for x in at_scales] == [41, 41, 21]
+
+
+@torch.no_grad()
+def test_scales_share_all_weights_and_can_be_overridden_at_each_call():
+    single, multi = build(scales=(1,)), build(scales=MSC)
+    multi.load_state_dict(single.state_dict())
+    images = picture(65, 97)
+    assert not torch.equal(single(images), multi(images))
+    assert torch.equal(single(images, scales=MSC), multi(images))
+    assert torch.equal(multi(images, scales=(1,)), single(images))
+    assert torch.equal(multi.logits(images, [1]).fused, single.logits(images).fused)
+    assert single.scales == (1.0,)
+    assert multi.scales == MSC
+
+
+@torch.no_grad()
+def test_default_network_is_the_papers():
+    with torch.device("meta"):
+        net = DeepLabV2(21)
+    assert [branch.dilation[0] for branch in net.head.branches] == [6, 12, 18, 24]
+    assert len(net.backbone.layer3) == 23
+    assert net.backbone.layer4[2].conv2.dilation == (4, 4)
+    assert net.scales == MSC
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+
+
+def test_arguments_reach_the_parts():
+    with torch.device("meta"):
+        net = DeepLabV2(
+            7,
+            backbone="resnet50",
+            output_stride=16,
+            head="aspp_concat",
+            atrous_rates=[3, 5],
+            style="caffe",
+            norm="batch",
+            gradient_checkpointing=True,
+        )
+    convs = [m for m in net.head.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.dilation[0] for m in convs if m.kernel_size == (3, 3)] == [3, 5]
+    assert net.head.classifier.out_channels == net.num_classes == 7
+    assert net.backbone.layer4[0].conv2.dilation == (2, 2)
+    assert net.backbone.layer2[0].conv1.stride == (2, 2)
+    assert net.backbone.maxpool.ceil_mode
+    assert isinstance(net.backbone.bn1, nn.BatchNorm2d)
+    assert net.backbone.gradient_checkpointing
+    assert not build().backbone.gradient_checkpointing
+
+
+@pytest.mark.parametrize("head", ["aspp", "largefov"])
+def test_vgg_gets_the_vgg_head(head):
+    with torch.device("meta"):
+        net = DeepLabV2(3, backbone="vgg16", head=head, atrous_rates=(12,))
+        assert net(torch.empty(1, 3, 33, 49, dtype=torch.uint8)).shape == (1, 3, 33, 49)
+    assert hasattr(net.head.branches[0], "fc6")
+
+
+def test_compile_changes_neither_names_nor_results():
+    net, images = build(scales=(1, 0.5)), picture(33, 49)
+    names, expected = list(net.state_dict()), net(images)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    try:
+        net.compile(backend=backend)
+        logits = net(images)
+    finally:
+        torch._dynamo.reset()
+    assert len(graphs) >= 2  # backbone and head
+    assert list(net.state_dict()) == names
+    torch.testing.assert_close(logits, expected)
+
+
+def test_channels_last_changes_neither_results_nor_gradients():
+    plain, fast = build(), build(channels_last=True)
+    fast.load_state_dict(plain.state_dict())
+    seen = []
+    for part in (fast.backbone, fast.head):
+        part.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    images = picture(41, 57, batch=2)
+    one, other = plain(images), fast(images)
+    torch.testing.assert_close(other, one)
+    assert len(seen) == 6  # three scales
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+    for logits in (one, other):
+        logits.square().mean().backward()
+    for p, q in zip(plain.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ({"backbone": "vgg19"}, "backbone must be one of .*'vgg19'"),
+        ({"output_stride": 4}, "output_stride must be one of .*got 4"),
+        ({"head": "psp"}, "head must be one of .*'psp'"),
+        ({"atrous_rates": ()}, "positive integers"),
+        ({"atrous_rates": (6, 2.5)}, "positive integers.*2.5"),
+        ({"head": "largefov", "atrous_rates": (6, 12)}, "one atrous rate"),
+        ({"scales": ()}, "scales must be .*positive"),
+        ({"scales": (1, 0)}, "scales must be .*positive"),
+        ({"scales": (-0.5,)}, "scales must be .*positive"),
+        ({"style": "pytorch"}, "style must be one of .*'pytorch'"),
+        ({"norm": "group"}, "norm must be one of .*'group'"),
+    ],
+    ids=str,
+)
+def test_an_argument_outside_the_list_is_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        build(**arguments)
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -1.0)], ids=str)
+def test_scales_of_a_call_are_checked_too(scales):
+    with pytest.raises(ValueError, match="scales must be"):
+        build()(picture(33, 33), scales=scales)
+
+
+def test_images_in_0_to_1_are_warned_of_and_right_ones_are_not():
+    net = build()
+    with pytest.warns(UserWarning, match="0…255"):
+        net(torch.rand(1, 3, 33, 33))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net(picture(33, 33))

@@ -1,0 +1,349 @@
+"""Weight files: what fits is loaded exactly, what does not is refused in a sentence."""
+
+import os
+import pickle
+import random
+import warnings
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import WeightsEnum
+
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.weights import WeightsError, initialise, load, read_checkpoint
+
+CLASSES = {"background": (0, 0, 0), "cat": (64, 0, 0), "dog": (64, 0, 128)}
+TINY = {"backbone": "resnet10_quarter", "norm": "batch", "atrous_rates": (1, 2), "scales": (1.0,)}
+RESNET18 = {"backbone": "resnet18", "norm": "frozen", "atrous_rates": (1,), "scales": (1.0,)}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    """A seed, an empty download folder and no network."""
+
+    def refuse(*args, **kwargs):
+        raise URLError("no route to host")
+
+    torch.manual_seed(0)
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path / "hub"))
+
+
+def save(content, path):
+    torch.save(content, path)
+    return path
+
+
+def build(num_classes=3, **kwargs):
+    net = DeepLabV2(num_classes, **(TINY | kwargs)).eval()
+    for norm in net.modules():
+        if hasattr(norm, "running_mean"):
+            norm.running_mean.normal_(std=0.1)
+            norm.running_var.uniform_(0.5, 2)
+    return net
+
+
+def lightning_checkpoint(net, path, **kwargs):
+    """What a LightningModule with the attributes `net` and `metric` writes."""
+    hyper_parameters = {"classes": CLASSES, "weights": "none", "lr": 2.5e-4, **TINY, **kwargs}
+    state = {f"net.{key}": value for key, value in net.state_dict().items()}
+    state["metric.confusion"] = torch.zeros(3, 3)
+    content = {"epoch": 1, "global_step": 20, "pytorch-lightning_version": "2.6.0"}
+    content |= {"state_dict": state, "hyper_parameters": hyper_parameters, "loops": {}}
+    return save(content, path)
+
+
+def same(module, state):
+    own = module.state_dict()
+    assert own
+    return own.keys() == state.keys() and all(torch.equal(own[k], state[k]) for k in own)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"style": "caffe", "norm": "frozen", "align_corners": False, "scales": [1.0, 0.5]},
+        {"head": "aspp_concat", "output_stride": 16, "atrous_rates": [3, 4], "channels_last": True},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_load_gives_the_network_that_was_trained(tmp_path, arguments):
+    net = build(**arguments)
+    loaded = load(lightning_checkpoint(net, tmp_path / "last.ckpt", **arguments))
+    images = torch.randint(0, 256, (2, 3, 41, 33), dtype=torch.uint8)
+    assert not loaded.training
+    assert loaded.classes == CLASSES
+    assert same(loaded, net.state_dict())
+    assert torch.equal(loaded(images), net(images))
+
+
+def test_load_takes_a_path_as_text_and_colours_as_lists(tmp_path):
+    path = lightning_checkpoint(
+        build(), tmp_path / "last.ckpt", classes={n: list(c) for n, c in CLASSES.items()}
+    )
+    assert load(str(path)).classes == CLASSES
+    assert read_checkpoint(str(path))["global_step"] == 20
+
+
+def test_load_refuses_weights_that_do_not_fit_their_own_settings(tmp_path):
+    path = lightning_checkpoint(build(), tmp_path / "last.ckpt", atrous_rates=(1, 2, 3))
+    with pytest.raises(WeightsError, match=r"last\.ckpt does not fit.*missing head\.branches\.2"):
+        load(path)
+
+
+def missing(path):
+    pass
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def truncated(path):
+    save(build().state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def web_page(path):
+    path.write_text("\n<!DOCTYPE html>\n<html><body>404</body></html>")
+
+
+def text(path):
+    path.write_text("oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393")
+
+
+def a_list(path):
+    save([torch.zeros(2)], path)
+
+
+def unknown_names(path):
+    save({"encoder.weight": torch.zeros(2)}, path)
+
+
+def names_that_are_numbers(path):
+    save({0: torch.zeros(2), 1: torch.zeros(3)}, path)
+
+
+def folder(path):
+    path.mkdir()
+
+
+FILES = [missing, empty, truncated, web_page, text, a_list, folder]
+FILES += [unknown_names, names_that_are_numbers]
+
+
+def start_from(path):
+    initialise(build(), str(path))
+
+
+@pytest.mark.parametrize("write", FILES)
+@pytest.mark.parametrize("use", [load, read_checkpoint, start_from])
+def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path, write, use):
+    path = tmp_path / "model.pth"
+    write(path)
+    words = {missing: "no such file", web_page: "web page", a_list: "list"}.get(write)
+    with pytest.raises(WeightsError, match=words) as error:
+        use(path)
+    assert str(path) in str(error.value)
+
+
+class Trap:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def save_pickle(content, path):
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+@pytest.mark.parametrize("write", [save, save_pickle])
+def test_code_in_a_file_is_refused_and_not_run(tmp_path, write):
+    path, mark = tmp_path / "model.pth", tmp_path / "was_here"
+    write({"state_dict": Trap(str(mark)), "hyper_parameters": {"classes": CLASSES}}, path)
+    for use in (load, start_from):
+        with pytest.raises(WeightsError, match="not executed") as error:
+            use(path)
+        assert str(path) in str(error.value)
+    assert not mark.exists()
+    if write is save:  # the trap does work
+        torch.load(path, weights_only=False)
+    else:
+        pickle.loads(path.read_bytes())
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "state dict"])
+def test_training_may_start_from_a_trained_network(tmp_path, kind):
+    trained, net = build(), build()
+    path = tmp_path / "start.ckpt"
+    if kind == "checkpoint":
+        lightning_checkpoint(trained, path)
+    else:
+        save(trained.state_dict(), path)
+    assert not same(net, trained.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        initialise(net, str(path))
+    assert same(net, trained.state_dict())
+
+
+@pytest.mark.parametrize(("trained", "own"), [("batch", "frozen"), ("frozen", "batch")])
+@torch.no_grad()
+def test_weights_move_between_frozen_and_trainable_normalisation(tmp_path, trained, own):
+    source, net = build(norm=trained), build(norm=own)
+    initialise(net, str(save(source.state_dict(), tmp_path / "start.pth")))
+    images = torch.randint(0, 256, (1, 3, 33, 33), dtype=torch.uint8)
+    torch.testing.assert_close(net(images), source(images))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_classes": 7},
+        {"atrous_rates": (1, 2, 3)},
+        {"atrous_rates": (1,)},
+        {"head": "aspp_concat"},
+    ],
+    ids=str,
+)
+def test_a_head_that_does_not_fit_is_left_out_with_a_warning(tmp_path, arguments):
+    trained, net = build(**arguments), build()
+    head = {k: v.clone() for k, v in net.head.state_dict().items()}
+    path = save(trained.state_dict(), tmp_path / "start.pth")
+    with pytest.warns(UserWarning, match=r"start\.pth: its head does not fit; only the backbone"):
+        initialise(net, str(path))
+    assert same(net.backbone, trained.backbone.state_dict())
+    assert same(net.head, head)
+
+
+def test_another_backbone_is_refused_and_changes_nothing(tmp_path):
+    net = build()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    path = save(build(backbone="resnet18").state_dict(), tmp_path / "start.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(WeightsError, match=r"start\.pth does not fit"):
+            initialise(net, str(path))
+    assert same(net, before)
+
+
+@pytest.mark.parametrize("num_classes", [3, 7])
+@pytest.mark.parametrize("kind", ["checkpoint", "state dict"])
+def test_a_trained_network_of_the_other_style_is_refused(tmp_path, kind, num_classes):
+    trained, path = build(style="caffe"), tmp_path / "start.ckpt"
+    if kind == "checkpoint":
+        lightning_checkpoint(trained, path, style="caffe")
+    else:  # its preprocessing tells
+        save(trained.state_dict(), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(WeightsError, match=r"--model\.style caffe"):
+            initialise(build(num_classes, style="torchvision"), str(path))
+
+
+@torch.no_grad()
+def test_a_torchvision_resnet_gives_its_features(tmp_path):
+    classifier = torchvision.models.resnet18(weights=None).eval()
+    classifier.bn1.running_mean.normal_()
+    net = DeepLabV2(3, output_stride=32, **RESNET18)
+    initialise(net, str(save(classifier.state_dict(), tmp_path / "resnet18.pth")))
+    x = torch.randn(1, 3, 65, 97)
+    features = nn.Sequential(*list(classifier.children())[:-2])
+    torch.testing.assert_close(net.backbone(x), features(x))
+
+
+def test_torchvision_weights_are_refused_in_a_caffe_network(tmp_path):
+    path = save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
+    with pytest.raises(WeightsError, match=r"r18\.pth.*--model\.style torchvision, not caffe"):
+        initialise(DeepLabV2(3, style="caffe", **RESNET18), str(path))
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnet50"])
+def test_a_torchvision_file_of_another_depth_is_refused(tmp_path, name):
+    path = save(torchvision.models.get_model(name, weights=None).state_dict(), tmp_path / "r.pth")
+    with pytest.raises(WeightsError, match=r"r\.pth does not fit"):
+        initialise(DeepLabV2(3, **RESNET18), str(path))
+
+
+def test_random_weights_need_a_normalisation_that_trains():
+    with pytest.raises(WeightsError, match=r"--model\.norm batch"):
+        initialise(build(norm="frozen"), "none")
+    net = build(norm="batch")
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    initialise(net, "none")
+    assert same(net, before)
+
+
+def test_vgg_has_no_normalisation_and_may_start_from_random_weights():
+    with torch.device("meta"):
+        net = DeepLabV2(3, backbone="vgg16", norm="frozen")
+    initialise(net, "none")
+
+
+def test_imagenet_without_a_network_says_what_to_fetch_and_where_to_put_it(tmp_path):
+    net = DeepLabV2(3, **RESNET18)
+    with pytest.raises(WeightsError, match=r"resnet18.*no route to host") as error:
+        initialise(net, "imagenet")
+    url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    place = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    assert url in str(error.value)
+    assert str(place) in str(error.value)
+    place.parent.mkdir(parents=True, exist_ok=True)  # and so it works
+    classifier = torchvision.models.resnet18(weights=None)
+    save(classifier.state_dict(), place)
+    initialise(net, "imagenet")
+    assert torch.equal(net.backbone.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
+
+
+def test_imagenet_file_that_holds_no_weights_is_refused(tmp_path):
+    place = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    place.parent.mkdir(parents=True)
+    web_page(place)
+    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth"):
+        initialise(DeepLabV2(3, **RESNET18), "imagenet")
+
+
+def test_imagenet_is_refused_for_a_backbone_that_has_no_such_weights():
+    with pytest.raises(WeightsError, match="resnet10_quarter"):
+        initialise(build(), "imagenet")
+
+
+def test_imagenet_is_refused_in_a_caffe_network_before_anything_is_downloaded():
+    with pytest.raises(WeightsError, match=r"--model\.style torchvision"):
+        initialise(DeepLabV2(3, style="caffe", **RESNET18), "imagenet")
+
+
+def test_vgg_fc6_and_fc7_are_decimated_into_every_branch(monkeypatch):
+    with torch.device("meta"):
+        net = DeepLabV2(3, backbone="vgg16", head="aspp", atrous_rates=(6, 12))
+    net = net.to_empty(device="cpu")
+    state = {k: torch.randn(v.shape) for k, v in net.backbone.state_dict().items()}
+    state["classifier.0.weight"] = torch.randint(-9, 9, (4096, 25088), dtype=torch.int8)
+    state["classifier.0.bias"] = torch.randn(4096)
+    state["classifier.3.weight"] = torch.randint(-9, 9, (4096, 4096), dtype=torch.int8)
+    state["classifier.3.bias"] = torch.randn(4096)
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *args, **kwargs: state)
+    initialise(net, "imagenet")
+    assert torch.equal(net.backbone.features[28].weight, state["features.28.weight"])
+    draw = random.Random(0)
+    for branch in net.head.branches:
+        for _ in range(500):
+            f, c, y, x = (draw.randrange(n) for n in (1024, 512, 3, 3))
+            # a row holds channel after channel, each 7×7 in reading order
+            theirs = state["classifier.0.weight"][4 * f, 49 * c + 7 * (3 * y) + 3 * x]
+            assert branch.fc6.weight[f, c, y, x] == theirs
+            g = draw.randrange(1024)
+            assert branch.fc7.weight[f, g, 0, 0] == state["classifier.3.weight"][4 * f, 4 * g]
+            assert branch.fc6.bias[f] == state["classifier.0.bias"][4 * f]
+            assert branch.fc7.bias[f] == state["classifier.3.bias"][4 * f]

@@ -1,0 +1,349 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from deeplab_lit import cli
+from deeplab_lit.cli import main
+from deeplab_lit.network.head import ASPP
+from deeplab_lit.training import run_folder
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key != "train/images_per_second"}
+            for row in csv.DictReader(file)
+        ]
+
+
+def make_folder(root, *, value=1, size=(40, 36), images=2, classes=("sky", "road", "void")):
+    """A data set for Folder with splits train and val; masks hold 0, `value` and 2 (void)."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(images):
+            pixels = rng.integers(256, size=(*size, 3), dtype=np.uint8)
+            mask = rng.choice(np.array([0, value, 2], np.uint8), size=size)
+            cv2.imwrite(str(root / f"images/{split}/{i}.jpg"), pixels)
+            Image.fromarray(mask).save(root / f"labels/{split}/{i}.png")
+    (root / "classes.txt").write_text("\n".join(classes))
+    return root
+
+
+def test_fit_ends_with_table_checkpoint_and_next_command(tmp_path, tiny_args, capsys):
+    cli = main("fit", tiny_args(tmp_path))
+    out = capsys.readouterr().out
+    best = cli.trainer.checkpoint_callback.best_model_path
+    assert "Best mIoU" in out
+    assert all(name in out for name in cli.datamodule.classes)
+    assert f"Checkpoint  {best}" in out
+    assert f"deeplab_lit.validate --ckpt_path {best}" in out
+    files = {path.name for path in cli.folder.iterdir()}
+    assert files == {"config.yaml", "checkpoints", "metrics.csv", "predictions.png", "results.json"}
+    results = json.loads((cli.folder / "results.json").read_text())
+    assert results["finished"]
+    assert results["steps"] == 4
+    scores = [float(row["val/miou"]) for row in rows(cli.folder) if row["val/miou"]]
+    assert len(scores) == 2
+    assert results["best"]["miou"] == pytest.approx(max(scores))
+    assert results["final"]["miou"] == pytest.approx(scores[-1])
+
+
+def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
+    few = ["--trainer.max_steps=2", "--data.val_size=2", "--trainer.val_check_interval=2"]
+    cli = main("fit", [*few, f"--runs_dir={tmp_path}", "--trainer.enable_progress_bar=false"])
+    assert "training on the built-in Shapes set" in capsys.readouterr().out
+    assert type(cli.datamodule).__name__ == "Shapes"
+    assert cli.config.fit.model.lr == yaml.safe_load(cli_shapes())["model"]["lr"]
+
+
+def cli_shapes():
+    return cli.SHAPES.read_text()
+
+
+@pytest.mark.parametrize("rates", [[1], [3, 5], [6, 12, 18, 24], [2, 4, 6, 8, 10]])
+def test_rates_on_the_command_line_are_the_dilations_of_the_convolutions(
+    tmp_path, tiny_args, rates, monkeypatch
+):
+    class Built(Exception):
+        pass
+
+    def stop(self):
+        head = self.model.net.head
+        assert isinstance(head, ASPP)
+        assert [conv.dilation for conv in head.branches] == [(rate, rate) for rate in rates]
+        raise Built
+
+    monkeypatch.setattr(cli.DeepLabCLI, "before_fit", stop)
+    with pytest.raises(Built):
+        main("fit", tiny_args(tmp_path, **{"--model.atrous_rates": str(rates)}))
+
+
+def test_the_saved_config_reproduces_the_run(tmp_path, tiny_args):
+    first = main("fit", tiny_args(tmp_path, **{"--run": "a"}))
+    main("fit", [f"--config={first.folder / 'config.yaml'}", "--run=b"])
+    one, two = (weights(tmp_path / f"shapes/{run}/checkpoints/last.ckpt") for run in "ab")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_validate_gives_the_score_of_fit(trained, tmp_path, capsys):
+    best = json.loads((trained.parents[1] / "results.json").read_text())["best"]
+    done = main("validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}"])
+    results = json.loads((done.folder / "results.json").read_text())
+    scores = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou")
+    assert {key: results["final"][key] for key in scores} == {key: best[key] for key in scores}
+    assert f"{100 * best['miou']:.2f} %" in capsys.readouterr().out
+
+
+def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
+    done = main(
+        "validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.scales=[1.0,0.5]"]
+    )
+    assert done.model.evaluation.scales == (1.0, 0.5)
+    assert done.model.net.scales == (1.0,)
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("how", ["signal", "crash"])
+@pytest.mark.parametrize("at", [3, 4, 5])
+def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
+    tmp_path, tiny_args, monkeypatch, how, at
+):
+    # two steps an epoch and a validation every two: 4 is an epoch's end, 3 and 5 its middle
+    options = {
+        "--data.batch_size": "2",
+        "--trainer.accumulate_grad_batches": "2",
+        "--trainer.val_check_interval": "4",
+        "--trainer.max_steps": "6",
+        "--trainer.log_every_n_steps": "1",
+    }
+    main("fit", tiny_args(tmp_path, **options, **{"--run": "whole"}))
+
+    class Stopped(cli.SaveOnSignal):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == at != self.steps_done:
+                if how == "crash":
+                    raise Crash
+                os.kill(os.getpid(), signal.SIGTERM)
+            super().on_train_batch_end(trainer, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "SaveOnSignal", Stopped)
+        with pytest.raises(Crash if how == "crash" else SystemExit) as stop:
+            main("fit", tiny_args(tmp_path, **options, **{"--run": "parts"}))
+        if how == "signal":
+            assert stop.value.code == 128 + signal.SIGTERM
+    main("fit", tiny_args(tmp_path, **options, **{"--run": "parts", "--ckpt_path": "last"}))
+
+    folders = [tmp_path / "shapes" / name for name in ("whole", "parts")]
+    one, two = (weights(folder / "checkpoints/last.ckpt") for folder in folders)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    whole, parts = map(rows, folders)
+    assert [row["train/loss"] for row in whole] == [row["train/loss"] for row in parts]
+    assert [row["lr/backbone"] for row in whole] == [row["lr/backbone"] for row in parts]
+    finals = [json.loads((f / "results.json").read_text())["final"] for f in folders]
+    assert finals[0] == finals[1]
+
+
+def test_one_process_and_two_give_the_same_score(trained, tmp_path):
+    """Three images on two processes: one process has an image more."""
+    scores = {}
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "deeplab_lit.validate", f"--ckpt_path={trained}"]
+        command += [f"--runs_dir={tmp_path}", f"--run={processes}", "--experiment=ddp"]
+        command += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stderr
+        results = json.loads((tmp_path / f"ddp/{processes}/results.json").read_text())
+        assert results["processes"] == processes
+        scores[processes] = {k: v for k, v in results["final"].items() if k != "step"}
+    assert scores[1] == scores[2]
+
+
+def test_training_on_two_processes_writes_one_run(tmp_path, tiny_args):
+    options = {"--trainer.devices": "2", "--trainer.strategy": "ddp", "--run": "two"}
+    command = [sys.executable, "-m", "deeplab_lit.fit", *tiny_args(tmp_path, **options)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert [path.name for path in (tmp_path / "shapes").iterdir()] == ["two"]
+    assert run.stdout.count("Best mIoU") == 1
+
+
+BAD_FOLDERS = {
+    "a mask value out of range": (
+        lambda root: make_folder(root, value=9),
+        ["mask value 9", "labels/train/", "neither one of the 2 classes nor void"],
+    ),
+    "an empty split": (
+        lambda root: [p.unlink() for p in (make_folder(root) / "images/val").iterdir()],
+        ["images/val", "no images there"],
+    ),
+    "a missing mask": (
+        lambda root: (make_folder(root) / "labels/train/0.png").unlink(),
+        ["1 of 4 files are missing", "labels/train/0.png"],
+    ),
+    "a truncated JPEG": (
+        lambda root: (make_folder(root) / "images/train/1.jpg").write_bytes(
+            (root / "images/train/1.jpg").read_bytes()[:300]
+        ),
+        ["images/train/1.jpg", "cannot be read"],
+    ),
+    "a mask of another size": (
+        lambda root: Image.new("L", (5, 5)).save(make_folder(root) / "labels/train/0.png"),
+        ["5×5", "same size"],
+    ),
+    "no classes.txt": (
+        lambda root: (make_folder(root) / "classes.txt").unlink(),
+        ["classes.txt", "does not exist"],
+    ),
+}
+
+
+def refused(capsys, verb, args, runs):
+    """The sentence with which a command line is refused; nothing may have been written."""
+    with pytest.raises(SystemExit) as stop:
+        main(verb, args)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "Traceback" not in error
+    assert not runs.exists() or not any(runs.rglob("*"))
+    return error
+
+
+@pytest.mark.parametrize("case", BAD_FOLDERS)
+def test_bad_data_is_refused_before_the_first_step(tmp_path, tiny_args, capsys, case):
+    make, words = BAD_FOLDERS[case]
+    root, runs = tmp_path / "data", tmp_path / "runs"
+    make(root)
+    args = tiny_args(runs, **{"--data.train_size": None, "--data.val_size": None, "--data": None})
+    args = ["--data=Folder", f"--data.root={root}", "--data.void=2", *args]
+    error = refused(capsys, "fit", args, runs)
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--model.atrous_rates": "[6,-1]"}, ["positive integers", "[6, -1]"]),
+        ({"--model.atrous_rates": "[2.5]"}, ["atrous_rates", "2.5"]),
+        ({"--model.atrous_rates": "[]"}, ["positive integers"]),
+        ({"--model.output_stride": "7"}, ["output_stride", "7"]),
+        ({"--model.lrr": "3"}, ["lrr"]),
+        ({"--nonsense": "3"}, ["--nonsense"]),
+        ({"--config": "nowhere.yaml"}, ["nowhere.yaml"]),
+        ({"--model.weights": "nowhere.pth"}, ["nowhere.pth", "no such file"]),
+        ({"--model.norm": "frozen"}, ["--model.norm batch"]),
+        ({"--ckpt_path": "nowhere.ckpt"}, ["nowhere.ckpt", "no such file"]),
+        ({"--ckpt_path": "last"}, ["last", "last.ckpt"]),
+        (
+            {"--trainer.max_steps": "-1", "--trainer.max_epochs": "-1"},
+            ["when training ends", "--trainer.max_steps"],
+        ),
+        ({"--data.crop_size": "5"}, ["crop_size", "33"]),
+    ],
+)
+def test_bad_options_are_refused_before_the_first_step(tmp_path, tiny_args, capsys, changes, words):
+    runs = tmp_path / "runs"
+    error = refused(capsys, "fit", tiny_args(runs, **changes), runs)
+    assert all(word in error for word in words), error
+
+
+def test_an_unknown_key_in_a_config_is_refused(tmp_path, tiny_args, capsys):
+    config, runs = tmp_path / "c.yaml", tmp_path / "runs"
+    config.write_text("model:\n  atrous_rate: [6]\n")
+    error = refused(capsys, "fit", [f"--config={config}", *tiny_args(runs)], runs)
+    assert "model.atrous_rate" in error
+
+
+def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path, capsys):
+    make_folder(tmp_path / "data")
+    args = [f"--ckpt_path={trained}", "--data=Folder", f"--data.root={tmp_path / 'data'}"]
+    runs = tmp_path / "runs"
+    error = refused(capsys, "validate", [*args, "--data.void=2", f"--runs_dir={runs}"], runs)
+    assert "has 7 classes (background, disc, square, …), but Folder has 2 (sky, road)" in error
+
+
+def test_a_flag_that_the_checkpoint_would_override_is_refused(trained, tmp_path, capsys):
+    args = [f"--ckpt_path={trained}", "--model.atrous_rates=[6,12]", f"--runs_dir={tmp_path}"]
+    error = refused(capsys, "validate", args, tmp_path / "none")
+    assert "--model.atrous_rates is" in error
+    assert "trained with" in error
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a zip", b"<html>not found</html>"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, tiny_args, capsys, content):
+    path, runs = tmp_path / "x.ckpt", tmp_path / "runs"
+    path.write_bytes(content)
+    error = refused(capsys, "fit", tiny_args(runs, **{"--ckpt_path": str(path)}), runs)
+    assert str(path) in error
+
+
+def test_a_truncated_checkpoint_is_refused(trained, tmp_path, tiny_args, capsys):
+    path, runs = tmp_path / "half.ckpt", tmp_path / "runs"
+    path.write_bytes(trained.read_bytes()[:5000])
+    error = refused(capsys, "fit", tiny_args(runs, **{"--ckpt_path": str(path)}), runs)
+    assert "truncated" in error
+
+
+def test_an_unwritable_runs_folder_is_refused(tmp_path, tiny_args, capsys):
+    (tmp_path / "file").touch()
+    error = refused(capsys, "fit", tiny_args(tmp_path / "file"), tmp_path / "none")
+    assert "cannot be written" in error
+    assert "--runs_dir" in error
+
+
+def test_a_full_disk_is_refused_before_the_first_step(tmp_path, tiny_args, capsys, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: usage)
+    runs = tmp_path / "runs"
+    with pytest.raises(SystemExit) as stop:
+        main("fit", tiny_args(runs))
+    assert stop.value.code == 2
+    assert "make room" in capsys.readouterr().err
+    assert not [path for path in runs.rglob("*") if path.is_file()]
+
+
+def test_a_run_is_never_overwritten(trained, tiny_args, capsys):
+    runs = trained.parents[3]
+    before = (runs / "shapes/one/results.json").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main("fit", tiny_args(runs, **{"--run": "one"}))
+    assert stop.value.code == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (runs / "shapes/one/results.json").read_bytes() == before
+
+
+def test_weights_of_a_checkpoint_start_a_new_training(trained, tmp_path, tiny_args):
+    options = {"--model.weights": str(trained), "--model.lr": "0", "--trainer.max_steps": "2"}
+    done = main("fit", tiny_args(tmp_path, **options))
+    start = weights(trained)
+    learned = dict(done.model.named_parameters())
+    assert all(torch.equal(learned[key], start[key]) for key in learned)
+
+
+def test_frozen_normalisation_stays_as_it_was(trained, tmp_path, tiny_args):
+    options = {"--model.weights": str(trained), "--model.norm": "frozen"}
+    done = main("fit", tiny_args(tmp_path, **options))
+    start, end = weights(trained), weights(done.folder / "checkpoints/last.ckpt")
+    frozen = [key for key in end if ".bn" in key]
+    assert frozen
+    assert all(torch.equal(start[key], end[key]) for key in frozen)
+    assert any(not torch.equal(start[key], end[key]) for key in end if "conv" in key)

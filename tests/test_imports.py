@@ -1,0 +1,104 @@
+"""Which part of the package knows which, and what importing it costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deeplab_lit
+
+PACKAGE = Path(deeplab_lit.__file__).parent
+OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
+
+
+def sources(part):
+    files = sorted((PACKAGE / part).rglob("*.py"))
+    if part == "crf" and not files:
+        pytest.skip("there is no crf yet")
+    assert files
+    return files
+
+
+def nodes_of(file):
+    return list(ast.walk(ast.parse(file.read_text("utf-8"))))
+
+
+def imports(nodes):
+    """Full names of all that the nodes import; a relative import gives a leading dot."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imported(part):
+    names = {name for file in sources(part) for name in imports(nodes_of(file))}
+    assert not [name for name in names if name.startswith(".")]  # they would escape these tests
+    return names
+
+
+def below(name, *parents):
+    return any(f"{name}.".startswith(f"{parent}.") for parent in parents)
+
+
+def test_network_needs_torch_and_torchvision_alone():
+    allowed = ("torch", "torchvision", "deeplab_lit.network", *sys.stdlib_module_names)
+    names = imported("network")
+    assert any(below(name, "torch") for name in names)
+    assert not [name for name in names if not below(name, *allowed)]
+
+
+@pytest.mark.parametrize("part", ["data", "network", "crf"])
+def test_data_network_and_crf_know_nothing_of_each_other(part):
+    others = [f"deeplab_lit.{p}" for p in ("data", "network", "crf", "training", "cli")]
+    others.remove(f"deeplab_lit.{part}")
+    assert not [name for name in imported(part) if below(name, *others)]
+
+
+def test_training_knows_the_network_and_data_only_through_batches():
+    names = {name for name in imported("training") if below(name, "deeplab_lit")}
+    assert any(below(name, "deeplab_lit.network") for name in names)
+    allowed = ("deeplab_lit.network", "deeplab_lit.training")
+    assert not [name for name in names if not below(name, *allowed)]
+
+
+def test_crf_needs_no_lightning():
+    bad = ("lightning", "pytorch_lightning", "torchmetrics")
+    assert not [name for name in imported("crf") if below(name, *bad)]
+
+
+def test_optional_packages_are_imported_only_inside_the_functions_that_use_them():
+    late = []
+    for file in PACKAGE.rglob("*.py"):
+        nodes = nodes_of(file)
+        functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        inside = {id(node) for function in functions for node in ast.walk(function)}
+        early = imports(node for node in nodes if id(node) not in inside)
+        assert not [name for name in early if below(name, *OPTIONAL)], file
+        late += imports(node for node in nodes if id(node) in inside)
+    assert "wandb" in late  # the walk does see them
+
+
+def test_importing_the_command_line_loads_no_optional_package():
+    # torchmetrics, which Lightning imports, loads matplotlib wherever it is installed: what counts
+    # is what our import adds to those two
+    code = f"""
+import sys
+import lightning.pytorch.cli, torchmetrics.classification
+before = set(sys.modules)
+import deeplab_lit, deeplab_lit.cli
+print(*(name for name in {OPTIONAL} if name in sys.modules and name not in before))
+print("deeplab_lit.cli" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True"]
+
+
+def test_importing_the_network_loads_no_lightning():
+    code = "import sys, deeplab_lit; print('lightning' in sys.modules, 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]

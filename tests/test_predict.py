@@ -1,0 +1,120 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import deeplab_lit
+from deeplab_lit.data.shapes import draw_sample
+from deeplab_lit.predict import main
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    pictures = [Image.fromarray(draw_sample(1, i)[0]) for i in range(5)]
+    pictures[0].save(folder / "rgb.png")
+    pictures[1].convert("L").save(folder / "grey.png")
+    pictures[2].convert("RGBA").save(folder / "alpha.png")
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90° to stand upright
+    pictures[3].crop((0, 0, 161, 120)).save(folder / "turned.jpg", exif=exif)
+    grey = np.asarray(pictures[4].convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey).save(folder / "sub/deep.png")
+    Image.new("RGB", (50, 1)).save(folder / "thin.png")
+    return folder
+
+
+def run(trained, *images, out, **options):
+    options = [f"--{key}={value}" for key, value in options.items()]
+    args = [f"--ckpt_path={trained}", f"--out={out}", "--device=cpu", "--num_workers=0", *options]
+    return main([*args, "--images", *map(str, images)])
+
+
+def test_masks_hold_the_networks_classes_at_the_images_size(trained, images, tmp_path):
+    out = tmp_path / "out"
+    assert run(trained, images, out=out) == 0
+    net = deeplab_lit.load(trained)
+    pixels = torch.from_numpy(draw_sample(1, 0)[0]).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = net(pixels)[0].argmax(0).numpy()
+    with Image.open(out / "masks/rgb.png") as mask:
+        assert mask.mode == "P"
+        np.testing.assert_array_equal(np.asarray(mask), expected)
+        assert mask.getpalette()[3:6] == list(net.classes["disc"])
+    sizes = {
+        "rgb": (161, 161),
+        "grey": (161, 161),
+        "alpha": (161, 161),
+        "turned": (120, 161),
+        "sub/deep": (161, 161),
+        "thin": (50, 1),
+    }
+    for name, size in sizes.items():
+        assert Image.open(out / f"masks/{name}.png").size == size
+        assert Image.open(out / f"overlays/{name}.jpg").size == size
+
+
+def test_a_broken_image_is_reported_and_the_others_are_done(trained, images, tmp_path, capsys):
+    whole = (images / "turned.jpg").read_bytes()
+    (images / "broken.jpg").write_bytes(whole[: len(whole) // 2])
+    assert run(trained, images, out=tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "broken.jpg" in error
+    assert "1 images could not be read" in error
+    assert len(list((tmp_path / "out/masks").rglob("*.png"))) == 6
+
+
+def test_it_goes_on_where_it_was_stopped(trained, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(trained, images, out=out)
+    kept = (out / "masks/rgb.png").stat().st_mtime_ns
+    (out / "masks/grey.png").unlink()
+    assert run(trained, images, out=out) == 0
+    assert "5 of 6 images are done already" in capsys.readouterr().out
+    assert (out / "masks/grey.png").is_file()
+    assert (out / "masks/rgb.png").stat().st_mtime_ns == kept
+
+
+def test_results_of_other_settings_are_not_mixed(trained, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(trained, images, out=out)
+    record = json.loads((out / "predict.json").read_text())
+    assert record["scales"] == [1.0]
+    with pytest.raises(SystemExit) as stop:
+        run(trained, images, out=out, **{"eval.scales": "[1.0,0.5]"})
+    assert stop.value.code == 2
+    assert "another scales" in capsys.readouterr().err
+
+
+def test_the_results_are_not_taken_for_images(trained, images):
+    out = images / "out"
+    assert run(trained, images, out=out) == 0
+    assert run(trained, images, out=out) == 0
+    assert len(list((out / "masks").rglob("*.png"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "words"),
+    [
+        ("nothing*.png", {}, "no image there"),
+        ("*.png", {"ckpt_path": "nowhere.ckpt"}, "nowhere.ckpt: no such file"),
+        ("*.png", {"opacity": 2}, "--opacity must be in 0…1, got 2"),
+        ("*.png", {"device": "toaster"}, "--device toaster"),
+        ("*.png", {"out": "{images}"}, "holds something else"),
+        ("*.png", {"out": "{images}/rgb.png/x"}, "cannot be made"),
+        ("*.png", {"eval.scales": "[0]"}, "scales"),
+    ],
+)
+def test_mistakes_get_a_sentence(trained, images, tmp_path, capsys, pattern, options, words):
+    options = {key: str(value).format(images=images) for key, value in options.items()}
+    options.setdefault("out", str(tmp_path / "out"))
+    with pytest.raises(SystemExit) as stop:
+        run(trained, images / pattern, **options)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert words in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()

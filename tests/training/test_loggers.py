@@ -1,0 +1,131 @@
+import sys
+
+import pytest
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+from deeplab_lit.training.loggers import build_loggers, log_config
+from deeplab_lit.training.metrics_file import MetricsFile
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "runs/voc/first"
+
+
+@pytest.fixture
+def _logged_out(tmp_path, monkeypatch):
+    for key in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT", "NETRC"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
+    wandb.teardown()  # it remembers the settings of the process
+    yield
+    wandb.teardown()
+
+
+def build(folder, **kwargs):
+    options = {"experiment": "voc", "job_type": "fit", "resume_step": None}
+    return build_loggers(folder, **{**options, **kwargs})
+
+
+def mode(loggers):
+    """What wandb.init will be told."""
+    return loggers[1]._wandb_init["mode"]
+
+
+def test_there_is_always_a_file_and_wandb(folder):
+    file, remote = build(folder)
+    assert isinstance(file, MetricsFile)
+    assert isinstance(remote, WandbLogger)
+    assert file.save_dir == remote.save_dir == str(folder)
+    assert not folder.exists()  # nothing is written before training starts
+
+
+def test_a_run_is_filed_under_its_experiment(folder, monkeypatch):
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    found = build(folder, job_type="validate")[1]._wandb_init
+    expected = {"project": "deeplab_lit", "group": "voc", "name": "first", "id": "voc-first"}
+    assert {key: found[key] for key in expected} == expected
+    assert found["job_type"] == "validate"
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    assert build(folder)[1]._wandb_init["project"] == "mine"
+
+
+def test_a_run_that_goes_on_keeps_its_numbers(folder):
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("step,x\n1,5\n9,6\n")
+    assert build(folder, resume_step=3)[0].rows == {1: {"x": "5"}}
+    assert build(folder)[0].rows == {}
+
+
+@pytest.mark.usefixtures("_logged_out")
+def test_who_is_not_logged_in_logs_offline(folder):
+    assert mode(build(folder)) == "offline"
+
+
+@pytest.mark.usefixtures("_logged_out")
+@pytest.mark.parametrize(("answer", "expected"), [(True, "online"), (False, "offline")])
+def test_who_is_logged_in_logs_online(answer, expected, folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(wandb, "login", lambda **kwargs: asked.append(kwargs) or answer)
+    assert mode(build(folder)) == expected
+    assert asked == [{"prompt": False}]  # nobody is asked for a key
+
+
+@pytest.mark.usefixtures("_logged_out")
+@pytest.mark.parametrize("error", [wandb.errors.CommError, wandb.errors.AuthenticationError])
+def test_where_the_server_does_not_answer_a_run_is_logged_offline(error, folder, monkeypatch):
+    def fail(**kwargs):
+        raise error("no route to host")
+
+    monkeypatch.setattr(wandb, "login", fail)
+    assert mode(build(folder)) == "offline"
+
+
+@pytest.mark.usefixtures("_logged_out")
+@pytest.mark.parametrize("asked", ["disabled", "offline", "online"])
+def test_wandb_mode_is_respected(asked, folder, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", asked)
+    monkeypatch.setattr(wandb, "login", lambda **kwargs: pytest.fail("asked for a login"))
+    assert mode(build(folder)) is None  # wandb reads the variable itself
+
+
+def test_wandb_may_be_missing(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    loggers = build(folder)
+    assert [type(logger) for logger in loggers] == [MetricsFile]
+    log_config(loggers, {"model": {"lr": 1}})
+
+
+def test_disabled_wandb_lets_a_run_be_and_writes_nothing(
+    folder, make_module, make_data, make_trainer
+):
+    loggers = build(folder)
+    trainer = make_trainer(logger=loggers, max_steps=2, val_check_interval=1)
+    log_config(loggers, {"model": {"lr": 1}})
+    trainer.fit(make_module(), make_data())
+    assert [path.name for path in folder.iterdir()] == ["metrics.csv"]
+
+
+def test_the_nested_configuration_reaches_every_logger():
+    class Experiment:
+        defined = {}
+
+        def define_metric(self, name, summary):
+            self.defined[name] = summary
+
+    class Fake(WandbLogger):
+        experiment = Experiment()
+
+        def __init__(self):
+            self.config = None
+
+        def log_hyperparams(self, params):
+            self.config = params
+
+    fake, config = Fake(), {"model": {"atrous_rates": [6, 12]}}
+    log_config([MetricsFile.__new__(MetricsFile), fake], config)
+    assert fake.config == config
+    assert Experiment.defined == {"val/miou": "max"}

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_lit.training.picture import comparison, overlay, palette, palette_image
+
+CLASSES = {"sky": (10, 20, 200), "tree": (0, 150, 30), "a rather long name of a class": (250, 0, 9)}
+COLOURS = list(CLASSES.values())
+MASK = np.array([[0, 1, 2], [2, 255, 254]], np.uint8)
+
+
+def colours_in(picture):
+    return {colour for _, colour in picture.getcolors(1 << 24)}
+
+
+def test_a_palette_file_holds_the_classes_indices(tmp_path):
+    mask = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    palette_image(mask, COLOURS).save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as found:
+        assert found.mode == "P"
+        np.testing.assert_array_equal(np.asarray(found), mask)
+
+
+def test_a_palette_file_looks_like_its_classes(tmp_path):
+    palette_image(MASK, COLOURS).save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as found:
+        shown = np.asarray(found.convert("RGB")).tolist()
+    void, none = [224, 224, 192], [0, 0, 0]
+    assert shown == [[list(c) for c in COLOURS], [list(COLOURS[2]), void, none]]
+
+
+def test_void_has_the_colour_of_voc_whatever_the_number_of_classes():
+    many = [(1, 2, 3)] * 200
+    assert palette(many)[255].tolist() == [224, 224, 192]
+    assert palette(many)[199].tolist() == [1, 2, 3]
+    assert palette(many)[200].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("opacity", "expected"),
+    [
+        (0.5, [[[55, 60, 150], [50, 125, 65]]]),
+        (0.25, [[[78, 80, 125], [75, 112, 82]]]),  # 77.5 and 112.5 to the even neighbour
+        (0.0, [[[100, 100, 100], [100, 100, 100]]]),
+        (1.0, [[[10, 20, 200], [0, 150, 30]]]),
+    ],
+)
+def test_an_overlay_worked_out_by_hand(opacity, expected):
+    image = np.full((1, 2, 3), 100, np.uint8)
+    found = overlay(image, MASK[:1, :2], COLOURS, opacity)
+    assert found.dtype == np.uint8
+    assert found.tolist() == expected
+
+
+def test_an_overlay_leaves_its_image_alone():
+    image = np.full((2, 3, 3), 7, np.uint8)
+    overlay(image, MASK, COLOURS)
+    assert (image == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("samples", "across", "down"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (8, 2, 4)]
+)
+def test_a_comparison_has_three_pictures_a_sample(samples, across, down):
+    image = np.full((40, 60, 3), 128, np.uint8)
+    mask = np.zeros((40, 60), np.uint8)
+    found = comparison([(image, mask, mask)] * samples, CLASSES, width=120)
+    assert found.width == across * 3 * 120
+    strips = down * (80 + 2)  # 120 · 40/60 pixels high, and a gap
+    assert strips + 40 < found.height <= strips + 100  # with title and legend
+
+
+def test_a_comparison_shows_image_truth_and_prediction_in_this_order():
+    image = np.full((30, 30, 3), (90, 60, 30), np.uint8)
+    truth, prediction = np.full((30, 30), 0, np.uint8), np.full((30, 30), 1, np.uint8)
+    sheet = np.asarray(comparison([(image, truth, prediction)], CLASSES, width=30))
+    row = sheet[22 + 15]  # below the title
+    assert row[15].tolist() == [90, 60, 30]
+    assert row[45].tolist() == list(COLOURS[0])
+    assert row[75].tolist() == list(COLOURS[1])
+
+
+def test_masks_are_not_blended_and_the_legend_names_every_class():
+    rng = np.random.default_rng(0)
+    mask = rng.choice(np.array([0, 1, 255], np.uint8), (50, 70))
+    image = np.full((50, 70, 3), 255, np.uint8)
+    found = colours_in(comparison([(image, mask, mask)], CLASSES, width=111).convert("RGB"))
+    assert set(COLOURS) <= found  # class 2 is in the legend only
+    assert (224, 224, 192) in found
+    assert all(len(set(c)) == 1 for c in found - {*COLOURS, (224, 224, 192)})  # black to white
+
+
+def test_images_of_all_sizes_are_shown():
+    samples = [
+        (np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8))
+        for h, w in ((1, 500), (500, 3), (33, 47))
+    ]
+    assert comparison(samples, {f"class {i}": (i, i, i) for i in range(150)}).width == 2 * 3 * 240

@@ -1,0 +1,209 @@
+import json
+import math
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from deeplab_lit.training import record
+from deeplab_lit.training.metric import Scores
+from deeplab_lit.training.record import RunRecord, as_dict, git_commit, table, write_json
+
+CLASSES = ["sky", "tree", "bird"]
+
+
+def scores(miou, iou=(0.5, 0.25, math.nan)):
+    return Scores(miou, torch.tensor(iou, dtype=torch.double), 0.75, 0.625, 0.5, torch.zeros(3, 3))
+
+
+def validate(callback, *mious):
+    """Tell the record of validations with these scores, after 10, 20, … steps."""
+    for i, miou in enumerate(mious, start=1):
+        trainer = SimpleNamespace(
+            sanity_checking=False, global_step=10 * i, is_global_zero=True, world_size=1,
+            checkpoint_callback=None, state=SimpleNamespace(fn="fit"),
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        )  # fmt: skip
+        module = SimpleNamespace(hparams=SimpleNamespace(classes=CLASSES), scores=scores(miou))
+        callback.on_validation_end(trainer, module)
+    return trainer
+
+
+def read(folder):
+    return json.loads((folder / "results.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_results_tell_what_came_out_and_of_what(make_module, make_data, make_trainer, tmp_path):
+    callback = RunRecord(tmp_path, {"seed": 7, "note": "x"})
+    trainer = make_trainer(callbacks=[callback], val_check_interval=2)
+    trainer.fit(module := make_module(), make_data())
+    found = read(tmp_path)
+    assert found["finished"] is True
+    assert (found["seed"], found["note"]) == (7, "x")
+    assert found["steps"] == found["final"]["step"] == 4
+    assert found["final"]["miou"] == module.scores.miou
+    assert found["best"]["miou"] >= found["final"]["miou"]
+    assert list(found["final"]["iou"]) == list(module.hparams.classes)
+    assert found["final"].keys() == {
+        "step", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou",
+    }  # fmt: skip
+    assert torch.__version__.startswith(found["versions"]["torch"])
+    assert {"python", "lightning", "torchvision", "torchmetrics"} < found["versions"].keys()
+    assert found["processes"] == 1
+    assert found["device"].startswith("cpu")
+    assert found["wall_seconds"] > 0
+    assert isinstance(found["command"], list)
+    assert "git_commit" in found
+
+
+def test_validate_leaves_results_too(make_module, make_data, make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[RunRecord(tmp_path, {"checkpoint": "a.ckpt"})])
+    (logged,) = trainer.validate(make_module(), make_data(), verbose=False)
+    found = read(tmp_path)
+    assert found["finished"] is True
+    assert found["checkpoint"] == "a.ckpt"
+    assert found["final"]["miou"] == pytest.approx(logged["val/miou"])
+
+
+def test_a_run_that_crashes_has_the_results_so_far(make_module, make_data, make_trainer, tmp_path):
+    module = make_module()
+
+    def crash(*args):
+        if module.global_step == 3:
+            raise RuntimeError("crash")
+
+    module.on_train_batch_start = crash
+    trainer = make_trainer(callbacks=[RunRecord(tmp_path, {})], val_check_interval=2)
+    with pytest.raises(RuntimeError, match="crash"):
+        trainer.fit(module, make_data())
+    found = read(tmp_path)
+    assert found["finished"] is False
+    assert found["final"]["step"] == 2
+
+
+def test_the_check_before_training_is_not_a_result(make_module, make_data, make_trainer, tmp_path):
+    callback = RunRecord(tmp_path, {})
+    trainer = make_trainer(
+        callbacks=[callback], num_sanity_val_steps=2, max_steps=1, val_check_interval=2
+    )
+    trainer.fit(make_module(), make_data())
+    assert callback.best is None
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("mious", "best_step", "best"),
+    [
+        ((0.1, 0.3, 0.2), 20, 0.3),
+        ((0.3, 0.3), 10, 0.3),
+        ((math.nan, 0.2, math.nan), 20, 0.2),
+        ((math.nan, math.nan), 10, None),
+    ],
+)
+def test_the_best_is_kept(mious, best_step, best, tmp_path):
+    validate(RunRecord(tmp_path, {}), *mious)
+    found = read(tmp_path)
+    assert (found["best"]["step"], found["best"]["miou"]) == (best_step, best)
+    last = None if math.isnan(mious[-1]) else mious[-1]
+    assert (found["final"]["step"], found["final"]["miou"]) == (10 * len(mious), last)
+
+
+def test_a_resumed_run_knows_its_best_and_its_time(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(record, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    first = RunRecord(tmp_path, {})
+    first.setup(None, None, "fit")
+    clock.now += 50
+    validate(first, 0.1, 0.6)
+    torch.save(first.state_dict(), tmp_path / "state")
+    clock.now += 1000  # between the runs
+    resumed = RunRecord(tmp_path, {})
+    resumed.setup(None, None, "fit")
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    clock.now += 7
+    validate(resumed, 0.2)
+    found = read(tmp_path)
+    assert (found["best"]["step"], found["best"]["miou"]) == (20, 0.6)
+    assert found["final"]["miou"] == 0.2
+    assert found["wall_seconds"] == 57
+
+
+def test_scores_become_plain_numbers():
+    found = as_dict(scores(0.375), CLASSES)
+    assert found == {
+        "miou": 0.375,
+        "pixel_accuracy": 0.75,
+        "mean_accuracy": 0.625,
+        "fw_iou": 0.5,
+        "iou": {"sky": 0.5, "tree": 0.25, "bird": None},
+    }
+    assert as_dict(scores(math.nan), CLASSES)["miou"] is None
+
+
+def test_the_table_is_in_percent_with_a_dash_for_what_is_absent():
+    lines = [line.split() for line in table(as_dict(scores(0.375), CLASSES)).splitlines()]
+    assert lines[:3] == [["sky", "50.00"], ["tree", "25.00"], ["bird", "–"]]
+    assert lines[4:] == [
+        ["mIoU", "37.50"],
+        ["pixel", "accuracy", "75.00"],
+        ["mean", "accuracy", "62.50"],
+        ["fw", "iou", "50.00"],
+    ]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    write_json({"a": 1}, path)
+    with pytest.raises(TypeError):
+        write_json({"a": 2, "b": object()}, path)
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_full_disk_leaves_the_old_json(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_json({"a": 1}, path)
+    write = type(path).write_text
+
+    def half(self, text, *args):
+        write(self, text[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "write_text", half)
+    with pytest.raises(OSError, match="No space"):
+        write_json({"a": 2}, path)
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A folder that is taken for the package's."""
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
+    for key in ("GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    return tmp_path
+
+
+def test_the_commit_is_known_and_marked_when_changed(source):
+    def git(*args):
+        name = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        run = subprocess.run(["git", *name, *args], cwd=source, check=True, capture_output=True)
+        return run.stdout.decode().strip()
+
+    assert git_commit() is None  # outside a repository
+    git("init")
+    assert git_commit() is None  # nothing committed
+    (source / "record.py").write_text("1")
+    git("add", "record.py")
+    git("commit", "-m", "first")
+    assert git_commit() == git("rev-parse", "HEAD")
+    (source / "untracked").write_text("")
+    assert git_commit() == git("rev-parse", "HEAD")
+    (source / "record.py").write_text("2")
+    assert git_commit() == git("rev-parse", "HEAD") + "+"
+
+
+def test_no_commit_is_known_where_git_is_missing(source, monkeypatch):
+    monkeypatch.setenv("PATH", str(source))
+    assert git_commit() is None

@@ -1,0 +1,113 @@
+import os
+import shutil
+from datetime import datetime
+from types import SimpleNamespace
+
+import pytest
+
+from deeplab_lit.training import run_folder
+from deeplab_lit.training.run_folder import RunFolderError, claim, last_checkpoint, new_run_folder
+
+
+@pytest.fixture(autouse=True)
+def _at_noon(monkeypatch):
+    noon = SimpleNamespace(now=lambda: datetime(2026, 5, 4, 12, 0, 0))
+    monkeypatch.setattr(run_folder, "datetime", noon)
+
+
+def checkpoint(folder, seconds):
+    path = folder / "checkpoints/last.ckpt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.utime(path, (seconds, seconds))
+    return path
+
+
+def test_a_run_is_called_after_its_time_or_as_asked(tmp_path):
+    assert new_run_folder(tmp_path, "voc", None) == tmp_path / "voc/20260504-120000"
+    assert new_run_folder(tmp_path, "voc", "mine") == tmp_path / "voc/mine"
+    validate = new_run_folder(tmp_path, "voc", None, "-validate")
+    assert validate == tmp_path / "voc/20260504-120000-validate"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["", "-validate"])
+def test_a_folder_is_never_used_twice(suffix, tmp_path):
+    folders = []
+    for _ in range(4):
+        folders.append(new_run_folder(tmp_path, "voc", None, suffix))
+        claim(folders[-1], 0)
+    assert len(set(folders)) == 4
+    assert {folder.parent for folder in folders} == {tmp_path / "voc"}
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path):
+    claim(new_run_folder(tmp_path, "voc", "mine"), 0)
+    with pytest.raises(RunFolderError, match=r"mine exists already.*--run.*--ckpt_path last"):
+        new_run_folder(tmp_path, "voc", "mine")
+    assert new_run_folder(tmp_path, "cityscapes", "mine")
+
+
+def test_runs_that_start_in_the_same_second_do_not_share_a_folder(tmp_path):
+    folders = [new_run_folder(tmp_path, "voc", None) for _ in range(2)]
+    claim(folders[0], 0)
+    if folders[0] == folders[1]:
+        with pytest.raises(RunFolderError):
+            claim(folders[1], 0)
+
+
+def test_last_is_the_newest_or_the_named(tmp_path):
+    old = checkpoint(tmp_path / "voc/b", 1_000)
+    new = checkpoint(tmp_path / "voc/a", 2_000)
+    checkpoint(tmp_path / "cityscapes/c", 3_000)
+    (tmp_path / "voc/z").mkdir()
+    assert last_checkpoint(tmp_path, "voc", None) == new
+    assert last_checkpoint(tmp_path, "voc", "b") == old
+
+
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(name, tmp_path):
+    (tmp_path / "voc/mine").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match=r"--ckpt_path last.*voc"):
+        last_checkpoint(tmp_path, "voc", name)
+
+
+def test_claiming_makes_an_empty_folder_and_only_its_own_run_may_repeat_it(tmp_path):
+    folder = tmp_path / "a/b/c"
+    claim(folder, 1)
+    claim(folder, 1, exist_ok=True)
+    assert list(folder.iterdir()) == []
+    with pytest.raises(RunFolderError, match="another run has just taken"):
+        claim(folder, 1)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"cannot be written.*--runs_dir"):
+        claim(tmp_path / "file" / "voc/run", 0)
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        claim(tmp_path / "file", 0, exist_ok=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        claim(tmp_path / "run", 0)
+
+
+def test_a_full_disk_is_refused_and_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_500_000_000))
+    with pytest.raises(RunFolderError, match=r"1\.50 GB free.*2\.00 GB"):
+        claim(tmp_path / "run", 2_000_000_000)
+    assert not (tmp_path / "run").exists()
+    claim(tmp_path / "run", 1_500_000_000)
+
+
+def test_a_full_disk_leaves_the_folder_of_a_run_that_goes_on(tmp_path, monkeypatch):
+    path = checkpoint(tmp_path / "run", 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(RunFolderError, match="GB free"):
+        claim(tmp_path / "run", 1, exist_ok=True)
+    assert path.is_file()

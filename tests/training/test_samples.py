@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from deeplab_lit.data import Shapes
+from deeplab_lit.training import samples as module_under_test
+from deeplab_lit.training.samples import SamplePictures
+
+
+class FakeWandb(WandbLogger):
+    """Is taken for W&B's logger, and keeps what it is given."""
+
+    def __init__(self):
+        self.images, self.tables = [], []
+
+    experiment = name = version = save_dir = None
+
+    def log_image(self, key, images, step, caption, masks):
+        self.images.append((key, step, images, caption, masks))
+
+    def log_table(self, key, columns, data, step):
+        self.tables.append((key, step, columns, data))
+
+    def log_metrics(self, *args, **kwargs): ...
+
+    log_hyperparams = log_graph = save = finalize = after_save_checkpoint = log_metrics
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What each picture is made from."""
+    calls, comparison = [], module_under_test.comparison
+
+    def keep(samples, *args):
+        calls.append(samples)
+        return comparison(samples, *args)
+
+    monkeypatch.setattr(module_under_test, "comparison", keep)
+    return calls
+
+
+def test_validate_writes_a_picture(make_module, make_data, make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[SamplePictures(tmp_path)])
+    trainer.validate(make_module(), make_data(), verbose=False)
+    with Image.open(tmp_path / "predictions.png") as picture:
+        assert picture.width == 2 * 3 * 240
+        assert picture.height > 3 * 240  # five square samples, two in a row
+
+
+def test_the_same_images_are_shown_each_time(shown, make_module, make_data, make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[SamplePictures(tmp_path, 2)], val_check_interval=1)
+    trainer.fit(make_module(lr=0.1), make_data())
+    assert len(shown) == 4
+    split = Shapes(val_size=5, num_workers=0).split("val")
+    for samples in shown:
+        assert len(samples) == 2
+        for (image, truth, _), index in zip(samples, (0, 4), strict=True):  # spread over the set
+            expected = split.read(index)
+            np.testing.assert_array_equal(image, expected[0])
+            np.testing.assert_array_equal(truth, expected[1])
+    first, last = (np.stack([sample[2] for sample in shown[i]]) for i in (0, -1))
+    assert (first != last).any()  # the predictions are new
+
+
+def test_the_picture_holds_the_prediction(shown, make_module, make_data, make_trainer, tmp_path):
+    module = make_module()
+    trainer = make_trainer(callbacks=[SamplePictures(tmp_path, 8)])
+    trainer.validate(module, make_data(), verbose=False)
+    batches = list(trainer.val_dataloaders)
+    assert len(shown[0]) == 5
+    for (_, _, prediction), batch in zip(shown[0], batches, strict=True):
+        expected = module.net.eval()(batch["image"]).argmax(1)[0].numpy()
+        np.testing.assert_array_equal(prediction, expected)
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [0, 1, 2, 3]), (3, [0, 3]), (2, [0, 2, 3])])
+def test_wandb_is_sent_pictures_now_and_then_and_at_the_end(
+    every, steps, make_module, make_data, make_trainer, tmp_path
+):
+    wandb = FakeWandb()
+    pictures = SamplePictures(tmp_path, 2, every)
+    trainer = make_trainer(callbacks=[pictures], logger=wandb, val_check_interval=1)
+    trainer.fit(make_module(), make_data())
+    assert [step for _, step, *_ in wandb.images] == steps
+    assert [step for _, step, *_ in wandb.tables] == steps
+
+
+def test_wandb_is_sent_images_with_masks_and_a_table(
+    make_module, make_data, make_trainer, tmp_path
+):
+    wandb, module = FakeWandb(), make_module()
+    trainer = make_trainer(callbacks=[SamplePictures(tmp_path, 2)], logger=wandb)
+    trainer.validate(module, make_data(), verbose=False)
+    ((key, _, images, captions, masks),) = wandb.images
+    assert key == "val/images"
+    assert [image.shape for image in images] == [(161, 161, 3)] * 2
+    assert captions == ["1000000", "1000004"]
+    assert [set(mask) for mask in masks] == [{"truth", "prediction"}] * 2
+    labels = masks[0]["truth"]["class_labels"]
+    assert labels == {**dict(enumerate(Shapes.classes)), 255: "void"}
+    ((key, _, columns, rows),) = wandb.tables
+    assert (key, columns) == ("val/iou_by_class", ["class", "iou"])
+    assert [name for name, _ in rows] == list(Shapes.classes)
+    np.testing.assert_array_equal([iou for _, iou in rows], module.scores.iou)
+
+
+def test_the_check_before_training_leaves_no_picture(
+    make_module, make_data, make_trainer, tmp_path
+):
+    trainer = make_trainer(
+        callbacks=[SamplePictures(tmp_path)],
+        num_sanity_val_steps=2,
+        max_steps=1,
+        limit_val_batches=2,
+        val_check_interval=2,
+    )
+    trainer.fit(make_module(), make_data())
+    assert not (tmp_path / "predictions.png").exists()

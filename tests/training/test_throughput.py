@@ -1,0 +1,83 @@
+from types import SimpleNamespace
+
+import pytest
+from lightning.pytorch import Callback
+
+from deeplab_lit.training import throughput
+from deeplab_lit.training.metrics_file import MetricsFile
+from deeplab_lit.training.throughput import Throughput
+
+KEY = "train/images_per_second"
+
+
+class Clock(Callback):
+    """Time passes in batches, in reading data and in validation only."""
+
+    def __init__(self, *, batch=0.0, validation=0.0, setup=0.0):
+        self.now, self.batch, self.validation, self.setup_time = 0.0, batch, validation, setup
+
+    def setup(self, *args, **kwargs):
+        self.now += self.setup_time
+
+    def on_train_batch_start(self, *args):
+        self.now += self.batch
+
+    def on_validation_batch_start(self, *args):
+        self.now += self.validation
+
+
+@pytest.fixture
+def rates(monkeypatch, make_module, make_data, make_trainer, tmp_path):
+    """Images a second by step, under a clock."""
+
+    def run(clock, batch_size=2, **kwargs):
+        monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+        log = MetricsFile(tmp_path)
+        trainer = make_trainer(callbacks=[Throughput(), clock], logger=log, **kwargs)
+        trainer.fit(make_module(), make_data(batch_size=batch_size))
+        return {step: float(row[KEY]) for step, row in log.rows.items() if KEY in row}
+
+    return run
+
+
+def test_images_a_second_are_images_by_seconds(rates):
+    clock = Clock(batch=0.5, setup=100)
+    assert rates(clock, limit_val_batches=0) == dict.fromkeys(range(4), 4.0)
+
+
+def test_the_time_of_validation_is_left_out(rates):
+    found = rates(Clock(batch=0.5, validation=1000), val_check_interval=2)
+    assert found == dict.fromkeys(range(4), 4.0)
+
+
+def test_the_rate_is_of_all_batches_since_the_last_one(rates):
+    clock = Clock(batch=0.5)
+    clock.on_train_batch_start = lambda trainer, *args: setattr(
+        clock, "now", clock.now + (3 if trainer.global_step == 0 else 1)
+    )
+    found = rates(clock, log_every_n_steps=2, limit_val_batches=0)
+    assert found == {1: pytest.approx(4 / (3 + 1)), 3: pytest.approx(4 / 2)}
+
+
+def test_accumulated_batches_all_count(rates):
+    found = rates(
+        Clock(batch=0.5),
+        accumulate_grad_batches=2,
+        max_steps=2,
+        log_every_n_steps=2,
+        limit_val_batches=0,
+    )
+    assert found == {1: 4.0}  # every two optimizer steps, four batches
+
+
+def test_it_is_positive_by_the_real_clock(make_module, make_data, make_trainer, tmp_path):
+    log = MetricsFile(tmp_path)
+    make_trainer(callbacks=[Throughput()], logger=log).fit(make_module(), make_data())
+    assert all(0 < float(row[KEY]) < 1e5 for row in log.rows.values() if KEY in row)
+    assert KEY in log.rows[0]
+
+
+def test_no_logger_is_needed(make_module, make_data, make_trainer):
+    trainer = make_trainer(callbacks=[Throughput()], max_steps=2)
+    trainer.fit(make_module(), make_data())
+    assert trainer.global_step == 2
