@@ -2,14 +2,11 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from deeplab_lit import cli
@@ -64,18 +61,6 @@ def test_fit_ends_with_table_checkpoint_and_next_command(tmp_path, tiny_args, ca
     assert results["final"]["miou"] == pytest.approx(scores[-1])
 
 
-def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
-    few = ["--trainer.max_steps=2", "--data.val_size=2", "--trainer.val_check_interval=2"]
-    cli = main("fit", [*few, f"--runs_dir={tmp_path}", "--trainer.enable_progress_bar=false"])
-    assert "training on the built-in Shapes set" in capsys.readouterr().out
-    assert type(cli.datamodule).__name__ == "Shapes"
-    assert cli.config.fit.model.lr == yaml.safe_load(cli_shapes())["model"]["lr"]
-
-
-def cli_shapes():
-    return cli.SHAPES.read_text()
-
-
 @pytest.mark.parametrize("rates", [[1], [3, 5], [6, 12, 18, 24], [2, 4, 6, 8, 10]])
 def test_rates_on_the_command_line_are_the_dilations_of_the_convolutions(
     tmp_path, tiny_args, rates, monkeypatch
@@ -99,23 +84,6 @@ def test_the_saved_config_reproduces_the_run(tmp_path, tiny_args):
     main("fit", [f"--config={first.folder / 'config.yaml'}", "--run=b"])
     one, two = (weights(tmp_path / f"shapes/{run}/checkpoints/last.ckpt") for run in "ab")
     assert all(torch.equal(one[key], two[key]) for key in one)
-
-
-def test_validate_gives_the_score_of_fit(trained, tmp_path, capsys):
-    best = json.loads((trained.parents[1] / "results.json").read_text())["best"]
-    done = main("validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}"])
-    results = json.loads((done.folder / "results.json").read_text())
-    scores = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou")
-    assert {key: results["final"][key] for key in scores} == {key: best[key] for key in scores}
-    assert f"{100 * best['miou']:.2f} %" in capsys.readouterr().out
-
-
-def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
-    done = main(
-        "validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.scales=[1.0,0.5]"]
-    )
-    assert done.model.evaluation.scales == (1.0, 0.5)
-    assert done.model.net.scales == (1.0,)
 
 
 class Crash(Exception):
@@ -161,30 +129,6 @@ def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
     assert [row["lr/backbone"] for row in whole] == [row["lr/backbone"] for row in parts]
     finals = [json.loads((f / "results.json").read_text())["final"] for f in folders]
     assert finals[0] == finals[1]
-
-
-def test_one_process_and_two_give_the_same_score(trained, tmp_path):
-    """Three images on two processes: one process has an image more."""
-    scores = {}
-    for processes in (1, 2):
-        command = [sys.executable, "-m", "deeplab_lit.validate", f"--ckpt_path={trained}"]
-        command += [f"--runs_dir={tmp_path}", f"--run={processes}", "--experiment=ddp"]
-        command += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, run.stderr
-        results = json.loads((tmp_path / f"ddp/{processes}/results.json").read_text())
-        assert results["processes"] == processes
-        scores[processes] = {k: v for k, v in results["final"].items() if k != "step"}
-    assert scores[1] == scores[2]
-
-
-def test_training_on_two_processes_writes_one_run(tmp_path, tiny_args):
-    options = {"--trainer.devices": "2", "--trainer.strategy": "ddp", "--run": "two"}
-    command = [sys.executable, "-m", "deeplab_lit.fit", *tiny_args(tmp_path, **options)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert [path.name for path in (tmp_path / "shapes").iterdir()] == ["two"]
-    assert run.stdout.count("Best mIoU") == 1
 
 
 BAD_FOLDERS = {

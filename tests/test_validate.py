@@ -1,0 +1,37 @@
+import json
+import subprocess
+import sys
+
+from deeplab_lit.cli import main
+
+
+def test_validate_gives_the_score_of_fit(trained, tmp_path, capsys):
+    best = json.loads((trained.parents[1] / "results.json").read_text())["best"]
+    done = main("validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}"])
+    results = json.loads((done.folder / "results.json").read_text())
+    scores = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou")
+    assert {key: results["final"][key] for key in scores} == {key: best[key] for key in scores}
+    assert f"{100 * best['miou']:.2f} %" in capsys.readouterr().out
+
+
+def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
+    done = main(
+        "validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.scales=[1.0,0.5]"]
+    )
+    assert done.model.evaluation.scales == (1.0, 0.5)
+    assert done.model.net.scales == (1.0,)
+
+
+def test_one_process_and_two_give_the_same_score(trained, tmp_path):
+    """Three images on two processes: one process has an image more."""
+    scores = {}
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "deeplab_lit.validate", f"--ckpt_path={trained}"]
+        command += [f"--runs_dir={tmp_path}", f"--run={processes}", "--experiment=ddp"]
+        command += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stderr
+        results = json.loads((tmp_path / f"ddp/{processes}/results.json").read_text())
+        assert results["processes"] == processes
+        scores[processes] = {k: v for k, v in results["final"].items() if k != "step"}
+    assert scores[1] == scores[2]

@@ -1,0 +1,47 @@
+from deeplab_lit.training.screen import after_fit, after_validate, introduce
+
+SCORES = {
+    "step": 8,
+    "miou": 0.5,
+    "pixel_accuracy": 0.75,
+    "mean_accuracy": 0.625,
+    "fw_iou": 0.25,
+    "iou": {"sky": 0.25, "road": 0.75, "tram": None},
+}
+
+
+def test_introduce_names_every_group_with_its_size_and_rate(make_module, capsys):
+    module = make_module(lr=0.1, output_stride=8, head="aspp")
+    introduce(module, "drawings", "runs/a/b")
+    out = capsys.readouterr().out
+    head = 2 * 128 * 9 * 7
+    assert f"head.weight {head:,} at 1" in out
+    assert "head.bias 14 at 2" in out
+    total = sum(p.numel() for p in module.parameters())
+    assert f"backbone {total - head - 14:,} at 0.1" in out
+    assert f"aspp [2, 4], scales [1.0]: {total:,} parameters" in out
+    assert "drawings" in out
+    assert "runs/a/b" in out
+
+
+def test_after_fit_tells_score_files_and_the_next_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my runs/x"
+    after_fit(SCORES, str(folder / "checkpoints/best.ckpt"), folder)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "Best mIoU 50.00 % at step 8"
+    assert "  road             75.00" in lines
+    assert "  tram                 –" in lines
+    assert lines[-4] == "Checkpoint  my runs/x/checkpoints/best.ckpt"
+    assert lines[-3] == "Pictures    my runs/x/predictions.png"
+    assert "validate --ckpt_path 'my runs/x/checkpoints/best.ckpt'" in lines[-1]
+
+
+def test_without_a_validation_there_is_no_table(tmp_path, capsys):
+    after_fit(None, "", tmp_path)
+    assert "No validation took place" in capsys.readouterr().out
+
+
+def test_after_validate_says_what_was_scored(tmp_path, capsys):
+    after_validate(SCORES | {"miou": None}, "a.ckpt on VOC val", tmp_path)
+    assert "a.ckpt on VOC val: mIoU –" in capsys.readouterr().out
