@@ -32,9 +32,17 @@ from deeplab_lit.training.throughput import Throughput
 SHAPES = Path(__file__).parents[1] / "configs/shapes.yaml"
 VERBS = {
     "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
-    "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
+    "validate": {"model", "dataloaders", "datamodule", "weights_only"},
 }
 NAMES_DATA = {"--config", "-c", "--data", "--data.class_path", "--help", "-h", "--print_config"}
+
+
+class QuietTrainer(Trainer):
+    """Lightning's trainer, without a table of its own after a validation."""
+
+    def validate(self, *args: Any, **kwargs: Any) -> list[dict[str, float]]:
+        """As the parent."""
+        return super().validate(*args, verbose=False, **kwargs)
 
 
 class DeepLabCLI(LightningCLI):
@@ -51,6 +59,7 @@ class DeepLabCLI(LightningCLI):
             DeepLabModule,
             SegmentationData,
             save_config_callback=RunConfig,
+            trainer_class=QuietTrainer,
             trainer_defaults={"enable_model_summary": False, "log_every_n_steps": 10},
             seed_everything_default=0,
             parser_kwargs={
