@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from deeplab_lit import __version__
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import plain_errors
+from deeplab_lit.implied import NAMES_DATA, SHAPES, flags, implied_config
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.checkpoints import BestAndLast
 from deeplab_lit.training.interrupt import SaveOnSignal
@@ -29,12 +30,11 @@ from deeplab_lit.training.samples import SamplePictures
 from deeplab_lit.training.screen import after_fit, after_validate, introduce, say
 from deeplab_lit.training.throughput import Throughput
 
-SHAPES = Path(__file__).parents[1] / "configs/shapes.yaml"
+NO_CHECKPOINT = "validate needs --ckpt_path FILE, a checkpoint that fit wrote"
 VERBS = {
     "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
     "validate": {"model", "dataloaders", "datamodule", "weights_only"},
 }
-NAMES_DATA = {"--config", "-c", "--data", "--data.class_path", "--help", "-h", "--print_config"}
 
 
 class QuietTrainer(Trainer):
@@ -114,15 +114,20 @@ class DeepLabCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the verb in front; find the data set, the run folder and the checkpoint."""
         argv = sys.argv[1:] if args is None else list(args)
-        argv = [*self._default_config(argv), *argv]
+        config = implied_config(self.verb, argv)
+        if self.verb == "validate" and not flags(argv) & {"--ckpt_path", *NAMES_DATA}:
+            raise WeightsError(NO_CHECKPOINT)
+        if config is not None:
+            argv = [f"--config={config}", *argv]
+        if config == SHAPES:
+            say("No --config and no --data: training on the built-in Shapes set (shapes.yaml).")
         self.config = parser.parse_args([self.verb, *argv])
         options = self.config[self.verb]
         defaults = vars(parser.parse_args([self.verb, "--data=Shapes"])[self.verb].model)
-        flags = _flags(argv)
         self.asked = {
             key: value
             for key, value in vars(options.model).items()
-            if value != defaults[key] or f"--model.{key}" in flags
+            if value != defaults[key] or f"--model.{key}" in flags(argv)
         }
         runs = Path(options.runs_dir)
         self.experiment = options.experiment or options.data.class_path.rpartition(".")[2].lower()
@@ -135,24 +140,7 @@ class DeepLabCLI(LightningCLI):
             self.folder = new_run_folder(runs, self.experiment, options.run, suffix)
         self.checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
         if self.verb == "validate" and self.checkpoint is None:
-            raise WeightsError("validate needs --ckpt_path FILE, a checkpoint that fit wrote")
-
-    def _default_config(self, argv: list[str]) -> list[str]:
-        """The config of a command line that names no data: the checkpoint's own, or Shapes."""
-        flags = _flags(argv)
-        if flags & NAMES_DATA:
-            return []
-        if "--ckpt_path" in flags:
-            path = Path(_value(argv, "--ckpt_path"))
-            config = path.parent.parent / "config.yaml"
-            return [f"--config={config}"] if config.is_file() else []
-        if self.verb == "fit":
-            say(
-                "No --config and no --data: training on the built-in Shapes set "
-                "(configs/shapes.yaml)."
-            )
-            return [f"--config={SHAPES}"]
-        return []
+            raise WeightsError(NO_CHECKPOINT)
 
     def before_instantiate_classes(self) -> None:
         """Refuse flags that a checkpoint would override in silence."""
@@ -284,19 +272,6 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     with plain_errors():
         return DeepLabCLI(verb, args)
-
-
-def _flags(argv: list[str]) -> set[str]:
-    return {arg.partition("=")[0] for arg in argv if arg.startswith("-")}
-
-
-def _value(argv: list[str], flag: str) -> str:
-    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
-        if arg == flag:
-            return following
-        if arg.startswith(f"{flag}="):
-            return arg.partition("=")[2]
-    return ""
 
 
 def _some(names: list[str]) -> str:

@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from deeplab_lit.cli import main
 
 
@@ -35,3 +37,11 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
         assert results["processes"] == processes
         scores[processes] = {k: v for k, v in results["final"].items() if k != "step"}
     assert scores[1] == scores[2]
+
+
+@pytest.mark.parametrize("args", [[], ["--data=Shapes"], ["--runs_dir=x"]])
+def test_without_a_checkpoint_it_says_what_is_missing(args, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main("validate", args)
+    assert stop.value.code == 2
+    assert "validate needs --ckpt_path FILE" in capsys.readouterr().err

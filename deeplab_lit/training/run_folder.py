@@ -83,6 +83,6 @@ def claim(folder: Path, bytes_needed: int, *, exist_ok: bool = False) -> None:
         if not exist_ok:
             folder.rmdir()
         raise RunFolderError(
-            f"{folder}: {free / 1e9:.2f} GB free on that disk, but the run's checkpoints take "
-            f"{bytes_needed / 1e9:.2f} GB: make room, or choose another --runs_dir"
+            f"{folder}: {free / 1e6:,.0f} MB free on that disk, but the run's checkpoints take "
+            f"{bytes_needed / 1e6:,.0f} MB: make room, or choose another --runs_dir"
         )

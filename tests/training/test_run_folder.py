@@ -99,7 +99,7 @@ def test_a_read_only_folder_is_refused(tmp_path):
 
 def test_a_full_disk_is_refused_and_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_500_000_000))
-    with pytest.raises(RunFolderError, match=r"1\.50 GB free.*2\.00 GB"):
+    with pytest.raises(RunFolderError, match=r"1,500 MB free.*2,000 MB"):
         claim(tmp_path / "run", 2_000_000_000)
     assert not (tmp_path / "run").exists()
     claim(tmp_path / "run", 1_500_000_000)
@@ -108,6 +108,6 @@ def test_a_full_disk_is_refused_and_leaves_no_folder(tmp_path, monkeypatch):
 def test_a_full_disk_leaves_the_folder_of_a_run_that_goes_on(tmp_path, monkeypatch):
     path = checkpoint(tmp_path / "run", 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    with pytest.raises(RunFolderError, match="GB free"):
+    with pytest.raises(RunFolderError, match="MB free"):
         claim(tmp_path / "run", 1, exist_ok=True)
     assert path.is_file()

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from deeplab_lit.implied import SHAPES, implied_config
+from deeplab_lit.training.run_folder import RunFolderError
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run of an experiment, below the default folder of runs."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/mine/one")
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints/last.ckpt").touch()
+    (folder / "config.yaml").touch()
+    return folder
+
+
+def test_a_training_that_names_nothing_is_shapes(run):
+    assert implied_config("fit", []) == SHAPES
+    assert implied_config("fit", ["--trainer.max_steps=3"]) == SHAPES
+    assert SHAPES.is_file()
+
+
+@pytest.mark.parametrize("args", [["--config=x"], ["--data", "VOC"], ["-c", "x"], ["--help"]])
+def test_who_names_data_or_a_config_gets_no_other(run, args):
+    assert implied_config("fit", args) is None
+    assert implied_config("validate", [*args, "--ckpt_path=runs/mine/one/checkpoints/a"]) is None
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_a_checkpoint_brings_the_config_of_its_run(run, verb):
+    path = str(run / "checkpoints/best.ckpt")
+    assert implied_config(verb, ["--ckpt_path", path]) == run / "config.yaml"
+    assert implied_config(verb, [f"--ckpt_path={path}"]) == run / "config.yaml"
+
+
+def test_last_brings_the_config_of_the_newest_run(run):
+    args = ["--ckpt_path=last", "--experiment=mine"]
+    assert implied_config("fit", args) == run / "config.yaml"
+    assert implied_config("fit", [*args, "--run=one"]) == run / "config.yaml"
+    with pytest.raises(RunFolderError, match="shapes"):
+        implied_config("fit", ["--ckpt_path=last"])
+
+
+def test_without_a_checkpoint_there_is_nothing_to_validate(run):
+    assert implied_config("validate", []) is None
+    assert implied_config("validate", ["--ckpt_path=elsewhere.ckpt"]) is None
