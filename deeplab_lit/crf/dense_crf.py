@@ -87,7 +87,9 @@ class DenseCRF(Parameters):
         check_image(pixels)
         check_probabilities(given, pixels)
         b, (c, h, w) = len(given) if given.ndim == 4 else 1, given.shape[-3:]
-        unary = given.detach().float().reshape(b, c, h * w).clamp(LEAST_PROBABILITY, 1).log().neg()
+        unary = (
+            given.detach().float().reshape(b, c, h * w).clamp(LEAST_PROBABILITY, 1).log_().neg_()
+        )
         backend = _module(self.backend_for(given.device))
         refined = backend.refine(pixels.reshape(b, h, w, 3), unary, self, self.threads)
         refined = refined.reshape(given.shape)
