@@ -249,16 +249,15 @@ void find_neighbours(Lattice &lattice, const VertexTable &table, const int64_t *
 // ------------------------------------------------------------------------ splat, blur, slice
 
 // A table's rows have V entries of type T: one float for the norm, v8 for label scores.
-template <class T, int V>
-inline void gather(T *sum, const T *table, const uint32_t *rows, const float *weight, int corners) {
-    for (int k = 0; k < corners; k++)
+template <class T, int V, int D>
+inline void gather(T *sum, const T *table, const uint32_t *rows, const float *weight) {
+    for (int k = 0; k < D; k++)
         for (int v = 0; v < V; v++) sum[v] += table[int64_t{rows[k]} * V + v] * weight[k];
 }
 
-template <class T, int V>
-inline void scatter(const T *value, T *table, const uint32_t *rows, const float *weight,
-                    int corners) {
-    for (int k = 0; k < corners; k++)
+template <class T, int V, int D>
+inline void scatter(const T *value, T *table, const uint32_t *rows, const float *weight) {
+    for (int k = 0; k < D; k++)
         for (int v = 0; v < V; v++) table[int64_t{rows[k]} * V + v] += value[v] * weight[k];
 }
 
@@ -300,37 +299,45 @@ void blur(const Lattice &lattice, T *&table, T *&other) {
     }
 }
 
+template <int D>
 void find_norm(Lattice &lattice) {
     Buffer<float> a(lattice.rows()), b(lattice.rows());
     float *table = a, *other = b;
     std::fill(table, table + lattice.rows(), 0.f);
-    const int corners = lattice.corners;
-    const uint32_t *splat = lattice.splat_rows();
+    const uint32_t *rows = lattice.splat_rows();
     const float one = 1;
 #pragma omp parallel for num_threads(lattice.strips) schedule(static, 1)
     for (int s = 0; s < lattice.strips; s++)
         for (int64_t i = lattice.strip[s]; i < lattice.strip[s + 1]; i++)
-            scatter<float, 1>(&one, table, splat + i * corners, lattice.weight + i * corners,
-                              corners);
+            scatter<float, 1, D>(&one, table, rows + i * D, lattice.weight + i * D);
     blur<float, 1>(lattice, table, other);
 #pragma omp parallel for num_threads(lattice.strips) schedule(static)
     for (int64_t i = 0; i < lattice.pixels; i++) {
         float sum = 0;
-        gather<float, 1>(&sum, table, lattice.slice_row + i * corners,
-                         lattice.weight + i * corners, corners);
+        gather<float, 1, D>(&sum, table, lattice.slice_row + i * D, lattice.weight + i * D);
         lattice.norm[i] = 1 / std::sqrt(sum * lattice.alpha() + ALMOST_ZERO);
     }
 }
 
 // ---------------------------------------------------------------------------- the mean field
 
-inline float reduce(v8 x, bool maximum) {
-    float f[8];
-    std::memcpy(f, &x, sizeof f);
-    for (int half = 4; half; half /= 2)
-        for (int i = 0; i < half; i++) f[i] = maximum ? std::max(f[i], f[i + half]) : f[i] + f[i + half];
-    return f[0];
+#ifdef __clang__
+#define PERMUTE(x, ...) __builtin_shufflevector(x, x, __VA_ARGS__)
+#else
+#define PERMUTE(x, ...) __builtin_shuffle(x, (i8){__VA_ARGS__})
+#endif
+
+// One vector's maximum or sum, in all eight places.
+template <class Combine>
+inline v8 reduce(v8 x, Combine combine) {
+    x = combine(x, PERMUTE(x, 4, 5, 6, 7, 0, 1, 2, 3));
+    x = combine(x, PERMUTE(x, 2, 3, 0, 1, 6, 7, 4, 5));
+    return combine(x, PERMUTE(x, 1, 0, 3, 2, 5, 4, 7, 6));
 }
+
+inline v8 larger(v8 a, v8 b) { return a > b ? a : b; }
+
+inline v8 plus(v8 a, v8 b) { return a + b; }
 
 // eˣ for x ≤ 0 within 2 units in the last place (Cephes expf); exactly 0 below −70.
 inline v8 exp_v8(v8 x) {
@@ -352,10 +359,10 @@ inline v8 exp_v8(v8 x) {
 template <int V>
 inline void softmax(v8 *x) {
     v8 top = x[0], sum = {};
-    for (int v = 1; v < V; v++) top = x[v] > top ? x[v] : top;
-    const float highest = reduce(top, true);
-    for (int v = 0; v < V; v++) sum += x[v] = exp_v8(x[v] - highest);
-    const float scale = 1 / reduce(sum, false);
+    for (int v = 1; v < V; v++) top = larger(top, x[v]);
+    top = reduce(top, larger);
+    for (int v = 0; v < V; v++) sum += x[v] = exp_v8(x[v] - top);
+    const v8 scale = 1.f / reduce(sum, plus);
     for (int v = 0; v < V; v++) x[v] *= scale;
 }
 
@@ -366,34 +373,50 @@ struct Term {
     v8 *messages, *sums;
 };
 
-// One strip of pixels: Q = softmax(−U + messages), added into the sums; kept when it is the last.
+template <int V, int D>
+inline void slice(const Term &term, int64_t begin, int count, bool symmetric, v8 (*q)[V]) {
+    const Lattice &l = *term.lattice;
+    for (int p = 0; p < count; p++) {
+        const int64_t i = begin + p;
+        v8 message[V] = {};
+        gather<v8, V, D>(message, term.messages, l.slice_row + i * D, l.weight + i * D);
+        const float norm = term.weight * (symmetric ? l.norm[i] : l.norm[i] * l.norm[i]);
+        for (int v = 0; v < V; v++) q[p][v] += message[v] * norm;
+    }
+}
+
+template <int V, int D>
+inline void splat(const Term &term, int64_t begin, int count, bool symmetric, v8 (*q)[V]) {
+    const Lattice &l = *term.lattice;
+    for (int p = 0; p < count; p++) {
+        const int64_t i = begin + p;
+        v8 value[V];
+        for (int v = 0; v < V; v++) value[v] = symmetric ? q[p][v] * l.norm[i] : q[p][v];
+        scatter<v8, V, D>(value, term.sums, l.splat_rows() + i * D, l.weight + i * D);
+    }
+}
+
+// Q = softmax(−U + messages) of one strip, added into the sums; kept when it is the last. A block's
+// pixels go through every stage together, so that the processor has independent work at any time.
 template <int V>
 void update(const std::vector<Term> &terms, int s, v8 *minus_unary, bool symmetric, bool first,
             bool last) {
-    const Lattice &any = *terms[0].lattice;
-    for (int64_t i = any.strip[s]; i < any.strip[s + 1]; i++) {
-        v8 q[V];
-        for (int v = 0; v < V; v++) q[v] = minus_unary[i * V + v];
+    const std::vector<int64_t> &strip = terms[0].lattice->strip;
+    for (int64_t begin = strip[s]; begin < strip[s + 1]; begin += BLOCK) {
+        const int count = static_cast<int>(std::min<int64_t>(BLOCK, strip[s + 1] - begin));
+        v8 q[BLOCK][V];
+        std::memcpy(q, minus_unary + begin * V, count * sizeof(q[0]));
         if (!first)
-            for (const Term &term : terms) {
-                const Lattice &l = *term.lattice;
-                v8 message[V] = {};
-                gather<v8, V>(message, term.messages, l.slice_row + i * l.corners,
-                              l.weight + i * l.corners, l.corners);
-                const float norm = symmetric ? l.norm[i] : l.norm[i] * l.norm[i];
-                for (int v = 0; v < V; v++) q[v] += message[v] * (norm * term.weight);
-            }
-        softmax<V>(q);
+            for (const Term &term : terms)
+                (term.lattice->corners == 3 ? slice<V, 3> : slice<V, 6>)(term, begin, count,
+                                                                         symmetric, q);
+        for (int p = 0; p < count; p++) softmax<V>(q[p]);
         if (last)
-            for (int v = 0; v < V; v++) minus_unary[i * V + v] = q[v];
+            std::memcpy(minus_unary + begin * V, q, count * sizeof(q[0]));
         else
-            for (const Term &term : terms) {
-                const Lattice &l = *term.lattice;
-                v8 value[V];
-                for (int v = 0; v < V; v++) value[v] = symmetric ? q[v] * l.norm[i] : q[v];
-                scatter<v8, V>(value, term.sums, l.splat_rows() + i * l.corners,
-                               l.weight + i * l.corners, l.corners);
-            }
+            for (const Term &term : terms)
+                (term.lattice->corners == 3 ? splat<V, 3> : splat<V, 6>)(term, begin, count,
+                                                                         symmetric, q);
     }
 }
 
@@ -457,7 +480,7 @@ Lattice *lattice_new(const float *elevated, int64_t n, int corners, const int64_
                                                 tables[s]);
         merge(*lattice, tables);
         find_neighbours(*lattice, tables[0], stride, phase);
-        find_norm(*lattice);
+        (corners == 3 ? find_norm<3> : find_norm<6>)(*lattice);
         return lattice.release();
     } catch (const std::bad_alloc &) {
         return nullptr;
