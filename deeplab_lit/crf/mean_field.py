@@ -28,18 +28,20 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
     if parameters.bi_w:
         lattices.append(bilateral_lattice(images, parameters))
     b, c, n = unary.shape
-    rows = unary.transpose(1, 2).reshape(b * n, c)
-    return mean_field(rows, lattices, parameters.iterations).view(b, n, c).transpose(1, 2)
+    rows = unary.transpose(1, 2).contiguous().view(b * n, c)
+    q = mean_field(rows, lattices, parameters.iterations)
+    return q.view(b, n, c).transpose(1, 2).contiguous()
 
 
 def mean_field(unary: Tensor, lattices: list[Lattice], iterations: int) -> Tensor:
     """Q ← softmax(−unary + Σ filtered Q), repeated: unary (B·N,C) → Q (B·N,C)."""
-    q = torch.softmax(-unary, 1)
-    for _ in range(iterations):
-        energy = -unary
+    scores = -unary
+    q = torch.softmax(scores, 1)
+    for _ in range(iterations):  # in place: fresh memory would cost as much as the arithmetic
+        torch.neg(unary, out=scores)
         for lattice in lattices:
-            energy += lattice.filter(q)
-        q = torch.softmax(energy, 1)
+            scores += lattice.filter(q)
+        torch.softmax(scores, 1, out=q)
     return q
 
 

@@ -48,8 +48,7 @@ class Lattice:
         ends = count.cumsum(0)
         self.splat_bags = torch.cat([ends.new_zeros(1), ends, ends[-1:]]).int()
         self.splat_pixels = (order % num_pixels).int()
-        rows = torch.empty_like(run, dtype=torch.int32)
-        rows[order] = run.int()
+        rows = torch.empty_like(run, dtype=torch.int32).scatter_(0, order, run.int())
         self.slice_rows = rows.view(num_corners, num_pixels).T.contiguous()
         self.splat_weights = barycentric.flatten()[order]
         self.slice_weights = barycentric.T / (1 + 0.5 ** (num_corners - 1))
@@ -61,7 +60,7 @@ class Lattice:
         if normalization == "after":
             before, after = torch.ones_like(self.norm), 1 / self.norm
         self.splat_weights *= before[self.splat_pixels]
-        self.slice_weights = self.slice_weights * (weight * after)[:, None]
+        self.slice_weights = (self.slice_weights * (weight * after)[:, None]).contiguous()
 
     def filter(self, values: Tensor) -> Tensor:
         """Blurred values: (N,C) float32 → (N,C)."""
