@@ -8,6 +8,15 @@ from torch.nn import functional as F
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small images: threads that wait for each other would only cost time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def scores_like_a_network(num_classes, size, seed=0, sharpness=12.0):
     """(C,H,W) float32 probabilities: noise at stride 8, blurred, upsampled, through a softmax."""
     h, w = size

@@ -14,8 +14,8 @@ SETTINGS = {
     "paper": {"bi_w": 3, "bi_xy_std": 30, "bi_rgb_std": 6, "pos_w": 3, "pos_xy_std": 3},
 }
 PHOTOS = {
-    "voc": ("VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg", (200, 322)),
-    "camvid": ("camvid/images/val/0016E5_07959.jpg", (240, 160)),
+    "voc": ("VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg", (120, 202)),
+    "camvid": ("camvid/images/val/0016E5_07959.jpg", (150, 110)),
 }
 
 
