@@ -1,10 +1,10 @@
-"""Timing the backends against each other on the same images, interleaved.
+"""Timing the backends against each other: they take turns on every image.
 
-Absolute times drift when a machine is shared, so backends take turns on every image, and what is
-reported is the median of the ratios of neighbouring runs.
+Absolute times drift where a machine is shared; the median ratio of neighbouring runs does not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
@@ -16,7 +16,6 @@ from deeplab_lit.crf.dense_crf import DenseCRF
 from deeplab_lit.crf.mean_field import bilateral_lattice
 from deeplab_lit.crf.parameters import CRFError, Parameters
 
-REFERENCE = "pydensecrf"
 Options = Mapping[str, float | str]
 
 
@@ -50,7 +49,6 @@ def compare_backends(
     settings: Mapping[str, Options],
     threads: int = 1,
     rounds: int = 3,
-    on_image: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Time every backend that works here; without pydensecrf the first of ours is the reference.
 
@@ -60,58 +58,47 @@ def compare_backends(
         settings: arguments of `DenseCRF` by the name of the setting.
         threads: CPU threads of a call, of torch too while this runs; pydensecrf always has one.
         rounds: how often every image is refined; a round before them is not timed.
-        on_image: called after each image, for a progress bar.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         rows = []
         for name, options in settings.items():
-            density = [_vertices_per_pixel(image, options) for image in images]
-            crfs = _available(images[0], probabilities[0], options, threads)
-            group = {b: Row(name, b, threads, median(density)) for b in crfs}
-            for _ in range(rounds):
-                for image, scores in zip(images, probabilities, strict=True):
-                    _take_turns(group, crfs, image, scores)
-                    on_image()
-            rows += group.values()
+            density = median(_vertices(i, options) / (i.size // 3) for i in images)
+            crfs = _available(images[0], probabilities[0], {**options, "threads": threads})
+            turns = [(Row(name, backend, threads, density), crf) for backend, crf in crfs.items()]
+            for image, scores in [*zip(images, probabilities, strict=True)] * rounds:
+                _take_turns(turns, image, scores)
+            rows += [row for row, _ in turns]
         return rows
     finally:
         torch.set_num_threads(before)
 
 
-def _take_turns(
-    group: Mapping[str, Row], crfs: Mapping[str, DenseCRF], image: np.ndarray, scores: np.ndarray
-) -> None:
-    expected = reference = None
-    for row, crf in zip(group.values(), crfs.values(), strict=True):
+def _take_turns(turns: list[tuple[Row, DenseCRF]], image: np.ndarray, scores: np.ndarray) -> None:
+    expected = None
+    for row, crf in turns:
         start = perf_counter()
         refined = crf(image, scores)
         row.seconds.append(perf_counter() - start)
-        if expected is None:
-            expected, reference = refined, row.seconds[-1]
-        row.ratios.append(reference / row.seconds[-1])
+        expected = refined if expected is None else expected
+        row.ratios.append(turns[0][0].seconds[-1] / row.seconds[-1])
         row.max_difference = max(row.max_difference, float(np.abs(refined - expected).max()))
         same = float((refined.argmax(0) == expected.argmax(0)).mean())
         row.label_agreement = min(row.label_agreement, same)
 
 
-def _available(
-    image: np.ndarray, scores: np.ndarray, options: Options, threads: int
-) -> dict[str, DenseCRF]:
+def _available(image: np.ndarray, scores: np.ndarray, options: Options) -> dict[str, DenseCRF]:
     """The backends that run here, the reference first, each warmed up."""
     crfs = {}
-    for backend in (REFERENCE, "native", "torch"):
-        crf = DenseCRF(**options, backend=backend, threads=threads)
-        try:
+    for backend in ("pydensecrf", "native", "torch"):
+        crf = DenseCRF(**options, backend=backend)
+        with suppress(CRFError):  # not installed
             crf(image, scores)
-        except CRFError:
-            continue
-        crfs.setdefault(crf.backend_for("cpu"), crf)
+            crfs.setdefault(crf.backend_for("cpu"), crf)
     return crfs
 
 
-def _vertices_per_pixel(image: np.ndarray, options: Options) -> float:
+def _vertices(image: np.ndarray, options: Options) -> int:
     pixels = torch.from_numpy(np.array(image))[None]
-    lattice = bilateral_lattice(pixels, Parameters(**options))
-    return lattice.num_vertices / (image.shape[0] * image.shape[1])
+    return bilateral_lattice(pixels, Parameters(**options)).num_vertices

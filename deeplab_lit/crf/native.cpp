@@ -280,8 +280,10 @@ void blur(const Lattice &lattice, T *&table, T *&other) {
 #pragma omp for schedule(static)
             for (int64_t r = 0; r < rows; r++) {
                 const int64_t ahead = std::min(r + BLOCK, rows - 1) * 2;
-                __builtin_prefetch(from + int64_t{neighbour[ahead]} * V);
-                __builtin_prefetch(from + int64_t{neighbour[ahead + 1]} * V);
+                for (int v = 0; v < V; v += 2) {  // a cache line holds two v8
+                    __builtin_prefetch(from + int64_t{neighbour[ahead]} * V + v);
+                    __builtin_prefetch(from + int64_t{neighbour[ahead + 1]} * V + v);
+                }
                 const T *forth = from + int64_t{neighbour[r * 2]} * V;
                 const T *back = from + int64_t{neighbour[r * 2 + 1]} * V;
                 for (int v = 0; v < V; v++)

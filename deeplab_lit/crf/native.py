@@ -16,6 +16,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from deeplab_lit.crf.parameters import CRFError, Parameters
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp"]
+LOADING = Lock()  # threads that need it at the same time
 MAX_CLASSES = 256  # the widest row that native.cpp is compiled for
 
 
@@ -75,16 +77,19 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
     side_by_side = min(threads, len(images))
     one = partial(_refine_one, parameters=parameters, threads=threads // side_by_side)
     energies = unary.cpu().contiguous()
+    refined = torch.empty_like(energies)
     if side_by_side == 1:
-        refined = list(map(one, images.cpu(), energies))
+        list(map(one, images.cpu(), energies, refined))
     else:
         with ThreadPoolExecutor(side_by_side) as pool:
-            refined = list(pool.map(one, images.cpu(), energies))
-    return torch.stack(refined).to(unary.device)
+            list(pool.map(one, images.cpu(), energies, refined))
+    return refined.to(unary.device)
 
 
-def _refine_one(image: Tensor, unary: Tensor, parameters: Parameters, threads: int) -> Tensor:
-    """(H,W,3) and (C,N) → (C,N)."""
+def _refine_one(
+    image: Tensor, unary: Tensor, refined: Tensor, parameters: Parameters, threads: int
+) -> None:
+    """(H,W,3) and (C,N) → written into `refined` (C,N)."""
     p, size = parameters, tuple(image.shape[:2])
     lattices, weights = [], []
     if p.pos_w:
@@ -94,8 +99,8 @@ def _refine_one(image: Tensor, unary: Tensor, parameters: Parameters, threads: i
         lattices.append(bilateral_lattice(image, p, threads))
         weights.append(p.bi_w)
     if not lattices:
-        return torch.softmax(-unary, 0)
-    refined = torch.empty_like(unary)
+        torch.softmax(-unary, 0, out=refined)
+        return
     count = len(lattices)
     failed = library().mean_field(
         unary.data_ptr(),
@@ -114,7 +119,6 @@ def _refine_one(image: Tensor, unary: Tensor, parameters: Parameters, threads: i
         )
     if failed:
         raise MemoryError(f"no memory for a CRF of {len(unary)} classes on {size[0]}×{size[1]}")
-    return refined
 
 
 def bilateral_lattice(image: Tensor, parameters: Parameters, threads: int) -> NativeLattice:
@@ -133,13 +137,18 @@ def _position_lattice(size: tuple[int, int], std: float, threads: int) -> Native
     return NativeLattice(elevate(features(image, std, None)), key_layout(size, std, None), threads)
 
 
-@lru_cache(maxsize=1)
 def library() -> ctypes.CDLL:
     """The compiled library, built if this is the first time on this machine.
 
     Raises:
         BuildError: there is no compiler or it fails.
     """
+    with LOADING:
+        return _load()
+
+
+@lru_cache(maxsize=1)
+def _load() -> ctypes.CDLL:
     try:
         return _declare(ctypes.CDLL(str(_build())))
     except OSError as error:
@@ -170,7 +179,7 @@ def _build() -> Path:
                 is_python_module=False,
             )
         except Exception as error:  # of many kinds: no ninja, no compiler, an unknown flag
-            raise BuildError(str(error).splitlines()[0]) from error
+            raise BuildError((str(error) or repr(error)).splitlines()[0]) from error
         (Path(place) / f"{name}.so").replace(built)
     return built
 
