@@ -33,7 +33,7 @@ class DenseCRF(Parameters):
     unary is −log of the probabilities, those below 1e-5 counted as 1e-5.
 
     Memory grows with pixels, classes and the lattice's vertices (0.05 to 3 a pixel in photos):
-    beside the input about 1.3 GB for a 1024×2048 photo of 19 classes, whatever the backend.
+    beside the input about 1.5 GB for a 1024×2048 photo of 19 classes, whatever the backend.
 
     Args:
         bi_w: w1 of the paper's Eq. 3, weight of the bilateral (appearance) kernel. 0 leaves it out.
