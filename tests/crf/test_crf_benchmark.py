@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import random_image, scores_like_a_network
+from crf_inputs import random_image, scores_like_a_network
 
 from deeplab_lit.crf import PRESETS
 from deeplab_lit.crf.benchmark import compare_backends

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import random_image, scores_like_a_network
+from crf_inputs import random_image, scores_like_a_network
 
 from deeplab_lit.crf import PRESETS, CRFError, DenseCRF
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import native_or_skip, random_image, scores_like_a_network
+from crf_inputs import native_or_skip, random_image, scores_like_a_network
 
 from deeplab_lit.crf import CRFError, DenseCRF, dense_crf, native
 

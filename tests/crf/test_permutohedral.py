@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import random_image, scores_like_a_network
+from crf_inputs import random_image, scores_like_a_network
 
 from deeplab_lit.crf.embedding import elevate, features, key_layout
 from deeplab_lit.crf.mean_field import mean_field

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import photo, random_image, scores_like_a_network
+from crf_inputs import photo, random_image, scores_like_a_network
 
 from deeplab_lit.crf import PRESETS, CRFError, DenseCRF
 
