@@ -1,0 +1,205 @@
+"""The `native` backend: builds `native.cpp` on first use and calls it.
+
+The GIL is released while it works, so images can be refined in as many Python threads as there are
+cores; that is faster than many threads on one image. The library is built once a machine, into
+torch's folder for extensions (TORCH_EXTENSIONS_DIR).
+
+Letters: B images · C classes · N = H·W.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import tempfile
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from deeplab_lit.crf.embedding import KeyLayout, elevate, features, key_layout
+from deeplab_lit.crf.parameters import CRFError, Parameters
+
+SOURCE = Path(__file__).with_name("native.cpp")
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp"]
+LOADING = Lock()  # threads that need it at the same time
+MAX_CLASSES = 256  # the widest row that native.cpp is compiled for
+
+
+class BuildError(RuntimeError):
+    """The library cannot be built here: says why, in a line."""
+
+
+class NativeLattice:
+    """A lattice in the library's memory, freed with this object. Arguments: see `Lattice`."""
+
+    def __init__(self, elevated: Tensor, layout: KeyLayout, threads: int) -> None:
+        num_corners, num_pixels = elevated.shape
+        longs = ctypes.c_int64 * num_corners
+        self._build = library()
+        self.handle = self._build.lattice_new(
+            elevated.contiguous().data_ptr(),
+            num_pixels,
+            num_corners,
+            longs(*layout.low),
+            longs(*layout.stride),
+            layout.phase,
+            threads,
+        )
+        if not self.handle:
+            raise MemoryError(f"no memory for a CRF lattice of {num_pixels} pixels")
+        weakref.finalize(self, self._build.lattice_free, self.handle)
+
+    @property
+    def num_vertices(self) -> int:
+        """Vertices that a pixel touches."""
+        return self._build.lattice_vertices(self.handle)
+
+
+@torch.no_grad()
+def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int | None) -> Tensor:
+    """Refined probabilities: images (B,H,W,3) uint8, unary (B,C,N) energies → (B,C,N) float32.
+
+    Images of a batch are refined side by side, then threads help inside an image. With the same
+    number of threads an image gets the same bits; another number changes them by about 1e-6.
+
+    Args:
+        images: on any device, as is `unary`; the work is done on the CPU.
+        unary: −log of the probabilities.
+        parameters: of the pairwise terms.
+        threads: in all; None: as many as torch has.
+    """
+    threads = threads or torch.get_num_threads()
+    side_by_side = min(threads, len(images))
+    one = partial(_refine_one, parameters=parameters, threads=threads // side_by_side)
+    energies = unary.cpu().contiguous()
+    refined = torch.empty_like(energies)
+    if side_by_side == 1:
+        list(map(one, images.cpu(), energies, refined))
+    else:
+        with ThreadPoolExecutor(side_by_side) as pool:
+            list(pool.map(one, images.cpu(), energies, refined))
+    return refined.to(unary.device)
+
+
+def _refine_one(
+    image: Tensor, unary: Tensor, refined: Tensor, parameters: Parameters, threads: int
+) -> None:
+    """(H,W,3) and (C,N) → written into `refined` (C,N)."""
+    p, size = parameters, tuple(image.shape[:2])
+    lattices, weights = [], []
+    if p.pos_w:
+        lattices.append(_position_lattice(size, p.pos_xy_std, threads))
+        weights.append(p.pos_w)
+    if p.bi_w:
+        lattices.append(bilateral_lattice(image, p, threads))
+        weights.append(p.bi_w)
+    if not lattices:
+        torch.softmax(-unary, 0, out=refined)
+        return
+    count = len(lattices)
+    failed = library().mean_field(
+        unary.data_ptr(),
+        refined.data_ptr(),
+        len(unary),
+        (ctypes.c_void_p * count)(*(lattice.handle for lattice in lattices)),
+        (ctypes.c_float * count)(*weights),
+        count,
+        p.iterations,
+        p.normalization == "symmetric",
+    )
+    if failed == 1:
+        raise CRFError(
+            f"the native CRF takes at most {MAX_CLASSES} classes, got {len(unary)}: "
+            "choose backend='torch'"
+        )
+    if failed:
+        raise MemoryError(f"no memory for a CRF of {len(unary)} classes on {size[0]}×{size[1]}")
+
+
+def bilateral_lattice(image: Tensor, parameters: Parameters, threads: int) -> NativeLattice:
+    """The lattice of the appearance kernel: image (H,W,3) uint8."""
+    p = parameters
+    return NativeLattice(
+        elevate(features(image[None], p.bi_xy_std, p.bi_rgb_std)),
+        key_layout(image.shape[:2], p.bi_xy_std, p.bi_rgb_std),
+        threads,
+    )
+
+
+@lru_cache(maxsize=4)  # pixels' colours play no part: one for all images of a size
+def _position_lattice(size: tuple[int, int], std: float, threads: int) -> NativeLattice:
+    image = torch.empty((1, *size, 3), dtype=torch.uint8)
+    return NativeLattice(elevate(features(image, std, None)), key_layout(size, std, None), threads)
+
+
+def library() -> ctypes.CDLL:
+    """The compiled library, built if this is the first time on this machine.
+
+    Raises:
+        BuildError: there is no compiler or it fails.
+    """
+    with LOADING:
+        return _load()
+
+
+@lru_cache(maxsize=1)
+def _load() -> ctypes.CDLL:
+    try:
+        return _declare(ctypes.CDLL(str(_build())))
+    except OSError as error:
+        raise BuildError(f"{error}") from error
+
+
+def _build() -> Path:
+    """The path of the library; its name stands for the source, the flags and the processor."""
+    what = [SOURCE.read_text(), *FLAGS, _processor(), os.environ.get("CXX", "")]
+    name = "crf_" + hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
+    default = Path.home() / ".cache" / "torch_extensions"
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default)) / "deeplab_lit"
+    built = folder / f"{name}.so"
+    if built.exists():
+        return built
+    folder.mkdir(parents=True, exist_ok=True)
+    # every process builds in a place of its own and moves the result: no lock that could stay
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        try:
+            from torch.utils import cpp_extension
+
+            cpp_extension.load(
+                name,
+                [str(SOURCE)],
+                extra_cflags=FLAGS,
+                extra_ldflags=["-fopenmp"],
+                build_directory=place,
+                is_python_module=False,
+            )
+        except Exception as error:  # of many kinds: no ninja, no compiler, an unknown flag
+            raise BuildError((str(error) or repr(error)).splitlines()[0]) from error
+        (Path(place) / f"{name}.so").replace(built)
+    return built
+
+
+def _processor() -> str:
+    """What -march=native depends on, so that a home shared by machines holds a file for each."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return platform.machine() + "".join(sorted({x for x in lines if x.startswith(wanted)}))
+
+
+def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, long, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    lib.lattice_new.argtypes = [pointer, long, integer, pointer, pointer, long, integer]
+    lib.lattice_new.restype = pointer
+    lib.lattice_vertices.argtypes, lib.lattice_vertices.restype = [pointer], long
+    lib.lattice_free.argtypes, lib.lattice_free.restype = [pointer], None
+    lib.mean_field.argtypes = [pointer, pointer, integer, pointer, pointer, *[integer] * 3]
+    lib.mean_field.restype = integer
+    return lib

@@ -1,0 +1,144 @@
+"""Gaussian filtering in d dimensions on the permutohedral lattice, in plain torch operations.
+
+Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010), as
+the dense CRF of Krähenbühl and Koltun (arXiv:1210.5644) uses it: every pixel adds its value to the
+D vertices of the simplex around it (splat), vertices are blurred along the D directions, and every
+pixel reads its D vertices again (slice). Each of the three is a sum of weighted rows, so each is
+`embedding_bag`: no custom kernel, the same lines on CPU and GPU, any number of images at once.
+
+Letters: N pixels of all images · C values a pixel · D = d + 1 · M vertices.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deeplab_lit.crf.embedding import KeyLayout
+
+
+class Lattice:
+    """A lattice with the pixels' places in it, ready to filter values.
+
+    Args:
+        elevated: (D,N) float32, the pixels on the lattice's hyperplane.
+        layout: how vertices become integers.
+        images: how many images the N pixels are, one after the other; they share no vertex.
+        weight: factor of the result.
+        normalization: "symmetric" or "after", see `Parameters`.
+    """
+
+    def __init__(
+        self,
+        elevated: Tensor,
+        layout: KeyLayout,
+        *,
+        images: int = 1,
+        weight: float = 1.0,
+        normalization: str = "symmetric",
+    ) -> None:
+        num_corners, num_pixels = elevated.shape
+        keys, barycentric = enclosing_simplex(elevated, layout)
+        image = torch.arange(images, device=keys.device) * layout.size
+        keys += image.repeat_interleave(num_pixels // images)
+
+        # equal keys become one run, a run one vertex; row M of a table stays 0: "no vertex there"
+        keys, order = keys.flatten().sort(stable=True)
+        self.vertices, run, count = keys.unique_consecutive(return_inverse=True, return_counts=True)
+        self.num_vertices = len(self.vertices)
+        ends = count.cumsum(0)
+        self.splat_bags = torch.cat([ends.new_zeros(1), ends, ends[-1:]]).int()
+        self.splat_pixels = (order % num_pixels).int()
+        rows = torch.empty_like(run, dtype=torch.int32).scatter_(0, order, run.int())
+        self.slice_rows = rows.view(num_corners, num_pixels).T.contiguous()
+        self.splat_weights = barycentric.flatten()[order]
+        self.slice_weights = barycentric.T / (1 + 0.5 ** (num_corners - 1))
+        self.neighbours = self._find_neighbours(layout)
+        self.blur_weights = elevated.new_tensor([1, 0.5, 0.5]).repeat(self.num_vertices + 1, 1)
+
+        self.norm = self.filter(elevated.new_ones(num_pixels, 1))[:, 0] + 1e-20  # the kernel's sum
+        before, after = 1 / self.norm.sqrt(), 1 / self.norm.sqrt()
+        if normalization == "after":
+            before, after = torch.ones_like(self.norm), 1 / self.norm
+        self.splat_weights *= before[self.splat_pixels]
+        self.slice_weights = (self.slice_weights * (weight * after)[:, None]).contiguous()
+
+    def filter(self, values: Tensor) -> Tensor:
+        """Blurred values: (N,C) float32 → (N,C)."""
+        table = F.embedding_bag(
+            self.splat_pixels,
+            values,
+            self.splat_bags,
+            mode="sum",
+            per_sample_weights=self.splat_weights,
+            include_last_offset=True,
+        )
+        for rows in self.neighbours:
+            table = _sum_rows(table, rows, self.blur_weights)
+        return _sum_rows(table, self.slice_rows, self.slice_weights)
+
+    def _find_neighbours(self, layout: KeyLayout) -> list[Tensor]:
+        """For each direction rows (M+1,3): the vertex itself, one step forth, one step back.
+
+        A step along direction j takes 1 off every coordinate and adds D to the j-th; from
+        remainder 0 it wraps around to remainder d.
+        """
+        d = len(layout.stride) - 1
+        wraps = (self.vertices % layout.size) < layout.phase
+        base = self.vertices + torch.where(
+            wraps, d * layout.phase - sum(layout.stride), -layout.phase
+        )
+        missing = self.num_vertices
+        own = torch.arange(missing + 1, dtype=torch.int32, device=base.device)
+        neighbours = []
+        for stride in layout.stride:
+            key = base + stride
+            forth = torch.searchsorted(self.vertices, key, out_int32=True).clamp_(max=missing - 1)
+            found = self.vertices[forth] == key
+            rows = torch.full((missing + 1, 3), missing, dtype=torch.int32, device=base.device)
+            rows[:, 0] = own
+            rows[:-1, 1] = torch.where(found, forth, missing)
+            # where nothing was found the write goes to the last row, which is mended after it
+            rows[:, 2].scatter_(0, rows[:-1, 1].long(), own[:-1])
+            rows[-1, 2] = missing
+            neighbours.append(rows)
+        return neighbours
+
+
+def enclosing_simplex(elevated: Tensor, layout: KeyLayout) -> tuple[Tensor, Tensor]:
+    """Keys (D,N) int64 and barycentric weights (D,N) float32 of the vertices around each point."""
+    num_corners = len(elevated)
+    d = num_corners - 1
+    cell = (elevated * (1 / num_corners)).round()
+    rest = elevated - cell * num_corners
+    # rank of each coordinate by falling distance to the nearest vertex of remainder 0
+    rank = cell.sum(0).expand_as(cell).clone()
+    for i in range(num_corners):
+        for j in range(i + 1, num_corners):
+            less = (rest[i] < rest[j]).float()
+            rank[i] += less
+            rank[j] += 1 - less
+    # that vertex may lie off the hyperplane: bring it back where the ranks say so
+    shift = (rank < 0).float() - (rank > d).float()
+    cell += shift
+    rank = (rank + shift * num_corners).long()
+
+    place = (elevated - cell * num_corners) * (1 / num_corners)
+    falling = torch.empty_like(place).scatter_(0, d - rank, place)
+    barycentric = falling.clone()
+    barycentric[1:] -= falling[:-1]
+    barycentric[0] += 1 - falling[d]
+
+    stride = torch.tensor(layout.stride, device=elevated.device)[:, None]
+    low = torch.tensor(layout.low, device=elevated.device)[:, None]
+    keys = torch.empty_like(rank)
+    keys[0] = ((cell.long() - low) * stride).sum(0)
+    # from corner to corner the coordinate of the highest rank left steps back by one cell
+    steps = torch.empty_like(rank).scatter_(0, d - rank, stride.expand_as(rank))
+    keys[1:] = keys[0] + layout.phase * torch.arange(1, num_corners, device=keys.device)[:, None]
+    keys[1:] -= steps[:-1].cumsum(0)
+    return keys, barycentric
+
+
+def _sum_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """For each of (R,K) rows the weighted sum of K rows of the table (·,C) → (R,C)."""
+    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)

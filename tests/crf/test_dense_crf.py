@@ -1,0 +1,224 @@
+"""What holds whatever the backend: checks, invariants, kinds of input."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from crf_inputs import random_image, scores_like_a_network
+
+from deeplab_lit.crf import PRESETS, CRFError, DenseCRF
+
+SIZE = (24, 36)
+IMAGE = random_image(SIZE)
+PROBABILITIES = scores_like_a_network(5, SIZE)
+
+
+def test_presets_are_the_released_values():
+    names = ("bi_w", "bi_xy_std", "bi_rgb_std", "pos_w", "pos_xy_std")
+    released = {name: tuple(preset[n] for n in names) for name, preset in PRESETS.items()}
+    assert released == {
+        "resnet101": (4, 67, 3, 3, 1),
+        "vgg16": (4, 65, 3, 2, 2),
+        "deeplabv1": (4, 49, 5, 3, 3),
+    }
+    assert DenseCRF(**PRESETS["resnet101"]) == DenseCRF()
+
+
+@pytest.mark.parametrize("normalization", ["symmetric", "after"])
+def test_gives_the_kind_it_was_given(backend, normalization):
+    crf = DenseCRF(backend=backend, normalization=normalization)
+    array = crf(IMAGE, PROBABILITIES)
+    assert isinstance(array, np.ndarray)
+    assert array.dtype == np.float32
+    assert array.shape == PROBABILITIES.shape
+    tensor = crf(torch.from_numpy(IMAGE), torch.from_numpy(PROBABILITIES))
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.dtype == torch.float32
+    np.testing.assert_array_equal(tensor.numpy(), array)
+    np.testing.assert_allclose(array.sum(0), 1, atol=1e-5)
+    assert np.abs(array - PROBABILITIES).max() > 0.01  # it did something
+
+
+def test_input_is_left_as_it_was(backend):
+    image, probabilities = IMAGE.copy(), PROBABILITIES.copy()
+    image.flags.writeable = probabilities.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DenseCRF(backend=backend)(image, probabilities)
+    np.testing.assert_array_equal(image, IMAGE)
+    np.testing.assert_array_equal(probabilities, PROBABILITIES)
+
+
+def test_any_memory_layout_and_floating_type(backend):
+    crf = DenseCRF(backend=backend)
+    expected = crf(IMAGE, PROBABILITIES)
+    channels_first = np.ascontiguousarray(IMAGE.transpose(2, 0, 1)).transpose(1, 2, 0)
+    np.testing.assert_array_equal(
+        crf(channels_first, np.asfortranarray(PROBABILITIES.astype(np.float64))), expected
+    )
+    np.testing.assert_array_equal(crf(IMAGE[::-1, :, ::-1][::-1, :, ::-1], PROBABILITIES), expected)
+    half = crf(IMAGE, PROBABILITIES.astype(np.float16))
+    assert np.abs(half - expected).max() < 0.02
+
+
+def test_batch_equals_one_by_one(backend):
+    images = np.stack([random_image(SIZE, seed) for seed in range(3)])
+    batch = np.stack([scores_like_a_network(5, SIZE, seed) for seed in range(3)])
+    crf = DenseCRF(backend=backend)
+    together = crf(images, batch)
+    alone = np.stack([crf(i, p) for i, p in zip(images, batch, strict=True)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_deterministic(backend):
+    crf = DenseCRF(backend=backend)
+    np.testing.assert_array_equal(crf(IMAGE, PROBABILITIES), crf(IMAGE, PROBABILITIES))
+
+
+def test_mirrored_input_gives_the_mirrored_result(backend):
+    crf = DenseCRF(backend=backend, bi_xy_std=20, bi_rgb_std=20, pos_xy_std=3)
+    plain = crf(IMAGE, PROBABILITIES)
+    mirrored = crf(IMAGE[:, ::-1].copy(), PROBABILITIES[..., ::-1].copy())[..., ::-1]
+    # not exact: the lattice lies differently under the pixels
+    assert (plain.argmax(0) == mirrored.argmax(0)).mean() > 0.95
+
+
+def test_classes_are_interchangeable(backend):
+    order = [3, 1, 4, 0, 2]
+    crf = DenseCRF(backend=backend)
+    np.testing.assert_allclose(
+        crf(IMAGE, PROBABILITIES[order]), crf(IMAGE, PROBABILITIES)[order], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("off", [{"bi_w": 0, "pos_w": 0}, {"iterations": 0}])
+def test_without_messages_the_input_comes_back(backend, off):
+    np.testing.assert_allclose(
+        DenseCRF(backend=backend, **off)(IMAGE, PROBABILITIES), PROBABILITIES, atol=2e-5
+    )
+
+
+def test_only_one_kernel(backend):
+    for off in ({"bi_w": 0}, {"pos_w": 0}):
+        refined = DenseCRF(backend=backend, **off)(IMAGE, PROBABILITIES)
+        assert np.abs(refined - PROBABILITIES).max() > 0.01
+        np.testing.assert_allclose(refined.sum(0), 1, atol=1e-5)
+
+
+def test_constant_image(backend):
+    refined = DenseCRF(backend=backend)(np.full((*SIZE, 3), 77, np.uint8), PROBABILITIES)
+    assert np.isfinite(refined).all()
+    # every pixel looks alike, so the most frequent class takes over
+    winner = np.bincount(PROBABILITIES.argmax(0).ravel()).argmax()
+    assert (refined.argmax(0) == winner).mean() > 0.5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5)])
+def test_tiny_images(backend, size):
+    probabilities = np.full((3, *size), 0.2, np.float32)
+    probabilities[1] = 0.6
+    for normalization in ("symmetric", "after"):
+        crf = DenseCRF(backend=backend, normalization=normalization)
+        refined = crf(random_image(size), probabilities)
+        np.testing.assert_allclose(refined.sum(0), 1, atol=1e-5)
+        assert (refined.argmax(0) == 1).all()
+        assert (refined[1] >= 0.6).all()  # agreement makes surer
+
+
+def test_one_class(backend):
+    ones = np.ones((1, *SIZE), np.float32)
+    np.testing.assert_allclose(DenseCRF(backend=backend)(IMAGE, ones), ones, atol=1e-6)
+
+
+def test_probabilities_of_exactly_0_and_1(backend):
+    labels = PROBABILITIES.argmax(0)
+    hard = np.eye(5, dtype=np.float32)[labels].transpose(2, 0, 1)
+    refined = DenseCRF(backend=backend)(IMAGE, hard)
+    assert np.isfinite(refined).all()
+    np.testing.assert_allclose(refined.sum(0), 1, atol=1e-5)
+    assert (refined.argmax(0) == labels).mean() > 0.8
+
+
+def test_huge_weights_do_not_overflow(backend):
+    refined = DenseCRF(backend=backend, bi_w=1000, pos_w=1000)(IMAGE, PROBABILITIES)
+    assert np.isfinite(refined).all()
+    np.testing.assert_allclose(refined.sum(0), 1, atol=1e-5)
+
+
+IMAGES_REFUSED = {
+    "float": (IMAGE.astype(np.float32), "uint8"),
+    "mean-subtracted": (IMAGE.astype(np.float32) - 104, "before the mean is taken off"),
+    "unit": (IMAGE.astype(np.float32) / 255, "divided by 255"),
+    "int": (IMAGE.astype(np.int64), "int64"),
+    "grey": (IMAGE[..., 0], r"\(H,W,3\)"),
+    "channels first": (IMAGE.transpose(2, 0, 1), "channels first"),
+    "list": (IMAGE.tolist(), "list"),
+    "empty": (IMAGE[:0], "no pixels"),
+}
+
+
+@pytest.mark.parametrize("case", IMAGES_REFUSED)
+def test_refuses_images(case):
+    image, message = IMAGES_REFUSED[case]
+    with pytest.raises(CRFError, match=message):
+        DenseCRF(backend="torch")(image, PROBABILITIES)
+
+
+def nan_at_one_pixel():
+    broken = PROBABILITIES.copy()
+    broken[2, 3, 4] = np.nan
+    return broken
+
+
+PROBABILITIES_REFUSED = {
+    "logits": (np.log(PROBABILITIES), "look like logits"),
+    "labels": (PROBABILITIES.argmax(0), "floating-point"),
+    "no batch": (PROBABILITIES[None], r"\(B,C,H,W\) with \(B,H,W,3\)"),
+    "swapped": (PROBABILITIES.transpose(0, 2, 1), "swapped"),
+    "classes last": (PROBABILITIES.transpose(1, 2, 0), "classes come last"),
+    "coarse": (PROBABILITIES[:, ::8, ::8], "Upsample"),
+    "NaN": (nan_at_one_pixel(), "nan.*overflowed"),
+    "infinite": (np.full_like(PROBABILITIES, np.inf), "inf"),
+    "no sum": (PROBABILITIES / 2, "sums of 0.5"),
+    "sigmoids": (np.full_like(PROBABILITIES, 0.9), "sums of 4.5"),
+    "no classes": (PROBABILITIES[:0], "no classes"),
+    "text": (PROBABILITIES.astype(str), "numbers"),
+}
+
+
+@pytest.mark.parametrize("case", PROBABILITIES_REFUSED)
+def test_refuses_probabilities(case):
+    probabilities, message = PROBABILITIES_REFUSED[case]
+    with pytest.raises(CRFError, match=message):
+        DenseCRF(backend="torch")(IMAGE, probabilities)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"bi_w": -1}, "bi_w must be 0 or more"),
+        ({"pos_w": float("nan")}, "pos_w"),
+        ({"bi_xy_std": 0}, "bi_w=0 drops the kernel"),
+        ({"pos_xy_std": -3}, "pos_w=0"),
+        ({"bi_rgb_std": float("inf")}, "bi_rgb_std"),
+        ({"iterations": -1}, "iterations"),
+        ({"iterations": 2.5}, "iterations"),
+        ({"normalization": "before"}, "symmetric"),
+        ({"backend": "numba"}, "native"),
+        ({"threads": 0}, "threads"),
+    ],
+)
+def test_refuses_parameters(wrong, message):
+    with pytest.raises(CRFError, match=message):
+        DenseCRF(**wrong)
+
+
+def test_a_lattice_too_fine_is_refused(backend):
+    with pytest.raises(CRFError, match="too fine"):
+        DenseCRF(backend=backend, bi_xy_std=1e-3, bi_rgb_std=1e-3)(IMAGE, PROBABILITIES)
+
+
+def test_says_which_backend_runs(backend):
+    assert DenseCRF(backend=backend).backend_for("cpu") == backend
+    assert DenseCRF(backend="auto").backend_for("cuda") == "torch"
