@@ -26,8 +26,9 @@ def main() -> None:
     known = commands()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in known:
-        sys.argv = [f"{sys.argv[0]} {name}", *sys.argv[2:]]
-        runpy.run_module(f"deeplab_lit.{name}", run_name="__main__")
+        del sys.argv[1]
+        # alter_sys: Lightning starts further processes as what __main__ says that it is
+        runpy.run_module(f"deeplab_lit.{name}", run_name="__main__", alter_sys=True)
         return
     lines = ["usage: python -m deeplab_lit.COMMAND [--help] …", ""]
     lines += [f"  {command:<10} {what}" for command, what in known.items()]

@@ -13,11 +13,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
+from deeplab_lit.crf.options import CRFOptions, with_crf_enabled
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import plain_errors
-from deeplab_lit.implied import NAMES_DATA, SHAPES, flags, implied_config
+from deeplab_lit.implied import NAMES_DATA, SHAPES, configs_first, flags, implied_config
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
-from deeplab_lit.training.checkpoints import BestAndLast
+from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
+from deeplab_lit.training.crf_scores import CRFScores
 from deeplab_lit.training.interrupt import SaveOnSignal
 from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule, Evaluation
@@ -99,6 +101,7 @@ class DeepLabCLI(LightningCLI):
             "--run", type=str | None, default=None, help="Name of the run. Default: the time."
         )
         parser.add_argument("--eval", type=Evaluation, default=Evaluation())
+        parser.add_argument("--crf", type=CRFOptions, default=CRFOptions())
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.set_defaults(
             {
@@ -113,7 +116,7 @@ class DeepLabCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the verb in front; find the data set, the run folder and the checkpoint."""
-        argv = sys.argv[1:] if args is None else list(args)
+        argv = configs_first(with_crf_enabled(sys.argv[1:] if args is None else list(args)))
         config = implied_config(self.verb, argv)
         if self.verb == "validate" and not flags(argv) & {"--ckpt_path", *NAMES_DATA}:
             raise WeightsError(NO_CHECKPOINT)
@@ -136,6 +139,8 @@ class DeepLabCLI(LightningCLI):
             options.ckpt_path = str(last_checkpoint(runs, self.experiment, options.run))
             self.folder = Path(options.ckpt_path).parents[1]
         else:
+            if self.verb == "validate" and "--run" not in flags(argv):
+                options.run = None  # the configuration is that of the training
             suffix = "" if self.verb == "fit" else f"-{self.verb}"
             self.folder = new_run_folder(runs, self.experiment, options.run, suffix)
         self.checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
@@ -176,33 +181,50 @@ class DeepLabCLI(LightningCLI):
         about = {"seed": config.seed_everything, "deeplab_lit": __version__}
         if config.ckpt_path:
             about["checkpoint"] = config.ckpt_path
-        self.record = RunRecord(self.folder, about)
-        callbacks = [self.record, SamplePictures(self.folder)]
+        crf = CRFScores(config.crf) if config.crf.enabled else None
+        self.record = RunRecord(self.folder, about, crf)
+        callbacks = [self.record, SamplePictures(self.folder), *([crf] if crf else [])]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(StepProgress())
         if self.verb == "fit":
             callbacks += [StepSeed(), Throughput(), SaveOnSignal()]
         kwargs["callbacks"] = callbacks + (config.trainer.callbacks or [])
-        if config.trainer.logger in (None, True):
-            kwargs["logger"] = build_loggers(
-                self.folder,
-                experiment=self.experiment,
-                job_type=self.verb,
-                resume_step=self.checkpoint["global_step"] if self.resumes else None,
-            )
+        if config.checkpoint.dirpath is None:
+            config.checkpoint.dirpath = str(self.folder / "checkpoints")
+        if isinstance(config.trainer.val_check_interval, int):  # batches, of any epoch
+            config.trainer.check_val_every_n_epoch = None
+        own = config.trainer.logger
+        kwargs["logger"] = build_loggers(
+            self.folder,
+            experiment=self.experiment,
+            job_type=self.verb,
+            resume_step=self.checkpoint["global_step"] if self.resumes else None,
+            wandb=own in (None, True),
+        )
+        if own not in (None, True, False):
+            kwargs["logger"] += _listed(own)
+        kwargs["plugins"] = [*_listed(config.trainer.plugins), WholeFiles()]
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
         """Everything that can be refused before the first step."""
-        if self.trainer.max_steps == self.trainer.max_epochs == -1:
+        options = self.config.fit.trainer
+        if options.max_steps in (-1, 0) and options.max_epochs in (None, -1, 0):
             raise MisconfigurationException(
-                "training without end, but the poly schedule must know when training ends: set "
-                "--trainer.max_steps or --trainer.max_epochs"
+                "the poly schedule must know when training ends: set --trainer.max_steps or "
+                "--trainer.max_epochs"
             )
         self._check_classes()
         if self.checkpoint is None:
             self.model.initialise()
         self.datamodule.preflight("fit")
+        seen = self.datamodule.trained_on()
+        if seen:
+            self.record.about["validation_images_trained_on"] = seen
+            say(
+                f"WARNING: {seen} of the validation images are trained on too. Their scores say "
+                "nothing about new images and compare with no published ones."
+            )
         weights = 4 * sum(p.numel() for p in self.model.parameters())
         self._claim(bytes_needed=2 * weights * 3)  # momentum too; best, last, and one in writing
         data = self.datamodule
@@ -245,10 +267,15 @@ class DeepLabCLI(LightningCLI):
         """What came out, where it is, and what to type next."""
         checkpoints = self.trainer.checkpoint_callback
         after_fit(self.record.best, checkpoints.best_model_path if checkpoints else "", self.folder)
+        if self.record.final is None or self.record.final["step"] < self.trainer.global_step:
+            say(
+                "The last steps have not been validated: run validate on last.ckpt for their score."
+            )
 
     def after_validate(self) -> None:
         """The table, and where it is written."""
-        data = f"{type(self.datamodule).__name__} {self.datamodule.val_split}"
+        scales = list(self.model.evaluation.scales or self.model.net.scales)
+        data = f"{type(self.datamodule).__name__} {self.datamodule.val_split}, scales {scales}"
         if self.trainer.is_global_zero:
             after_validate(self.record.final, f"{self._described()} on {data}", self.folder)
 
@@ -272,6 +299,10 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     with plain_errors():
         return DeepLabCLI(verb, args)
+
+
+def _listed(value: Any) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _some(names: list[str]) -> str:

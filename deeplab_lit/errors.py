@@ -8,11 +8,20 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from deeplab_lit.crf import CRFError
 from deeplab_lit.data.image import DataError
 from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.training.module import TrainingDiverged
 from deeplab_lit.training.run_folder import RunFolderError
 
-MISTAKES = (DataError, WeightsError, RunFolderError, MisconfigurationException)
+MISTAKES = (
+    CRFError,
+    DataError,
+    WeightsError,
+    RunFolderError,
+    TrainingDiverged,
+    MisconfigurationException,
+)
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 OUT_OF_MEMORY = (
     "out of GPU memory. What helps in training: --data.batch_size smaller and "

@@ -28,11 +28,24 @@ def implied_config(verb: str, argv: list[str]) -> Path | None:
     if checkpoint == "last" and verb == "fit":
         runs, experiment = _value(argv, "--runs_dir") or "runs", _value(argv, "--experiment")
         run = _value(argv, "--run") or None
-        checkpoint = last_checkpoint(Path(runs), experiment or SHAPES.stem, run)
+        checkpoint = last_checkpoint(Path(runs), experiment or "*", run)
     if checkpoint:
         config = Path(checkpoint).parent.parent / "config.yaml"
         return config if config.is_file() else None
     return SHAPES if verb == "fit" else None
+
+
+def configs_first(argv: list[str]) -> list[str]:
+    """The command line with its configurations in front, so that every option wins over them."""
+    front, rest, words = [], [], iter(argv)
+    for word in words:
+        if word in ("--config", "-c"):
+            front += [word, next(words, "")]
+        elif word.startswith("--config="):
+            front.append(word)
+        else:
+            rest.append(word)
+    return front + rest
 
 
 def flags(argv: list[str]) -> set[str]:

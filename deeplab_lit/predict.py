@@ -15,16 +15,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveFloat
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import deeplab_lit
+from deeplab_lit.crf import DenseCRF
+from deeplab_lit.crf.options import CRFOptions, described, with_crf_enabled
 from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.training.module import Evaluation
 from deeplab_lit.training.picture import overlay, palette_image
 
 
@@ -58,6 +60,7 @@ def predict(
     jobs: Sequence[Job],
     *,
     scales: Sequence[float] | None = None,
+    crf: DenseCRF | None = None,
     opacity: float = 0.5,
     num_workers: int = 2,
 ) -> list[str]:
@@ -67,6 +70,7 @@ def predict(
         net: as `deeplab_lit.load` gives it, on the device to use.
         jobs: what to do.
         scales: instead of the network's own.
+        crf: refines what the network says.
         opacity: of the colours over the image, 0…1.
         num_workers: processes that read images ahead.
 
@@ -84,7 +88,10 @@ def predict(
             tqdm.write(image, file=sys.stderr)
             continue
         pixels = image.to(device).permute(2, 0, 1)[None]
-        mask = net(pixels, scales)[0].argmax(dim=0).to("cpu", torch.uint8).numpy()
+        scores = net(pixels, scales)[0]
+        if crf is not None:
+            scores = crf(image, scores.softmax(dim=0))
+        mask = scores.argmax(dim=0).to("cpu", torch.uint8).numpy()
         blended = Image.fromarray(overlay(image.numpy(), mask, colours, opacity))
         _save(blended, job.overlay, quality=92)
         _save(palette_image(mask, colours), job.mask)
@@ -114,8 +121,11 @@ def claim_out(out: Path, settings: dict) -> None:
     """
     record = out / "predict.json"
     if record.is_file():
-        before = json.loads(record.read_text())
-        changed = [key for key in settings if before.get(key) != settings[key]]
+        try:
+            before = dict(json.loads(record.read_text()))
+        except ValueError as error:
+            raise DataError(f"{record} is damaged: choose another --out") from error
+        changed = [k for k in before | settings if before.get(k) != settings.get(k)]
         if changed:
             raise DataError(
                 f"{out} holds predictions with another {', '.join(changed)} ({record}): "
@@ -144,7 +154,13 @@ def build_parser() -> ArgumentParser:
         help="Files, folders (searched through) and globs.",
     )
     parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
-    parser.add_argument("--eval", type=Evaluation, default=Evaluation())
+    parser.add_argument(
+        "--eval.scales",
+        type=tuple[PositiveFloat, ...] | None,
+        default=None,
+        help="Sizes at which images go through the network. null: those of its training.",
+    )
+    parser.add_argument("--crf", type=CRFOptions, default=CRFOptions())
     parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
     parser.add_argument(
         "--device", type=str, default="auto", help='"auto", "cpu", "cuda", "cuda:1", "mps".'
@@ -161,8 +177,10 @@ def build_parser() -> ArgumentParser:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 1 where images could not be read."""
     with plain_errors():
-        options = build_parser().parse_args(args)
-        evaluation = Evaluation(options.eval.scales)
+        argv = with_crf_enabled(list(sys.argv[1:] if args is None else args))
+        options = build_parser().parse_args(argv)
+        scales = options.eval.scales
+        crf = CRFOptions(**vars(options.crf)).build() if options.crf.enabled else None
         if not 0 <= options.opacity <= 1:
             raise DataError(f"--opacity must be in 0…1, got {options.opacity}")
         out = Path(options.out)
@@ -172,19 +190,25 @@ def main(args: Sequence[str] | None = None) -> int:
         ]
         net = deeplab_lit.load(options.ckpt_path)
         checkpoint = hashlib.sha256(Path(options.ckpt_path).read_bytes()).hexdigest()
-        scales = list(evaluation.scales or net.scales)
-        claim_out(
-            out,
-            {"checkpoint_sha256": checkpoint, "scales": scales, "opacity": options.opacity},
-        )
+        scales = scales or net.scales
+        device = _device(options.device)
+        settings = {
+            "checkpoint_sha256": checkpoint,
+            "scales": list(scales),
+            "opacity": options.opacity,
+        }
+        if crf is not None:
+            settings["crf"] = described(crf, device.type)
+        claim_out(out, settings)
         todo = [job for job in jobs if not job.mask.exists()]
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")
-        net.to(_device(options.device))
+        net.to(device)
         problems = predict(
             net,
             todo,
-            scales=evaluation.scales,
+            scales=scales,
+            crf=crf,
             opacity=options.opacity,
             num_workers=options.num_workers,
         )

@@ -202,6 +202,11 @@ def test_bad_data_is_refused_before_the_first_step(tmp_path, tiny_args, capsys, 
             ["when training ends", "--trainer.max_steps"],
         ),
         ({"--data.crop_size": "5"}, ["crop_size", "33"]),
+        ({"--model.lr": "-1"}, ["lr is out of range: -1"]),
+        ({"--model.poly_power": "-1"}, ["poly_power is out of range"]),
+        ({"--data.num_workers": "-1"}, ["num_workers", "-1"]),
+        ({"--trainer.max_steps": "0"}, ["--trainer.max_steps"]),
+        ({"--trainer.max_steps": None}, ["--trainer.max_steps"]),
     ],
 )
 def test_bad_options_are_refused_before_the_first_step(tmp_path, tiny_args, capsys, changes, words):

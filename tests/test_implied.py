@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_lit.implied import SHAPES, implied_config
+from deeplab_lit.implied import SHAPES, configs_first, implied_config
 from deeplab_lit.training.run_folder import RunFolderError
 
 
@@ -40,8 +40,15 @@ def test_last_brings_the_config_of_the_newest_run(run):
     args = ["--ckpt_path=last", "--experiment=mine"]
     assert implied_config("fit", args) == run / "config.yaml"
     assert implied_config("fit", [*args, "--run=one"]) == run / "config.yaml"
+    assert implied_config("fit", ["--ckpt_path=last"]) == run / "config.yaml"
     with pytest.raises(RunFolderError, match="shapes"):
-        implied_config("fit", ["--ckpt_path=last"])
+        implied_config("fit", ["--ckpt_path=last", "--experiment=shapes"])
+
+
+def test_options_win_over_configs_wherever_they_stand():
+    argv = ["--a=1", "--config", "x.yaml", "--b", "2", "-c", "y.yaml", "--config=z.yaml", "--c"]
+    front = ["--config", "x.yaml", "-c", "y.yaml", "--config=z.yaml"]
+    assert configs_first(argv) == [*front, "--a=1", "--b", "2", "--c"]
 
 
 def test_without_a_checkpoint_there_is_nothing_to_validate(run):

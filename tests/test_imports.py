@@ -59,10 +59,10 @@ def test_data_network_and_crf_know_nothing_of_each_other(part):
     assert not [name for name in imported(part) if below(name, *others)]
 
 
-def test_training_knows_the_network_and_data_only_through_batches():
+def test_training_knows_network_and_crf_and_data_only_through_batches():
     names = {name for name in imported("training") if below(name, "deeplab_lit")}
     assert any(below(name, "deeplab_lit.network") for name in names)
-    allowed = ("deeplab_lit.network", "deeplab_lit.training")
+    allowed = ("deeplab_lit.network", "deeplab_lit.crf", "deeplab_lit.training")
     assert not [name for name in names if not below(name, *allowed)]
 
 

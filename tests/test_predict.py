@@ -103,7 +103,7 @@ def test_the_results_are_not_taken_for_images(trained, images):
         ("*.png", {"ckpt_path": "nowhere.ckpt"}, "nowhere.ckpt: no such file"),
         ("*.png", {"opacity": 2}, "--opacity must be in 0…1, got 2"),
         ("*.png", {"device": "toaster"}, "--device toaster"),
-        ("*.png", {"out": "{images}"}, "holds something else"),
+        ("*.png", {"out": "{images}/sub"}, "holds something else"),
         ("*.png", {"out": "{images}/rgb.png/x"}, "cannot be made"),
         ("*.png", {"eval.scales": "[0]"}, "scales"),
     ],

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from deeplab_lit.cli import main
 
@@ -45,3 +46,22 @@ def test_without_a_checkpoint_it_says_what_is_missing(args, capsys):
         main("validate", args)
     assert stop.value.code == 2
     assert "validate needs --ckpt_path FILE" in capsys.readouterr().err
+
+
+def test_the_next_command_that_fit_prints_works_after_a_named_run(trained):
+    runs = trained.parents[3]
+    done = main("validate", ["--ckpt_path", str(trained), f"--runs_dir={runs}"])
+    assert done.folder.name.endswith("-validate")
+    assert (done.folder / "results.json").is_file()
+
+
+def test_crf_scores_stand_beside_the_networks(trained, tmp_path, capsys):
+    args = ["--crf", "--crf.backend=torch", "--crf.iterations=2", f"--runs_dir={tmp_path}"]
+    done = main("validate", [f"--ckpt_path={trained}", *args])
+    final = json.loads((done.folder / "results.json").read_text())["final"]
+    assert final["crf"]["iterations"] == 2
+    out = capsys.readouterr().out
+    assert f"{100 * final['crf']['miou']:.2f}" in out
+    assert "gain" in out
+    checkpoint = torch.load(trained, weights_only=True)["hyper_parameters"]
+    assert not [key for key in checkpoint if "crf" in key]

@@ -3,11 +3,10 @@
 import numpy as np
 
 from deeplab_lit.data.datamodule import SegmentationData, existing, given
-from deeplab_lit.data.dataset import FileSplit, Pair
+from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import VOID, DataError
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-INVALID = 254  # what no labelIds file holds: not a class of any data set
 
 
 def _label_map() -> np.ndarray:

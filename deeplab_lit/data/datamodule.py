@@ -65,6 +65,8 @@ class SegmentationData(LightningDataModule):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"num_workers must be 0 or more, or null, got {num_workers}")
         self.batch_size = batch_size
         self.total_batch_size = total_batch_size
         self.transform = TrainTransform(crop_size, scales, color_jitter)
@@ -96,6 +98,10 @@ class SegmentationData(LightningDataModule):
             raise DataError(f"mask_dir: {type(self).__name__} has no mask files to replace")
         pairs = [pair._replace(mask=self.mask_dir / f"{pair.id}.png") for pair in split.pairs]
         return FileSplit(existing(pairs), split.num_classes)
+
+    def trained_on(self) -> int:
+        """How many of the validation images are training images too."""
+        return len(set(self.training().ids) & set(self.split(self.val_split).ids))
 
     def preflight(self, stage: str) -> None:
         """Check the splits that `fit` or `validate` will read.

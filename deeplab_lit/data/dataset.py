@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from deeplab_lit.data.image import VOID, DataError, read_image, read_mask
 from deeplab_lit.data.transforms import TrainTransform
 
+INVALID = 254  # in a label map: a value that the data set does not have
 AUGMENTATION = 2  # apart from the random numbers of data/sampler.py and data/shapes.py
 Arrays = tuple[np.ndarray, np.ndarray]  # image (H,W,3) uint8 RGB, mask (H,W) uint8
 
@@ -57,7 +58,7 @@ class FileSplit(Split):
         pairs: the files.
         num_classes: C.
         label_map: (256,) uint8, from the values in the files to class indices or 255; a value that
-            the data set does not have maps to 254. Without it the files hold class indices.
+            the data set does not have maps to INVALID. Without it the files hold class indices.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Which images a command line means: files, folders with all below them, and globs."""
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:
     """
     images: dict[Path, Path] = {}
     for given in inputs:
-        found = [(i, base) for i, base in _find(given) if leave_out.resolve() not in i.parents]
+        found = [(i, base) for i, base in _find(given) if leave_out.absolute() not in i.parents]
         if not found:
             kinds = " ".join(SUFFIXES)
             raise DataError(f"--images {given}: no image there (looked for {kinds})")
@@ -42,16 +43,18 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:
 
 def _find(given: str) -> Iterator[tuple[Path, Path]]:
     """(image, folder it was looked for in), absolute, in the order of the names."""
-    path = Path(given).resolve()
+    path = Path(os.path.abspath(given))  # noqa: PTH100 (links keep their names, .. goes)
     if path.is_file():
         yield path, path.parent
         return
     if path.is_dir():
         base, candidates = path, path.rglob("*")
     else:
-        fixed = next((i for i, part in enumerate(path.parts) if MAGIC & set(part)), None)
-        base = Path(*path.parts[:fixed])
-        candidates = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute)
+        parts = Path(given).parts
+        fixed = next((i for i, part in enumerate(parts) if MAGIC & set(part)), len(parts))
+        base = Path(os.path.abspath(Path(*parts[:fixed])))  # noqa: PTH100
+        found = glob.glob(given, recursive=True)  # noqa: PTH207 (an absolute pattern is fine here)
+        candidates = (Path(os.path.abspath(name)) for name in found)  # noqa: PTH100
     for image in sorted(candidates):
         if image.suffix.lower() in SUFFIXES and image.is_file():
             yield image, base

@@ -6,11 +6,9 @@ import numpy as np
 from PIL import Image
 
 from deeplab_lit.data.datamodule import SegmentationData, existing, given
-from deeplab_lit.data.dataset import FileSplit, Pair
+from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import SUFFIXES, VOID, DataError
 from deeplab_lit.data.palette import Colour, voc_colour
-
-INVALID = 254
 
 
 class Folder(SegmentationData):

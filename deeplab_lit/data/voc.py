@@ -77,7 +77,7 @@ class VOC(SegmentationData):
         if not path.is_file():
             there = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
             raise DataError(f"{path} does not exist; splits there: {there}")
-        ids = path.read_text("utf-8").split("\n")
+        ids = path.read_text("utf-8", errors="replace").split("\n")
         ids = [id.strip() for id in ids if id.strip()]
         odd = next((id for id in ids if len(id.split()) > 1 or "/" in id), None)
         if odd or len(set(ids)) < len(ids):

@@ -8,7 +8,7 @@ Letters: B batch · D features · H×W image · h×w feature cells (H/8 × W/8 a
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torchvision
@@ -46,9 +46,8 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
 
 
 @contextmanager
-def _no_statistics(part: nn.Module) -> Iterator[None]:
+def _no_statistics(norms: list[nn.Module]) -> Iterator[None]:
     """While activations are recomputed: the first pass has counted the batch already."""
-    norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -84,9 +83,11 @@ class Backbone(nn.Module):
 
     @staticmethod
     def _recomputed(part: nn.Module, x: Tensor) -> Tensor:
-        return checkpoint(
-            part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _no_statistics(part))
-        )
+        norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
+        if not norms:
+            return checkpoint(part, x, use_reentrant=False)
+        contexts = nullcontext(), _no_statistics(norms)
+        return checkpoint(part, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 class ResNet(Backbone):
@@ -190,12 +191,12 @@ def build_backbone(name: BackboneName, output_stride: int, style: Style, norm: N
     Raises:
         ValueError: unknown name or norm, or an output stride other than 8, 16, 32.
     """
-    if name not in BackboneName.__args__:
+    if name not in get_args(BackboneName):
         raise ValueError(
-            f"backbone must be one of {', '.join(BackboneName.__args__)}, got {name!r}"
+            f"backbone must be one of {', '.join(get_args(BackboneName))}, got {name!r}"
         )
-    if norm not in Norm.__args__:
-        raise ValueError(f"norm must be one of {', '.join(Norm.__args__)}, got {norm!r}")
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
     if name == "vgg16":
         return VGG16(output_stride, style)
     return ResNet(name, output_stride, style, norm)

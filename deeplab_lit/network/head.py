@@ -11,7 +11,7 @@ Letters: B batch · C classes · D features · h×w feature cells.
 
 import warnings
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -187,4 +187,4 @@ def build_head(
         if vgg:
             return vgg_aspp(in_channels, num_classes, atrous_rates, pool5a=name == "largefov")
         return resnet_aspp(in_channels, num_classes, atrous_rates)
-    raise ValueError(f"head must be one of {', '.join(HeadName.__args__)}, got {name!r}")
+    raise ValueError(f"head must be one of {', '.join(get_args(HeadName))}, got {name!r}")

@@ -43,7 +43,7 @@ class Preprocess(nn.Module):
             images.is_floating_point()
             and images.device.type == "cpu"  # elsewhere the question would wait for the device
             and not torch.compiler.is_compiling()
-            and images.amax() <= 1
+            and 0 < images.amax() <= 1
         ):
             warnings.warn("no value above 1: float images are expected in 0…255", stacklevel=2)
         return (images - self.mean) / self.std

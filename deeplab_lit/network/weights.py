@@ -53,7 +53,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     content = _read(path)
     hparams, state = content.get("hyper_parameters"), content.get("state_dict")
-    if not (isinstance(hparams, dict) and isinstance(state, dict) and "classes" in hparams):
+    if not (
+        isinstance(hparams, dict)
+        and isinstance(state, dict)
+        and "classes" in hparams
+        and "global_step" in content
+    ):
         raise WeightsError(
             f"{path} is not a checkpoint of deeplab_lit (no hyper_parameters.classes in it)"
         )
@@ -195,7 +200,7 @@ def _read(path: str | Path) -> dict[str, Any]:
             f"{path}: not a weight file, or one that holds more than weights, which is not "
             f"executed ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes torch raise almost anything
         raise WeightsError(
             f"{path}: not a PyTorch weight file, or a truncated one ({_first_line(error)})"
         ) from error

@@ -1,9 +1,36 @@
 """The checkpoints of a run: best.ckpt and last.ckpt."""
 
+import io
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there: whole or not at all.
+
+    Lightning's own goes through the system's folder for temporary files, which may be full while
+    this disk is not, or lie on another disk, from where a file does not arrive in one step.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write `checkpoint`; what stood at `path` stays until the new file is complete."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        try:
+            temporary.write_bytes(content.getbuffer())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class BestAndLast(ModelCheckpoint):
@@ -23,6 +50,19 @@ class BestAndLast(ModelCheckpoint):
         """The last, for training that ends between two validations."""
         super().on_train_end(trainer, pl_module)
         self.save_as_last(trainer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What a resumed run knows of its best, wherever its folder lies by now."""
+        here = Path(self.dirpath or ".")
+        if (here / Path(state_dict["best_model_path"]).name).is_file():
+            moved = {
+                key: str(here / Path(state_dict[key]).name)
+                for key in ("best_model_path", "kth_best_model_path")
+                if state_dict[key]
+            }
+            scores = {str(here / Path(k).name): v for k, v in state_dict["best_k_models"].items()}
+            state_dict = state_dict | moved | {"best_k_models": scores, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict)
 
     def save_as_last(self, trainer: Trainer) -> Path:
         """Write last.ckpt; on all processes together.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deeplab_lit.training.checkpoints import BestAndLast
 
+ASK_EVERY = 10  # steps; several processes wait for each other to agree
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -18,9 +19,9 @@ class SaveOnSignal(Callback):
 
     A checkpoint in the middle of an accumulation would lose gradients, so the step is finished
     first. A validation that is due or under way is finished too, after last.ckpt is written (by one
-    process; several write it when they are done): its score would be missing otherwise. A signal to
-    one process stops all of them. A second Ctrl-C quits at once. A run that has reached its end
-    ends as ever.
+    process; several write it when they are done): its score would be missing otherwise, as it is
+    where the process is killed meanwhile. A signal to one process stops all of them. A second
+    Ctrl-C quits at once. A run that has reached its end ends as ever.
 
     The exit code is 128 + the signal's number, as shells expect.
     """
@@ -62,6 +63,8 @@ class SaveOnSignal(Callback):
         if trainer.global_step == self.steps_done:
             return
         self.steps_done = trainer.global_step
+        if trainer.world_size > 1 and trainer.global_step % ASK_EVERY:
+            return
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             self._save(trainer)
 

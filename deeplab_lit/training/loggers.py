@@ -1,6 +1,7 @@
 """Where a run's numbers go: metrics.csv always, and Weights & Biases whenever it is installed."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ PROJECT = "deeplab_lit"
 
 
 def build_loggers(
-    folder: Path, *, experiment: str, job_type: str, resume_step: int | None
+    folder: Path, *, experiment: str, job_type: str, resume_step: int | None, wandb: bool = True
 ) -> list[Logger]:
     """The loggers of a run; nothing is written or sent before training starts.
 
@@ -25,10 +26,13 @@ def build_loggers(
         experiment: W&B's group.
         job_type: W&B's job type, "fit" or "validate".
         resume_step: optimizer step from which a run goes on in its folder; null for a new run.
+        wandb: W&B beside metrics.csv.
     """
     loggers: list[Logger] = [MetricsFile(folder, resume_step)]
+    if not wandb:
+        return loggers
     try:
-        import wandb  # noqa: F401  (here only: it is slow to import, and a machine may lack it)
+        import wandb
     except ImportError:
         rank_zero_info("wandb is not installed: this run is logged to metrics.csv only")
         return loggers
@@ -37,7 +41,7 @@ def build_loggers(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             group=experiment,
             name=folder.name,
-            id=f"{experiment}-{folder.name}",
+            id=re.sub(r"[^\w.-]", "-", f"{experiment}-{folder.name}"),
             job_type=job_type,
             save_dir=folder,
             mode=None if "WANDB_MODE" in os.environ else _mode(),

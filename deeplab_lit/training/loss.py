@@ -56,15 +56,15 @@ def subsample(mask: Tensor, size: tuple[int, int], *, align_corners: bool) -> Te
     what Caffe's Interp makes of the label. No two labels are ever mixed.
     """
     rows, columns = (
-        _centres(n, cells, align_corners).to(mask.device)
+        _centres(n, cells, align_corners, mask.device)
         for n, cells in zip(mask.shape[-2:], size, strict=True)
     )
     return mask[:, rows][:, :, columns]
 
 
-def _centres(pixels: int, cells: int, align_corners: bool) -> Tensor:
+def _centres(pixels: int, cells: int, align_corners: bool, device: torch.device) -> Tensor:
     """The pixel nearest to the centre of each cell."""
-    cell = torch.arange(cells, dtype=torch.float64)
+    cell = torch.arange(cells, dtype=torch.float32, device=device)
     if align_corners:
         return (cell * (pixels - 1) / max(cells - 1, 1)).round().long()
     return ((cell + 0.5) * pixels / cells).long()

@@ -5,6 +5,8 @@ it. It also gives the run folder its place: Lightning puts checkpoints into `sav
 """
 
 import csv
+import math
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-FLUSH_EVERY = 20  # rows
+SECONDS = 5  # between two writes: each writes the whole file
 
 
 class MetricsFile(Logger):
@@ -29,7 +31,8 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, str]] = {}
-        self.unsaved = 0
+        self.unsaved = False
+        self.written = -math.inf
         if resume_step is not None and self.path.is_file():
             with self.path.open(newline="") as file:
                 for row in csv.DictReader(file):
@@ -63,12 +66,16 @@ class MetricsFile(Logger):
         """Add values to the row of a step."""
         row = self.rows.setdefault(step or 0, {})
         row.update({key: f"{float(value):.8g}" for key, value in metrics.items()})
-        self.unsaved += 1
-        if self.unsaved >= FLUSH_EVERY:
-            self.save()
+        self.unsaved = True
+        self.save()
 
     @rank_zero_only
     def save(self) -> None:
+        """Write, unless that has just been done; Lightning asks for it at every row."""
+        if time.monotonic() - self.written > SECONDS:
+            self._write()
+
+    def _write(self) -> None:
         """Write the whole file beside itself and put it in place: a full disk costs no old row."""
         if not self.unsaved:
             return
@@ -80,9 +87,9 @@ class MetricsFile(Logger):
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
         temporary.replace(self.path)
-        self.unsaved = 0
+        self.unsaved, self.written = False, time.monotonic()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is left."""
-        self.save()
+        self._write()

@@ -31,6 +31,18 @@ class Evaluation:
             self.scales = check_scales(self.scales)
 
 
+class TrainingDiverged(RuntimeError):
+    """The loss is no number any more; says when, and what helps."""
+
+
+def _check_finite(loss: Tensor, step: int) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingDiverged(
+            f"the loss is {loss.item()} at step {step}: a lower --model.lr helps most often, then "
+            "float32 (--trainer.precision 32-true). Checkpoints written before are kept."
+        )
+
+
 class DeepLabModule(LightningModule):
     """DeepLabv2 and its training.
 
@@ -41,10 +53,11 @@ class DeepLabModule(LightningModule):
         lr: base learning rate. The paper: 2.5e-4 for ResNet-101, 1e-3 for VGG-16, both for a total
             batch of 10 images.
         momentum: of SGD.
-        weight_decay: of all weights, not of biases.
+        weight_decay: of all weights and of trained normalisation, not of convolutions' biases.
         poly_power: the learning rate falls as (1 − step/steps)^power, by optimizer step.
         head_lr_mult: the head's weights learn at this multiple of lr, its biases at twice that.
         compile: compile backbone and head with torch.compile when training starts.
+        network: of DeepLabV2.
 
     Attributes:
         net: the network.
@@ -66,6 +79,16 @@ class DeepLabModule(LightningModule):
         **network,
     ) -> None:
         super().__init__()
+        in_range = {
+            "lr": lr >= 0,
+            "momentum": 0 <= momentum < 1,
+            "weight_decay": weight_decay >= 0,
+            "poly_power": poly_power > 0,
+            "head_lr_mult": head_lr_mult >= 0,
+        }
+        for name, right in in_range.items():
+            if not right:
+                raise ValueError(f"{name} is out of range: {locals()[name]}")
         self.save_hyperparameters(logger=False)
         self.net = DeepLabV2(len(classes), **network)
         self.metric = SegmentationScores(len(classes))
@@ -102,11 +125,16 @@ class DeepLabModule(LightningModule):
         self.log_dict({f"lr/{group['name']}": group["lr"] for group in groups})
         return loss
 
+    def on_train_batch_end(self, outputs: dict, batch: dict, batch_idx: int) -> None:
+        """Stop where training on is no use; looked at now and then, since looking waits."""
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            _check_finite(outputs["loss"], self.global_step)
+
     def validation_step(self, batch: dict, batch_idx: int) -> Tensor:
-        """Count a batch; returns the predicted class indices (B,H,W)."""
-        prediction = self.net(batch["image"], self.evaluation.scales).argmax(dim=1)
-        self.metric.update(prediction, batch["mask"])
-        return prediction
+        """Count a batch; returns the logits (B,C,H,W)."""
+        logits = self.net(batch["image"], self.evaluation.scales)
+        self.metric.update(logits.argmax(dim=1), batch["mask"])
+        return logits
 
     def on_validation_epoch_end(self) -> None:
         """Score what has been counted, on all processes together."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from deeplab_lit.training.crf_scores import CRFScores
 from deeplab_lit.training.metric import Scores
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "opencv-python-headless")
@@ -27,11 +28,13 @@ class RunRecord(Callback):
     Args:
         folder: the run folder.
         about: further entries.
+        crf: the callback that scores after the CRF, if there is one.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, about: dict[str, Any], crf: CRFScores | None = None) -> None:
         self.folder = folder
         self.about = about
+        self.crf = crf
         self.best: dict[str, Any] | None = None
         self.final: dict[str, Any] | None = None
         self.seconds_before = 0.0
@@ -42,9 +45,10 @@ class RunRecord(Callback):
         return {"best": self.best, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What a resumed run begins with."""
-        self.best = state_dict["best"]
-        self.seconds_before = state_dict["seconds"]
+        """What a resumed run begins with; a new run in its own folder begins with nothing."""
+        if (self.folder / "results.json").is_file():
+            self.best = state_dict["best"]
+            self.seconds_before = state_dict["seconds"]
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.start
@@ -59,6 +63,8 @@ class RunRecord(Callback):
             return
         classes = list(pl_module.hparams.classes)
         self.final = {"step": trainer.global_step, **as_dict(pl_module.scores, classes)}
+        if self.crf is not None:
+            self.final["crf"] = self.crf.results | as_dict(self.crf.scores, classes)
         if self.best is None or _rank(self.final) > _rank(self.best):
             self.best = self.final
         self._write(trainer, finished=trainer.state.fn == "validate")
@@ -108,20 +114,35 @@ def _number(value: float) -> float | None:
 
 
 def table(scores: dict[str, Any]) -> str:
-    """Per-class IoU and the totals in percent, as text; "–" for a class that is absent."""
-    rows = [*scores["iou"].items(), None, ("mIoU", scores["miou"])]
-    rows += [
-        (k.replace("_", " "), scores[k]) for k in ("pixel_accuracy", "mean_accuracy", "fw_iou")
-    ]
-    width = max(len(row[0]) for row in rows if row)
+    """Per-class IoU and the totals in percent, as text; "–" for a class that is absent.
+
+    With scores after the CRF there are two more columns: those, and the gain.
+    """
+    columns = [_column(scores)]
     lines = []
-    for row in rows:
-        if row is None:
-            lines.append("  " + "─" * (width + 8))
-        else:
-            value = "–" if row[1] is None else f"{100 * row[1]:.2f}"
-            lines.append(f"  {row[0]:<{width}} {value:>7}")
+    if "crf" in scores:
+        columns.append(_column(scores["crf"]))
+        columns.append([_difference(*pair) for pair in zip(*columns, strict=True)])
+    names = [*scores["iou"], "mIoU", "pixel accuracy", "mean accuracy", "fw iou"]
+    width = max(map(len, names))
+    if "crf" in scores:
+        lines.append(f"  {'':<{width}}  before   after    gain")
+    for i, name in enumerate(names):
+        if i == len(scores["iou"]):
+            lines.append("  " + "─" * (width + 8 * len(columns)))
+        values = "".join(f" {column[i]:>7}" for column in columns)
+        lines.append(f"  {name:<{width}}{values}")
     return "\n".join(lines)
+
+
+def _column(scores: dict[str, Any]) -> list[str]:
+    keys = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou")
+    values = [*scores["iou"].values(), *(scores[key] for key in keys)]
+    return ["–" if value is None else f"{100 * value:.2f}" for value in values]
+
+
+def _difference(before: str, after: str) -> str:
+    return "–" if "–" in (before, after) else f"{float(after) - float(before):+.2f}"
 
 
 def versions() -> dict[str, str]:

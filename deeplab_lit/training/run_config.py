@@ -34,6 +34,8 @@ class RunConfig(SaveConfigCallback):
             again = f"_{number}" if number > 1 else ""
             path = self.folder / f"config_from_step_{self.step}{again}.yaml"
             number += 1
-        text = self.parser.dump(self.config, skip_none=False)
+        config = self.config.clone()  # to be repeated as a new run, from the start
+        config.run = config.ckpt_path = None
+        text = self.parser.dump(config, skip_none=False)
         path.write_text(text)
         log_config(trainer.loggers, yaml.safe_load(text))

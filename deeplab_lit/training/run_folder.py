@@ -38,17 +38,15 @@ def new_run_folder(runs_dir: Path, experiment: str, name: str | None, suffix: st
 
 
 def last_checkpoint(runs_dir: Path, experiment: str, name: str | None) -> Path:
-    """The newest last.ckpt of an experiment, or that of the named run.
+    """The newest last.ckpt of an experiment ("*": of any), or that of the named run.
 
     Raises:
         RunFolderError: there is none.
     """
-    pattern = f"{name or '*'}/checkpoints/last.ckpt"
-    found = sorted((runs_dir / experiment).glob(pattern), key=lambda path: path.stat().st_mtime)
+    pattern = f"{experiment}/{name or '*'}/checkpoints/last.ckpt"
+    found = sorted(runs_dir.glob(pattern), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise RunFolderError(
-            f"--ckpt_path last: there is no {runs_dir / experiment / pattern} to go on from"
-        )
+        raise RunFolderError(f"--ckpt_path last: there is no {runs_dir / pattern} to go on from")
     return found[-1]
 
 

@@ -50,7 +50,8 @@ class SamplePictures(Callback):
         for i in range(min(len(batch["id"]), math.ceil(self.num_images / len(chosen)))):
             if len(self.samples) < self.num_images:
                 image, mask = batch["image"][i].permute(1, 2, 0), batch["mask"][i]
-                arrays = [x.cpu().numpy().astype(np.uint8) for x in (image, mask, outputs[i])]
+                prediction = outputs[i].argmax(dim=0)
+                arrays = [x.cpu().numpy().astype(np.uint8) for x in (image, mask, prediction)]
                 self.samples.append((batch["id"][i], *arrays))
 
     @rank_zero_only

@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from deeplab_lit.training.metrics_file import FLUSH_EVERY, MetricsFile
+from deeplab_lit.training import metrics_file
+from deeplab_lit.training.metrics_file import SECONDS, MetricsFile
 
 
 def rows(folder):
@@ -24,7 +25,7 @@ def test_numbers_of_a_step_share_a_row(tmp_path):
     log.log_metrics({"b": 1.5}, 3)
     log.log_metrics({"a": 2}, 7)
     log.log_metrics({"a": 0.25, "c": 4}, 3)
-    log.save()
+    log.finalize("success")
     assert rows(tmp_path) == [
         {"step": "3", "a": "0.25", "b": "1.5", "c": "4"},
         {"step": "7", "a": "2", "b": "", "c": ""},
@@ -35,7 +36,7 @@ def test_columns_are_sorted_behind_the_step_and_rows_by_step(tmp_path):
     log = MetricsFile(tmp_path)
     for step, key in ((10, "val/miou"), (9, "lr/head.bias"), (100, "train/loss")):
         log.log_metrics({key: 1.0}, step)
-    log.save()
+    log.finalize("success")
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
     assert header == "step,lr/head.bias,train/loss,val/miou"
     assert [row["step"] for row in rows(tmp_path)] == ["9", "10", "100"]
@@ -45,14 +46,14 @@ def test_columns_are_sorted_behind_the_step_and_rows_by_step(tmp_path):
 def test_values_come_back(value, tmp_path):
     log = MetricsFile(tmp_path)
     log.log_metrics({"x": value}, 0)
-    log.save()
+    log.finalize("success")
     assert float(rows(tmp_path)[0]["x"]) == pytest.approx(value, rel=1e-7)
 
 
 def test_a_value_that_is_not_a_number_comes_back(tmp_path):
     log = MetricsFile(tmp_path)
     log.log_metrics({"x": math.nan}, 0)
-    log.save()
+    log.finalize("success")
     assert math.isnan(float(rows(tmp_path)[0]["x"]))
 
 
@@ -60,7 +61,7 @@ def test_a_resumed_run_goes_on_where_its_checkpoint_stands(tmp_path):
     write(tmp_path, range(10))
     log = MetricsFile(tmp_path, resume_step=7)
     log.log_metrics({"loss": 70.0, "val/miou": 0.5}, 7)
-    log.save()
+    log.finalize("success")
     found = rows(tmp_path)
     assert [row["step"] for row in found] == [str(step) for step in range(8)]
     assert [row["loss"] for row in found[:7]] == [f"{step / 10:g}" for step in range(7)]
@@ -79,7 +80,7 @@ def test_resuming_again_and_again_changes_nothing(tmp_path):
 
 def test_nothing_is_written_before_the_first_number(tmp_path):
     log = MetricsFile(tmp_path / "run")
-    log.save()
+    log.finalize("success")
     log.finalize("success")
     assert not (tmp_path / "run").exists()
 
@@ -92,12 +93,17 @@ def test_a_resumed_run_without_numbers_begins_with_none(content, tmp_path):
     assert rows(tmp_path) == [{"step": "4", "loss": "0.4"}]
 
 
-def test_the_file_follows_without_being_asked(tmp_path):
+def test_a_running_training_can_be_watched_but_is_not_slowed_down(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(metrics_file.time, "monotonic", lambda: now)
     log = MetricsFile(tmp_path)
-    for step in range(FLUSH_EVERY):
-        assert not (tmp_path / "metrics.csv").exists()
+    for step in range(100):
         log.log_metrics({"x": 1}, step)
-    assert len(rows(tmp_path)) == FLUSH_EVERY
+        log.save()
+    assert len(rows(tmp_path)) == 1
+    now += SECONDS + 1
+    log.save()
+    assert len(rows(tmp_path)) == 100
 
 
 @pytest.mark.parametrize("moment", ["open", "replace", "row"])
@@ -109,16 +115,15 @@ def test_a_full_disk_costs_no_row_that_was_written(moment, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     log = MetricsFile(tmp_path, resume_step=3)
-    log.log_metrics({"loss": 0.3}, 3)
     with monkeypatch.context() as patch:
         if moment == "row":
             patch.setattr(csv.DictWriter, "writerows", full)
         else:
             patch.setattr(type(tmp_path), moment, full)
         with pytest.raises(OSError, match="No space"):
-            log.save()
+            log.log_metrics({"loss": 0.3}, 3)
     assert (tmp_path / "metrics.csv").read_bytes() == before
-    log.save()  # once there is room
+    log.finalize("success")  # once there is room
     assert len(rows(tmp_path)) == 4
 
 

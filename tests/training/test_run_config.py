@@ -1,17 +1,23 @@
 from types import SimpleNamespace
 
 import pytest
+from jsonargparse import Namespace
 
 from deeplab_lit.training.run_config import RunConfig
 
 
 class Parser:
     def dump(self, config, **kwargs):
-        return f"model:\n  lr: {config}\n"
+        assert config.run is config.ckpt_path is None
+        return f"model:\n  lr: {config.lr}\n"
+
+
+def config(lr):
+    return Namespace(lr=lr, run="one", ckpt_path="last")
 
 
 def save(folder, lr, step=0):
-    callback = RunConfig(Parser(), lr, folder=folder, step=step)
+    callback = RunConfig(Parser(), config(lr), folder=folder, step=step)
     callback.save_config(SimpleNamespace(loggers=[]), None, "fit")
 
 
@@ -30,6 +36,6 @@ def test_nothing_is_overwritten_when_a_run_goes_on(tmp_path):
 def test_loggers_get_the_nested_values(tmp_path):
     seen = []
     logger = SimpleNamespace(log_hyperparams=seen.append)
-    callback = RunConfig(Parser(), 0.5, folder=tmp_path, step=0)
+    callback = RunConfig(Parser(), config(0.5), folder=tmp_path, step=0)
     callback.save_config(SimpleNamespace(loggers=[logger]), None, "fit")
     assert seen == [{"model": {"lr": pytest.approx(0.5)}}]
