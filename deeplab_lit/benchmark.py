@@ -7,12 +7,17 @@ compared.
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
 
+from deeplab_lit import load
+from deeplab_lit.crf.benchmark import SETTINGS, compare_backends, even_size, probabilities
 from deeplab_lit.data.benchmark import compare_pipelines
+from deeplab_lit.data.find import find_images
+from deeplab_lit.data.image import read_image
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.training.benchmark import compare_steps
@@ -77,11 +82,45 @@ def data(root: str, crop_size: int = 321, rounds: int = 5) -> None:
     compare_pipelines(root, crop_size, rounds)
 
 
+def crf(
+    images: str,
+    ckpt_path: str | None = None,
+    num_images: int = 20,
+    threads: int = 1,
+    rounds: int = 1,
+) -> None:
+    """The CRF's backends beside pydensecrf, on the same images at three settings.
+
+    Args:
+        images: folder of photographs (searched through), spread over which some are taken.
+        ckpt_path: network whose probabilities are refined. null: 21 classes of smooth noise.
+        num_images: how many.
+        threads: of each call; pydensecrf always has one.
+        rounds: how often every image is refined, after one that is not measured.
+    """
+    files = sorted(find_images([images], leave_out=Path("/nowhere")).values())
+    pictures = [read_image(path) for path in files[:: max(len(files) // num_images, 1)]]
+    pictures = [even_size(image) for image in pictures[:num_images]]
+    net = load(ckpt_path) if ckpt_path else None
+    scores = [probabilities(image, net) for image in pictures]
+    print(f"{len(pictures)} images, {len(scores[0])} classes, {threads} threads, {rounds} rounds")
+    for row in compare_backends(pictures, scores, SETTINGS, threads, rounds):
+        print(
+            f"  {row.setting:<16} {row.backend:<10} {row.milliseconds:7.0f} ms an image "
+            f"{row.ratio:5.2f}× as fast ({min(row.ratios):.2f}…{max(row.ratios):.2f})   "
+            f"{row.vertices_per_pixel:.2f} vertices a pixel   "
+            f"max|dQ| {row.max_difference:.0e}, labels equal {row.label_agreement:.5%}"
+        )
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
         auto_cli(
-            [step, data], args=args, as_positional=False, prog="python -m deeplab_lit.benchmark"
+            [step, data, crf],
+            args=args,
+            as_positional=False,
+            prog="python -m deeplab_lit.benchmark",
         )
 
 

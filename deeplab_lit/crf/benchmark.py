@@ -3,7 +3,7 @@
 Absolute times drift where a machine is shared; the median ratio of neighbouring runs does not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,12 +11,19 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from deeplab_lit.crf.dense_crf import DenseCRF
 from deeplab_lit.crf.mean_field import bilateral_lattice
 from deeplab_lit.crf.parameters import CRFError, Parameters
 
 Options = Mapping[str, float | str]
+SETTINGS: dict[str, Options] = {  # "σγ,w2 | σα,σβ,w1"
+    "3,3 | 121,5,4": {"pos_w": 3, "pos_xy_std": 3, "bi_xy_std": 121, "bi_rgb_std": 5, "bi_w": 4},
+    "3,3 | 50,5,5": {"pos_w": 3, "pos_xy_std": 3, "bi_xy_std": 50, "bi_rgb_std": 5, "bi_w": 5},
+    "1,3 | 67,3,4": {"pos_w": 3, "pos_xy_std": 1, "bi_xy_std": 67, "bi_rgb_std": 3, "bi_w": 4},
+}
 
 
 @dataclass
@@ -41,6 +48,22 @@ class Row:
     def ratio(self) -> float:
         """How many times faster than the reference: median over images and rounds."""
         return median(self.ratios)
+
+
+def even_size(image: np.ndarray) -> np.ndarray:
+    """(H,W,3) with even sides: pydensecrf adds pixels where H·W is not a multiple of 4."""
+    return np.ascontiguousarray(image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2])
+
+
+@torch.inference_mode()
+def probabilities(image: np.ndarray, net: Callable[[Tensor], Tensor] | None) -> np.ndarray:
+    """(C,H,W) for an image (H,W,3): the network's, or smooth noise over 21 classes."""
+    if net is not None:
+        return net(torch.from_numpy(image).permute(2, 0, 1)[None])[0].softmax(0).numpy()
+    size = image.shape[:2]
+    noise = torch.randn(1, 21, size[0] // 32 + 2, size[1] // 32 + 2)
+    scores = F.interpolate(6 * noise, size, mode="bilinear", align_corners=True)
+    return scores[0].softmax(0).numpy()
 
 
 def compare_backends(

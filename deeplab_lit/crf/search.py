@@ -1,0 +1,56 @@
+"""The search for CRF parameters: the paper's grid, coarse to fine.
+
+DeepLabv2, Sec. 4.1.1: w2 = 3 and σγ = 3 are fixed; w1, σα and σβ are cross-validated on 100 images,
+first over w1 ∈ 3:6, σα ∈ 30:10:100, σβ ∈ 3:6, then in smaller steps around the best.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import NamedTuple
+
+
+class Point(NamedTuple):
+    """A setting of the search: w1, σα in pixels, σβ in steps of colour."""
+
+    bi_w: float
+    bi_xy_std: float
+    bi_rgb_std: float
+
+
+COARSE = (
+    (3.0, 4.0, 5.0, 6.0),
+    tuple(range(30, 101, 10)),
+    (3.0, 4.0, 5.0, 6.0),
+)
+STEPS = Point(0.5, 5.0, 0.5)  # of the second round: half of the first's
+
+
+def coarse() -> list[Point]:
+    """The first round: 128 settings."""
+    return [Point(*map(float, values)) for values in product(*COARSE)]
+
+
+def fine(best: Point) -> list[Point]:
+    """The second round: one half step to each side of the best; 27 settings, the best included."""
+    around = [[v - step, v, v + step] for v, step in zip(best, STEPS, strict=True)]
+    return [Point(*values) for values in product(*around) if min(values) > 0]
+
+
+def search(
+    score: Callable[[Point], float], known: dict[Point, float]
+) -> Iterator[tuple[Point, float, int]]:
+    """Score the coarse grid, then the fine one around its best.
+
+    Args:
+        score: mIoU of a setting.
+        known: scores of an earlier, interrupted search; they are not computed again.
+
+    Yields:
+        Setting, its mIoU, and how many of the round are left.
+    """
+    scores: dict[Point, float] = {}
+    for settings in (coarse, lambda: fine(max(scores, key=scores.get))):
+        todo = settings()
+        for i, point in enumerate(todo):
+            scores[point] = known[point] if point in known else score(point)
+            yield point, scores[point], len(todo) - i - 1

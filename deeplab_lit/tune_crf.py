@@ -1,0 +1,205 @@
+"""python -m deeplab_lit.tune_crf: search the CRF's parameters for a checkpoint; see --help.
+
+The network runs once over some labelled images; its probabilities are kept in OUT/probabilities as
+16-bit floats, which rounds each by at most one part in 2048. Then the paper's grid is searched on
+them, on all cores. Started again, it goes on where it was stopped.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from tqdm import tqdm
+
+import deeplab_lit
+from deeplab_lit.crf import DenseCRF
+from deeplab_lit.crf.search import Point, search
+from deeplab_lit.data import DataError, SegmentationData
+from deeplab_lit.data.dataset import Split
+from deeplab_lit.errors import plain_errors
+from deeplab_lit.implied import implied_config
+from deeplab_lit.training.metric import SegmentationScores
+from deeplab_lit.training.picture import heat_maps
+
+COLUMNS = [*Point._fields, "miou"]
+
+
+def cache(net: torch.nn.Module, split: Split, indices: Sequence[int], folder: Path) -> None:
+    """Write the network's probabilities (C,H,W) float16 of the images that have none yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in tqdm(indices, "network", unit=" images", dynamic_ncols=True):
+        path = folder / f"{index}.npy"
+        if path.exists():
+            continue
+        image, _ = split.read(index)
+        with torch.inference_mode():
+            logits = net(torch.tensor(image).permute(2, 0, 1)[None])[0]
+        temporary = path.with_suffix(".tmp.npy")
+        np.save(temporary, logits.softmax(0).half().cpu().numpy())
+        temporary.replace(path)
+
+
+class Score:
+    """mIoU of CRF parameters on the cached images.
+
+    Args:
+        split: images and masks.
+        indices: which of them.
+        folder: of their probabilities.
+        num_classes: C.
+        fixed: parameters that are not searched, and the backend.
+    """
+
+    def __init__(
+        self, split: Split, indices: Sequence[int], folder: Path, num_classes: int, fixed: dict
+    ) -> None:
+        self.split, self.indices, self.folder = split, indices, folder
+        self.num_classes, self.fixed = num_classes, fixed
+
+    def __call__(self, point: Point | None) -> float:
+        """0…1; without parameters that of the network alone."""
+        crf = DenseCRF(**point._asdict(), **self.fixed, threads=1) if point else None
+        metric = SegmentationScores(self.num_classes)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for labels, mask in pool.map(lambda index: self._labels(crf, index), self.indices):
+                metric.update(labels[None], mask[None])
+        return metric.compute().miou
+
+    def _labels(self, crf: DenseCRF | None, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, mask = self.split.read(index)
+        scores = np.load(self.folder / f"{index}.npy").astype(np.float32)
+        if crf is not None:
+            scores = crf(image, scores / scores.sum(0))
+        return torch.from_numpy(scores.argmax(0)), torch.from_numpy(mask)
+
+
+def read_scores(path: Path) -> dict[Point, float]:
+    """What an earlier search has found."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {Point(*(float(row[k]) for k in Point._fields)): float(row["miou"]) for row in rows}
+
+
+def build_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(prog="python -m deeplab_lit.tune_crf", description=__doc__)
+    parser.add_argument("--ckpt_path", type=str, required=True, help="Checkpoint that fit wrote.")
+    parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
+    parser.add_subclass_arguments(SegmentationData, "data", required=False)
+    parser.add_argument(
+        "--split",
+        type=str | None,
+        default=None,
+        help="Labelled images to search on. Default: those that the network was trained on, since "
+        "parameters chosen on val make val scores flattering.",
+    )
+    parser.add_argument("--num_images", type=int, default=100, help="Spread over the split.")
+    parser.add_argument("--pos_w", type=float, default=3.0, help="w2, not searched.")
+    parser.add_argument("--pos_xy_std", type=float, default=3.0, help="σγ, not searched.")
+    parser.add_argument("--iterations", type=int, default=10, help="Mean-field steps.")
+    parser.add_argument("--backend", type=str, default="auto", help="See DenseCRF.")
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    with plain_errors():
+        argv = list(sys.argv[1:] if args is None else args)
+        run = implied_config("validate", argv)
+        parser = build_parser()
+        if run is not None:
+            parser.set_defaults({"data": yaml.safe_load(run.read_text("utf-8"))["data"]})
+        options = parser.instantiate(parser.parse_args(argv))
+        if options.data is None:
+            raise DataError("--data is missing: name the data that the checkpoint was trained on")
+        _tune(options, Path(options.out))
+
+
+def _tune(options: object, out: Path) -> None:
+    data = options.data
+    name = options.split or data.train_split
+    split = data.split(name)
+    number = min(max(options.num_images, 1), len(split.ids))
+    indices = [i * len(split.ids) // number for i in range(number)]
+    net = deeplab_lit.load(options.ckpt_path)
+    if len(net.classes) != len(data.classes):
+        raise DataError(
+            f"{options.ckpt_path} has {len(net.classes)} classes, {type(data).__name__} has "
+            f"{len(data.classes)}: give the data that it was trained on"
+        )
+    fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations")}
+    fixed["backend"] = options.backend
+    DenseCRF(**fixed)  # refuses what is out of range before anything is written
+    claim(out, {"checkpoint": options.ckpt_path, "split": name, "images": number, **fixed})
+    if name == data.val_split:
+        print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
+    cache(net, split, indices, out / "probabilities")
+    score = Score(split, indices, out / "probabilities", len(data.classes), fixed)
+    before = score(None)
+    print(f"{number} images of {name}, mIoU without the CRF {100 * before:.2f} %", flush=True)
+    scores = _search(score, out / "scores.csv")
+    best = max(scores, key=scores.get)
+    found = {"enabled": True, **best._asdict(), **fixed}
+    (out / "best.yaml").write_text(yaml.safe_dump({"crf": found}, sort_keys=False))
+    heat_maps(scores, Point._fields).save(out / "scores.png")
+    ranked = sorted(scores.items(), key=lambda item: -item[1])[:10]
+    print("\n  mIoU    gain     w1     σα     σβ")
+    for point, miou in ranked:
+        gain = 100 * (miou - before)
+        print(f"  {100 * miou:5.2f}  {gain:+5.2f}  " + "  ".join(f"{v:5.4g}" for v in point))
+    print(f"\nBest        {out / 'best.yaml'}\nAll         {out / 'scores.csv'}, scores.png")
+
+
+def _search(score: Score, path: Path) -> dict[Point, float]:
+    known = read_scores(path)
+    scores: dict[Point, float] = {}
+    bar = tqdm(desc="searching", unit=" settings", dynamic_ncols=True)
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if not known:
+            writer.writerow(COLUMNS)
+        for point, miou, left in search(score, known):
+            scores[point] = miou
+            if point not in known:
+                known[point] = miou
+                writer.writerow([*point, miou])
+                file.flush()
+            bar.total = len(scores) + left
+            bar.set_postfix(best=f"{max(scores.values()):.4f}", refresh=False)
+            bar.update()
+    bar.close()
+    return scores
+
+
+def claim(out: Path, settings: dict) -> None:
+    """Make the folder, or go on in one that was begun with the same settings.
+
+    Raises:
+        DataError: it holds something else, or cannot be made.
+    """
+    record = out / "tune_crf.json"
+    if record.is_file():
+        if json.loads(record.read_text()) != settings:
+            raise DataError(f"{out} holds a search with other settings: choose another --out")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and holds something else: choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out} cannot be made ({error.strerror}): choose another --out") from error
+    record.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

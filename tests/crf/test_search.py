@@ -1,0 +1,46 @@
+import pytest
+
+from deeplab_lit.crf.search import Point, coarse, fine, search
+
+
+def test_the_first_round_is_the_papers_grid():
+    grid = coarse()
+    assert len(grid) == len(set(grid)) == 4 * 8 * 4
+    assert {p.bi_w for p in grid} == {3, 4, 5, 6}
+    assert {p.bi_xy_std for p in grid} == {30, 40, 50, 60, 70, 80, 90, 100}
+    assert {p.bi_rgb_std for p in grid} == {3, 4, 5, 6}
+
+
+def test_the_second_round_is_finer_around_the_best():
+    around = fine(Point(4, 50, 3))
+    assert len(around) == 27
+    assert {p.bi_xy_std for p in around} == {45, 50, 55}
+    assert {p.bi_w for p in around} == {3.5, 4, 4.5}
+
+
+@pytest.mark.parametrize("top", [Point(4.5, 55, 3.5), Point(3, 30, 3), Point(6.5, 105, 6.5)])
+def test_it_finds_the_top_of_a_hill(top):
+    def score(point):
+        return -sum((a - b) ** 2 / b for a, b in zip(point, top, strict=True))
+
+    found = {point: value for point, value, _ in search(score, {})}
+    assert max(found, key=found.get) == top
+
+
+def test_what_is_known_is_not_computed_again():
+    def score(point):
+        calls.append(point)
+        return point.bi_w
+
+    calls = []
+    whole = [(point, value) for point, value, _ in search(score, {})]
+    known = dict(whole[:50])
+    calls.clear()
+    again = [(point, value) for point, value, _ in search(score, known)]
+    assert again == whole
+    assert not set(calls) & set(known)
+
+
+def test_it_tells_how_many_are_left():
+    left = [left for _, _, left in search(lambda point: 0.0, {})]
+    assert left == [*range(127, -1, -1), *range(26, -1, -1)]

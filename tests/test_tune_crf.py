@@ -1,0 +1,116 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import deeplab_lit
+from deeplab_lit import tune_crf
+from deeplab_lit.cli import main as fit_or_validate
+from deeplab_lit.crf import search as crf_search
+from deeplab_lit.crf.search import Point
+from deeplab_lit.tune_crf import main
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A grid of four settings."""
+    monkeypatch.setattr(crf_search, "COARSE", ((3.0, 4.0), (30.0, 50.0), (20.0,)))
+    monkeypatch.setattr(crf_search, "fine", lambda best: [best])
+
+
+def tune(trained, out, **options):
+    flags = [f"--{key}={value}" for key, value in options.items()]
+    main([f"--ckpt_path={trained}", f"--out={out}", "--backend=torch", "--iterations=2", *flags])
+
+
+def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few, capsys):
+    out = tmp_path / "search"
+    tune(trained, out, num_images=2)
+    with (out / "scores.csv").open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    assert len(rows) == 4
+    best = max(rows, key=lambda row: row["miou"])
+    found = yaml.safe_load((out / "best.yaml").read_text())["crf"]
+    assert {k: found[k] for k in Point._fields} == {k: best[k] for k in Point._fields}
+    assert "2 images of train" in capsys.readouterr().out
+    assert Image.open(out / "scores.png").size[0] > 500
+    cached = np.load(out / "probabilities/0.npy")
+    assert cached.dtype == np.float16
+    image, _ = deeplab_lit.data.shapes.draw_sample(0, 0)
+    with torch.no_grad():
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        expected = deeplab_lit.load(trained)(pixels)[0].softmax(0).numpy()
+    np.testing.assert_allclose(cached, expected, rtol=2**-11, atol=1e-7)
+    run = trained.parents[1] / "config.yaml"
+    configs = [f"--config={run}", f"--config={out / 'best.yaml'}"]
+    done = fit_or_validate(
+        "validate", [*configs, f"--ckpt_path={trained}", f"--runs_dir={tmp_path / 'runs'}"]
+    )
+    used = json.loads((done.folder / "results.json").read_text())["final"]["crf"]
+    assert {k: used[k] for k in found if k != "enabled"} == {
+        k: v for k, v in found.items() if k != "enabled"
+    }
+
+
+def test_a_search_that_was_stopped_goes_on(trained, tmp_path, few, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tune(trained, whole, num_images=2)
+    scored = []
+
+    class Stops(tune_crf.Score):
+        def __call__(self, point):
+            if len(scored) == 3:
+                raise KeyboardInterrupt
+            scored.append(point)
+            return super().__call__(point)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_crf, "Score", Stops)
+        with pytest.raises(SystemExit) as stop:
+            tune(trained, parts, num_images=2)
+    assert stop.value.code == 130
+    assert len((parts / "scores.csv").read_text().splitlines()) == 3  # a header and two settings
+    tune(trained, parts, num_images=2)
+    assert (parts / "scores.csv").read_text() == (whole / "scores.csv").read_text()
+
+
+def test_searching_on_val_is_warned_of(trained, tmp_path, few, capsys):
+    tune(trained, tmp_path / "out", num_images=1, split="val")
+    assert "WARNING: searching on val" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "nothing"}, "no split 'nothing'"),
+        ({"pos_xy_std": -1}, "pos_xy_std"),
+        ({"out": "{file}"}, "holds something else"),
+        ({"out": "{file}/x"}, "cannot be made"),
+        ({"ckpt_path": "{file}"}, "not a PyTorch weight file"),
+        ({"ckpt_path": "nowhere"}, "nowhere: no such file"),
+    ],
+)
+def test_mistakes_get_a_sentence(trained, tmp_path, capsys, options, words):
+    (tmp_path / "file").write_text("mine")
+    options = {k: str(v).format(file=tmp_path / "file") for k, v in options.items()}
+    out = options.pop("out", tmp_path / "out")
+    if "ckpt_path" in options:
+        options["data"] = "Shapes"
+    with pytest.raises(SystemExit) as stop:
+        tune(options.pop("ckpt_path", trained), out, **options)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_checkpoint_outside_its_run_needs_data(trained, tmp_path, capsys):
+    lone = tmp_path / "lone.ckpt"
+    shutil.copy(trained, lone)
+    with pytest.raises(SystemExit) as stop:
+        tune(lone, tmp_path / "out")
+    assert stop.value.code == 2
+    assert "--data is missing" in capsys.readouterr().err
