@@ -91,7 +91,7 @@ def test_searching_on_val_is_warned_of(trained, tmp_path, few, capsys):
         ({"pos_xy_std": -1}, "pos_xy_std"),
         ({"out": "{file}"}, "holds something else"),
         ({"out": "{file}/x"}, "cannot be made"),
-        ({"ckpt_path": "{file}"}, "not a PyTorch weight file"),
+        ({"ckpt_path": "{file}"}, "file: not a weight file"),
         ({"ckpt_path": "nowhere"}, "nowhere: no such file"),
     ],
 )

@@ -52,17 +52,21 @@ class BestAndLast(ModelCheckpoint):
         self.save_as_last(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What a resumed run knows of its best, wherever its folder lies by now."""
+        """What a resumed run knows of its best, wherever its folder lies by now.
+
+        A run in another folder, which only starts from that checkpoint, begins with nothing.
+        """
         here = Path(self.dirpath or ".")
-        if (here / Path(state_dict["best_model_path"]).name).is_file():
-            moved = {
-                key: str(here / Path(state_dict[key]).name)
-                for key in ("best_model_path", "kth_best_model_path")
-                if state_dict[key]
-            }
-            scores = {str(here / Path(k).name): v for k, v in state_dict["best_k_models"].items()}
-            state_dict = state_dict | moved | {"best_k_models": scores, "dirpath": self.dirpath}
-        super().load_state_dict(state_dict)
+        if not (here / Path(state_dict["best_model_path"]).name).is_file():
+            return
+        moved = {
+            key: str(here / Path(state_dict[key]).name)
+            for key in ("best_model_path", "kth_best_model_path")
+            if state_dict[key]
+        }
+        scores = {str(here / Path(k).name): v for k, v in state_dict["best_k_models"].items()}
+        known = {"best_k_models": scores, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict | moved | known)
 
     def save_as_last(self, trainer: Trainer) -> Path:
         """Write last.ckpt; on all processes together.
