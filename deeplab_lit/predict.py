@@ -5,7 +5,6 @@ picture in overlays/ out, at the image's own size (turned upright where EXIF say
 """
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.training.picture import overlay, palette_image
+from deeplab_lit.training.run_folder import claim_results
 
 
 class Job(NamedTuple):
@@ -109,38 +109,6 @@ def _save(picture: Image.Image, path: Path, **options: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def claim_out(out: Path, settings: dict) -> None:
-    """Make the output folder, or go on in one that was begun with the same settings.
-
-    Args:
-        out: the folder.
-        settings: what decides about the results; kept in predict.json.
-
-    Raises:
-        DataError: the folder holds something else.
-    """
-    record = out / "predict.json"
-    if record.is_file():
-        try:
-            before = dict(json.loads(record.read_text()))
-        except ValueError as error:
-            raise DataError(f"{record} is damaged: choose another --out") from error
-        changed = [k for k in before | settings if before.get(k) != settings.get(k)]
-        if changed:
-            raise DataError(
-                f"{out} holds predictions with another {', '.join(changed)} ({record}): "
-                "choose another --out"
-            )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and holds something else: choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out} cannot be made ({error.strerror}): choose another --out") from error
-    record.write_text(json.dumps(settings, indent=2) + "\n")
-
-
 def build_parser() -> ArgumentParser:
     """The options."""
     parser = ArgumentParser(prog="python -m deeplab_lit.predict", description=__doc__)
@@ -199,7 +167,7 @@ def main(args: Sequence[str] | None = None) -> int:
         }
         if crf is not None:
             settings["crf"] = described(crf, device.type)
-        claim_out(out, settings)
+        claim_results(out, settings)
         todo = [job for job in jobs if not job.mask.exists()]
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")

@@ -6,7 +6,6 @@ them, on all cores. Started again, it goes on where it was stopped.
 """
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import implied_config
 from deeplab_lit.training.metric import SegmentationScores
 from deeplab_lit.training.picture import heat_maps
+from deeplab_lit.training.run_folder import claim_results
 
 COLUMNS = [*Point._fields, "miou"]
 
@@ -140,7 +140,7 @@ def _tune(options: object, out: Path) -> None:
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations")}
     fixed["backend"] = options.backend
     DenseCRF(**fixed)  # refuses what is out of range before anything is written
-    claim(out, {"checkpoint": options.ckpt_path, "split": name, "images": number, **fixed})
+    claim_results(out, {"checkpoint": options.ckpt_path, "split": name, "images": number, **fixed})
     if name == data.val_split:
         print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
     cache(net, split, indices, out / "probabilities")
@@ -179,26 +179,6 @@ def _search(score: Score, path: Path) -> dict[Point, float]:
             bar.update()
     bar.close()
     return scores
-
-
-def claim(out: Path, settings: dict) -> None:
-    """Make the folder, or go on in one that was begun with the same settings.
-
-    Raises:
-        DataError: it holds something else, or cannot be made.
-    """
-    record = out / "tune_crf.json"
-    if record.is_file():
-        if json.loads(record.read_text()) != settings:
-            raise DataError(f"{out} holds a search with other settings: choose another --out")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and holds something else: choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out} cannot be made ({error.strerror}): choose another --out") from error
-    record.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 if __name__ == "__main__":

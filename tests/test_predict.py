@@ -81,7 +81,7 @@ def test_it_goes_on_where_it_was_stopped(trained, images, tmp_path, capsys):
 def test_results_of_other_settings_are_not_mixed(trained, images, tmp_path, capsys):
     out = tmp_path / "out"
     run(trained, images, out=out)
-    record = json.loads((out / "predict.json").read_text())
+    record = json.loads((out / "settings.json").read_text())
     assert record["scales"] == [1.0]
     with pytest.raises(SystemExit) as stop:
         run(trained, images, out=out, **{"eval.scales": "[1.0,0.5]"})

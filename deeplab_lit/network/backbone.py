@@ -6,6 +6,7 @@ torchvision's own, so that its weight files fit.
 Letters: B batch · D features · H×W image · h×w feature cells (H/8 × W/8 at output stride 8).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
@@ -58,7 +59,7 @@ def _no_statistics(norms: list[nn.Module]) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = state
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Images to features; what ResNet and VGG share.
 
     Attributes:
@@ -70,9 +71,9 @@ class Backbone(nn.Module):
     out_channels: int
     gradient_checkpointing = False
 
+    @abstractmethod
     def parts(self) -> Iterable[nn.Module]:
         """The network in forward order, cut where activations may be recomputed."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Preprocessed images (B,3,H,W) → features (B,D,h,w)."""

@@ -98,15 +98,7 @@ class CRFScores(Callback):
         self.pool.shutdown()
         self.scores = scores = self.metric.compute()
         self.results["seconds_per_image"] = float(np.median(self.seconds))
-        values = {
-            "val_crf/miou": scores.miou,
-            "val_crf/pixel_accuracy": scores.pixel_accuracy,
-            "val_crf/mean_accuracy": scores.mean_accuracy,
-            "val_crf/fw_iou": scores.fw_iou,
-        }
-        for name, iou in zip(pl_module.hparams.classes, scores.iou.tolist(), strict=True):
-            if iou == iou:  # not NaN
-                values[f"val_crf/iou/{name}"] = iou
+        values = scores.named("val_crf", pl_module.hparams.classes)
         pl_module.log_dict(values, sync_dist=True)
 
     def on_exception(

@@ -6,6 +6,7 @@ in the ground truth nor in the predictions has no IoU and stays out of the mean;
 predicted but never true has IoU 0 and stays in.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -33,6 +34,13 @@ class Scores(NamedTuple):
     mean_accuracy: float
     fw_iou: float
     confusion: Tensor
+
+    def named(self, prefix: str, classes: Iterable[str]) -> dict[str, float]:
+        """As they are logged, <prefix>/miou, <prefix>/iou/<class> and so on; no absent class."""
+        names = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou")
+        values = {f"{prefix}/{name}": getattr(self, name) for name in names}
+        iou = zip(classes, self.iou.tolist(), strict=True)
+        return values | {f"{prefix}/iou/{name}": value for name, value in iou if value == value}
 
 
 class SegmentationScores(MulticlassJaccardIndex):

@@ -141,14 +141,8 @@ class DeepLabModule(LightningModule):
         self.scores = scores = self.metric.compute()
         self.metric.reset()
         self.log("val/miou", scores.miou, prog_bar=True, sync_dist=True)
-        values = {
-            "val/pixel_accuracy": scores.pixel_accuracy,
-            "val/mean_accuracy": scores.mean_accuracy,
-            "val/fw_iou": scores.fw_iou,
-        }
-        for name, iou in zip(self.hparams.classes, scores.iou.tolist(), strict=True):
-            if iou == iou:  # not NaN
-                values[f"val/iou/{name}"] = iou
+        values = scores.named("val", self.hparams.classes)
+        del values["val/miou"]
         self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
 
     def configure_optimizers(self) -> dict:

@@ -1,8 +1,10 @@
 """A run is a folder: runs/<experiment>/<run>/, never used twice."""
 
+import json
 import shutil
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -84,3 +86,38 @@ def claim(folder: Path, bytes_needed: int, *, exist_ok: bool = False) -> None:
             f"{folder}: {free / 1e6:,.0f} MB free on that disk, but the run's checkpoints take "
             f"{bytes_needed / 1e6:,.0f} MB: make room, or choose another --runs_dir"
         )
+
+
+def claim_results(folder: Path, settings: dict[str, Any]) -> None:
+    """Make a folder for a command's results, or go on in one begun with the same settings.
+
+    Args:
+        folder: given by the user.
+        settings: what decides about the results; kept in settings.json.
+
+    Raises:
+        RunFolderError: it holds something else, or cannot be made.
+    """
+    record = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))  # tuples are lists in a file
+    if record.is_file():
+        try:
+            before = dict(json.loads(record.read_text("utf-8")))
+        except ValueError as error:
+            raise RunFolderError(f"{record} is damaged: choose another --out") from error
+        changed = [k for k in before | settings if before.get(k) != settings.get(k)]
+        if changed:
+            raise RunFolderError(
+                f"{folder} holds results with another {', '.join(changed)} ({record}): choose "
+                "another --out"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(f"{folder} exists and holds something else: choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be made ({error.strerror}): choose another --out"
+        ) from error
+    record.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

@@ -6,7 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from deeplab_lit.training import run_folder
-from deeplab_lit.training.run_folder import RunFolderError, claim, last_checkpoint, new_run_folder
+from deeplab_lit.training.run_folder import (
+    RunFolderError,
+    claim,
+    claim_results,
+    last_checkpoint,
+    new_run_folder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +117,18 @@ def test_a_full_disk_leaves_the_folder_of_a_run_that_goes_on(tmp_path, monkeypat
     with pytest.raises(RunFolderError, match="MB free"):
         claim(tmp_path / "run", 1, exist_ok=True)
     assert path.is_file()
+
+
+def test_results_go_on_with_the_same_settings_only(tmp_path):
+    folder = tmp_path / "a/b"
+    settings = {"scales": (1.0, 0.5), "crf": None}
+    claim_results(folder, settings)
+    (folder / "result.png").touch()
+    claim_results(folder, settings)
+    with pytest.raises(RunFolderError, match="another scales"):
+        claim_results(folder, settings | {"scales": (1.0,)})
+    with pytest.raises(RunFolderError, match="another opacity"):
+        claim_results(folder, settings | {"opacity": 1})
+    (folder / "settings.json").write_text("{")
+    with pytest.raises(RunFolderError, match="damaged"):
+        claim_results(folder, settings)
