@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -63,13 +64,9 @@ def test_the_other_commands_have_the_options_that_are_shown(command, capsys):
     name, args = call(command)
     flags = {word.partition("=")[0] for word in args if word.startswith("--")}
     module = import_module(f"deeplab_lit.{name}")
+    main = partial(cli.main, name) if name in ("fit", "validate") else module.main
     with pytest.raises(SystemExit):
-        if name == "benchmark":
-            module.main([args[0], "--help"])
-        elif name in ("fit", "validate"):
-            cli.main(name, ["--help"])
-        else:
-            module.main(["--help"])
+        main([*args[: name == "benchmark"], "--help"])
     shown = capsys.readouterr().out
     assert all(f"{flag} " in shown for flag in flags), flags
 
