@@ -83,8 +83,16 @@ class SamplePictures(Callback):
             }
             for _, _, truth, prediction in self.samples
         ]
-        images = [image for _, image, _, _ in self.samples]
-        captions = [id for id, *_ in self.samples]
-        logger.log_image("val/images", images, step=step, caption=captions, masks=masks)
+        sizes = sorted({image.shape[:2] for _, image, _, _ in self.samples})
+        for size in sizes:  # W&B shows images of different sizes under one key wrongly
+            key = "val/images" if len(sizes) == 1 else f"val/images_{size[1]}x{size[0]}"
+            which = [i for i, sample in enumerate(self.samples) if sample[1].shape[:2] == size]
+            logger.log_image(
+                key,
+                [self.samples[i][1] for i in which],
+                step=step,
+                caption=[self.samples[i][0] for i in which],
+                masks=[masks[i] for i in which],
+            )
         rows = [[name, iou] for name, iou in zip(names, module.scores.iou.tolist(), strict=True)]
         logger.log_table("val/iou_by_class", columns=["class", "iou"], data=rows, step=step)

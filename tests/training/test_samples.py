@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
@@ -117,3 +120,21 @@ def test_the_check_before_training_leaves_no_picture(
     )
     trainer.fit(make_module(), make_data())
     assert not (tmp_path / "predictions.png").exists()
+
+
+def test_wandb_gets_images_of_each_size_under_a_key_of_their_own():
+    wandb, pictures = FakeWandb(), SamplePictures(None)
+    sizes = [(4, 6), (5, 5), (4, 6)]
+    pictures.samples = [
+        (str(i), np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8), np.ones(size, np.uint8))
+        for i, size in enumerate(sizes)
+    ]
+    module = SimpleNamespace(scores=SimpleNamespace(iou=torch.tensor([0.5])))
+    pictures._log(wandb, ["sky"], module, 7)
+    assert [(key, captions) for key, _, _, captions, _ in wandb.images] == [
+        ("val/images_6x4", ["0", "2"]),
+        ("val/images_5x5", ["1"]),
+    ]
+    for _, _, images, _, masks in wandb.images:
+        for image, mask in zip(images, masks, strict=True):
+            assert image.shape[:2] == mask["truth"]["mask_data"].shape
