@@ -89,6 +89,11 @@ class DeepLabModule(LightningModule):
         for name, right in in_range.items():
             if not right:
                 raise ValueError(f"{name} is out of range: {locals()[name]}")
+        if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
+            raise ValueError(
+                "torch.compile cannot recompute trained normalisation: leave out compile or "
+                "gradient_checkpointing, or set norm frozen"
+            )
         self.save_hyperparameters(logger=False)
         self.net = DeepLabV2(len(classes), **network)
         self.metric = SegmentationScores(len(classes))
