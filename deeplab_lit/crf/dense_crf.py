@@ -122,7 +122,7 @@ def _native_or_torch() -> str:
     from deeplab_lit.crf import native
 
     try:
-        native.library()
+        native.compiled()
     except native.BuildError as error:
         warnings.warn(
             f"the fast CRF cannot be built here ({error}): the torch backend takes over, same "

@@ -40,7 +40,7 @@ class NativeLattice:
     def __init__(self, elevated: Tensor, layout: KeyLayout, threads: int) -> None:
         num_corners, num_pixels = elevated.shape
         longs = ctypes.c_int64 * num_corners
-        self._build = library()
+        self._build = compiled()
         self.handle = self._build.lattice_new(
             elevated.contiguous().data_ptr(),
             num_pixels,
@@ -102,7 +102,7 @@ def _refine_one(
         torch.softmax(-unary, 0, out=refined)
         return
     count = len(lattices)
-    failed = library().mean_field(
+    failed = compiled().mean_field(
         unary.data_ptr(),
         refined.data_ptr(),
         len(unary),
@@ -137,7 +137,7 @@ def _position_lattice(size: tuple[int, int], std: float, threads: int) -> Native
     return NativeLattice(elevate(features(image, std, None)), key_layout(size, std, None), threads)
 
 
-def library() -> ctypes.CDLL:
+def compiled() -> ctypes.CDLL:
     """The compiled library, built if this is the first time on this machine.
 
     Raises:

@@ -50,7 +50,7 @@ def search(
     """
     scores: dict[Point, float] = {}
     for settings in (coarse, lambda: fine(max(scores, key=scores.get))):
-        todo = settings()
+        todo = [point for point in settings() if point not in scores]
         for i, point in enumerate(todo):
             scores[point] = known[point] if point in known else score(point)
             yield point, scores[point], len(todo) - i - 1

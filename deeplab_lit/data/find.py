@@ -43,7 +43,7 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:
 
 def _find(given: str) -> Iterator[tuple[Path, Path]]:
     """(image, folder it was looked for in), absolute, in the order of the names."""
-    path = Path(os.path.abspath(given))  # noqa: PTH100 (links keep their names, .. goes)
+    path = _absolute(given)
     if path.is_file():
         yield path, path.parent
         return
@@ -52,9 +52,14 @@ def _find(given: str) -> Iterator[tuple[Path, Path]]:
     else:
         parts = Path(given).parts
         fixed = next((i for i, part in enumerate(parts) if MAGIC & set(part)), len(parts))
-        base = Path(os.path.abspath(Path(*parts[:fixed])))  # noqa: PTH100
-        found = glob.glob(given, recursive=True)  # noqa: PTH207 (an absolute pattern is fine here)
-        candidates = (Path(os.path.abspath(name)) for name in found)  # noqa: PTH100
+        base = _absolute(Path(*parts[:fixed]))
+        # not Path.glob, which takes no absolute pattern
+        candidates = map(_absolute, glob.glob(given, recursive=True))  # noqa: PTH207
     for image in sorted(candidates):
         if image.suffix.lower() in SUFFIXES and image.is_file():
             yield image, base
+
+
+def _absolute(path: str | Path) -> Path:
+    """Absolute and without "..", but links keep their names: results are called after them."""
+    return Path(os.path.abspath(path))  # noqa: PTH100

@@ -2,9 +2,10 @@
 
 Made so that what DeepLabv2 is about shows within minutes on a CPU: objects of one class from 10 to
 100 pixels, thin structures, occlusion, textured backgrounds, colours that say nothing, and a class
-that only its surroundings tell apart: an `eye` is a disc like any other, but a ring runs around it
-at a distance, so that a field of view which misses the ring takes it for a `disc`. As in PASCAL
-VOC, a band of void (255), here one pixel wide, runs around every object.
+that its surroundings tell apart: an `eye` is a disc of at most 25 pixels' radius with a ring around
+it at a distance, so that a field of view which misses the ring takes it for a `disc` (only a disc
+larger than any eye gives itself away). As in PASCAL VOC, a band of void (255), here one pixel wide,
+runs around every object.
 
 Everything is drawn from signed distances d(x, y) to an outline in pixels, negative inside: colours
 are blended where |d| < ½; the mask holds the object where d < 0 and void where 0 ≤ d < 1.

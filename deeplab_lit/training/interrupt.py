@@ -20,7 +20,8 @@ class SaveOnSignal(Callback):
     A checkpoint in the middle of an accumulation would lose gradients, so the step is finished
     first. A validation that is due or under way is finished too, after last.ckpt is written (by one
     process; several write it when they are done): its score would be missing otherwise, as it is
-    where the process is killed meanwhile. A signal to one process stops all of them. A second
+    where the process is killed meanwhile. A signal to one process stops all of them, once they
+    have asked each other, every ten steps. A second
     Ctrl-C quits at once. A run that has reached its end ends as ever.
 
     The exit code is 128 + the signal's number, as shells expect.
