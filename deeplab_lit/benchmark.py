@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from jsonargparse import auto_cli
 
 from deeplab_lit import load
 from deeplab_lit.crf.benchmark import SETTINGS, compare_backends, even_size, probabilities
+from deeplab_lit.crf.throughput import Samples, compare_pools
 from deeplab_lit.data.benchmark import compare_pipelines
 from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import read_image
@@ -86,24 +88,32 @@ def crf(
     images: str,
     ckpt_path: str | None = None,
     num_images: int = 20,
+    num_classes: int = 21,
     threads: int = 1,
     rounds: int = 1,
+    whole_set: bool = False,
 ) -> None:
     """The CRF's backends beside pydensecrf, on the same images at three settings.
 
     Args:
         images: folder of photographs (searched through), spread over which some are taken.
-        ckpt_path: network whose probabilities are refined. null: 21 classes of smooth noise.
+        ckpt_path: network whose probabilities are refined. null: smooth noise.
         num_images: how many.
+        num_classes: of the noise.
         threads: of each call; pydensecrf always has one.
         rounds: how often every image is refined, after one that is not measured.
+        whole_set: time the images as a set instead: `threads` images at a time, each on one
+            thread, against pydensecrf in as many processes.
     """
     files = sorted(find_images([images], leave_out=Path("/nowhere")).values())
     pictures = [read_image(path) for path in files[:: max(len(files) // num_images, 1)]]
     pictures = [even_size(image) for image in pictures[:num_images]]
     net = load(ckpt_path) if ckpt_path else None
-    scores = [probabilities(image, net) for image in pictures]
+    scores = [probabilities(image, net, num_classes) for image in pictures]
     print(f"{len(pictures)} images, {len(scores[0])} classes, {threads} threads, {rounds} rounds")
+    if whole_set:
+        _crf_whole_set([*zip(pictures, scores, strict=True)], threads, rounds)
+        return
     for row in compare_backends(pictures, scores, SETTINGS, threads, rounds):
         print(
             f"  {row.setting:<16} {row.backend:<10} {row.milliseconds:7.0f} ms an image "
@@ -111,6 +121,16 @@ def crf(
             f"{row.vertices_per_pixel:.2f} vertices a pixel   "
             f"max|dQ| {row.max_difference:.0e}, labels equal {row.label_agreement:.5%}"
         )
+
+
+def _crf_whole_set(samples: Samples, workers: int, rounds: int) -> None:
+    for setting, options in SETTINGS.items():
+        for row in compare_pools(samples, options, workers, rounds):
+            print(
+                f"  {setting:<16} {row.backend:<10} "
+                f"{1000 * median(row.seconds) / len(samples):7.0f} ms an image "
+                f"{row.ratio:5.2f}× the throughput ({min(row.ratios):.2f}…{max(row.ratios):.2f})"
+            )
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import NAMES_DATA, SHAPES, configs_first, flags, implied_config
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
+from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
 from deeplab_lit.training.crf_scores import CRFScores
 from deeplab_lit.training.interrupt import SaveOnSignal
@@ -27,12 +28,19 @@ from deeplab_lit.training.progress import StepProgress
 from deeplab_lit.training.record import RunRecord
 from deeplab_lit.training.reproducible import StepSeed
 from deeplab_lit.training.run_config import RunConfig
-from deeplab_lit.training.run_folder import claim, last_checkpoint, new_run_folder
+from deeplab_lit.training.run_folder import (
+    claim,
+    claim_results,
+    last_checkpoint,
+    new_run_folder,
+    sha256_of,
+)
 from deeplab_lit.training.samples import SamplePictures
 from deeplab_lit.training.screen import after_fit, after_validate, introduce, say
 from deeplab_lit.training.throughput import Throughput
 
 NO_CHECKPOINT = "validate needs --ckpt_path FILE, a checkpoint that fit wrote"
+LOADING = {"num_workers", "batch_size", "eval_batch_size", "check"}  # of data; not what is in it
 VERBS = {
     "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
     "validate": {"model", "dataloaders", "datamodule", "weights_only"},
@@ -181,9 +189,15 @@ class DeepLabCLI(LightningCLI):
         about = {"seed": config.seed_everything, "deeplab_lit": __version__}
         if config.ckpt_path:
             about["checkpoint"] = config.ckpt_path
-        crf = CRFScores(config.crf) if config.crf.enabled else None
+        pictures, evaluation = SamplePictures(self.folder), config.eval
+        bands = []
+        if self.verb == "validate" and evaluation.band:
+            bands = [BandCurve(self.folder, evaluation.band, crf=config.crf.enabled)]
+        crf = None
+        if config.crf.enabled:
+            crf = CRFScores(config.crf, see=tuple(x.see_refined for x in (pictures, *bands)))
         self.record = RunRecord(self.folder, about, crf)
-        callbacks = [self.record, SamplePictures(self.folder), *([crf] if crf else [])]
+        callbacks = [self.record, pictures, *([crf] if crf else []), *bands]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(StepProgress())
         if self.verb == "fit":
@@ -241,6 +255,17 @@ class DeepLabCLI(LightningCLI):
         self._check_classes()
         self.datamodule.preflight("validate")
         self._claim(bytes_needed=10_000_000)
+        if self.config.validate.eval.cache_dir:
+            self._claim_cache(Path(self.config.validate.eval.cache_dir))
+
+    @rank_zero_only
+    def _claim_cache(self, folder: Path) -> None:
+        options = self.config.validate
+        data = {k: v for k, v in vars(options.data.init_args).items() if k not in LOADING}
+        scales = list(self.model.evaluation.scales or self.model.net.scales)
+        checkpoint = sha256_of(options.ckpt_path)
+        data |= {"class": type(self.datamodule).__name__}
+        claim_results(folder, {"checkpoint_sha256": checkpoint, "data": data, "scales": scales})
 
     @rank_zero_only
     def _claim(self, bytes_needed: int) -> None:
@@ -277,7 +302,10 @@ class DeepLabCLI(LightningCLI):
         scales = list(self.model.evaluation.scales or self.model.net.scales)
         data = f"{type(self.datamodule).__name__} {self.datamodule.val_split}, scales {scales}"
         if self.trainer.is_global_zero:
-            after_validate(self.record.final, f"{self._described()} on {data}", self.folder)
+            curves = next(
+                (c.curves for c in self.trainer.callbacks if isinstance(c, BandCurve)), {}
+            )
+            after_validate(self.record.final, f"{self._described()} on {data}", self.folder, curves)
 
 
 def main(verb: str, args: ArgsType = None) -> DeepLabCLI:

@@ -4,7 +4,6 @@ Any image, folder or glob in; for each image a palette PNG of class indices in m
 picture in overlays/ out, at the image's own size (turned upright where EXIF says so).
 """
 
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -21,13 +20,13 @@ from tqdm import tqdm
 
 import deeplab_lit
 from deeplab_lit.crf import DenseCRF
-from deeplab_lit.crf.options import CRFOptions, described, with_crf_enabled
+from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_enabled
 from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.training.picture import overlay, palette_image
-from deeplab_lit.training.run_folder import claim_results
+from deeplab_lit.training.run_folder import claim_results, sha256_of
 
 
 class Job(NamedTuple):
@@ -157,17 +156,18 @@ def main(args: Sequence[str] | None = None) -> int:
             for name, image in find_images(options.images, leave_out=out).items()
         ]
         net = deeplab_lit.load(options.ckpt_path)
-        checkpoint = hashlib.sha256(Path(options.ckpt_path).read_bytes()).hexdigest()
         scales = scales or net.scales
         device = _device(options.device)
         settings = {
-            "checkpoint_sha256": checkpoint,
+            "checkpoint_sha256": sha256_of(options.ckpt_path),
             "scales": list(scales),
             "opacity": options.opacity,
         }
         if crf is not None:
             settings["crf"] = described(crf, device.type)
         claim_results(out, settings)
+        if crf is not None:
+            print(f"CRF: {in_words(settings['crf'])}", flush=True)
         todo = [job for job in jobs if not job.mask.exists()]
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")

@@ -1,8 +1,8 @@
 """python -m deeplab_lit.tune_crf: search the CRF's parameters for a checkpoint; see --help.
 
 The network runs once over some labelled images; its probabilities are kept in OUT/probabilities as
-16-bit floats, which rounds each by at most one part in 2048. Then the paper's grid is searched on
-them, on all cores. Started again, it goes on where it was stopped.
+16-bit floats (see training/probabilities.py). Then the paper's grid is searched on them, on all
+cores. Started again, it goes on where it was stopped.
 """
 
 import csv
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentParser
@@ -20,31 +19,30 @@ from tqdm import tqdm
 
 import deeplab_lit
 from deeplab_lit.crf import DenseCRF
-from deeplab_lit.crf.search import Point, search
+from deeplab_lit.crf.search import Point, at_edge, search
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import implied_config
 from deeplab_lit.training.metric import SegmentationScores
 from deeplab_lit.training.picture import heat_maps
+from deeplab_lit.training.probabilities import CachedProbabilities
 from deeplab_lit.training.run_folder import claim_results
 
 COLUMNS = [*Point._fields, "miou"]
 
 
-def cache(net: torch.nn.Module, split: Split, indices: Sequence[int], folder: Path) -> None:
-    """Write the network's probabilities (C,H,W) float16 of the images that have none yet."""
-    folder.mkdir(parents=True, exist_ok=True)
+def fill(
+    cache: CachedProbabilities, net: torch.nn.Module, split: Split, indices: Sequence[int]
+) -> None:
+    """Let the network see the images that have no probabilities yet."""
     for index in tqdm(indices, "network", unit=" images", dynamic_ncols=True):
-        path = folder / f"{index}.npy"
-        if path.exists():
+        if split.ids[index] in cache:
             continue
         image, _ = split.read(index)
         with torch.inference_mode():
             logits = net(torch.tensor(image).permute(2, 0, 1)[None])[0]
-        temporary = path.with_suffix(".tmp.npy")
-        np.save(temporary, logits.softmax(0).half().cpu().numpy())
-        temporary.replace(path)
+        cache.write(split.ids[index], logits.softmax(0))
 
 
 class Score:
@@ -53,15 +51,20 @@ class Score:
     Args:
         split: images and masks.
         indices: which of them.
-        folder: of their probabilities.
+        cache: of their probabilities.
         num_classes: C.
         fixed: parameters that are not searched, and the backend.
     """
 
     def __init__(
-        self, split: Split, indices: Sequence[int], folder: Path, num_classes: int, fixed: dict
+        self,
+        split: Split,
+        indices: Sequence[int],
+        cache: CachedProbabilities,
+        num_classes: int,
+        fixed: dict,
     ) -> None:
-        self.split, self.indices, self.folder = split, indices, folder
+        self.split, self.indices, self.cache = split, indices, cache
         self.num_classes, self.fixed = num_classes, fixed
 
     def __call__(self, point: Point | None) -> float:
@@ -75,10 +78,10 @@ class Score:
 
     def _labels(self, crf: DenseCRF | None, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         image, mask = self.split.read(index)
-        scores = np.load(self.folder / f"{index}.npy").astype(np.float32)
+        scores = self.cache.read(self.split.ids[index])
         if crf is not None:
-            scores = crf(image, scores / scores.sum(0))
-        return torch.from_numpy(scores.argmax(0)), torch.from_numpy(mask)
+            scores = crf(image, scores)
+        return scores.argmax(0), torch.from_numpy(mask)
 
 
 def read_scores(path: Path) -> dict[Point, float]:
@@ -143,8 +146,9 @@ def _tune(options: object, out: Path) -> None:
     claim_results(out, {"checkpoint": options.ckpt_path, "split": name, "images": number, **fixed})
     if name == data.val_split:
         print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
-    cache(net, split, indices, out / "probabilities")
-    score = Score(split, indices, out / "probabilities", len(data.classes), fixed)
+    cache = CachedProbabilities(out / "probabilities")
+    fill(cache, net, split, indices)
+    score = Score(split, indices, cache, len(data.classes), fixed)
     before = score(None)
     print(f"{number} images of {name}, mIoU without the CRF {100 * before:.2f} %", flush=True)
     scores = _search(score, out / "scores.csv")
@@ -157,6 +161,8 @@ def _tune(options: object, out: Path) -> None:
     for point, miou in ranked:
         gain = 100 * (miou - before)
         print(f"  {100 * miou:5.2f}  {gain:+5.2f}  " + "  ".join(f"{v:5.4g}" for v in point))
+    for name in at_edge(best):
+        print(f"{name} is best at the end of the grid: values beyond it may be better still")
     print(f"\nBest        {out / 'best.yaml'}\nAll         {out / 'scores.csv'}, scores.png")
 
 

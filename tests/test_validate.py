@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deeplab_lit.cli import main
+from deeplab_lit.network.deeplab import DeepLabV2
 
 
 def test_validate_gives_the_score_of_fit(trained, tmp_path, capsys):
@@ -27,17 +28,22 @@ def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
 
 def test_one_process_and_two_give_the_same_score(trained, tmp_path):
     """Three images on two processes: one process has an image more."""
-    scores = {}
+    scores, bands = {}, {}
     for processes in (1, 2):
         command = [sys.executable, "-m", "deeplab_lit.validate", f"--ckpt_path={trained}"]
         command += [f"--runs_dir={tmp_path}", f"--run={processes}", "--experiment=ddp"]
         command += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+        command += ["--crf.backend=torch", "--crf.bi_rgb_std=20", "--eval.band=classes"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert run.returncode == 0, run.stderr
         results = json.loads((tmp_path / f"ddp/{processes}/results.json").read_text())
         assert results["processes"] == processes
-        scores[processes] = {k: v for k, v in results["final"].items() if k != "step"}
+        del results["final"]["crf"]["seconds_per_image"]
+        scores[processes] = results["final"]
+        bands[processes] = (tmp_path / f"ddp/{processes}/band.csv").read_text()
     assert scores[1] == scores[2]
+    assert bands[1] == bands[2]
+    assert bands[1].startswith("width,miou,miou_crf")
 
 
 @pytest.mark.parametrize("args", [[], ["--data=Shapes"], ["--runs_dir=x"]])
@@ -65,3 +71,54 @@ def test_crf_scores_stand_beside_the_networks(trained, tmp_path, capsys):
     assert "gain" in out
     checkpoint = torch.load(trained, weights_only=True)["hyper_parameters"]
     assert not [key for key in checkpoint if "crf" in key]
+
+
+def test_a_validation_that_was_stopped_goes_on_from_its_cache(trained, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--experiment=cached"]
+    args += [f"--eval.cache_dir={cache}", "--crf.backend=torch", "--crf.bi_rgb_std=20"]
+    seen = []
+    forward = DeepLabV2.forward
+
+    def counted(self, images, scales=None):
+        seen.append(len(images))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return forward(self, images, scales)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DeepLabV2, "forward", counted)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            main("validate", args)
+    assert len(list(cache.glob("*.npy.gz"))) == 1
+    seen.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(DeepLabV2, "forward", lambda *a: seen.append(1) or forward(*a))
+        stopped = main("validate", args)
+    assert len(seen) == 2  # of three images
+    whole = main("validate", [a for a in args if "cache_dir" not in a])
+    scores = []
+    for done in (stopped, whole):
+        final = json.loads((done.folder / "results.json").read_text())["final"]
+        scores.append([final["miou"], final["crf"]["miou"]])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def test_a_cache_of_something_else_is_refused(trained, tmp_path, capsys):
+    args = [
+        f"--ckpt_path={trained}",
+        f"--runs_dir={tmp_path}",
+        f"--eval.cache_dir={tmp_path / 'c'}",
+    ]
+    main("validate", args)
+    with pytest.raises(SystemExit) as stop:
+        main("validate", [*args, "--eval.scales=[0.5]"])
+    assert stop.value.code == 2
+    assert "another scales" in capsys.readouterr().err
+
+
+def test_the_band_stands_on_the_screen_and_in_a_file(trained, tmp_path, capsys):
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.band=classes"]
+    done = main("validate", args)
+    assert "pixels from a border" in capsys.readouterr().out
+    assert len((done.folder / "band.csv").read_text().splitlines()) == 41

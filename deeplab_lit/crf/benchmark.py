@@ -56,12 +56,14 @@ def even_size(image: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def probabilities(image: np.ndarray, net: Callable[[Tensor], Tensor] | None) -> np.ndarray:
-    """(C,H,W) for an image (H,W,3): the network's, or smooth noise over 21 classes."""
+def probabilities(
+    image: np.ndarray, net: Callable[[Tensor], Tensor] | None, num_classes: int = 21
+) -> np.ndarray:
+    """(C,H,W) for an image (H,W,3): the network's, or smooth noise over so many classes."""
     if net is not None:
         return net(torch.from_numpy(image).permute(2, 0, 1)[None])[0].softmax(0).numpy()
     size = image.shape[:2]
-    noise = torch.randn(1, 21, size[0] // 32 + 2, size[1] // 32 + 2)
+    noise = torch.randn(1, num_classes, size[0] // 32 + 2, size[1] // 32 + 2)
     scores = F.interpolate(6 * noise, size, mode="bilinear", align_corners=True)
     return scores[0].softmax(0).numpy()
 

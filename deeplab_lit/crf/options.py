@@ -53,6 +53,12 @@ def described(crf: DenseCRF, device: str) -> dict[str, float | str]:
     return {name: values[name] for name in NAMES} | {"backend": crf.backend_for(device)}
 
 
+def in_words(description: dict[str, float | str]) -> str:
+    """What `described` gives, for the screen."""
+    values = ", ".join(f"{name} {description[name]:g}" for name in NAMES[:-1])
+    return f"{description['backend']} backend, {values}, {description['normalization']}"
+
+
 def with_crf_enabled(argv: list[str]) -> list[str]:
     """A command line in which `--crf`, or any `--crf.…`, says that the CRF is wanted."""
     alone = {i for i, arg in enumerate(argv) if arg == "--crf" and _no_value(argv[i + 1 :])}

@@ -36,6 +36,12 @@ def fine(best: Point) -> list[Point]:
     return [Point(*values) for values in product(*around) if min(values) > 0]
 
 
+def at_edge(best: Point) -> list[str]:
+    """The parameters whose best value lies at an end of the first round's range, or beyond."""
+    values = zip(Point._fields, best, COARSE, strict=True)
+    return [name for name, value, tried in values if not tried[0] < value < tried[-1]]
+
+
 def search(
     score: Callable[[Point], float], known: dict[Point, float]
 ) -> Iterator[tuple[Point, float, int]]:

@@ -1,8 +1,9 @@
 """Every validation scored a second time, after the dense CRF."""
 
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+import sys
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from time import perf_counter
 from typing import Any
 
@@ -20,21 +21,23 @@ class CRFScores(Callback):
     """Refines the network's probabilities at native size and logs val_crf/… beside val/….
 
     On a CPU, images are refined in parallel with the network and each other, one thread each (the
-    CRF lets go of Python's lock); what is waiting is bounded, so a slow image holds nothing up but
-    itself. On a GPU they are refined there. Each process refines its own images, and the confusion
-    matrices are added.
+    CRF lets go of Python's lock); what is waiting is bounded. On a GPU they are refined there. Each
+    process refines its own images, and the confusion matrices are added.
 
     Args:
         options: of the CRF.
+        see: called with each image's id, labels (H,W) after the CRF, and mask (H,W).
 
     Attributes:
         scores: of the last validation, after the CRF.
         results: for results.json: parameters, backend, seconds an image; filled when known.
     """
 
-    def __init__(self, options: CRFOptions) -> None:
+    def __init__(
+        self, options: CRFOptions, see: tuple[Callable[[str, Tensor, Tensor], None], ...] = ()
+    ) -> None:
         self.crf = options.build(threads=1)
-        self.workers = os.cpu_count() or 1
+        self.see = see
         self.scores: Scores | None = None
         self.results: dict[str, Any] = {}
 
@@ -44,9 +47,21 @@ class CRFScores(Callback):
         self.results |= described(self.crf, device.type)
         self.on_device = device.type != "cpu" and self.results["backend"] == "torch"
         self.metric = SegmentationScores(len(pl_module.hparams.classes)).to(device)
+        self.workers = max((os.cpu_count() or 1) // trainer.num_devices, 1)
         self.pool = ThreadPoolExecutor(self.workers, "crf")
-        self.waiting: deque[tuple[Future, Tensor]] = deque()
+        self.waiting: dict[Future, tuple[str, Tensor]] = {}
         self.seconds: list[float] = []
+        loader = trainer.val_dataloaders
+        alone = trainer.state.fn == "validate" and trainer.is_global_zero
+        self.bar = tqdm(
+            desc=f"CRF ({self.results['backend']})",
+            total=min(trainer.num_val_batches[0] * loader.batch_size, len(loader.sampler)),
+            unit=" images",
+            disable=not alone or trainer.progress_bar_callback is None,
+            position=1,
+            mininterval=0.2 if sys.stderr.isatty() else 15,
+            dynamic_ncols=True,
+        )
 
     def on_validation_batch_end(
         self,
@@ -62,13 +77,15 @@ class CRFScores(Callback):
         images = batch["image"].permute(0, 2, 3, 1)
         if not self.on_device:
             probabilities, images = probabilities.cpu().numpy(), images.cpu().numpy()
-        for image, own, mask in zip(images, probabilities, batch["mask"], strict=True):
+        for image, own, id, mask in zip(
+            images, probabilities, batch["id"], batch["mask"], strict=True
+        ):
             if self.on_device:
-                self._count(self._refine(image, own), mask)
+                self._count(self._refine(image, own), id, mask)
             else:
-                self.waiting.append((self.pool.submit(self._refine, image, own), mask))
+                self.waiting[self.pool.submit(self._refine, image, own)] = id, mask
         while len(self.waiting) > 2 * self.workers:
-            self._take_oldest()
+            self._take_one()
 
     def _refine(self, image: np.ndarray | Tensor, probabilities: np.ndarray | Tensor) -> Tensor:
         """Class indices (H,W) of one image after the CRF."""
@@ -77,27 +94,27 @@ class CRFScores(Callback):
         self.seconds.append(perf_counter() - start)
         return labels
 
-    def _take_oldest(self) -> None:
-        future, mask = self.waiting.popleft()
-        self._count(future.result(), mask)
+    def _take_one(self) -> None:
+        """Count an image that is done, whichever: a slow one holds up no other."""
+        done, _ = wait(self.waiting, return_when=FIRST_COMPLETED)
+        labels = done.pop()
+        self._count(labels.result(), *self.waiting.pop(labels))
 
-    def _count(self, labels: Tensor, mask: Tensor) -> None:
+    def _count(self, labels: Tensor, id: str, mask: Tensor) -> None:
         self.metric.update(labels[None].to(mask.device), mask[None])
+        for see in self.see:
+            see(id, labels, mask)
+        self.bar.set_postfix_str(f"{np.median(self.seconds):.2f} s each", refresh=False)
+        self.bar.update()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the last images, score all."""
-        left = tqdm(
-            range(len(self.waiting)),
-            "refining with the CRF",
-            unit=" images",
-            leave=False,
-            disable=not trainer.is_global_zero,
-        )
-        for _ in left:
-            self._take_oldest()
+        while self.waiting:
+            self._take_one()
         self.pool.shutdown()
+        self.bar.close()
         self.scores = scores = self.metric.compute()
-        self.results["seconds_per_image"] = float(np.median(self.seconds))
+        self.results["seconds_per_image"] = float(np.median(self.seconds)) if self.seconds else None
         values = scores.named("val_crf", pl_module.hparams.classes)
         pl_module.log_dict(values, sync_dist=True)
 
@@ -107,3 +124,4 @@ class CRFScores(Callback):
         """Do not begin what nobody waits for."""
         if hasattr(self, "pool"):
             self.pool.shutdown(wait=False, cancel_futures=True)
+            self.bar.close()

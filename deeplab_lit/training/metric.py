@@ -43,6 +43,12 @@ class Scores(NamedTuple):
         return values | {f"{prefix}/iou/{name}": value for name, value in iou if value == value}
 
 
+def iou_of(confusion: Tensor) -> Tensor:
+    """IoU of each class: pixels (…,C,C) by true and predicted class → (…,C), NaN where absent."""
+    hits = confusion.diagonal(dim1=-2, dim2=-1).double()
+    return hits / (confusion.sum(-1) + confusion.sum(-2) - hits)  # 0/0 = NaN
+
+
 class SegmentationScores(MulticlassJaccardIndex):
     """torchmetrics' Jaccard index, with the other scores of the same confusion matrix.
 
@@ -60,8 +66,8 @@ class SegmentationScores(MulticlassJaccardIndex):
         miou = super().compute()
         confusion = self.confmat.cpu()
         hits = confusion.diag().double()
-        truth, predicted = confusion.sum(1).double(), confusion.sum(0).double()
-        iou = hits / (truth + predicted - hits)  # 0/0 = NaN: absent
+        truth = confusion.sum(1).double()
+        iou = iou_of(confusion)
         present = truth > 0
         weighted = (truth[present] * iou[present]).sum() / truth.sum()
         return Scores(

@@ -9,9 +9,11 @@ from torch.optim import Optimizer
 
 from deeplab_lit.network.deeplab import DeepLabV2, check_scales
 from deeplab_lit.network.weights import initialise
+from deeplab_lit.training.band import Around
 from deeplab_lit.training.loss import deeplab_loss
 from deeplab_lit.training.metric import Scores, SegmentationScores
 from deeplab_lit.training.optimizer import build_sgd
+from deeplab_lit.training.probabilities import CachedProbabilities
 from deeplab_lit.training.schedule import poly_schedule
 
 
@@ -22,13 +24,26 @@ class Evaluation:
     Args:
         scales: sizes at which images go through the network, fused by maximum. null: those that it
             was trained with.
+        cache_dir: of validate: keep the network's probabilities there, as 16-bit floats, and take
+            those of images that are there already.
+        band: of validate: mIoU of the pixels near borders too, by their distance from them: "void"
+            (the paper's Fig. 10) or "classes"; see training/band.py.
     """
 
     scales: tuple[float, ...] | None = None
+    cache_dir: str | None = None
+    band: Around | None = None
 
     def __post_init__(self) -> None:
         if self.scales is not None:
             self.scales = check_scales(self.scales)
+
+    def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
+        """Logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
+        if self.cache_dir is None:
+            return net(batch["image"], self.scales)
+        cache = CachedProbabilities(self.cache_dir)
+        return cache.log_probabilities(batch["id"], batch["image"], lambda x: net(x, self.scales))
 
 
 class TrainingDiverged(RuntimeError):
@@ -137,7 +152,7 @@ class DeepLabModule(LightningModule):
 
     def validation_step(self, batch: dict, batch_idx: int) -> Tensor:
         """Count a batch; returns the logits (B,C,H,W)."""
-        logits = self.net(batch["image"], self.evaluation.scales)
+        logits = self.evaluation.logits(self.net, batch)
         self.metric.update(logits.argmax(dim=1), batch["mask"])
         return logits
 

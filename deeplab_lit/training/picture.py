@@ -37,33 +37,38 @@ def overlay(
 
 
 def comparison(
-    samples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    samples: Sequence[Sequence[np.ndarray]],
     classes: dict[str, tuple[int, int, int]],
+    titles: Sequence[str] = ("image", "truth", "prediction"),
     width: int = 240,
     columns: int = 2,
 ) -> Image.Image:
-    """Image, truth and prediction of each sample side by side, above a legend.
+    """Image and masks of each sample side by side, above a legend.
 
     Args:
-        samples: image (H,W,3), truth (H,W), prediction (H,W), all uint8.
+        samples: an image (H,W,3) and masks (H,W) each, all uint8.
         classes: names and colours.
+        titles: of image and masks.
         width: of each picture in pixels.
         columns: samples in a row.
     """
     colours = list(classes.values())
-    strips = [_strip(*sample, colours, width) for sample in samples]
+    strips = [_strip(image, masks, colours, width) for image, *masks in samples]
     columns = min(columns, len(strips))
-    title = _title(("image", "truth", "prediction") * columns, width)
-    rows = [_beside(strips[i : i + columns], 3 * width) for i in range(0, len(strips), columns)]
+    title = _title([*titles] * columns, width)
+    rows = [
+        _beside(strips[i : i + columns], len(titles) * width)
+        for i in range(0, len(strips), columns)
+    ]
     return _stack([title, *rows, _legend(classes, title.width)])
 
 
 def _strip(
-    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, colours: Colours, width: int
+    image: np.ndarray, masks: Sequence[np.ndarray], colours: Colours, width: int
 ) -> Image.Image:
     height = max(round(width * image.shape[0] / image.shape[1]), 1)
-    strip = Image.new("RGB", (3 * width, height), "white")
-    pictures = (image, palette(colours)[truth], palette(colours)[prediction])
+    strip = Image.new("RGB", ((1 + len(masks)) * width, height), "white")
+    pictures = [image, *(palette(colours)[mask] for mask in masks)]
     for i, picture in enumerate(pictures):
         resample = Image.Resampling.BILINEAR if i == 0 else Image.Resampling.NEAREST
         strip.paste(Image.fromarray(picture).resize((width - 2, height), resample), (i * width, 0))

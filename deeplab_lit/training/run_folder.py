@@ -1,5 +1,6 @@
 """A run is a folder: runs/<experiment>/<run>/, never used twice."""
 
+import hashlib
 import json
 import shutil
 from datetime import datetime
@@ -88,6 +89,12 @@ def claim(folder: Path, bytes_needed: int, *, exist_ok: bool = False) -> None:
         )
 
 
+def sha256_of(path: str | Path) -> str:
+    """The fingerprint of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def claim_results(folder: Path, settings: dict[str, Any]) -> None:
     """Make a folder for a command's results, or go on in one begun with the same settings.
 
@@ -104,20 +111,20 @@ def claim_results(folder: Path, settings: dict[str, Any]) -> None:
         try:
             before = dict(json.loads(record.read_text("utf-8")))
         except ValueError as error:
-            raise RunFolderError(f"{record} is damaged: choose another --out") from error
+            raise RunFolderError(f"{record} is damaged: choose another folder") from error
         changed = [k for k in before | settings if before.get(k) != settings.get(k)]
         if changed:
             raise RunFolderError(
                 f"{folder} holds results with another {', '.join(changed)} ({record}): choose "
-                "another --out"
+                "another folder"
             )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunFolderError(f"{folder} exists and holds something else: choose another --out")
+        raise RunFolderError(f"{folder} exists and holds something else: choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(
-            f"{folder} cannot be made ({error.strerror}): choose another --out"
+            f"{folder} cannot be made ({error.strerror}): choose another one"
         ) from error
     record.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

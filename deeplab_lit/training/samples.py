@@ -11,6 +11,8 @@ from torch import Tensor
 
 from deeplab_lit.training.picture import comparison
 
+TITLES = ("image", "truth", "prediction")
+
 
 class SamplePictures(Callback):
     """`predictions.png` in the run folder, and W&B's own mask overlays.
@@ -29,6 +31,7 @@ class SamplePictures(Callback):
         self.num_images = num_images
         self.every = every
         self.samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.refined: dict[str, np.ndarray] = {}
         self.validations = 0
 
     def on_validation_batch_end(
@@ -55,13 +58,23 @@ class SamplePictures(Callback):
                 self.samples.append((batch["id"][i], *arrays))
 
     @rank_zero_only
+    def see_refined(self, id: str, labels: Tensor, mask: Tensor) -> None:
+        """Keep an image's labels (H,W) after the CRF, if it is one of the chosen."""
+        if id in [sample[0] for sample in self.samples]:
+            self.refined[id] = labels.cpu().numpy().astype(np.uint8)
+
+    @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the picture; log to W&B when it is time."""
         if trainer.sanity_checking or not self.samples:
             return
         classes = pl_module.hparams.classes
-        picture = comparison([sample[1:] for sample in self.samples], classes)
-        picture.save(self.folder / "predictions.png")
+        titles, shown = TITLES, [list(sample[1:]) for sample in self.samples]
+        if self.refined:
+            titles = (*TITLES, "after the CRF")
+            for (id, *_), pictures in zip(self.samples, shown, strict=True):
+                pictures.append(self.refined[id])
+        comparison(shown, classes, titles).save(self.folder / "predictions.png")
         last = (
             trainer.state.fn != "fit" or trainer.global_step >= trainer.estimated_stepping_batches
         )
@@ -70,7 +83,7 @@ class SamplePictures(Callback):
                 if isinstance(logger, WandbLogger):
                     self._log(logger, list(classes), pl_module, max(trainer.global_step - 1, 0))
         self.validations += 1
-        self.samples = []
+        self.samples, self.refined = [], {}
 
     def _log(
         self, logger: WandbLogger, names: list[str], module: LightningModule, step: int

@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from deeplab_lit.crf.options import in_words
+from deeplab_lit.training.band import band_table
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.optimizer import parameter_groups
 from deeplab_lit.training.record import table
@@ -66,15 +68,26 @@ def after_fit(best: dict[str, Any] | None, checkpoint: str, folder: Path) -> Non
         say(f"Next        {shlex.join(command)}")
 
 
-def after_validate(scores: dict[str, Any], what: str, folder: Path) -> None:
+def after_validate(
+    scores: dict[str, Any],
+    what: str,
+    folder: Path,
+    curves: dict[str, list[float]] | None = None,
+) -> None:
     """The table, and where it is written.
 
     Args:
         scores: as results.json holds them.
         what: was scored, in words.
         folder: of the run.
+        curves: mIoU by the width of the band around borders, if it was measured.
     """
     say(f"\n{what}: mIoU {_percent(scores)}\n", table(scores), "")
+    if "crf" in scores:
+        crf = scores["crf"]
+        say(f"CRF         {crf['seconds_per_image']:.2f} s an image, {in_words(crf)}")
+    if curves:
+        say("", band_table(curves), "", f"Bands       {_relative(folder / 'band.csv')}")
     _say_files(folder)
 
 

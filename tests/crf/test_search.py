@@ -1,6 +1,6 @@
 import pytest
 
-from deeplab_lit.crf.search import Point, coarse, fine, search
+from deeplab_lit.crf.search import Point, at_edge, coarse, fine, search
 
 
 def test_the_first_round_is_the_papers_grid():
@@ -44,3 +44,9 @@ def test_what_is_known_is_not_computed_again():
 def test_it_tells_how_many_are_left():
     left = [left for _, _, left in search(lambda point: 0.0, {})]
     assert left == [*range(127, -1, -1), *range(25, -1, -1)]  # the best is known
+
+
+def test_a_best_value_at_the_end_of_the_range_is_told():
+    assert at_edge(Point(4, 50, 5)) == []
+    assert at_edge(Point(3, 50, 6.5)) == ["bi_w", "bi_rgb_std"]
+    assert at_edge(Point(4, 105, 4)) == ["bi_xy_std"]

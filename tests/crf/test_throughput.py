@@ -1,0 +1,36 @@
+import pytest
+from crf_inputs import random_image, scores_like_a_network
+
+from deeplab_lit.crf import throughput
+from deeplab_lit.crf.throughput import compare_pools
+
+
+@pytest.fixture
+def samples():
+    sizes = [(12, 16), (16, 8), (12, 16)]
+    return [(random_image(size), scores_like_a_network(3, size)) for size in sizes]
+
+
+def test_every_backend_refines_the_whole_set_each_round(samples, monkeypatch):
+    refined = []
+    labels = throughput._labels
+
+    def counted(samples, crf, index):
+        refined.append((crf.backend, index))
+        return labels(samples, crf, index)
+
+    monkeypatch.setattr(throughput, "_labels", counted)
+    rows = compare_pools(samples, {"iterations": 2}, 2, rounds=2, backends=("torch", "native"))
+    assert [row.backend for row in rows] == ["torch", "native"]
+    assert sorted(refined) == sorted([(b, i) for b in ("native", "torch") for i in (0, 1, 2)] * 3)
+    reference, other = rows
+    assert reference.ratio == 1
+    for mine, theirs, ratio in zip(other.seconds, reference.seconds, other.ratios, strict=True):
+        assert ratio == pytest.approx(theirs / mine)
+
+
+def test_pydensecrf_works_in_processes(samples):
+    pytest.importorskip("pydensecrf")
+    first, _ = compare_pools(samples, {}, 2, rounds=1, backends=("pydensecrf", "torch"))
+    assert first.backend == "pydensecrf"
+    assert len(first.seconds) == 1

@@ -1,0 +1,85 @@
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from deeplab_lit.training.probabilities import CachedProbabilities
+
+
+def random_probabilities(*shape):
+    return (4 * torch.randn(*shape)).softmax(-3)
+
+
+def test_what_is_read_is_what_was_written_rounded_to_16_bits(tmp_path):
+    cache = CachedProbabilities(tmp_path / "kept")
+    written = random_probabilities(5, 7, 9)
+    cache.write("a", written)
+    read = cache.read("a")
+    assert read.dtype == torch.float32
+    torch.testing.assert_close(read.sum(0), torch.ones(7, 9))
+    large = written > 6.2e-5
+    relative = (read - written).abs() / written
+    assert relative[large].max() < 2**-10  # rounding, and the sum made 1 again
+    assert (read - written)[~large].abs().max() < 1.1e-5
+
+
+def test_nothing_is_lost_that_the_crf_could_tell_apart(tmp_path):
+    """The CRF counts anything below 1e-5 as 1e-5."""
+    cache = CachedProbabilities(tmp_path)
+    written = torch.tensor([1 - 3e-5, 2e-5, 9e-6, 1e-6]).view(4, 1, 1)
+    cache.write("a", written)
+    read = cache.read("a").clamp_min(1e-5).flatten()
+    assert read.tolist() == pytest.approx([1, 2e-5, 1e-5, 1e-5], rel=0.005)
+
+
+def test_ids_with_slashes_or_equal_but_for_capitals_keep_apart(tmp_path):
+    cache = CachedProbabilities(tmp_path)
+    ids = ["a/b", "a_b", "A/b"]
+    for i, id in enumerate(ids):
+        cache.write(id, torch.full((2, 1, 1), 0.5) + torch.tensor([i, -i]).view(2, 1, 1) / 8)
+    assert len({cache.path(id).name.lower() for id in ids}) == 3
+    assert [cache.read(id)[0].item() for id in ids] == [0.5, 0.625, 0.75]
+    assert [path.parent for path in map(cache.path, ids)] == [tmp_path] * 3
+
+
+def test_only_new_images_go_through_the_network(tmp_path):
+    cache = CachedProbabilities(tmp_path)
+    logits = {1: torch.randn(3, 4, 4), 2: torch.randn(3, 4, 4)}
+    seen = []
+
+    def network(images):
+        seen.extend(images[:, 0, 0, 0].tolist())
+        return torch.stack([logits[i] for i in images[:, 0, 0, 0].tolist()])
+
+    images = torch.tensor([1, 2]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    first = cache.log_probabilities(["one"], images[:1], network)
+    both = cache.log_probabilities(["one", "two"], images, network)
+    again = cache.log_probabilities(["one", "two"], images, network)
+    assert seen == [1, 2]
+    assert torch.equal(both[:1], first)
+    assert torch.equal(both, again)
+    expected = torch.stack([logits[1], logits[2]]).softmax(1)
+    torch.testing.assert_close(again.exp(), expected, rtol=2**-10, atol=1e-7)
+
+
+def test_a_file_cut_short_while_writing_does_not_count(tmp_path, monkeypatch):
+    cache = CachedProbabilities(tmp_path)
+
+    def fail(file, array):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        cache.write("a", random_probabilities(2, 3, 3))
+    assert "a" not in cache
+
+
+def test_maps_of_a_sure_network_take_little_space(tmp_path):
+    cache = CachedProbabilities(tmp_path)
+    sure = (30 * torch.nn.functional.one_hot(torch.zeros(64, 64).long(), 21)).float()
+    cache.write("a", sure.permute(2, 0, 1).softmax(0))
+    assert cache.path("a").stat().st_size < 64 * 64 * 21 * 2 / 50
+    with gzip.open(cache.path("a")) as file:
+        assert np.load(file).dtype == np.float16
