@@ -325,6 +325,8 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # not so: the training stream reads on where the optimizer steps stand (data/sampler.py)
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    # Lightning's own affair with torch
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     with plain_errors():
         return DeepLabCLI(verb, args)
 
