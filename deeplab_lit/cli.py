@@ -225,7 +225,7 @@ class DeepLabCLI(LightningCLI):
         options = self.config.fit.trainer
         if options.max_steps in (-1, 0) and options.max_epochs in (None, -1, 0):
             raise MisconfigurationException(
-                "the poly schedule must know when training ends: set --trainer.max_steps or "
+                "the run must know when training ends: set --trainer.max_steps or "
                 "--trainer.max_epochs"
             )
         self._check_classes()

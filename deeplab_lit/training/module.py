@@ -14,7 +14,7 @@ from deeplab_lit.training.loss import deeplab_loss
 from deeplab_lit.training.metric import Scores, SegmentationScores
 from deeplab_lit.training.optimizer import build_sgd
 from deeplab_lit.training.probabilities import CachedProbabilities
-from deeplab_lit.training.schedule import poly_schedule
+from deeplab_lit.training.schedule import Policy, check_policy, poly_schedule, step_schedule
 
 
 @dataclass
@@ -69,7 +69,11 @@ class DeepLabModule(LightningModule):
             batch of 10 images.
         momentum: of SGD.
         weight_decay: of all weights and of trained normalisation, not of convolutions' biases.
-        poly_power: the learning rate falls as (1 − step/steps)^power, by optimizer step.
+        lr_policy: how the learning rate falls, by optimizer step: "poly", or "step", the first
+            version's (DeepLabv2, Table 2).
+        poly_power: poly: it falls as (1 − step/steps)^power.
+        step_size: step: it stays the same for so many optimizer steps, ...
+        step_factor: ... and is then multiplied by this.
         head_lr_mult: the head's weights learn at this multiple of lr, its biases at twice that.
         compile: compile backbone and head with torch.compile when training starts.
         network: of DeepLabV2.
@@ -88,7 +92,10 @@ class DeepLabModule(LightningModule):
         lr: float = 2.5e-4,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        lr_policy: Policy = "poly",
         poly_power: float = 0.9,
+        step_size: int = 2000,
+        step_factor: float = 0.1,
         head_lr_mult: float = 10.0,
         compile: bool = False,
         **network,
@@ -99,11 +106,17 @@ class DeepLabModule(LightningModule):
             "momentum": 0 <= momentum < 1,
             "weight_decay": weight_decay >= 0,
             "poly_power": poly_power > 0,
+            "step_size": step_size > 0,
+            "step_factor": step_factor > 0,
             "head_lr_mult": head_lr_mult >= 0,
         }
         for name, right in in_range.items():
             if not right:
                 raise ValueError(f"{name} is out of range: {locals()[name]}")
+        check_policy(
+            lr_policy,
+            {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor},
+        )
         if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
             raise ValueError(
                 "torch.compile cannot recompute trained normalisation: leave out compile or "
@@ -166,7 +179,7 @@ class DeepLabModule(LightningModule):
         self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
 
     def configure_optimizers(self) -> dict:
-        """SGD with the authors' parameter groups, and poly by optimizer step."""
+        """SGD with the authors' parameter groups, and the learning rate by optimizer step."""
         hp = self.hparams
         optimizer: Optimizer = build_sgd(
             self.net,
@@ -175,11 +188,17 @@ class DeepLabModule(LightningModule):
             weight_decay=hp.weight_decay,
             head_lr_mult=hp.head_lr_mult,
         )
+        if hp.lr_policy == "step":
+            schedule = step_schedule(optimizer, hp.step_size, hp.step_factor)
+        else:
+            schedule = poly_schedule(optimizer, self._steps(), hp.poly_power)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps(self) -> int:
         steps = self.trainer.estimated_stepping_batches
         if not 0 < steps < torch.inf:
             raise ValueError(
                 "the poly schedule needs to know when training ends: set --trainer.max_steps or "
                 "--trainer.max_epochs"
             )
-        schedule = poly_schedule(optimizer, steps, hp.poly_power)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return steps

@@ -142,7 +142,8 @@ def test_a_checkpoint_holds_the_training_and_nothing_of_the_evaluation(fitted, t
         assert not [key for key in hparams if "eval" in key or "crf" in key]
         assert hparams.keys() == {
             "classes", "weights", "lr", "momentum", "weight_decay", "poly_power", "head_lr_mult",
-            "compile", "backbone", "norm", "scales", "atrous_rates",
+            "lr_policy", "step_size", "step_factor", "compile", "backbone", "norm", "scales",
+            "atrous_rates",
         }  # fmt: skip
 
 
