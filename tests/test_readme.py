@@ -87,3 +87,6 @@ def test_every_config_and_every_module_that_is_named_exists():
 def test_all_shipped_configs_are_listed():
     for path in (ROOT / "configs").glob("*.yaml"):
         assert f"`{path.name}`" in README
+    for folder in (ROOT / "configs").glob("table*/"):
+        (row,) = re.findall(rf"^\| … `{folder.name}/` \|(.*)$", README, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == {path.stem for path in folder.glob("*.yaml")}
