@@ -63,6 +63,7 @@ class DeepLabV2(nn.Module):
         self.style = style
         self.norm = norm
         self.backbone_name = backbone
+        self.output_stride = output_stride
         self.align_corners = align_corners
         self.preprocess = Preprocess(style)
         self.backbone = build_backbone(backbone, output_stride, style, norm)
