@@ -33,19 +33,16 @@ def image_graph(net: DeepLabV2) -> ExportedProgram:
     It has the network's own scales, and the network is to be in eval mode.
     """
     side = smallest_side(net)
-    sides = {
-        name: Dim(name, min=size, max=largest)
-        for name, size, largest in (
-            ("batch", 1, LARGEST_BATCH),
-            ("height", side, LARGEST_SIDE),
-            ("width", side, LARGEST_SIDE),
-        )
+    sizes = {
+        0: Dim("batch", min=1, max=LARGEST_BATCH),
+        2: Dim("height", min=side, max=LARGEST_SIDE),
+        3: Dim("width", min=side, max=LARGEST_SIDE),
     }
     program = torch.export.export(
         net,
         # no two equal, and none of 1: torch.export may take such for more than chance
         (torch.zeros(2, 3, side + 64, side + 99, dtype=torch.uint8),),
-        dynamic_shapes={"images": dict(zip((0, 2, 3), sides.values(), strict=True))},
+        dynamic_shapes={"images": sizes},
         # sizes rounded up bring along conditions that hold always, but that it cannot prove
         prefer_deferred_runtime_asserts_over_guards=True,
     )
