@@ -1,6 +1,7 @@
 """DeepLabv2 as a LightningModule: network, loss, optimizer, schedule, metric."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,6 +15,7 @@ from deeplab_lit.training.loss import deeplab_loss
 from deeplab_lit.training.metric import Scores, SegmentationScores
 from deeplab_lit.training.optimizer import build_sgd
 from deeplab_lit.training.probabilities import CachedProbabilities
+from deeplab_lit.training.provenance import of_start
 from deeplab_lit.training.schedule import Policy, check_policy, poly_schedule, step_schedule
 
 
@@ -64,7 +66,8 @@ class DeepLabModule(LightningModule):
     Args:
         classes: name → RGB colour of each class, in the order of the class indices.
         weights: what training starts from: "imagenet" (torchvision's, of the backbone; downloaded
-            on first use), "none" (random), or the path of a weight file.
+            on first use), "none" (random), or the path of a weight file, of ours or of another
+            project.
         lr: base learning rate. The paper: 2.5e-4 for ResNet-101, 1e-3 for VGG-16, both for a total
             batch of 10 images.
         momentum: of SGD.
@@ -82,6 +85,7 @@ class DeepLabModule(LightningModule):
         net: the network.
         evaluation: how it is evaluated; may be changed at any time.
         scores: of the last validation.
+        provenance: of the weights; written into checkpoints. null before `initialise`.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class DeepLabModule(LightningModule):
         self.metric = SegmentationScores(len(classes))
         self.evaluation = Evaluation()
         self.scores: Scores | None = None
+        self.provenance: dict[str, Any] | None = None
         self._initialised = False
 
     def initialise(self) -> None:
@@ -136,7 +141,8 @@ class DeepLabModule(LightningModule):
             WeightsError: they cannot be had, or do not fit.
         """
         if not self._initialised:
-            initialise(self.net, self.hparams.weights)
+            source = initialise(self.net, self.hparams.weights)
+            self.provenance = of_start(self.hparams.weights, source)
             self._initialised = True
 
     def setup(self, stage: str) -> None:
@@ -148,6 +154,11 @@ class DeepLabModule(LightningModule):
         """Initial weights, unless a checkpoint has been loaded."""
         if self.trainer.ckpt_path is None:
             self.initialise()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say in the file where its weights come from."""
+        if self.provenance is not None:
+            checkpoint["provenance"] = self.provenance
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """The loss of a batch."""
