@@ -242,6 +242,7 @@ class DeepLabCLI(LightningCLI):
             self.model.initialise()
         else:
             self.model.provenance = of_checkpoint(self.checkpoint)
+        self._warn_of_seen(self.config.fit.ckpt_path or self.model.hparams.weights)
         self.model.provenance = completed(
             self.model.provenance, __version__, "fit", self.typed, data.label(data.train_split)
         )
@@ -300,22 +301,28 @@ class DeepLabCLI(LightningCLI):
             say(f"Note: {path} calls its classes {_some(stored)}; {data} calls them {_some(here)}.")
 
     def _check_unseen(self) -> None:
-        data, path = self.datamodule, self.config.validate.ckpt_path
-        provenance = self.record.about["provenance"] = of_checkpoint(self.checkpoint)
-        seen = seen_splits(data, provenance["trained_on"])
-        split = data.label(data.val_split)
-        if not seen:
-            if UNKNOWN in provenance["trained_on"]:
-                say(f"Note: it is not known whether {path} was trained on images of {split}.")
-            return
-        why = f"{path} was trained on {', '.join(seen)}, which has images of {split}"
-        if not self.config.validate.allow_seen_split:
+        path = self.config.validate.ckpt_path
+        provenance = of_checkpoint(self.checkpoint)
+        self.model.provenance = self.record.about["provenance"] = provenance
+        seen = self._warn_of_seen(path)
+        if seen and not self.config.validate.allow_seen_split:
             raise WeightsError(
-                f"{why}: their scores say nothing about new images. To see them all the same: "
-                "--allow_seen_split"
+                f"{path} was trained on {', '.join(seen)}. To score it on such images all the "
+                "same: --allow_seen_split"
             )
-        self.record.about["validation_split_trained_on"] = seen
-        say(f"WARNING: {why}. These scores say nothing about new images.")
+        if not seen and UNKNOWN in provenance["trained_on"]:
+            say(f"Note: it is not known which data {path} was trained on.")
+
+    def _warn_of_seen(self, weights: str) -> list[str]:
+        data = self.datamodule
+        seen = seen_splits(data, self.model.provenance["trained_on"])
+        if seen:
+            self.record.about["validation_split_trained_on"] = seen
+            say(
+                f"WARNING: {weights} was trained on {', '.join(seen)}, which has images of "
+                f"{data.label(data.val_split)}. Their scores say nothing about new images."
+            )
+        return seen
 
     def _described(self) -> str:
         return f"{self.config[self.verb].ckpt_path} (step {self.checkpoint['global_step']})"

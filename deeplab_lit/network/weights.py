@@ -15,7 +15,7 @@ from deeplab_lit.network.formats.own import strip
 from deeplab_lit.network.formats.source import Source, StateDict
 from deeplab_lit.network.imagenet import imagenet_source
 
-__all__ = ["WeightsError", "build", "initialise", "load", "read_checkpoint"]
+__all__ = ["WeightsError", "build", "initialise", "load", "load_source", "read_checkpoint"]
 
 
 def load(path: str | Path) -> DeepLabV2:
@@ -117,7 +117,7 @@ def initialise(net: DeepLabV2, weights: str) -> Source | None:
     else:
         source = read_source(weights)
     _check_style(net, _style(source) or net.style, weights)
-    _load_into(net, source, weights)
+    load_source(net, source, weights)
     return source
 
 
@@ -134,7 +134,12 @@ def _style(source: Source) -> str | None:
     return "torchvision" if divided else "caffe"
 
 
-def _load_into(net: DeepLabV2, source: Source, path: str) -> None:
+def load_source(net: DeepLabV2, source: Source, path: str | Path) -> None:
+    """Load into a network what fits: all, or the backbone (and VGG-16's fc6 and fc7), said aloud.
+
+    Raises:
+        WeightsError: the backbone does not fit.
+    """
     own, state = _under("head.", net.state_dict()), _under("head.", source.state)
     preprocess = _under("preprocess.", net.state_dict())
     if _shapes(own) == _shapes(state):

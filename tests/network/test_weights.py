@@ -194,6 +194,16 @@ def test_a_torchvision_resnet_gives_its_features(tmp_path):
     torch.testing.assert_close(net.backbone(x), features(x))
 
 
+def test_a_backbone_brings_its_own_mean_along(tmp_path):
+    """AdaptSegNet subtracts a little less than the authors."""
+    trained, net = build(num_classes=7, style="caffe"), build(style="caffe")
+    trained.preprocess.mean += 0.004
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        initialise(net, str(save(trained.state_dict(), tmp_path / "start.pth")))
+    assert torch.equal(net.preprocess.mean, trained.preprocess.mean)
+
+
 def test_torchvision_weights_are_refused_in_a_caffe_network(tmp_path):
     path = save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
     with pytest.raises(WeightsError, match=r"r18\.pth.*--model\.style torchvision, not caffe"):
@@ -220,34 +230,6 @@ def test_vgg_has_no_normalisation_and_may_start_from_random_weights():
     with torch.device("meta"):
         net = DeepLabV2(3, backbone="vgg16", norm="frozen")
     initialise(net, "none")
-
-
-def test_imagenet_without_a_network_says_what_to_fetch_and_where_to_put_it(tmp_path):
-    net = DeepLabV2(3, **RESNET18)
-    with pytest.raises(WeightsError, match=r"resnet18.*no route to host") as error:
-        initialise(net, "imagenet")
-    url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-    place = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
-    assert url in str(error.value)
-    assert str(place) in str(error.value)
-    place.parent.mkdir(parents=True, exist_ok=True)  # and so it works
-    classifier = torchvision.models.resnet18(weights=None)
-    save(classifier.state_dict(), place)
-    initialise(net, "imagenet")
-    assert torch.equal(net.backbone.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
-
-
-def test_imagenet_file_that_holds_no_weights_is_refused(tmp_path):
-    place = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
-    place.parent.mkdir(parents=True)
-    web_page(place)
-    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth"):
-        initialise(DeepLabV2(3, **RESNET18), "imagenet")
-
-
-def test_imagenet_is_refused_for_a_backbone_that_has_no_such_weights():
-    with pytest.raises(WeightsError, match="resnet10_quarter"):
-        initialise(build(), "imagenet")
 
 
 def test_imagenet_is_refused_in_a_caffe_network_before_anything_is_downloaded():
@@ -278,3 +260,34 @@ def test_vgg_fc6_and_fc7_are_decimated_into_every_branch(monkeypatch):
             assert branch.fc7.weight[f, g, 0, 0] == state["classifier.3.weight"][4 * f, 4 * g]
             assert branch.fc6.bias[f] == state["classifier.0.bias"][4 * f]
             assert branch.fc7.bias[f] == state["classifier.3.bias"][4 * f]
+
+
+def small_vgg(num_classes, rates):
+    with torch.device("meta"):
+        net = DeepLabV2(num_classes, backbone="vgg16", atrous_rates=rates, style="caffe")
+    net = net.to_empty(device="cpu")
+    net.load_state_dict({k: torch.zeros_like(v) for k, v in net.state_dict().items()})
+    net.preprocess.std.fill_(1)
+    return net
+
+
+def test_vggs_fc6_and_fc7_come_along_where_only_the_classes_differ(tmp_path):
+    trained, net = small_vgg(21, (6, 12)), small_vgg(3, (6, 12))
+    trained.head.branches[1].fc6.weight.data.fill_(2)
+    trained.head.branches[1].fc8.weight.data.fill_(3)
+    path = save(trained.state_dict(), tmp_path / "vgg.pth")
+    with pytest.warns(UserWarning, match="the backbone, fc6 and fc7 are loaded"):
+        initialise(net, str(path))
+    assert (net.head.branches[1].fc6.weight == 2).all()
+    assert (net.head.branches[1].fc8.weight == 0).all()
+
+
+def test_fc6_and_fc7_of_a_file_without_classifier_go_into_every_branch(tmp_path):
+    """vgg16_20M.caffemodel: one fc6 and one fc7, for as many rates as there are."""
+    trained, net = small_vgg(21, (12,)), small_vgg(3, (6, 12, 18))
+    trained.head.branches[0].fc7.bias.data.fill_(2)
+    state = {k: v for k, v in trained.state_dict().items() if "fc8" not in k}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        initialise(net, str(save(state, tmp_path / "vgg16_20M.pth")))
+    assert all((branch.fc7.bias == 2).all() for branch in net.head.branches)
