@@ -180,6 +180,21 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, write):
     assert mark.exists()
 
 
-def test_ordered_dictionaries_of_old_files_are_read(tmp_path):
-    torch.save(OrderedDict(STATE), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert same(read_weight_file(tmp_path / "old.pth"))
+def short(word):
+    """A byte string of Python 2."""
+    return b"U" + bytes([len(word)]) + word.encode()
+
+
+def test_a_file_of_python_2_and_torch_0_2_is_read(tmp_path):
+    """isht7's and AdaptSegNet's: byte strings for names, tensors of the first kind."""
+    header = [pickle.dumps(n, protocol=2) for n in (0x1950A86A20F9469CFC6C, 1001)]
+    system = b"\x80\x02}" + short("little_endian") + b"\x88s."
+    storage = b"(" + short("storage") + b"ctorch\nFloatStorage\n" + short("1") + short("cpu")
+    tensor = b"ctorch._utils\n_rebuild_tensor\n((" + storage[1:] + b"K\x06NtQ"
+    tensor += b"K\x00K\x02K\x03\x86K\x03K\x01\x86tR"
+    state = b"\x80\x02ccollections\nOrderedDict\n](](" + short("a.weight") + tensor + b"ee\x85R."
+    values = pickle.dumps(["1"], protocol=2) + struct.pack("<q6f", 6, *range(6))
+    (tmp_path / "old.pth").write_bytes(b"".join(header) + system + state + values)
+    content = read_weight_file(tmp_path / "old.pth")
+    assert isinstance(content, OrderedDict)
+    assert torch.equal(content["a.weight"], STATE["a.weight"])

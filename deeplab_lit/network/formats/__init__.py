@@ -89,6 +89,11 @@ def recognise(keys: Iterable[str]) -> str:
         return CAFFE
     if is_kazuto1011(keys):
         return KAZUTO1011
+    if "features.0.weight" in keys and has_branches(keys):
+        raise WeightsError(
+            "it is of AdaptSegNet's VGG-16, a network of its own (no pool4 and pool5, fc6 and fc7 "
+            "with rate 4), which is not built here"
+        )
     if is_torchvision(keys):
         return TORCHVISION
     prefix = prefix_of(keys)

@@ -41,6 +41,11 @@ def test_other_names_are_refused_with_what_was_found():
         recognise(["encoder.weight"])
 
 
+def test_adaptsegnets_vgg_is_refused_as_another_network():
+    with pytest.raises(WeightsError, match="not built here"):
+        recognise(["features.0.weight", "classifier.conv2d_list.0.weight"])
+
+
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3},
                                   lambda s: {"model": s, "iteration": 9}])  # fmt: skip
 def test_weights_may_stand_inside_a_checkpoint(wrap):
