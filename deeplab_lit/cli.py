@@ -170,6 +170,12 @@ class DeepLabCLI(LightningCLI):
         self.save_config_kwargs = {"folder": self.folder, "step": step}
         if self.checkpoint is None:
             return
+        if self.verb == "fit" and "optimizer_states" not in self.checkpoint:
+            path = self.config.fit.ckpt_path
+            raise WeightsError(
+                f"{path} holds no training to go on with (convert wrote it?): start a new one from "
+                f"its weights with --model.weights {path}"
+            )
         stored = vars(self.config[self.verb].model)
         for key, value in self.asked.items():
             if key in stored and stored[key] != value and key != "weights":

@@ -203,3 +203,11 @@ def test_it_is_a_command(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 2
     assert run.stderr == "error: nowhere.pth: no such file\n"
+
+
+def test_a_converted_file_holds_no_training_to_go_on_with(converted, root, tmp_path, capsys):
+    args = [f"--ckpt_path={converted['caffe']}", "--data=Folder", f"--data.root={root}"]
+    with pytest.raises(SystemExit) as stop:
+        cli("fit", [*args, f"--runs_dir={tmp_path}", "--trainer.accelerator=cpu"])
+    assert stop.value.code == 2
+    assert "no training to go on with" in capsys.readouterr().err
