@@ -18,6 +18,7 @@ from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.seen import seen_splits
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import NAMES_DATA, SHAPES, configs_first, flags, implied_config
+from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
@@ -35,7 +36,6 @@ from deeplab_lit.training.run_folder import (
     claim_results,
     last_checkpoint,
     new_run_folder,
-    sha256_of,
 )
 from deeplab_lit.training.samples import SamplePictures
 from deeplab_lit.training.screen import after_fit, after_validate, introduce, say

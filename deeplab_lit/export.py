@@ -7,7 +7,6 @@ the preprocessing (in a graph done already), the network's arguments, and where 
 file is run against the network before it gets its name.
 """
 
-import hashlib
 import inspect
 import io
 import json
@@ -25,6 +24,7 @@ from jsonargparse.typing import PositiveFloat
 import deeplab_lit
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
 from deeplab_lit.network.weights import read_checkpoint
 
@@ -115,7 +115,7 @@ def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
         "network": arguments | {"scales": net.scales},
         "checkpoint": {
             "file": Path(ckpt_path).name,
-            "sha256": hashlib.sha256(Path(ckpt_path).read_bytes()).hexdigest(),
+            "sha256": sha256_of(ckpt_path),
         },
     }
     if "provenance" in checkpoint:

@@ -1,5 +1,6 @@
 """Weight files of any container: PyTorch's, safetensors, Caffe's. Nothing in them is executed."""
 
+import hashlib
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,6 +20,12 @@ TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow chec
 
 class WeightsError(ValueError):
     """A weight file cannot be had, read, or used; says which, why and what to do."""
+
+
+def sha256_of(path: str | Path) -> str:
+    """The fingerprint of a file, in hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weight_file(path: str | Path) -> dict[str, Any]:

@@ -109,18 +109,13 @@ class DeepLabModule(LightningModule):
             "lr": lr >= 0,
             "momentum": 0 <= momentum < 1,
             "weight_decay": weight_decay >= 0,
-            "poly_power": poly_power > 0,
-            "step_size": step_size > 0,
-            "step_factor": step_factor > 0,
             "head_lr_mult": head_lr_mult >= 0,
         }
         for name, right in in_range.items():
             if not right:
                 raise ValueError(f"{name} is out of range: {locals()[name]}")
-        check_policy(
-            lr_policy,
-            {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor},
-        )
+        policy = {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor}
+        check_policy(lr_policy, policy)
         if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
             raise ValueError(
                 "torch.compile cannot recompute trained normalisation: leave out compile or "

@@ -9,13 +9,13 @@ A plain dictionary, so that `weights_only` reading accepts it:
 - origin: the provenance that stood in the source, or null
 """
 
-import hashlib
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.formats.source import Source
 from deeplab_lit.network.imagenet import imagenet_file
 
@@ -59,7 +59,7 @@ def of_file(path: str | Path, source: Source) -> dict[str, Any]:
         init, trained_on = published
     elif source.format == "caffe" and source.num_classes is None and path.name.startswith("init"):
         init, trained_on = AUTHORS[source.network["backbone"]], []
-    return _entry(path.name, _sha256(path), init, list(trained_on), source.provenance)
+    return _entry(path.name, sha256_of(path), init, list(trained_on), source.provenance)
 
 
 def of_start(weights: str, source: Source | None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def of_start(weights: str, source: Source | None) -> dict[str, Any]:
     if weights != "imagenet":
         return of_file(weights, source)
     file, _ = imagenet_file(source.network["backbone"])
-    return _entry(file.name, _sha256(file) if file.is_file() else None, "imagenet", [], None)
+    return _entry(file.name, sha256_of(file) if file.is_file() else None, "imagenet", [], None)
 
 
 def of_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -116,8 +116,3 @@ def _entry(
 ) -> dict[str, Any]:
     values = {"source": source, "sha256": sha256, "init": init, "trained_on": trained_on}
     return values | {"version": None, "command": None, "origin": origin}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,19 +37,22 @@ def step_schedule(optimizer: Optimizer, size: int, factor: float) -> LambdaLR:
 
 
 def check_policy(policy: Policy, options: dict[str, float]) -> None:
-    """Refuse options that the policy does not read: they would be ablated in vain.
+    """Refuse options out of range, and those that the policy does not read: set in vain.
 
     Args:
         policy: which one.
         options: of all policies, by name.
 
     Raises:
-        ValueError: an unknown policy; an option of another policy that is not at its default.
+        ValueError: an unknown policy; an option that is not positive; an option of another policy
+            that is not at its default.
     """
     if policy not in DEFAULTS:
         raise ValueError(f"lr_policy must be one of {', '.join(DEFAULTS)}, got {policy!r}")
     for owner, defaults in DEFAULTS.items():
         for name, default in defaults.items():
+            if options[name] <= 0:
+                raise ValueError(f"{name} is out of range: {options[name]}")
             if owner != policy and options[name] != default:
                 raise ValueError(
                     f"{name} is {options[name]}, but lr_policy {policy} does not use it: leave it "
