@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
+from jsonargparse.typing import PositiveInt
 
 from deeplab_lit import load
 from deeplab_lit.crf.benchmark import SETTINGS, compare_backends, even_size, probabilities
@@ -26,11 +27,11 @@ from deeplab_lit.training.benchmark import compare_steps
 
 
 def step(
-    batch_size: int = 2,
-    crop_size: int = 321,
+    batch_size: PositiveInt = 2,
+    crop_size: PositiveInt = 321,
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16",
     device: str = "cpu",
-    rounds: int = 5,
+    rounds: PositiveInt = 5,
     compile: bool = False,
     channels_last: bool = True,
     gradient_checkpointing: bool = False,
@@ -73,7 +74,7 @@ def step(
     )
 
 
-def data(root: str, crop_size: int = 321, rounds: int = 5) -> None:
+def data(root: str, crop_size: PositiveInt = 321, rounds: PositiveInt = 5) -> None:
     """Training samples a second of one core, beside the usual OpenCV pipeline.
 
     Args:
@@ -87,10 +88,10 @@ def data(root: str, crop_size: int = 321, rounds: int = 5) -> None:
 def crf(
     images: str,
     ckpt_path: str | None = None,
-    num_images: int = 20,
-    num_classes: int = 21,
-    threads: int = 1,
-    rounds: int = 1,
+    num_images: PositiveInt = 20,
+    num_classes: PositiveInt = 21,
+    threads: PositiveInt = 1,
+    rounds: PositiveInt = 1,
     whole_set: bool = False,
 ) -> None:
     """The CRF's backends beside pydensecrf, on the same images at three settings.

@@ -17,8 +17,7 @@ from deeplab_lit.crf.options import CRFOptions, with_crf_enabled
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.seen import seen_splits
 from deeplab_lit.errors import plain_errors
-from deeplab_lit.implied import NAMES_DATA, SHAPES, configs_first, flags, implied_config
-from deeplab_lit.network.files import sha256_of
+from deeplab_lit.implied import SHAPES, configs_first, flags, implied_config, names_data
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
@@ -26,6 +25,7 @@ from deeplab_lit.training.crf_scores import CRFScores
 from deeplab_lit.training.interrupt import SaveOnSignal
 from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule, Evaluation
+from deeplab_lit.training.probabilities import what_decides
 from deeplab_lit.training.progress import StepProgress
 from deeplab_lit.training.provenance import UNKNOWN, completed, of_checkpoint
 from deeplab_lit.training.record import RunRecord
@@ -42,7 +42,6 @@ from deeplab_lit.training.screen import after_fit, after_validate, introduce, sa
 from deeplab_lit.training.throughput import Throughput
 
 NO_CHECKPOINT = "validate needs --ckpt_path FILE, a checkpoint that fit wrote"
-LOADING = {"num_workers", "batch_size", "eval_batch_size", "check"}  # of data; not what is in it
 VERBS = {
     "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
     "validate": {"model", "dataloaders", "datamodule", "weights_only"},
@@ -134,7 +133,7 @@ class DeepLabCLI(LightningCLI):
         self.typed = sys.argv[1:] if args is None else list(args)
         argv = configs_first(with_crf_enabled(self.typed))
         config = implied_config(self.verb, argv)
-        if self.verb == "validate" and not flags(argv) & {"--ckpt_path", *NAMES_DATA}:
+        if self.verb == "validate" and not ("--ckpt_path" in flags(argv) or names_data(argv)):
             raise WeightsError(NO_CHECKPOINT)
         if config is not None:
             argv = [f"--config={config}", *argv]
@@ -242,6 +241,11 @@ class DeepLabCLI(LightningCLI):
                 "the run must know when training ends: set --trainer.max_steps or "
                 "--trainer.max_epochs"
             )
+        for name in ("cache_dir", "band"):
+            if getattr(self.model.evaluation, name) is not None:
+                raise MisconfigurationException(
+                    f"--eval.{name} is for validate; leave it out of fit, and of its configurations"
+                )
         self._check_classes()
         data = self.datamodule
         if self.checkpoint is None:
@@ -275,18 +279,17 @@ class DeepLabCLI(LightningCLI):
         self._check_classes()
         self._check_unseen()
         self.datamodule.preflight("validate")
+        if self.model.evaluation.cache_dir is not None:
+            self._claim_cache(Path(self.model.evaluation.cache_dir))
         self._claim(bytes_needed=10_000_000)
-        if self.config.validate.eval.cache_dir:
-            self._claim_cache(Path(self.config.validate.eval.cache_dir))
 
     @rank_zero_only
     def _claim_cache(self, folder: Path) -> None:
         options = self.config.validate
-        data = {k: v for k, v in vars(options.data.init_args).items() if k not in LOADING}
-        scales = list(self.model.evaluation.scales or self.model.net.scales)
-        checkpoint = sha256_of(options.ckpt_path)
-        data |= {"class": type(self.datamodule).__name__}
-        claim_results(folder, {"checkpoint_sha256": checkpoint, "data": data, "scales": scales})
+        settings = what_decides(options.ckpt_path, options.data, self.datamodule.val_split)
+        settings["scales"] = list(self.model.evaluation.scales or self.model.net.scales)
+        settings["precision"] = str(self.trainer.precision)
+        claim_results(folder, settings)
 
     @rank_zero_only
     def _claim(self, bytes_needed: int) -> None:

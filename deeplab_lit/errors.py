@@ -23,6 +23,7 @@ MISTAKES = (
     RunFolderError,
     TrainingDiverged,
     MisconfigurationException,
+    MemoryError,
 )
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 OUT_OF_MEMORY = (

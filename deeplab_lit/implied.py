@@ -3,10 +3,12 @@
 from itertools import pairwise
 from pathlib import Path
 
+import yaml
+
 from deeplab_lit.training.run_folder import last_checkpoint
 
 SHAPES = Path(__file__).parents[1] / "configs/shapes.yaml"
-NAMES_DATA = {"--config", "-c", "--data", "--data.class_path", "--help", "-h", "--print_config"}
+NAMES_DATA = {"--data", "--data.class_path", "--help", "-h", "--print_config"}
 
 
 def implied_config(verb: str, argv: list[str]) -> Path | None:
@@ -17,12 +19,13 @@ def implied_config(verb: str, argv: list[str]) -> Path | None:
         argv: the command line behind it.
 
     Returns:
-        A file; null where the command line names data or a configuration, or where there is none.
+        A file; null where the command line or a configuration on it names data, or where there is
+        none.
 
     Raises:
         RunFolderError: `--ckpt_path last`, but there is no run to go on with.
     """
-    if flags(argv) & NAMES_DATA:
+    if names_data(argv):
         return None
     checkpoint = _value(argv, "--ckpt_path")
     if checkpoint == "last" and verb == "fit":
@@ -32,7 +35,26 @@ def implied_config(verb: str, argv: list[str]) -> Path | None:
     if checkpoint:
         config = Path(checkpoint).parent.parent / "config.yaml"
         return config if config.is_file() else None
-    return SHAPES if verb == "fit" else None
+    return SHAPES if verb == "fit" and not configs(argv) else None
+
+
+def names_data(argv: list[str]) -> bool:
+    """Whether a command line, or a configuration on it, says which data; or asks for help."""
+    return bool(flags(argv) & NAMES_DATA) or any(map(_has_data, configs(argv)))
+
+
+def configs(argv: list[str]) -> list[str]:
+    """The configurations on a command line, in their order."""
+    found = [following for arg, following in pairwise([*argv, ""]) if arg in ("--config", "-c")]
+    return found + [arg.partition("=")[2] for arg in argv if arg.startswith("--config=")]
+
+
+def _has_data(config: str) -> bool:
+    try:
+        content = yaml.safe_load(Path(config).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):  # the parser says better what is wrong
+        return True
+    return isinstance(content, dict) and "data" in content
 
 
 def configs_first(argv: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_en
 from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.errors import plain_errors
+from deeplab_lit.implied import configs_first
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import sha256_of
 from deeplab_lit.training.picture import overlay, palette_image
@@ -145,7 +146,7 @@ def build_parser() -> ArgumentParser:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 1 where images could not be read."""
     with plain_errors():
-        argv = with_crf_enabled(list(sys.argv[1:] if args is None else args))
+        argv = configs_first(with_crf_enabled(list(sys.argv[1:] if args is None else args)))
         options = build_parser().parse_args(argv)
         scales = options.eval.scales
         crf = CRFOptions(**vars(options.crf)).build() if options.crf.enabled else None

@@ -6,7 +6,6 @@ cores. Started again, it goes on where it was stopped.
 """
 
 import csv
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +13,13 @@ from pathlib import Path
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
 import deeplab_lit
 from deeplab_lit.crf import DenseCRF
+from deeplab_lit.crf.pool import cores
 from deeplab_lit.crf.search import Point, at_edge, search
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
@@ -26,7 +27,7 @@ from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import implied_config
 from deeplab_lit.training.metric import SegmentationScores
 from deeplab_lit.training.picture import heat_maps
-from deeplab_lit.training.probabilities import CachedProbabilities
+from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
 from deeplab_lit.training.run_folder import claim_results
 
 COLUMNS = [*Point._fields, "miou"]
@@ -37,7 +38,7 @@ def fill(
 ) -> None:
     """Let the network see the images that have no probabilities yet."""
     for index in tqdm(indices, "network", unit=" images", dynamic_ncols=True):
-        if split.ids[index] in cache:
+        if cache.read(split.ids[index]) is not None:
             continue
         image, _ = split.read(index)
         with torch.inference_mode():
@@ -71,7 +72,7 @@ class Score:
         """0…1; without parameters that of the network alone."""
         crf = DenseCRF(**point._asdict(), **self.fixed, threads=1) if point else None
         metric = SegmentationScores(self.num_classes)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for labels, mask in pool.map(lambda index: self._labels(crf, index), self.indices):
                 metric.update(labels[None], mask[None])
         return metric.compute().miou
@@ -85,12 +86,20 @@ class Score:
 
 
 def read_scores(path: Path) -> dict[Point, float]:
-    """What an earlier search has found."""
+    """What an earlier search has found; a last line that was cut short does not count."""
     if not path.is_file():
         return {}
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {Point(*(float(row[k]) for k in Point._fields)): float(row["miou"]) for row in rows}
+        rows = list(csv.reader(line for line in file if line.endswith("\n")))
+    return {Point(*map(float, row[:-1])): float(row[-1]) for row in rows[1:]}
+
+
+def write_scores(scores: dict[Point, float], path: Path) -> None:
+    """Write them whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *([*point, miou] for point, miou in scores.items())])
+    temporary.replace(path)
 
 
 def build_parser() -> ArgumentParser:
@@ -106,7 +115,9 @@ def build_parser() -> ArgumentParser:
         help="Labelled images to search on. Default: those that the network was trained on, since "
         "parameters chosen on val make val scores flattering.",
     )
-    parser.add_argument("--num_images", type=int, default=100, help="Spread over the split.")
+    parser.add_argument(
+        "--num_images", type=PositiveInt, default=100, help="Spread over the split."
+    )
     parser.add_argument("--pos_w", type=float, default=3.0, help="w2, not searched.")
     parser.add_argument("--pos_xy_std", type=float, default=3.0, help="σγ, not searched.")
     parser.add_argument("--iterations", type=int, default=10, help="Mean-field steps.")
@@ -122,17 +133,17 @@ def main(args: Sequence[str] | None = None) -> None:
         parser = build_parser()
         if run is not None:
             parser.set_defaults({"data": yaml.safe_load(run.read_text("utf-8"))["data"]})
-        options = parser.instantiate(parser.parse_args(argv))
-        if options.data is None:
+        typed = parser.parse_args(argv)
+        if typed.data is None:
             raise DataError("--data is missing: name the data that the checkpoint was trained on")
-        _tune(options, Path(options.out))
+        _tune(parser.instantiate(typed), typed.data, Path(typed.out))
 
 
-def _tune(options: object, out: Path) -> None:
+def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     data = options.data
     name = options.split or data.train_split
     split = data.split(name)
-    number = min(max(options.num_images, 1), len(split.ids))
+    number = min(options.num_images, len(split.ids))
     indices = [i * len(split.ids) // number for i in range(number)]
     net = deeplab_lit.load(options.ckpt_path)
     if len(net.classes) != len(data.classes):
@@ -142,8 +153,10 @@ def _tune(options: object, out: Path) -> None:
         )
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations")}
     fixed["backend"] = options.backend
-    DenseCRF(**fixed)  # refuses what is out of range before anything is written
-    claim_results(out, {"checkpoint": options.ckpt_path, "split": name, "images": number, **fixed})
+    DenseCRF(**fixed).check_installed()  # refuses what cannot be before anything is written
+    claim_results(
+        out, what_decides(options.ckpt_path, typed_data, name) | {"images": number, **fixed}
+    )
     if name == data.val_split:
         print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
     cache = CachedProbabilities(out / "probabilities")
@@ -172,19 +185,14 @@ def _search(score: Score, path: Path) -> dict[Point, float]:
     known = read_scores(path)
     scores: dict[Point, float] = {}
     bar = tqdm(desc="searching", unit=" settings", dynamic_ncols=True)
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if not known:
-            writer.writerow(COLUMNS)
-        for point, miou, left in search(score, known):
-            scores[point] = miou
-            if point not in known:
-                known[point] = miou
-                writer.writerow([*point, miou])
-                file.flush()
-            bar.total = len(scores) + left
-            bar.set_postfix(best=f"{max(scores.values()):.4f}", refresh=False)
-            bar.update()
+    for point, miou, left in search(score, known):
+        scores[point] = miou
+        if point not in known:
+            known[point] = miou
+            write_scores(known, path)
+        bar.total = len(scores) + left
+        bar.set_postfix(best=f"{max(scores.values()):.4f}", refresh=False)
+        bar.update()
     bar.close()
     return scores
 

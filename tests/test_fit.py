@@ -88,3 +88,13 @@ def test_the_other_spelling_trains_on_two_processes_too(tmp_path, tiny_args):
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert json.loads((tmp_path / "shapes/two/results.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize("option", ["--eval.cache_dir=cache", "--eval.band=void"])
+def test_options_of_validate_alone_are_refused(tmp_path, tiny_args, capsys, option):
+    """A cache would score every validation on the probabilities of the first."""
+    with pytest.raises(SystemExit) as stop:
+        main("fit", [*tiny_args(tmp_path), option])
+    assert stop.value.code == 2
+    assert f"{option.partition('=')[0]} is for validate" in capsys.readouterr().err
+    assert not (tmp_path / "shapes").exists()

@@ -54,3 +54,14 @@ def test_options_win_over_configs_wherever_they_stand():
 def test_without_a_checkpoint_there_is_nothing_to_validate(run):
     assert implied_config("validate", []) is None
     assert implied_config("validate", ["--ckpt_path=elsewhere.ckpt"]) is None
+
+
+def test_a_config_without_data_leaves_the_checkpoints_run_in_place(run):
+    """As `tune_crf` writes it."""
+    Path("best.yaml").write_text("crf:\n  bi_w: 5\n")
+    Path("mine.yaml").write_text("data: VOC\n")
+    checkpoint = f"--ckpt_path={run / 'checkpoints/best.ckpt'}"
+    for config in (["--config=best.yaml"], ["--config", "best.yaml"]):
+        assert implied_config("validate", [checkpoint, *config]) == run / "config.yaml"
+        assert implied_config("fit", config) is None
+    assert implied_config("validate", [checkpoint, "--config=mine.yaml"]) is None

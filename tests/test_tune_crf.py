@@ -47,8 +47,7 @@ def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         expected = deeplab_lit.load(trained)(pixels)[0].softmax(0).numpy()
     np.testing.assert_allclose(cached, expected, rtol=2**-10, atol=2e-5)
-    run = trained.parents[1] / "config.yaml"
-    configs = [f"--config={run}", f"--config={out / 'best.yaml'}"]
+    configs = [f"--config={out / 'best.yaml'}"]
     done = fit_or_validate(
         "validate", [*configs, f"--ckpt_path={trained}", f"--runs_dir={tmp_path / 'runs'}"]
     )
@@ -78,6 +77,39 @@ def test_a_search_that_was_stopped_goes_on(trained, tmp_path, few, monkeypatch):
     assert len((parts / "scores.csv").read_text().splitlines()) == 3  # a header and two settings
     tune(trained, parts, num_images=2)
     assert (parts / "scores.csv").read_text() == (whole / "scores.csv").read_text()
+
+
+def test_a_line_cut_short_in_the_scores_is_searched_again(trained, tmp_path, few):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for out in (whole, cut):
+        tune(trained, out, num_images=1)
+    scores = (whole / "scores.csv").read_text()
+    for end in (len(scores) - 3, len(scores.splitlines()[0]) + 2, 5):
+        (cut / "scores.csv").write_text(scores[:end])
+        tune(trained, cut, num_images=1)
+        assert (cut / "scores.csv").read_text() == scores
+
+
+def test_a_folder_of_other_weights_or_other_images_is_refused(trained, tmp_path, few, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained.parents[1], run)
+    checkpoint, out = run / "checkpoints/best.ckpt", tmp_path / "out"
+    tune(checkpoint, out, num_images=1)
+    with pytest.raises(SystemExit):
+        tune(checkpoint, out, num_images=1, **{"data.draw_seed": 7})
+    assert "another data" in capsys.readouterr().err
+    content = torch.load(checkpoint, weights_only=True)
+    content["global_step"] += 1
+    torch.save(content, checkpoint)
+    with pytest.raises(SystemExit):
+        tune(checkpoint, out, num_images=1)
+    assert "another checkpoint_sha256" in capsys.readouterr().err
+
+
+def test_that_no_setting_helps_is_said(trained, tmp_path, few, monkeypatch, capsys):
+    monkeypatch.setattr(tune_crf.Score, "__call__", lambda self, point: 0.5 if point else 0.6)
+    tune(trained, tmp_path / "out", num_images=1)
+    assert "leave the CRF out" in capsys.readouterr().out
 
 
 def test_searching_on_val_is_warned_of(trained, tmp_path, few, capsys):

@@ -63,7 +63,8 @@ def probabilities(
     if net is not None:
         return net(torch.from_numpy(image).permute(2, 0, 1)[None])[0].softmax(0).numpy()
     size = image.shape[:2]
-    noise = torch.randn(1, num_classes, size[0] // 32 + 2, size[1] // 32 + 2)
+    random = torch.Generator().manual_seed(image.size)
+    noise = torch.randn(1, num_classes, size[0] // 32 + 2, size[1] // 32 + 2, generator=random)
     scores = F.interpolate(6 * noise, size, mode="bilinear", align_corners=True)
     return scores[0].softmax(0).numpy()
 
@@ -90,7 +91,7 @@ def compare_backends(
         rows = []
         for name, options in settings.items():
             density = median(_vertices(i, options) / (i.size // 3) for i in images)
-            crfs = _available(images[0], probabilities[0], {**options, "threads": threads})
+            crfs = available(images[0], probabilities[0], {**options, "threads": threads})
             turns = [(Row(name, backend, threads, density), crf) for backend, crf in crfs.items()]
             for image, scores in [*zip(images, probabilities, strict=True)] * rounds:
                 _take_turns(turns, image, scores)
@@ -113,8 +114,8 @@ def _take_turns(turns: list[tuple[Row, DenseCRF]], image: np.ndarray, scores: np
         row.label_agreement = min(row.label_agreement, same)
 
 
-def _available(image: np.ndarray, scores: np.ndarray, options: Options) -> dict[str, DenseCRF]:
-    """The backends that run here, the reference first, each warmed up."""
+def available(image: np.ndarray, scores: np.ndarray, options: Options) -> dict[str, DenseCRF]:
+    """The backends that run here, the reference first, each warmed up on an image."""
     crfs = {}
     for backend in ("pydensecrf", "native", "torch"):
         crf = DenseCRF(**options, backend=backend)

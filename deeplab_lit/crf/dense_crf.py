@@ -58,8 +58,19 @@ class DenseCRF(Parameters):
         super().__post_init__()
         if self.backend not in BACKENDS:
             raise CRFError(f"backend must be one of {BACKENDS}, got {self.backend!r}")
-        if self.threads is not None and self.threads < 1:
+        if self.threads is not None and not (type(self.threads) is int and self.threads >= 1):
             raise CRFError(f"threads must be 1 or more, or None, got {self.threads}")
+
+    def check_installed(self) -> None:
+        """Refuse a backend that was asked for by name and cannot be imported.
+
+        Raises:
+            CRFError: pydensecrf is not installed.
+        """
+        if self.backend == "pydensecrf":
+            from deeplab_lit.crf.pydensecrf_backend import import_pydensecrf
+
+            import_pydensecrf()
 
     def backend_for(self, device: torch.device | str = "cpu") -> str:
         """The backend that refines probabilities of this device: native, torch or pydensecrf."""

@@ -7,6 +7,7 @@ Letters: B images · C classes · N = H·W.
 """
 
 from functools import lru_cache
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from deeplab_lit.crf.embedding import elevate, features, key_layout
 from deeplab_lit.crf.parameters import Parameters
 from deeplab_lit.crf.permutohedral import Lattice
+
+BUILDING = Lock()
 
 
 @torch.no_grad()
@@ -24,7 +27,8 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
     """
     lattices = []
     if parameters.pos_w:
-        lattices.append(_position_lattice(parameters, images.shape[:3], images.device))
+        with BUILDING:  # or threads that start together each build one
+            lattices.append(_position_lattice(parameters, images.shape[:3], images.device))
     if parameters.bi_w:
         lattices.append(bilateral_lattice(images, parameters))
     b, c, n = unary.shape
@@ -58,7 +62,7 @@ def bilateral_lattice(images: Tensor, parameters: Parameters) -> Lattice:
     )
 
 
-@lru_cache(maxsize=4)  # pixels' colours play no part: one for all images of a size
+@lru_cache(maxsize=2)  # pixels' colours play no part: one for all images of a size
 def _cached(
     size: tuple[int, int, int], std: float, weight: float, normalization: str, device: torch.device
 ) -> Lattice:

@@ -476,10 +476,15 @@ Lattice *lattice_new(const float *elevated, int64_t n, int corners, const int64_
         const int strips = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, n)));
         auto lattice = std::make_unique<Lattice>(n, corners, strips);
         std::vector<VertexTable> tables(strips);
+        std::vector<char> failed(strips);  // no exception may leave a parallel region
 #pragma omp parallel for num_threads(strips) schedule(static, 1)
-        for (int s = 0; s < strips; s++)
-            (corners == 3 ? embed<3> : embed<6>)(*lattice, s, elevated, low, stride, phase,
-                                                tables[s]);
+        for (int s = 0; s < strips; s++) try {
+                (corners == 3 ? embed<3> : embed<6>)(*lattice, s, elevated, low, stride, phase,
+                                                    tables[s]);
+            } catch (const std::bad_alloc &) {
+                failed[s] = 1;
+            }
+        if (std::count(failed.begin(), failed.end(), 1)) throw std::bad_alloc();
         merge(*lattice, tables);
         find_neighbours(*lattice, tables[0], stride, phase);
         (corners == 3 ? find_norm<3> : find_norm<6>)(*lattice);

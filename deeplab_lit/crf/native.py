@@ -9,8 +9,10 @@ Letters: B images · C classes · N = H·W.
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
+import shutil
 import tempfile
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,7 @@ from deeplab_lit.crf.parameters import CRFError, Parameters
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp"]
-LOADING = Lock()  # threads that need it at the same time
+LOADING, BUILDING = Lock(), Lock()
 MAX_CLASSES = 256  # the widest row that native.cpp is compiled for
 
 
@@ -93,7 +95,8 @@ def _refine_one(
     p, size = parameters, tuple(image.shape[:2])
     lattices, weights = [], []
     if p.pos_w:
-        lattices.append(_position_lattice(size, p.pos_xy_std, threads))
+        with BUILDING:  # or threads that start together each build one
+            lattices.append(_position_lattice(size, p.pos_xy_std, threads))
         weights.append(p.pos_w)
     if p.bi_w:
         lattices.append(bilateral_lattice(image, p, threads))
@@ -131,7 +134,7 @@ def bilateral_lattice(image: Tensor, parameters: Parameters, threads: int) -> Na
     )
 
 
-@lru_cache(maxsize=4)  # pixels' colours play no part: one for all images of a size
+@lru_cache(maxsize=2)  # pixels' colours play no part: one for all images of a size
 def _position_lattice(size: tuple[int, int], std: float, threads: int) -> NativeLattice:
     image = torch.empty((1, *size, 3), dtype=torch.uint8)
     return NativeLattice(elevate(features(image, std, None)), key_layout(size, std, None), threads)
@@ -144,30 +147,38 @@ def compiled() -> ctypes.CDLL:
         BuildError: there is no compiler or it fails.
     """
     with LOADING:
-        return _load()
+        library, why_not = _load()
+    if library is None:
+        raise BuildError(why_not)
+    return library
 
 
 @lru_cache(maxsize=1)
-def _load() -> ctypes.CDLL:
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The library; or null and the reason: it is not tried again in this process."""
     try:
-        return _declare(ctypes.CDLL(str(_build())))
-    except OSError as error:
-        raise BuildError(f"{error}") from error
+        return _declare(ctypes.CDLL(str(_build()))), ""
+    except (OSError, BuildError) as error:
+        return None, str(error)
 
 
 def _build() -> Path:
     """The path of the library; its name stands for the source, the flags and the processor."""
     what = [SOURCE.read_text(), *FLAGS, _processor(), os.environ.get("CXX", "")]
     name = "crf_" + hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
-    default = Path.home() / ".cache" / "torch_extensions"
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default)) / "deeplab_lit"
+    default = Path("~/.cache/torch_extensions")
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default)).expanduser() / "deeplab_lit"
     built = folder / f"{name}.so"
     if built.exists():
         return built
+    compiler = os.environ.get("CXX", "c++")
+    if not shutil.which(compiler):
+        raise BuildError(f"no C++ compiler, looked for {compiler}")
     folder.mkdir(parents=True, exist_ok=True)
     # every process builds in a place of its own and moves the result: no lock that could stay
     with tempfile.TemporaryDirectory(dir=folder) as place:
         try:
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # no CUDA: fine
             from torch.utils import cpp_extension
 
             cpp_extension.load(
@@ -179,7 +190,7 @@ def _build() -> Path:
                 is_python_module=False,
             )
         except Exception as error:  # of many kinds: no ninja, no compiler, an unknown flag
-            raise BuildError((str(error) or repr(error)).splitlines()[0]) from error
+            raise BuildError((str(error) or repr(error)).splitlines()[0][:120]) from error
         (Path(place) / f"{name}.so").replace(built)
     return built
 

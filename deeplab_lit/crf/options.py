@@ -41,10 +41,12 @@ class CRFOptions:
         """The CRF.
 
         Raises:
-            CRFError: a parameter out of range.
+            CRFError: a parameter out of range; the backend is not installed.
         """
         given = {name: getattr(self, name) for name in NAMES if getattr(self, name) is not None}
-        return DenseCRF(**PRESETS[self.preset] | given, backend=self.backend, threads=threads)
+        crf = DenseCRF(**PRESETS[self.preset] | given, backend=self.backend, threads=threads)
+        crf.check_installed()
+        return crf
 
 
 def described(crf: DenseCRF, device: str) -> dict[str, float | str]:
@@ -60,9 +62,15 @@ def in_words(description: dict[str, float | str]) -> str:
 
 
 def with_crf_enabled(argv: list[str]) -> list[str]:
-    """A command line in which `--crf`, or any `--crf.…`, says that the CRF is wanted."""
+    """A command line in which `--crf`, or any `--crf.…`, says that the CRF is wanted.
+
+    A preset on it wins over parameters in configurations, too.
+    """
     alone = {i for i, arg in enumerate(argv) if arg == "--crf" and _no_value(argv[i + 1 :])}
     wanted = bool(alone) or any(arg.startswith("--crf.") for arg in argv)
+    typed = {arg.partition("=")[0] for arg in argv}
+    if "--crf.preset" in typed:
+        argv = [*argv, *(f"--crf.{x}=null" for x in NAMES if f"--crf.{x}" not in typed)]
     said = any(arg.startswith("--crf.enabled") for arg in argv)
     kept = [arg for i, arg in enumerate(argv) if i not in alone]
     return [*kept, "--crf.enabled=true"] if wanted and not said else kept

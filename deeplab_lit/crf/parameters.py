@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 NORMALIZATIONS = ("symmetric", "after")
+NUMBERS = ("bi_w", "bi_xy_std", "bi_rgb_std", "pos_w", "pos_xy_std")
 
 
 class CRFError(ValueError):
@@ -38,6 +39,9 @@ class Parameters:
     normalization: str = "symmetric"
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name in NUMBERS and not isinstance(value, int | float):
+                raise CRFError(f"{name} must be a number, got {value!r}")
         for name in ("bi_w", "pos_w"):
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):
@@ -47,7 +51,7 @@ class Parameters:
             if not (isfinite(value) and value > 0):
                 weight = name[: name.index("_")] + "_w"
                 raise CRFError(f"{name} must be above 0, got {value}; {weight}=0 drops the kernel")
-        if self.iterations != int(self.iterations) or self.iterations < 0:
+        if type(self.iterations) is not int or self.iterations < 0:
             raise CRFError(f"iterations must be a whole number from 0, got {self.iterations}")
         if self.normalization not in NORMALIZATIONS:
             raise CRFError(

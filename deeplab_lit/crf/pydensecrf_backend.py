@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deeplab_lit.crf.embedding import key_layout
 from deeplab_lit.crf.parameters import CRFError, Parameters
 
 
@@ -28,13 +29,17 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
     Raises:
         CRFError: pydensecrf is not installed.
     """
-    densecrf = _import()
+    densecrf = import_pydensecrf()
     p = parameters
     normalization = {
         "symmetric": densecrf.NORMALIZE_SYMMETRIC,
         "after": densecrf.NORMALIZE_AFTER,
     }[p.normalization]
     refined = []
+    kernels = [(p.pos_w, p.pos_xy_std, None), (p.bi_w, p.bi_xy_std, p.bi_rgb_std)]
+    for weight, xy_std, rgb_std in kernels:
+        if weight:
+            key_layout(images.shape[1:3], xy_std, rgb_std)  # refuses what makes pydensecrf crash
     for image, energy in zip(images.cpu().numpy(), unary.cpu().numpy(), strict=True):
         h, w, _ = image.shape
         crf = densecrf.DenseCRF2D(w, h, len(energy))
@@ -53,7 +58,12 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
     return torch.stack(refined).to(unary.device)
 
 
-def _import() -> ModuleType:
+def import_pydensecrf() -> ModuleType:
+    """Its module.
+
+    Raises:
+        CRFError: it is not installed.
+    """
     try:
         from pydensecrf import densecrf
     except ImportError as error:

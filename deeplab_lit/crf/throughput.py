@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from deeplab_lit.crf.benchmark import available
 from deeplab_lit.crf.dense_crf import DenseCRF
 
 Samples = Sequence[tuple[np.ndarray, np.ndarray]]  # image (H,W,3) uint8, probabilities (C,H,W)
@@ -47,7 +48,6 @@ def compare_pools(
     options: Mapping[str, float | str],
     workers: int,
     rounds: int = 3,
-    backends: Sequence[str] = ("pydensecrf", "native", "torch"),
 ) -> list[Throughput]:
     """Refine the set with each backend in turn, `workers` images at a time.
 
@@ -56,20 +56,19 @@ def compare_pools(
         options: arguments of `DenseCRF`.
         workers: threads of ours, processes of pydensecrf.
         rounds: how often, after a round that is not measured.
-        backends: the first is the reference.
 
-    Raises:
-        CRFError: a backend is not installed.
+    Returns:
+        A row for each backend that works here; the first is the reference.
     """
-    rows = [Throughput(backend, [], []) for backend in backends]
-    crfs = [DenseCRF(**options, backend=backend, threads=1) for backend in backends]
+    crfs = available(*samples[0], {**options, "threads": 1})
+    rows = [Throughput(backend, [], []) for backend in crfs]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with _processes(samples, workers) as processes, ThreadPoolExecutor(workers) as threads:
             for i in range(rounds + 1):
                 seconds = []
-                for crf in crfs:
+                for crf in crfs.values():
                     pool = processes if crf.backend == "pydensecrf" else threads
                     seconds.append(_time(crf, pool, samples))
                 for row, own in zip(rows, seconds, strict=True):

@@ -39,6 +39,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.scales is not None:
             self.scales = check_scales(self.scales)
+        if self.cache_dir == "":
+            raise ValueError("--eval.cache_dir must name a folder, got nothing")
 
     def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
         """Logits (B,C,H,W) of a batch; log-probabilities where they are cached."""

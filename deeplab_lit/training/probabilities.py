@@ -1,22 +1,32 @@
 """The network's probabilities on disk, so that an interrupted evaluation goes on."""
 
 import gzip
+import zlib
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 
-SMALLEST = 1e-5  # the CRF counts anything below as this much (crf/dense_crf.py)
+from deeplab_lit.crf.dense_crf import LEAST_PROBABILITY
+from deeplab_lit.network.files import sha256_of
+
+NOT_IN_IMAGES = {  # arguments of data that change neither what an image is nor its id
+    *("batch_size", "eval_batch_size", "num_workers", "check", "crop_size", "scales", "mirror"),
+    *("train_split", "val_split"),
+}
 
 
 class CachedProbabilities:
     """A folder with one compressed file an image: float16, and 0 where below 1e-5.
 
     That rounds a probability by at most one part in 2048 (by 3e-8 where it is below 6e-5). Files
-    are written whole; any number of processes may share the folder.
+    are written whole, and a damaged one counts as missing; processes may share the folder.
 
     Args:
         folder: made when first needed.
@@ -29,23 +39,23 @@ class CachedProbabilities:
         """Where an image's file is; ids may hold slashes, and capitals that a disk ignores."""
         return self.folder / f"{id.replace('/', '_')}-{sha256(id.encode()).hexdigest()[:8]}.npy.gz"
 
-    def __contains__(self, id: str) -> bool:
-        return self.path(id).is_file()
-
     def write(self, id: str, probabilities: Tensor) -> None:
         """Keep probabilities (C,H,W)."""
-        path = self.path(id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = probabilities.where(probabilities >= SMALLEST, 0).half().cpu().numpy()
-        temporary = path.with_suffix(".tmp")
-        with gzip.open(temporary, "wb", compresslevel=1) as file:
-            np.save(file, kept)
-        temporary.replace(path)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = probabilities.where(probabilities >= LEAST_PROBABILITY, 0).half().cpu().numpy()
+        with TemporaryDirectory(dir=self.folder) as place:  # its own for each writer
+            temporary = Path(place) / "new"
+            with gzip.open(temporary, "wb", compresslevel=1) as file:
+                np.save(file, kept)
+            temporary.replace(self.path(id))
 
-    def read(self, id: str) -> Tensor:
-        """Probabilities (C,H,W) float32 on the CPU; they sum to 1."""
-        with gzip.open(self.path(id), "rb") as file:
-            kept = torch.from_numpy(np.load(file)).float()
+    def read(self, id: str) -> Tensor | None:
+        """Probabilities (C,H,W) float32 on the CPU that sum to 1; null where none can be read."""
+        try:
+            with gzip.open(self.path(id), "rb") as file:
+                kept = torch.from_numpy(np.load(file)).float()
+        except (OSError, EOFError, ValueError, zlib.error):  # not there, or damaged
+            return None
         return kept / kept.sum(0)
 
     def log_probabilities(
@@ -60,8 +70,26 @@ class CachedProbabilities:
             images: (B,3,H,W).
             network: images to logits of the same size.
         """
-        new = [i for i, id in enumerate(ids) if id not in self]
+        kept = [self.read(id) for id in ids]
+        new = [i for i, probabilities in enumerate(kept) if probabilities is None]
         if new:
             for i, probabilities in zip(new, network(images[new]).softmax(1), strict=True):
                 self.write(ids[i], probabilities)
-        return torch.stack([self.read(id) for id in ids]).to(images.device).log()
+                kept[i] = self.read(ids[i])
+        return torch.stack(kept).to(images.device).log()
+
+
+def what_decides(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
+    """What probabilities depend on, for `claim_results`.
+
+    Args:
+        ckpt_path: of the network.
+        data: class_path and init_args of the data module.
+        split: of the images.
+    """
+    arguments = {k: v for k, v in vars(data.init_args).items() if k not in NOT_IN_IMAGES}
+    return {
+        "checkpoint_sha256": sha256_of(ckpt_path),
+        "data": {"class": data.class_path.rpartition(".")[2], **arguments},
+        "split": split,
+    }

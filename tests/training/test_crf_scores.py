@@ -1,6 +1,4 @@
 import json
-import os
-import threading
 import warnings
 
 import numpy as np
@@ -68,47 +66,6 @@ def test_two_processes_score_as_one_does(module, make_data, make_trainer):
         found.append({k: v for k, v in logged.items() if k.startswith("val")})
     assert found[0] == found[1]
     assert found[0]["val_crf/miou"] != found[0]["val/miou"]
-
-
-def test_what_waits_is_bounded(module, make_data, make_trainer, monkeypatch):
-    callback = CRFScores(CRFOptions(backend="torch"))
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    longest = 0
-
-    def refine(self, image, probabilities):
-        nonlocal longest
-        longest = max(longest, len(callback.waiting))
-        return probabilities
-
-    monkeypatch.setattr(DenseCRF, "__call__", refine)
-    make_trainer(callbacks=[callback]).validate(module, make_data(val_size=9), verbose=False)
-    assert longest <= 5
-    assert torch.equal(callback.scores.confusion, module.scores.confusion)  # nothing was refined
-
-
-def test_a_slow_image_holds_up_no_other(module, make_data, make_trainer, monkeypatch):
-    """The first image is not done before the last one has been counted."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    counted, last, first = [], threading.Event(), threading.Event()
-
-    def refine(self, image, probabilities):
-        if not first.is_set():
-            first.set()
-            assert last.wait(60)
-        return probabilities
-
-    def see(id, labels, mask):
-        counted.append(id)
-        if len(counted) == 8:
-            last.set()
-
-    monkeypatch.setattr(DenseCRF, "__call__", refine)
-    callback, data = CRFScores(CRFOptions(backend="torch"), see=(see,)), make_data(val_size=9)
-    make_trainer(callbacks=[callback]).validate(module, data, verbose=False)
-    ids = list(data.split("val").ids)
-    assert counted[-1] == ids[0]
-    assert sorted(counted) == sorted(ids)
-    assert torch.equal(callback.scores.confusion, module.scores.confusion)
 
 
 def test_a_crf_that_fails_ends_the_validation(module, make_data, make_trainer, monkeypatch):

@@ -1,10 +1,12 @@
 import gzip
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from jsonargparse import Namespace
 
-from deeplab_lit.training.probabilities import CachedProbabilities
+from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
 
 
 def random_probabilities(*shape):
@@ -63,7 +65,7 @@ def test_only_new_images_go_through_the_network(tmp_path):
     torch.testing.assert_close(again.exp(), expected, rtol=2**-10, atol=1e-7)
 
 
-def test_a_file_cut_short_while_writing_does_not_count(tmp_path, monkeypatch):
+def test_what_fails_while_writing_leaves_nothing(tmp_path, monkeypatch):
     cache = CachedProbabilities(tmp_path)
 
     def fail(file, array):
@@ -73,7 +75,41 @@ def test_a_file_cut_short_while_writing_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         cache.write("a", random_probabilities(2, 3, 3))
-    assert "a" not in cache
+    assert cache.read("a") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "other"])
+def test_a_damaged_file_is_computed_anew(tmp_path, damage):
+    cache = CachedProbabilities(tmp_path)
+    logits = torch.randn(1, 3, 8, 8)
+    first = cache.log_probabilities(["a"], logits[:, :1], lambda images: logits)
+    content = cache.path("a").read_bytes()
+    kinds = {"empty": b"", "half": content[: len(content) // 2], "other": b"not gzip"}
+    cache.path("a").write_bytes(kinds[damage])
+    assert torch.equal(cache.log_probabilities(["a"], logits[:, :1], lambda images: logits), first)
+
+
+def test_many_writers_may_share_the_folder(tmp_path):
+    cache, probabilities = CachedProbabilities(tmp_path), random_probabilities(5, 40, 40)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: cache.write(f"{i % 2}", probabilities), range(40)))
+    for id in ("0", "1"):
+        torch.testing.assert_close(cache.read(id), probabilities, rtol=2**-10, atol=2e-5)
+
+
+def test_what_decides_about_probabilities(tmp_path):
+    (tmp_path / "a.ckpt").write_bytes(b"a")
+    (tmp_path / "b.ckpt").write_bytes(b"b")
+
+    def decided(name="a", split="val", **arguments):
+        given = Namespace(**{"root": "x", "num_workers": 1, **arguments})
+        data = Namespace(class_path="deeplab_lit.data.VOC", init_args=given)
+        return what_decides(str(tmp_path / f"{name}.ckpt"), data, split)
+
+    assert decided() == decided(num_workers=2) == decided(crop_size=33)
+    different = [decided("b"), decided(split="train"), decided(root="y")]
+    assert all(other != decided() for other in different)
 
 
 def test_maps_of_a_sure_network_take_little_space(tmp_path):
