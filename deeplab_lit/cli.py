@@ -21,15 +21,11 @@ from deeplab_lit.implied import SHAPES, configs_first, flags, implied_config, na
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
-from deeplab_lit.training.crf_scores import CRFScores
-from deeplab_lit.training.interrupt import SaveOnSignal
+from deeplab_lit.training.equipment import equip
 from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule, Evaluation
 from deeplab_lit.training.probabilities import what_decides
-from deeplab_lit.training.progress import StepProgress
 from deeplab_lit.training.provenance import UNKNOWN, completed, of_checkpoint
-from deeplab_lit.training.record import RunRecord
-from deeplab_lit.training.reproducible import StepSeed
 from deeplab_lit.training.run_config import RunConfig
 from deeplab_lit.training.run_folder import (
     claim,
@@ -37,9 +33,7 @@ from deeplab_lit.training.run_folder import (
     last_checkpoint,
     new_run_folder,
 )
-from deeplab_lit.training.samples import SamplePictures
 from deeplab_lit.training.screen import after_fit, after_validate, introduce, say
-from deeplab_lit.training.throughput import Throughput
 
 NO_CHECKPOINT = "validate needs --ckpt_path FILE, a checkpoint that fit wrote"
 VERBS = {
@@ -202,19 +196,14 @@ class DeepLabCLI(LightningCLI):
         about = {"seed": config.seed_everything, "deeplab_lit": __version__}
         if config.ckpt_path:
             about["checkpoint"] = config.ckpt_path
-        pictures, evaluation = SamplePictures(self.folder), config.eval
-        bands = []
-        if self.verb == "validate" and evaluation.band:
-            bands = [BandCurve(self.folder, evaluation.band, crf=config.crf.enabled)]
-        crf = None
-        if config.crf.enabled:
-            crf = CRFScores(config.crf, see=tuple(x.see_refined for x in (pictures, *bands)))
-        self.record = RunRecord(self.folder, about, crf)
-        callbacks = [self.record, pictures, *([crf] if crf else []), *bands]
-        if config.trainer.enable_progress_bar is not False:
-            callbacks.append(StepProgress())
-        if self.verb == "fit":
-            callbacks += [StepSeed(), Throughput(), SaveOnSignal()]
+        self.record, callbacks = equip(
+            self.verb,
+            self.folder,
+            about,
+            evaluation=config.eval,
+            crf=config.crf,
+            progress=config.trainer.enable_progress_bar is not False,
+        )
         kwargs["callbacks"] = callbacks + (config.trainer.callbacks or [])
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = str(self.folder / "checkpoints")

@@ -25,8 +25,8 @@ from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import implied_config
+from deeplab_lit.training.charts import heat_maps
 from deeplab_lit.training.metric import SegmentationScores
-from deeplab_lit.training.picture import heat_maps
 from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
 from deeplab_lit.training.run_folder import claim_results
 
@@ -168,7 +168,7 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     best = max(scores, key=scores.get)
     found = {"enabled": True, **best._asdict(), **fixed}
     (out / "best.yaml").write_text(yaml.safe_dump({"crf": found}, sort_keys=False))
-    heat_maps(scores, Point._fields).save(out / "scores.png")
+    heat_maps(scores, Point._fields, out / "scores.png")
     ranked = sorted(scores.items(), key=lambda item: -item[1])[:10]
     print("\n  mIoU    gain     w1     σα     σβ")
     for point, miou in ranked:

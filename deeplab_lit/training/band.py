@@ -20,10 +20,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torchmetrics import Metric
 
+from deeplab_lit.training.charts import band_curves
 from deeplab_lit.training.metric import VOID, iou_of
 
 Around = Literal["void", "classes"]
 WIDTHS = range(1, 41)
+NAMES = {"miou": "mIoU", "miou_crf": "mIoU after the CRF"}
 
 
 def distance(mask: np.ndarray, around: Around) -> np.ndarray:
@@ -85,7 +87,7 @@ class BandScores(Metric):
 
 
 class BandCurve(Callback):
-    """Writes band.csv: mIoU by the band's width, before and after the CRF.
+    """Writes band.csv and band.png: mIoU by the band's width, before and after the CRF.
 
     Args:
         folder: the run folder.
@@ -137,6 +139,8 @@ class BandCurve(Callback):
             writer = csv.writer(file)
             writer.writerow(["width", *self.curves])
             writer.writerows(zip(WIDTHS, *self.curves.values(), strict=True))
+        named = {NAMES[name]: curve for name, curve in self.curves.items()}
+        band_curves(named, WIDTHS, self.folder / "band.png")
 
 
 def band_table(
@@ -144,9 +148,8 @@ def band_table(
 ) -> str:
     """Some of the curves' values in percent, as text."""
     lines = ["  pixels from a border  " + "".join(f"{f'≤ {width}':>7}" for width in widths)]
-    names = {"miou": "mIoU", "miou_crf": "mIoU after the CRF"}
     for name, curve in curves.items():
         shown = [curve[WIDTHS.index(width)] for width in widths]
         values = (f"{100 * value:7.2f}" if value == value else f"{'–':>7}" for value in shown)
-        lines.append(f"  {names[name]:<22}{''.join(values)}")
+        lines.append(f"  {NAMES[name]:<22}{''.join(values)}")
     return "\n".join(lines)

@@ -42,6 +42,7 @@ def comparison(
     titles: Sequence[str] = ("image", "truth", "prediction"),
     width: int = 240,
     columns: int = 2,
+    captions: Sequence[str] = (),
 ) -> Image.Image:
     """Image and masks of each sample side by side, above a legend.
 
@@ -51,16 +52,20 @@ def comparison(
         titles: of image and masks.
         width: of each picture in pixels.
         columns: samples in a row.
+        captions: of each sample, if it has one.
     """
     colours = list(classes.values())
     strips = [_strip(image, masks, colours, width) for image, *masks in samples]
+    if captions:
+        pairs = zip(captions, strips, strict=True)
+        strips = [stack([_title([caption], strip.width), strip]) for caption, strip in pairs]
     columns = min(columns, len(strips))
     title = _title([*titles] * columns, width)
     rows = [
         _beside(strips[i : i + columns], len(titles) * width)
         for i in range(0, len(strips), columns)
     ]
-    return _stack([title, *rows, _legend(classes, title.width)])
+    return stack([title, *rows, _legend(classes, title.width)])
 
 
 def _strip(
@@ -107,7 +112,8 @@ def _legend(classes: dict[str, tuple[int, int, int]], width: int) -> Image.Image
     return legend
 
 
-def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one below the other."""
     sheet = Image.new(
         "RGB", (max(p.width for p in pictures), sum(p.height + 2 for p in pictures)), "white"
     )
@@ -116,52 +122,3 @@ def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
         sheet.paste(picture, (0, y))
         y += picture.height + 2
     return sheet
-
-
-def heat_maps(scores: dict[tuple[float, float, float], float], names: Sequence[str]) -> Image.Image:
-    """Scores of three parameters: a map of the first two for each value of the third.
-
-    Args:
-        scores: parameters → score; the best is framed.
-        names: of the parameters.
-    """
-    best, low, high = max(scores, key=scores.get), min(scores.values()), max(scores.values())
-    panels = [
-        _heat_map(
-            {point[:2]: value for point, value in scores.items() if point[2] == third},
-            best[:2] if best[2] == third else None,
-            (low, high),
-            (*names[:2], f"{names[2]} {third:g}"),
-        )
-        for third in sorted({point[2] for point in scores})
-    ]
-    return _stack([_beside(panels[i : i + 2], panels[0].width) for i in range(0, len(panels), 2)])
-
-
-def _heat_map(
-    scores: dict[tuple[float, float], float],
-    best: tuple[float, float] | None,
-    limits: tuple[float, float],
-    names: Sequence[str],
-    size: tuple[int, int] = (620, 220),
-) -> Image.Image:
-    """One map, first parameter down, second across, values in percent in the cells."""
-    rows, columns = (sorted({point[i] for point in scores}) for i in (0, 1))
-    font = ImageFont.load_default(12)
-    picture = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((4, 2), f"{names[2]}   (down: {names[0]}, across: {names[1]})", "black", font=font)
-    left, top = 40, 38
-    width, height = (size[0] - left - 12) // len(columns), (size[1] - top - 8) // len(rows)
-    for i, row in enumerate(rows):
-        draw.text((4, top + i * height + height // 2 - 7), f"{row:g}", "black", font=font)
-    for j, column in enumerate(columns):
-        draw.text((left + j * width + 4, 20), f"{column:g}", "black", font=font)
-    for (row, column), value in scores.items():
-        x, y = left + columns.index(column) * width, top + rows.index(row) * height
-        share = (value - limits[0]) / (limits[1] - limits[0] or 1)
-        colour = (round(255 - 200 * share), round(255 - 90 * share), round(255 - 160 * share))
-        outline = "red" if (row, column) == best else "white"
-        draw.rectangle((x, y, x + width - 2, y + height - 2), colour, outline, 2)
-        draw.text((x + 4, y + height // 2 - 7), f"{100 * value:.2f}", "black", font=font)
-    return picture

@@ -87,7 +87,11 @@ def after_validate(
         crf = scores["crf"]
         say(f"CRF         {crf['seconds_per_image']:.2f} s an image, {in_words(crf)}")
     if curves:
-        say("", band_table(curves), "", f"Bands       {_relative(folder / 'band.csv')}")
+        say("", band_table(curves), "", f"Bands       {_relative(folder / 'band.csv')}, band.png")
+    say(
+        f"Images      {_relative(folder / 'images.csv')}, worst_best.png",
+        f"Classes     {_relative(folder / 'classes.png')}, confusion.png",
+    )
     _say_files(folder)
 
 

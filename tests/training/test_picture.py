@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_lit.training.picture import comparison, heat_maps, overlay, palette, palette_image
+from deeplab_lit.training.picture import comparison, overlay, palette, palette_image
 
 CLASSES = {"sky": (10, 20, 200), "tree": (0, 150, 30), "a rather long name of a class": (250, 0, 9)}
 COLOURS = list(CLASSES.values())
@@ -98,14 +98,9 @@ def test_images_of_all_sizes_are_shown():
     assert comparison(samples, {f"class {i}": (i, i, i) for i in range(150)}).width == 2 * 3 * 240
 
 
-def test_heat_maps_show_every_score_and_frame_the_best():
-    scores = {
-        (w, x, c): w / 10 + x / 1000 + c for w in (3, 4) for x in (30, 40) for c in (0.1, 0.2)
-    }
-    pixels = np.asarray(heat_maps(scores, ("w1", "sa", "sb")))
-    assert pixels.shape[1] == 2 * 620
-    red = (pixels == (255, 0, 0)).all(-1)
-    assert red.any()
-    assert not red[:, :620].any()  # the best is at the larger third parameter: the right map
-    shades = {tuple(pixel) for pixel in pixels.reshape(-1, 3)}
-    assert {(255, 255, 255), (55, 165, 95)} <= shades  # the worst and the best
+def test_captions_stand_above_their_samples():
+    image, mask = np.zeros((20, 30, 3), np.uint8), np.zeros((20, 30), np.uint8)
+    plain = comparison([(image, mask)] * 2, CLASSES, ("image", "truth"), width=60)
+    named = comparison([(image, mask)] * 2, CLASSES, ("image", "truth"), 60, captions=("a", "b"))
+    assert named.width == plain.width
+    assert named.height > plain.height + 15

@@ -1,0 +1,93 @@
+"""python -m deeplab_lit.plot_bands: mIoU near borders of several validations in one plot.
+
+Each RUN is the folder of a `validate --eval.band …`, or its band.csv. The curves are called after
+their folders, or as --labels says; they are the paper's Fig. 10 where the bands are around void.
+"""
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from deeplab_lit.data import DataError
+from deeplab_lit.errors import plain_errors
+from deeplab_lit.training.band import NAMES
+from deeplab_lit.training.charts import band_curves
+
+
+def read_bands(path: Path) -> tuple[list[int], dict[str, list[float]]]:
+    """Widths in pixels, and the curves of a band.csv by the names of its columns.
+
+    Args:
+        path: the file, or its folder.
+
+    Raises:
+        DataError: there is none, or it is something else.
+    """
+    path = path / "band.csv" if path.is_dir() else path
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        widths = [int(row["width"]) for row in rows]
+        names = [name for name in NAMES if rows and name in rows[0]]
+        curves = {name: [float(row[name]) for row in rows] for name in names}
+    except OSError as error:
+        raise DataError(
+            f"{path}: {error.strerror}. Run validate with --eval.band void or classes first, and "
+            "give its run folder."
+        ) from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is no band.csv that validate wrote") from error
+    if not curves:
+        raise DataError(f"{path} is no band.csv that validate wrote")
+    return widths, curves
+
+
+def build_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(prog="python -m deeplab_lit.plot_bands", description=__doc__)
+    parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="Folders or files.")
+    parser.add_argument("--out", type=str, default="bands.png", help="The picture, a PNG.")
+    parser.add_argument(
+        "--labels", type=list[str] | None, default=None, help="Names of the runs, in their order."
+    )
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    with plain_errors():
+        options = build_parser().parse_args(list(sys.argv[1:] if args is None else args))
+        runs = [Path(run) for run in options.runs]
+        labels = options.labels or _names(runs)
+        if len(labels) != len(runs):
+            raise DataError(f"--labels names {len(labels)} runs, but {len(runs)} are given")
+        if len(set(labels)) < len(labels):
+            raise DataError(f"the runs need different names, got {', '.join(labels)}: use --labels")
+        shown, widths = {}, []
+        for label, run in zip(labels, runs, strict=True):
+            own, curves = read_bands(run)
+            if widths and own != widths:
+                raise DataError(f"{run} has other widths than {runs[0]}")
+            widths = own
+            for name, curve in curves.items():
+                shown[label + NAMES[name].removeprefix("mIoU")] = curve
+        out = Path(options.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        band_curves(shown, widths, out)
+    print(f"{len(shown)} curves in {out}")
+
+
+def _names(runs: list[Path]) -> list[str]:
+    """The folders' names; with their parents' where those would be the same."""
+    folders = [(run if run.is_dir() else run.parent).absolute() for run in runs]
+    names = [folder.name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{folder.parent.name}/{folder.name}" for folder in folders]
+
+
+if __name__ == "__main__":
+    main()

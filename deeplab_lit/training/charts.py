@@ -1,0 +1,137 @@
+"""Scores as charts: PNG files, drawn by Matplotlib.
+
+Letters: C classes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+DPI = 120
+MOST_NUMBERS = 25  # classes, up to which a confusion matrix has its numbers in it
+
+
+def confusion_matrix(confusion: Tensor, names: Sequence[str], path: Path) -> None:
+    """Where the pixels of each class went, in percent of the class; a class without pixels is grey.
+
+    Args:
+        confusion: (C,C) pixels by true class (row) and predicted class (column).
+        names: of the classes.
+        path: of the picture.
+    """
+    pixels = confusion.cpu().numpy().astype(np.float64)
+    total = pixels.sum(1, keepdims=True)
+    share = np.divide(100 * pixels, total, out=np.full_like(pixels, np.nan), where=total > 0)
+    side = max(0.36 * len(names), 3) + 2
+    figure, (axes,) = _figure(1, (side + 0.6, side))
+    axes.set_facecolor("lightgrey")
+    shown = axes.imshow(share, "Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    axes.set_title("% of each true class")
+    if len(names) <= MOST_NUMBERS:
+        for (row, column), value in np.ndenumerate(share):
+            if value >= 0.5:
+                colour = "white" if value > 55 else "black"
+                axes.text(column, row, f"{value:.0f}", c=colour, ha="center", va="center", size=7)
+    figure.colorbar(shown, fraction=0.046)
+    _save(figure, path)
+
+
+def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path) -> None:
+    """IoU of each class as bars, side by side where there are several series.
+
+    Args:
+        iou: name of a series → (C,) in 0…1, NaN for a class without IoU.
+        names: of the classes.
+        path: of the picture.
+    """
+    figure, (axes,) = _figure(1, (max(0.42 * len(names) + 1.2, 6), 3.6))
+    width = 0.8 / len(iou)
+    for i, (label, values) in enumerate(iou.items()):
+        places = np.arange(len(names)) + (i - (len(iou) - 1) / 2) * width
+        heights = 100 * np.asarray(values, np.float64)
+        mean = float(np.nanmean(heights)) if np.isfinite(heights).any() else np.nan
+        axes.bar(places, heights, width, label=f"{label} (mean {mean:.2f})")
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_ylabel("IoU (%)")
+    axes.set_ylim(0, 100)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.grid(axis="y", alpha=0.4)
+    figure.legend(loc="outside upper center", ncols=len(iou), frameon=False)
+    _save(figure, path)
+
+
+def band_curves(curves: dict[str, Sequence[float]], widths: Sequence[int], path: Path) -> None:
+    """MIoU by the width of the band around borders, as in the paper's Fig. 10.
+
+    Args:
+        curves: name → mIoU in 0…1 at each width, NaN where a band has no pixel.
+        widths: in pixels.
+        path: of the picture.
+    """
+    figure, (axes,) = _figure(1, (6, 4.2))
+    for label, values in curves.items():
+        axes.plot(widths, 100 * np.asarray(values, np.float64), label=label)
+    axes.set_xlabel("width of the band (pixels)")
+    axes.set_ylabel("mIoU in the band (%)")
+    axes.set_xlim(0, max(widths))
+    axes.grid(alpha=0.4)
+    axes.legend()
+    _save(figure, path)
+
+
+def heat_maps(
+    scores: dict[tuple[float, float, float], float], names: Sequence[str], path: Path
+) -> None:
+    """Scores of three parameters: a map of the first two for each value of the third.
+
+    Args:
+        scores: parameters → score in 0…1; the best is framed.
+        names: of the parameters.
+        path: of the picture.
+    """
+    best, low, high = max(scores, key=scores.get), min(scores.values()), max(scores.values())
+    thirds = sorted({point[2] for point in scores})
+    figure, panels = _figure(len(thirds), (5.2, 2.6), columns=2)
+    for third, axes in zip(thirds, panels, strict=False):
+        points = [point for point in scores if point[2] == third]
+        rows, columns = (sorted({point[i] for point in points}) for i in (0, 1))
+        values = np.full((len(rows), len(columns)), np.nan)
+        for point in points:
+            place = rows.index(point[0]), columns.index(point[1])
+            values[place] = 100 * scores[point]
+            text = f"{values[place]:.2f}"
+            weight, colour = ("bold", "red") if point == best else ("normal", "black")
+            axes.text(*place[::-1], text, c=colour, weight=weight, ha="center", va="center", size=7)
+        axes.imshow(values, "Greens", vmin=100 * low, vmax=150 * high - 50 * low, aspect="auto")
+        axes.set_xticks(range(len(columns)), [f"{x:g}" for x in columns])
+        axes.set_yticks(range(len(rows)), [f"{x:g}" for x in rows])
+        axes.set_xlabel(names[1])
+        axes.set_ylabel(names[0])
+        axes.set_title(f"{names[2]} {third:g}", size=10)
+    _save(figure, path)
+
+
+def _figure(panels: int, size: tuple[float, float], columns: int = 1) -> tuple:
+    """A figure and its axes, `size` inches each; no window, no global state."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    figure = Figure((columns * size[0], rows * size[1]), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[panels:]:
+        unused.remove()
+    return figure, axes[:panels]
+
+
+def _save(figure: object, path: Path) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, format="png", dpi=DPI)
+    temporary.replace(path)

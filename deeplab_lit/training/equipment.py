@@ -1,0 +1,62 @@
+"""The callbacks that every run has, in the order in which they need each other."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.training.band import BandCurve
+from deeplab_lit.training.crf_scores import CRFScores
+from deeplab_lit.training.extremes import WorstAndBest
+from deeplab_lit.training.image_scores import ImageScores
+from deeplab_lit.training.interrupt import SaveOnSignal
+from deeplab_lit.training.module import Evaluation
+from deeplab_lit.training.progress import StepProgress
+from deeplab_lit.training.record import RunRecord
+from deeplab_lit.training.reproducible import StepSeed
+from deeplab_lit.training.samples import SamplePictures
+from deeplab_lit.training.score_charts import ScoreCharts
+from deeplab_lit.training.throughput import Throughput
+
+
+def equip(
+    verb: str,
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    evaluation: Evaluation,
+    crf: CRFOptions,
+    progress: bool,
+) -> tuple[RunRecord, list[Callback]]:
+    """The callbacks of a run.
+
+    Args:
+        verb: "fit" or "validate".
+        folder: of the run.
+        about: further entries of results.json.
+        evaluation: as on the command line.
+        crf: as on the command line.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The one that writes results.json; and all of them, it included.
+    """
+    seeing: list[Callback] = [SamplePictures(folder)]  # each image, before and after the CRF
+    waiting: list[Callback] = []  # for the CRF's last image
+    if verb == "validate":
+        seeing += [ImageScores(folder), WorstAndBest(folder)]
+    if verb == "validate" and evaluation.band:
+        waiting.append(BandCurve(folder, evaluation.band, crf=crf.enabled))
+    refining = None
+    if crf.enabled:
+        refining = CRFScores(crf, see=tuple(x.see_refined for x in (*seeing, *waiting)))
+    if verb == "validate":
+        waiting.append(ScoreCharts(folder, refining))
+    record = RunRecord(folder, about, refining)
+    callbacks = [record, *seeing, *([refining] if refining else []), *waiting]
+    if progress:
+        callbacks.append(StepProgress())
+    if verb == "fit":
+        callbacks += [StepSeed(), Throughput(), SaveOnSignal()]
+    return record, callbacks

@@ -1,0 +1,49 @@
+import csv
+
+import pytest
+from PIL import Image
+
+from deeplab_lit.plot_bands import main, read_bands
+
+
+def write(folder, columns):
+    folder.mkdir(parents=True)
+    with (folder / "band.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["width", *columns])
+        writer.writerows([width, *(0.01 * width for _ in columns)] for width in range(1, 41))
+    return folder
+
+
+def test_several_runs_become_one_picture(tmp_path, capsys):
+    one, two = write(tmp_path / "a", ["miou", "miou_crf"]), write(tmp_path / "b", ["miou"])
+    main([str(one), str(two / "band.csv"), f"--out={tmp_path / 'plots/bands.png'}"])
+    assert "3 curves" in capsys.readouterr().out
+    assert Image.open(tmp_path / "plots/bands.png").size[0] > 300
+    widths, curves = read_bands(one)
+    assert widths == list(range(1, 41))
+    assert curves["miou_crf"][9] == pytest.approx(0.1)
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
+    runs = [str(write(tmp_path / name / "run", ["miou"])) for name in ("x", "y")]
+    main([*runs, f"--out={tmp_path / 'bands.png'}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        (None, [], "Run validate with --eval.band"),
+        ("a,b\n1,2\n", [], "no band.csv"),
+        ("width,other\n1,2\n", [], "no band.csv"),
+        ("width,miou\n1,0.5\n", ["--labels=[one,two]"], "--labels names 2 runs, but 1"),
+    ],
+)
+def test_mistakes_get_a_sentence(tmp_path, capsys, content, options, words):
+    if content:
+        (tmp_path / "band.csv").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path), f"--out={tmp_path / 'bands.png'}", *options])
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "bands.png").exists()

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deeplab_lit.training.charts import band_curves, class_bars, confusion_matrix, heat_maps
+
+NAMES = ["sky", "tree", "a rather long name"]
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def share(path, colour):
+    return (np.abs(pixels(path).astype(int) - colour) < 6).all(-1).mean()
+
+
+def test_a_confusion_matrix_shows_shares_of_the_true_class(tmp_path):
+    """Rows of 1000 and of 2 pixels look the same; a class without pixels is grey."""
+    right = torch.tensor([[1000, 0, 0], [0, 2, 0], [0, 0, 0]])
+    confusion_matrix(right, NAMES, tmp_path / "right.png")
+    wrong = torch.tensor([[0, 1000, 0], [2, 0, 0], [0, 0, 0]])
+    confusion_matrix(wrong, NAMES, tmp_path / "wrong.png")
+    darkest = (8, 48, 107)  # of Matplotlib's Blues, at 100 %
+    assert share(tmp_path / "right.png", darkest) == pytest.approx(
+        share(tmp_path / "wrong.png", darkest), rel=0.05
+    )
+    grey = share(tmp_path / "right.png", (211, 211, 211))
+    assert share(tmp_path / "right.png", darkest) == pytest.approx(2 / 3 * grey, rel=0.1)
+    assert (pixels(tmp_path / "right.png") != pixels(tmp_path / "wrong.png")).any()
+
+
+@pytest.mark.parametrize("classes", [1, 19, 150])
+def test_charts_of_any_number_of_classes(tmp_path, classes):
+    names = [f"class {i}" for i in range(classes)]
+    confusion_matrix(torch.eye(classes, dtype=torch.int64), names, tmp_path / "confusion.png")
+    iou = np.linspace(0, 1, classes)
+    iou[0] = np.nan
+    class_bars({"network": iou, "after the CRF": iou}, names, tmp_path / "classes.png")
+    sizes = [Image.open(tmp_path / f"{n}.png").size for n in ("confusion", "classes")]
+    assert min(min(size) for size in sizes) > 300
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_bars_are_as_high_as_their_values(tmp_path):
+    class_bars({"network": [0.25, 0.25, 0.25]}, NAMES, tmp_path / "low.png")
+    class_bars({"network": [0.75, 0.75, 0.75]}, NAMES, tmp_path / "high.png")
+    blue = (31, 119, 180)  # Matplotlib's first colour; the grid shines through at some rows
+    ratio = share(tmp_path / "high.png", blue) / share(tmp_path / "low.png", blue)
+    assert ratio == pytest.approx(3, rel=0.1)
+
+
+def test_curves_may_have_gaps(tmp_path):
+    curves = {"a": [float("nan"), 0.5, 0.75], "b": [float("nan")] * 3}
+    band_curves(curves, [1, 2, 3], tmp_path / "band.png")
+    assert share(tmp_path / "band.png", (31, 119, 180)) > 0
+
+
+def test_heat_maps_show_every_score_and_mark_the_best(tmp_path):
+    scores = {
+        (w, x, c): w / 10 + x / 1000 + c for w in (3, 4) for x in (30, 40) for c in (0.1, 0.2)
+    }
+    heat_maps(scores, ("w1", "sa", "sb"), tmp_path / "maps.png")
+    found = pixels(tmp_path / "maps.png")
+    red = (found == (255, 0, 0)).all(-1)
+    assert red.any()
+    assert not red[:, : found.shape[1] // 2].any()  # the best is at the larger third parameter
+    heat_maps(dict.fromkeys([(3, 30, 3)], 0.5), ("w1", "sa", "sb"), tmp_path / "one.png")
