@@ -271,12 +271,16 @@ class DeepLabCLI(LightningCLI):
         if self.model.evaluation.cache_dir is not None:
             self._claim_cache(Path(self.model.evaluation.cache_dir))
         self._claim(bytes_needed=10_000_000)
+        image, _ = self.datamodule.split(self.datamodule.val_split).read(0)
+        evaluation, net = self.model.evaluation, self.model.net
+        self.record.about["inference"] = evaluation.settings(net)
+        say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
 
     @rank_zero_only
     def _claim_cache(self, folder: Path) -> None:
         options = self.config.validate
         settings = what_decides(options.ckpt_path, options.data, self.datamodule.val_split)
-        settings["scales"] = list(self.model.evaluation.scales or self.model.net.scales)
+        settings |= self.model.evaluation.settings(self.model.net)
         settings["precision"] = str(self.trainer.precision)
         claim_results(folder, settings)
 

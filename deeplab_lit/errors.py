@@ -29,7 +29,8 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 OUT_OF_MEMORY = (
     "out of GPU memory. What helps in training: --data.batch_size smaller and "
     "--trainer.accumulate_grad_batches larger by the same factor, --trainer.precision bf16-mixed, "
-    "--model.gradient_checkpointing true, fewer --model.scales; in evaluation: fewer --eval.scales."
+    "--model.gradient_checkpointing true, fewer --model.scales; in evaluation: "
+    "--eval.window 513, fewer --eval.scales."
 )
 
 

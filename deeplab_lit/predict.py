@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
-from jsonargparse.typing import PositiveFloat
+from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import configs_first
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import sha256_of
+from deeplab_lit.network.inference import Inference
 from deeplab_lit.training.picture import overlay, palette_image
 from deeplab_lit.training.run_folder import claim_results
 
@@ -60,7 +60,7 @@ def predict(
     net: DeepLabV2,
     jobs: Sequence[Job],
     *,
-    scales: Sequence[float] | None = None,
+    inference: Inference | None = None,
     crf: DenseCRF | None = None,
     opacity: float = 0.5,
     num_workers: int = 2,
@@ -70,7 +70,7 @@ def predict(
     Args:
         net: as `deeplab_lit.load` gives it, on the device to use.
         jobs: what to do.
-        scales: instead of the network's own.
+        inference: how images go through the network. null: whole, at its own scales.
         crf: refines what the network says.
         opacity: of the colours over the image, 0…1.
         num_workers: processes that read images ahead.
@@ -78,9 +78,10 @@ def predict(
     Returns:
         What went wrong, one sentence an image that could not be read.
     """
+    inference = inference or Inference()
     device = net.preprocess.mean.device
     colours = list(net.classes.values())
-    problems = []
+    problems, told = [], False
     images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
     for index, image in tqdm(images, "predicting", unit=" images", dynamic_ncols=True):
         job = jobs[index]
@@ -88,8 +89,11 @@ def predict(
             problems.append(image)
             tqdm.write(image, file=sys.stderr)
             continue
+        if not told:
+            tqdm.write(f"Network: {inference.in_words(net, image.shape[:2])}")
+            told = True
         pixels = image.to(device).permute(2, 0, 1)[None]
-        scores = net(pixels, scales)[0]
+        scores = inference(net, pixels)[0]
         if crf is not None:
             scores = crf(image, scores.softmax(dim=0))
         mask = scores.argmax(dim=0).to("cpu", torch.uint8).numpy()
@@ -123,12 +127,7 @@ def build_parser() -> ArgumentParser:
         help="Files, folders (searched through) and globs.",
     )
     parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
-    parser.add_argument(
-        "--eval.scales",
-        type=tuple[PositiveFloat, ...] | None,
-        default=None,
-        help="Sizes at which images go through the network. null: those of its training.",
-    )
+    parser.add_argument("--eval", type=Inference, default=Inference())
     parser.add_argument("--crf", type=CRFOptions, default=CRFOptions())
     parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
     parser.add_argument(
@@ -148,7 +147,7 @@ def main(args: Sequence[str] | None = None) -> int:
     with plain_errors():
         argv = configs_first(with_crf_enabled(list(sys.argv[1:] if args is None else args)))
         options = build_parser().parse_args(argv)
-        scales = options.eval.scales
+        inference = _inference(options.eval)
         crf = CRFOptions(**vars(options.crf)).build() if options.crf.enabled else None
         if not 0 <= options.opacity <= 1:
             raise DataError(f"--opacity must be in 0…1, got {options.opacity}")
@@ -158,16 +157,18 @@ def main(args: Sequence[str] | None = None) -> int:
             for name, image in find_images(options.images, leave_out=out).items()
         ]
         net = deeplab_lit.load(options.ckpt_path)
-        scales = scales or net.scales
         device = _device(options.device)
         settings = {
             "checkpoint_sha256": sha256_of(options.ckpt_path),
-            "scales": list(scales),
+            **inference.settings(net),
             "opacity": options.opacity,
         }
         if crf is not None:
             settings["crf"] = described(crf, device.type)
         claim_results(out, settings)
+        print(
+            f"Network: {inference.in_words(net, read_image(jobs[0].image).shape[:2])}", flush=True
+        )
         if crf is not None:
             print(f"CRF: {in_words(settings['crf'])}", flush=True)
         todo = [job for job in jobs if not job.mask.exists()]
@@ -177,7 +178,7 @@ def main(args: Sequence[str] | None = None) -> int:
         problems = predict(
             net,
             todo,
-            scales=scales,
+            inference=inference,
             crf=crf,
             opacity=options.opacity,
             num_workers=options.num_workers,
@@ -186,6 +187,13 @@ def main(args: Sequence[str] | None = None) -> int:
     if problems:
         print(f"error: {len(problems)} images could not be read (see above)", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _inference(options: Namespace) -> Inference:
+    try:
+        return Inference(**vars(options))
+    except ValueError as error:
+        raise DataError(f"--eval.{error}") from error
 
 
 def _device(name: str) -> torch.device:

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,12 +29,13 @@ def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
 
 def test_one_process_and_two_give_the_same_score(trained, tmp_path):
     """Three images on two processes: one process has an image more."""
-    scores, bands = {}, {}
+    scores, bands, images = {}, {}, {}
     for processes in (1, 2):
         command = [sys.executable, "-m", "deeplab_lit.validate", f"--ckpt_path={trained}"]
         command += [f"--runs_dir={tmp_path}", f"--run={processes}", "--experiment=ddp"]
         command += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
         command += ["--crf.backend=torch", "--crf.bi_rgb_std=20", "--eval.band=classes"]
+        command += ["--eval.window=97", "--eval.flip=true"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert run.returncode == 0, run.stderr
         results = json.loads((tmp_path / f"ddp/{processes}/results.json").read_text())
@@ -41,8 +43,14 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
         del results["final"]["crf"]["seconds_per_image"]
         scores[processes] = results["final"]
         bands[processes] = (tmp_path / f"ddp/{processes}/band.csv").read_text()
+        with np.load(tmp_path / f"ddp/{processes}/images.npz") as arrays:
+            images[processes] = {name: arrays[name].tolist() for name in arrays}
+        pictures = {path.name for path in (tmp_path / f"ddp/{processes}").glob("*.png")}
+        assert {"worst_best.png", "classes.png", "confusion.png", "band.png"} <= pictures
     assert scores[1] == scores[2]
     assert bands[1] == bands[2]
+    assert images[1] == images[2]
+    assert len(images[1]["ids"]) == 3
     assert bands[1].startswith("width,miou,miou_crf")
 
 

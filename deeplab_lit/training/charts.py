@@ -91,7 +91,7 @@ def heat_maps(
     """Scores of three parameters: a map of the first two for each value of the third.
 
     Args:
-        scores: parameters → score in 0…1; the best is framed.
+        scores: parameters → score in 0…1; the best is in red.
         names: of the parameters.
         path: of the picture.
     """

@@ -8,7 +8,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from deeplab_lit.network.deeplab import DeepLabV2, check_scales
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights import initialise
 from deeplab_lit.training.band import Around
 from deeplab_lit.training.loss import deeplab_loss
@@ -20,34 +21,30 @@ from deeplab_lit.training.schedule import Policy, check_policy, poly_schedule, s
 
 
 @dataclass
-class Evaluation:
+class Evaluation(Inference):
     """How a trained network is evaluated; never part of a checkpoint.
 
     Args:
-        scales: sizes at which images go through the network, fused by maximum. null: those that it
-            was trained with.
         cache_dir: of validate: keep the network's probabilities there, as 16-bit floats, and take
             those of images that are there already.
         band: of validate: mIoU of the pixels near borders too, by their distance from them: "void"
             (the paper's Fig. 10) or "classes"; see training/band.py.
     """
 
-    scales: tuple[float, ...] | None = None
     cache_dir: str | None = None
     band: Around | None = None
 
     def __post_init__(self) -> None:
-        if self.scales is not None:
-            self.scales = check_scales(self.scales)
+        super().__post_init__()
         if self.cache_dir == "":
             raise ValueError("--eval.cache_dir must name a folder, got nothing")
 
     def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
         """Logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
         if self.cache_dir is None:
-            return net(batch["image"], self.scales)
+            return self(net, batch["image"])
         cache = CachedProbabilities(self.cache_dir)
-        return cache.log_probabilities(batch["id"], batch["image"], lambda x: net(x, self.scales))
+        return cache.log_probabilities(batch["id"], batch["image"], lambda x: self(net, x))
 
 
 class TrainingDiverged(RuntimeError):

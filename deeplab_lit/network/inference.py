@@ -1,0 +1,153 @@
+"""How images go through a trained network: scales, windows, and several views of each image.
+
+Letters: B batch · C classes · H×W image.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from deeplab_lit.network.deeplab import DeepLabV2, check_scales
+from deeplab_lit.network.multiscale import resize, scaled_size
+from deeplab_lit.network.sliding_window import Blend, sliding_window, windows_of
+
+
+@dataclass
+class Inference:
+    """How images go through a trained network; never part of a checkpoint.
+
+    Args:
+        scales: sizes at which images go through the network, fused by maximum. null: those that it
+            was trained with.
+        window: height and width of overlapping windows, in pixels, or one number for both; null:
+            whole images.
+        overlap: least share of a window that its neighbour covers too, from 0 to below 1.
+        blend: how windows are averaged where they overlap: "flat", or "gaussian", which trusts
+            their middle more.
+        window_batch: windows that go through the network at once.
+        flip: see each image mirrored too.
+        tta_scales: see each image at these sizes, each time with all of `scales`. null: as it is.
+        fuse: of the probabilities of the mirrored and scaled views: "mean" or "max".
+    """
+
+    scales: tuple[float, ...] | None = None
+    window: int | tuple[int, int] | None = None
+    overlap: float = 0.25
+    blend: Blend = "flat"
+    window_batch: int = 1
+    flip: bool = False
+    tta_scales: tuple[float, ...] | None = None
+    fuse: Literal["mean", "max"] = "mean"
+
+    def __post_init__(self) -> None:
+        if self.scales is not None:
+            self.scales = check_scales(self.scales)
+        if self.tta_scales is not None:
+            self.tta_scales = check_scales(self.tta_scales)
+        if isinstance(self.window, int):
+            self.window = (self.window, self.window)
+        if self.window is not None:
+            self.window = tuple(self.window)
+            if min(self.window) < 33:  # the least that the networks take
+                raise ValueError(f"window must be from 33 pixels up, got {list(self.window)}")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"overlap must be from 0 to below 1, got {self.overlap}")
+        if self.window_batch < 1:
+            raise ValueError(f"window_batch must be at least 1, got {self.window_batch}")
+
+    def __call__(self, net: DeepLabV2, images: Tensor) -> Tensor:
+        """Logits of the images; of several views, logarithms of their fused probabilities.
+
+        The softmax of both is the probabilities.
+
+        Args:
+            net: as trained.
+            images: (B,3,H,W) RGB, uint8 or float in 0…255.
+
+        Returns:
+            (B,C,H,W) float32.
+        """
+        views = self._views()
+        if views == [(1.0, False)]:
+            return self._windows(net, images)
+        size = images.shape[-2:]
+        fused = None
+        for scale, mirrored in views:
+            view = images
+            if scale != 1:
+                at_scale = scaled_size(size, scale, align_corners=net.align_corners)
+                view = resize(images.float(), at_scale, align_corners=net.align_corners)
+            logits = self._windows(net, view.flip(-1) if mirrored else view)
+            logits = logits.flip(-1) if mirrored else logits
+            own = resize(logits, size, align_corners=net.align_corners).softmax(dim=1)
+            if fused is None:
+                fused = own
+            elif self.fuse == "mean":  # the sum, which softmax makes the mean
+                fused += own
+            else:
+                fused = torch.maximum(fused, own)
+        return fused.log()
+
+    def _views(self) -> list[tuple[float, bool]]:
+        mirrored = (False, True) if self.flip else (False,)
+        return [(scale, flip) for scale in self.tta_scales or (1.0,) for flip in mirrored]
+
+    def _windows(self, net: DeepLabV2, images: Tensor) -> Tensor:
+        if self.window is None:
+            return net(images, self.scales)
+        return sliding_window(
+            lambda crops: net(crops, self.scales),
+            images,
+            self.window,
+            overlap=self.overlap,
+            blend=self.blend,
+            window_batch=self.window_batch,
+        )
+
+    def settings(self, net: DeepLabV2) -> dict[str, Any]:
+        """What decides about the result, for records: only the options that do something."""
+        kept: dict[str, Any] = {"scales": list(self.scales or net.scales)}
+        if self.window is not None:
+            kept["window"] = list(self.window)
+            kept |= {"overlap": self.overlap, "blend": self.blend}
+        if self.flip:
+            kept["flip"] = True
+        if self.tta_scales:
+            kept["tta_scales"] = list(self.tta_scales)
+        if len(self._views()) > 1:
+            kept["fuse"] = self.fuse
+        return kept
+
+    def cost(self, net: DeepLabV2, size: tuple[int, int]) -> tuple[int, float]:
+        """Passes through the network that an image takes, and their pixels.
+
+        Args:
+            net: as trained.
+            size: height and width of the image.
+
+        Returns:
+            The number of passes; and their pixels as a multiple of the image's.
+        """
+        scales = self.scales or net.scales
+        passes, pixels = 0, 0.0
+        for scale, _ in self._views():
+            seen = scaled_size(size, scale, align_corners=net.align_corners)
+            window = seen if self.window is None else self.window
+            rows, columns = windows_of(seen, window, self.overlap)
+            number = len(rows) * len(columns)
+            area = min(window[0], seen[0]) * min(window[1], seen[1])
+            passes += number * len(scales)
+            pixels += number * area * sum(scale**2 for scale in scales)
+        return passes, pixels / math.prod(size)
+
+    def in_words(self, net: DeepLabV2, size: tuple[int, int]) -> str:
+        """The cost of an image (height, width), for the screen."""
+        passes, pixels = self.cost(net, size)
+        many = "pass" if passes == 1 else "passes"
+        return (
+            f"{passes} {many} through the network for an image of {size[1]}×{size[0]}, "
+            f"{pixels:.2f} times its pixels"
+        )

@@ -1,0 +1,124 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.inference import Inference
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    net = DeepLabV2(3, backbone="resnet10_quarter", atrous_rates=(1, 2), scales=(1.0, 0.5)).eval()
+    torch.nn.init.normal_(net.head.branches[0].weight, std=0.5)
+    return net
+
+
+@pytest.fixture
+def images():
+    return torch.randint(256, (2, 3, 65, 81), dtype=torch.uint8)
+
+
+def views(net, images, scales):
+    """Probabilities of each view, plain torch."""
+    for scale in scales:
+        size = [int((n - 1) * scale) + 1 for n in images.shape[-2:]]
+        for turn in (lambda x: x, lambda x: torch.flip(x, [3])):
+            view = F.interpolate(images.float(), size, mode="bilinear", align_corners=True)
+            logits = turn(net(turn(view)))
+            logits = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)
+            yield logits.exp() / logits.exp().sum(1, keepdim=True)
+
+
+@torch.inference_mode()
+def test_without_options_it_is_the_network_to_the_bit(net, images):
+    assert Inference()(net, images).equal(net(images))
+    assert Inference(scales=(0.75,))(net, images).equal(net(images, (0.75,)))
+    assert Inference(window=(65, 100))(net, images).equal(net(images))
+    assert Inference(tta_scales=(1.0,))(net, images).equal(net(images))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("fuse", ["mean", "max"])
+def test_views_are_fused_as_probabilities(net, images, fuse):
+    stacked = torch.stack(list(views(net, images, (0.75, 1.0, 1.25))))
+    expected = stacked.mean(0) if fuse == "mean" else stacked.amax(0)
+    expected = expected / expected.sum(1, keepdim=True)
+    found = Inference(flip=True, tta_scales=(0.75, 1.0, 1.25), fuse=fuse)(net, images)
+    torch.testing.assert_close(found.softmax(1), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_mirror_image_gets_the_mirrored_answer(net, images):
+    inference = Inference(flip=True)
+    found, mirrored = (inference(net, x).softmax(1) for x in (images, images.flip(3)))
+    torch.testing.assert_close(mirrored.flip(3), found)
+    plain = (net(x).softmax(1) for x in (images, images.flip(3)))
+    assert not torch.allclose(next(plain), next(plain).flip(3), atol=1e-4)
+
+
+@torch.inference_mode()
+def test_views_go_through_windows(net, images):
+    found = Inference(flip=True, window=48, overlap=0.5)(net, images)
+    windows = Inference(window=48, overlap=0.5)
+    both = windows(net, images).softmax(1) + windows(net, images.flip(3)).flip(3).softmax(1)
+    torch.testing.assert_close(found.softmax(1), both / 2)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("options", "size", "passes", "pixels"),
+    [
+        ({}, (65, 81), 2, 1.25),  # the network's own scales 1 and ½
+        ({"scales": (1.0,)}, (65, 81), 1, 1),
+        ({"scales": (1.0,), "flip": True}, (65, 81), 2, 2),
+        ({"scales": (1.0,), "window": (1024, 1281), "overlap": 0.4}, (1024, 2048), 2, 1.251),
+        ({"tta_scales": (0.5, 1.0), "flip": True}, (65, 81), 8, None),
+        ({"window": 48, "overlap": 0.0, "flip": True}, (65, 81), 16, None),
+    ],
+)
+def test_the_cost_is_what_really_runs(net, monkeypatch, options, size, passes, pixels):
+    inference, seen = Inference(**options), []
+    dense = DeepLabV2._dense
+    monkeypatch.setattr(
+        DeepLabV2, "_dense", lambda self, x: seen.append(x.shape) or dense(self, x[..., :65, :65])
+    )
+    found = inference.cost(net, size)
+    assert found[0] == passes
+    if pixels is not None:
+        assert found[1] == pytest.approx(pixels, abs=1e-3)
+    if size == (65, 81):
+        inference(net, torch.randint(256, (1, 3, *size), dtype=torch.uint8))
+        assert len(seen) == passes
+        ran = sum(h * w for _, _, h, w in seen) / (size[0] * size[1])
+        assert ran == pytest.approx(found[1], rel=0.05)  # sizes are whole pixels
+    assert f"{passes} passes" in inference.in_words(net, size) or passes == 1
+
+
+def test_records_hold_the_options_that_do_something(net):
+    assert Inference(overlap=0.5, fuse="max").settings(net) == {"scales": [1.0, 0.5]}
+    assert Inference(window=65, flip=True).settings(net) == {
+        "scales": [1.0, 0.5],
+        "window": [65, 65],
+        "overlap": 0.25,
+        "blend": "flat",
+        "flip": True,
+        "fuse": "mean",
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scales": ()},
+        {"tta_scales": (0.0,)},
+        {"window": 0},
+        {"window": (65, -1)},
+        {"overlap": 1.0},
+        {"overlap": -0.1},
+        {"window_batch": 0},
+    ],
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options)).removeprefix("tta_")):
+        Inference(**options)
