@@ -1,117 +1,34 @@
 """python -m deeplab_lit.predict: segment images; see --help.
 
 Any image, folder or glob in; for each image a palette PNG of class indices in masks/ and a blended
-picture in overlays/ out, at the image's own size (turned upright where EXIF says so).
+picture in overlays/ out, at the image's own size (turned upright where EXIF says so). Of a video or
+webcam a blended one in videos/. With --submission, what the test servers of PASCAL VOC and
+Cityscapes take instead of masks/.
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 import deeplab_lit
-from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_enabled
 from deeplab_lit.data.find import find_images
-from deeplab_lit.data.image import DataError, read_image
+from deeplab_lit.data.image import DataError
+from deeplab_lit.data.submission import Server, Submission
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import configs_first
-from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.inference import Inference
-from deeplab_lit.training.picture import overlay, palette_image
+from deeplab_lit.segment.images import Job, segment_images
+from deeplab_lit.segment.segmenter import Segmenter
+from deeplab_lit.segment.video import is_video, segment_video
+from deeplab_lit.training.picture import palette_image
 from deeplab_lit.training.run_folder import claim_results
-
-
-class Job(NamedTuple):
-    """One image, and where its results go."""
-
-    image: Path
-    mask: Path
-    overlay: Path
-
-
-class _Images(Dataset):
-    """Images as arrays; a broken one as its error, so that the others go on."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
-
-    def __len__(self) -> int:
-        return len(self.jobs)
-
-    def __getitem__(self, index: int) -> tuple[int, np.ndarray | str]:
-        try:
-            return index, read_image(self.jobs[index].image)
-        except DataError as error:
-            return index, str(error)
-
-
-@torch.inference_mode()
-def predict(
-    net: DeepLabV2,
-    jobs: Sequence[Job],
-    *,
-    inference: Inference | None = None,
-    crf: DenseCRF | None = None,
-    opacity: float = 0.5,
-    num_workers: int = 2,
-) -> list[str]:
-    """Write mask and overlay of every image, the mask last: where it is, the image is done.
-
-    Args:
-        net: as `deeplab_lit.load` gives it, on the device to use.
-        jobs: what to do.
-        inference: how images go through the network. null: whole, at its own scales.
-        crf: refines what the network says.
-        opacity: of the colours over the image, 0…1.
-        num_workers: processes that read images ahead.
-
-    Returns:
-        What went wrong, one sentence an image that could not be read.
-    """
-    inference = inference or Inference()
-    device = net.preprocess.mean.device
-    colours = list(net.classes.values())
-    problems, told = [], False
-    images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
-    for index, image in tqdm(images, "predicting", unit=" images", dynamic_ncols=True):
-        job = jobs[index]
-        if isinstance(image, str):
-            problems.append(image)
-            tqdm.write(image, file=sys.stderr)
-            continue
-        if not told:
-            tqdm.write(f"Network: {inference.in_words(net, image.shape[:2])}")
-            told = True
-        pixels = image.to(device).permute(2, 0, 1)[None]
-        scores = inference(net, pixels)[0]
-        if crf is not None:
-            scores = crf(image, scores.softmax(dim=0))
-        mask = scores.argmax(dim=0).to("cpu", torch.uint8).numpy()
-        blended = Image.fromarray(overlay(image.numpy(), mask, colours, opacity))
-        _save(blended, job.overlay, quality=92)
-        _save(palette_image(mask, colours), job.mask)
-    return problems
-
-
-def _save(picture: Image.Image, path: Path, **options: int) -> None:
-    """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    try:
-        picture.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG", **options)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def build_parser() -> ArgumentParser:
@@ -124,11 +41,23 @@ def build_parser() -> ArgumentParser:
         type=str,
         nargs="+",
         required=True,
-        help="Files, folders (searched through) and globs.",
+        help="Files, folders (searched through) and globs; also videos, and webcam:0.",
     )
     parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
     parser.add_argument("--eval", type=Inference, default=Inference())
     parser.add_argument("--crf", type=CRFOptions, default=CRFOptions())
+    parser.add_argument(
+        "--submission",
+        type=Server | None,
+        default=None,
+        help="Write label maps as a test server takes them, check and archive them.",
+    )
+    parser.add_argument(
+        "--ids",
+        type=str | None,
+        default=None,
+        help="Of --submission: the split's official list, to compare the images with.",
+    )
     parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
     parser.add_argument(
         "--device", type=str, default="auto", help='"auto", "cpu", "cuda", "cuda:1", "mps".'
@@ -152,38 +81,56 @@ def main(args: Sequence[str] | None = None) -> int:
         if not 0 <= options.opacity <= 1:
             raise DataError(f"--opacity must be in 0…1, got {options.opacity}")
         out = Path(options.out)
-        jobs = [
-            Job(image, out / "masks" / f"{name}.png", out / "overlays" / f"{name}.jpg")
-            for name, image in find_images(options.images, leave_out=out).items()
-        ]
+        films = [source for source in options.images if is_video(source)]
+        pictures = [source for source in options.images if source not in films]
+        images = find_images(pictures, leave_out=out)
         net = deeplab_lit.load(options.ckpt_path)
+        submission = None
+        if options.submission:
+            submission = Submission(options.submission, out, list(images.values()), options.ids)
+            submission.check_classes(net.num_classes)
+        jobs = [
+            Job(
+                image,
+                submission.path(image) if submission else out / "masks" / f"{name}.png",
+                out / "overlays" / f"{name}.jpg",
+            )
+            for name, image in images.items()
+        ]
         device = _device(options.device)
         settings = {
             "checkpoint_sha256": sha256_of(options.ckpt_path),
             **inference.settings(net),
             "opacity": options.opacity,
         }
+        if submission:
+            settings["submission"] = options.submission
         if crf is not None:
             settings["crf"] = described(crf, device.type)
         claim_results(out, settings)
-        print(
-            f"Network: {inference.in_words(net, read_image(jobs[0].image).shape[:2])}", flush=True
-        )
         if crf is not None:
             print(f"CRF: {in_words(settings['crf'])}", flush=True)
+        segmenter = Segmenter(net.to(device), inference, crf)
+        shown = partial(palette_image, colours=segmenter.colours)
+        for film in films:
+            path = segment_video(film, out / "videos", segmenter, options.opacity)
+            print(f"Video {path}", flush=True)
         todo = [job for job in jobs if not job.mask.exists()]
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")
-        net.to(device)
-        problems = predict(
-            net,
+        problems = segment_images(
+            segmenter,
             todo,
-            inference=inference,
-            crf=crf,
+            as_picture=submission.picture if submission else shown,
             opacity=options.opacity,
             num_workers=options.num_workers,
         )
-    print(f"{len(todo) - len(problems)} masks in {out / 'masks'}, overlays in {out / 'overlays'}")
+        if jobs:
+            masks = jobs[0].mask.parent if submission else out / "masks"
+            print(f"{len(todo) - len(problems)} masks in {masks}, overlays in {out / 'overlays'}")
+        if submission and not problems:
+            submission.check()
+            print(f"{len(jobs)} label maps are checked. To upload: {submission.pack()}")
     if problems:
         print(f"error: {len(problems)} images could not be read (see above)", file=sys.stderr)
     return 1 if problems else 0

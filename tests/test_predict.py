@@ -1,5 +1,8 @@
 import json
+import zipfile
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from PIL import Image
 
 import deeplab_lit
 from deeplab_lit.data.shapes import draw_sample
+from deeplab_lit.data.submission import LAYOUTS
 from deeplab_lit.predict import main
 
 
@@ -96,6 +100,34 @@ def test_the_results_are_not_taken_for_images(trained, images):
     assert len(list((out / "masks").rglob("*.png"))) == 6
 
 
+def test_a_video_becomes_a_video_and_images_become_masks(trained, images, tmp_path):
+    film = cv2.VideoWriter(str(tmp_path / "f.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (96, 64))
+    for i in range(3):
+        film.write(draw_sample(1, i)[0][:64, :96])
+    film.release()
+    out = tmp_path / "out"
+    assert run(trained, tmp_path / "f.avi", images / "rgb.png", out=out) == 0
+    assert cv2.VideoCapture(str(out / "videos/f.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert (out / "masks/rgb.png").is_file()
+
+
+def test_a_submission_is_checked_and_packed(trained, images, tmp_path, capsys, monkeypatch):
+    seven = replace(LAYOUTS["cityscapes"], values=(7, 8, 11, 12, 13, 17, 19))
+    monkeypatch.setitem(LAYOUTS, "cityscapes", seven)  # the network has seven classes
+    name, out = "berlin_000000_000019", tmp_path / "out"
+    (images / "rgb.png").rename(images / f"{name}_leftImg8bit.png")
+    (tmp_path / "ids.txt").write_text(f"{name}\n")
+    source, options = images / f"{name}*.png", {"submission": "cityscapes"}
+    assert run(trained, source, out=out, **options, ids=tmp_path / "ids.txt") == 0
+    assert "1 label maps are checked" in capsys.readouterr().out
+    with zipfile.ZipFile(out / "results.zip") as archive:
+        assert archive.namelist() == [f"results/{name}_pred_labelIds.png"]
+        label_map = np.asarray(Image.open(archive.open(archive.namelist()[0])))
+    run(trained, source, out=tmp_path / "plain")
+    mask = np.asarray(Image.open(tmp_path / f"plain/masks/{name}_leftImg8bit.png"))
+    np.testing.assert_array_equal(label_map, np.array(seven.values)[mask])
+
+
 @pytest.mark.parametrize(
     ("pattern", "options", "words"),
     [
@@ -106,6 +138,8 @@ def test_the_results_are_not_taken_for_images(trained, images):
         ("*.png", {"out": "{images}/sub"}, "holds something else"),
         ("*.png", {"out": "{images}/rgb.png/x"}, "cannot be made"),
         ("*.png", {"eval.scales": "[0]"}, "scales"),
+        ("*.png", {"eval.overlap": "1"}, "--eval.overlap must be from 0 to below 1"),
+        ("*.png", {"submission": "voc"}, "the server wants 21 classes, the network has 7"),
     ],
 )
 def test_mistakes_get_a_sentence(trained, images, tmp_path, capsys, pattern, options, words):

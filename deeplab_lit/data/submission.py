@@ -1,0 +1,181 @@
+"""Label maps as the official test servers of PASCAL VOC and Cityscapes take them.
+
+VOC 2012: palette PNGs of class indices, results/VOC2012/Segmentation/comp6_test_cls/<id>.png, in a
+.tgz (comp6: other data than VOC's own was used for training, as ImageNet; see the devkit's manual).
+Cityscapes: grey PNGs of label ids, not training ids, at the images' size, in a .zip; the evaluation
+script finds them by <city>_<sequence>_<frame> at the start of their names.
+"""
+
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from deeplab_lit.data.cityscapes import LABEL_IDS
+from deeplab_lit.data.image import DataError, read_mask
+from deeplab_lit.data.palette import voc_colour
+
+Server = Literal["voc", "cityscapes"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a server wants.
+
+    Attributes:
+        folder: of the label maps in the archive.
+        image_suffix: what images are called behind their id.
+        suffix: what label maps are called behind their id.
+        values: the value in the files of each class, in the order of the classes.
+        palette: whether the files have VOC's colours.
+        archive: name of the archive.
+    """
+
+    folder: str
+    image_suffix: str
+    suffix: str
+    values: tuple[int, ...]
+    palette: bool
+    archive: str
+
+
+LAYOUTS = {
+    "voc": Layout(
+        "results/VOC2012/Segmentation/comp6_test_cls",
+        "",
+        ".png",
+        tuple(range(21)),
+        palette=True,
+        archive="results.tgz",
+    ),
+    "cityscapes": Layout(
+        "results",
+        "_leftImg8bit",
+        "_pred_labelIds.png",
+        LABEL_IDS,
+        palette=False,
+        archive="results.zip",
+    ),
+}
+
+
+class Submission:
+    """The files of a submission.
+
+    Args:
+        server: whose.
+        out: folder in which the server's own folders and the archive are made.
+        images: the image files.
+        listed: the official list to compare them with, an id a line; or null.
+
+    Raises:
+        DataError: images and list differ, or two images have the same id.
+    """
+
+    def __init__(
+        self, server: Server, out: Path, images: Sequence[Path], listed: str | None = None
+    ) -> None:
+        self.server, self.out, self.layout = server, out, LAYOUTS[server]
+        self.images = images
+        ids = {self.id_of(image): image for image in images}
+        twice = next((image for image in images if ids[self.id_of(image)] != image), None)
+        if twice is not None:
+            other = ids[self.id_of(twice)]
+            raise DataError(f"{twice} and {other} have the same id {self.id_of(twice)}")
+        if listed is not None:
+            self._compare(set(ids), Path(listed))
+
+    def check_classes(self, number: int) -> None:
+        """Compare a network's number of classes with the server's.
+
+        Raises:
+            DataError: they differ.
+        """
+        wanted = len(self.layout.values)
+        if number != wanted:
+            raise DataError(
+                f"--submission {self.server}: the server wants {wanted} classes, the network has "
+                f"{number}"
+            )
+
+    def id_of(self, image: Path) -> str:
+        """The id of an image file."""
+        return image.stem.removesuffix(self.layout.image_suffix)
+
+    def path(self, image: Path) -> Path:
+        """Where the label map of an image file goes."""
+        return self.out / self.layout.folder / f"{self.id_of(image)}{self.layout.suffix}"
+
+    def picture(self, mask: np.ndarray) -> Image.Image:
+        """Class indices (H,W) uint8 as the server's label map."""
+        picture = Image.fromarray(np.array(self.layout.values, np.uint8)[mask])
+        if self.layout.palette:
+            picture.putpalette([channel for i in range(256) for channel in voc_colour(i)])
+        return picture
+
+    def check(self) -> None:
+        """Read the label maps of all images back.
+
+        Raises:
+            DataError: one is missing, too many, of another size than its image, or has a value
+                that the server does not know; names the first.
+        """
+        expected = {self.path(image): image for image in self.images}
+        folder = self.out / self.layout.folder
+        extra = sorted({p for p in folder.iterdir() if p.suffix == ".png"} - expected.keys())
+        if extra:
+            raise DataError(f"{extra[0]}: no image is called so; remove it and start again")
+        for path, image in expected.items():
+            if not path.is_file():
+                raise DataError(f"{path} is missing, the label map of {image}")
+            values = read_mask(path)
+            with Image.open(image) as picture:
+                size = picture.size
+            if values.shape != size[::-1]:
+                raise DataError(
+                    f"{path} is {values.shape[1]}×{values.shape[0]} pixels, its image "
+                    f"{size[0]}×{size[1]}: the server wants the size of the file as it is"
+                )
+            bad = np.setdiff1d(values, self.layout.values)
+            if len(bad):
+                raise DataError(f"{path} has the value {bad[0]}, which {self.server} does not know")
+
+    def _compare(self, ids: set[str], listed: Path) -> None:
+        try:
+            wanted = set(listed.read_text("utf-8").split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"--ids {listed}: cannot be read as a list of ids") from error
+        for which, found in (("has no image", wanted - ids), ("is not listed", ids - wanted)):
+            if found:
+                raise DataError(
+                    f"{listed}: {min(found)} {which} ({len(found)} such ids, {len(wanted)} listed, "
+                    f"{len(ids)} images)"
+                )
+
+    def pack(self) -> Path:
+        """Write the archive, whole or not at all, and return its path; sorted by name."""
+        archive = self.out / self.layout.archive
+        temporary = archive.with_name(f".{archive.name}")
+        members = [
+            (path, path.relative_to(self.out)) for path in sorted(map(self.path, self.images))
+        ]
+        try:
+            if archive.suffix == ".tgz":
+                with tarfile.open(temporary, "w:gz") as tar:
+                    for path, name in members:
+                        tar.add(path, name)
+            else:
+                with zipfile.ZipFile(
+                    temporary, "w", zipfile.ZIP_STORED
+                ) as zipped:  # PNGs are dense
+                    for path, name in members:
+                        zipped.write(path, name)
+            temporary.replace(archive)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return archive

@@ -1,0 +1,88 @@
+"""A list of image files to masks and overlays, going on where it was stopped."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from deeplab_lit.data.image import DataError, read_image
+from deeplab_lit.segment.segmenter import Segmenter
+from deeplab_lit.training.picture import overlay
+
+
+class Job(NamedTuple):
+    """One image, and where its results go."""
+
+    image: Path
+    mask: Path
+    overlay: Path
+
+
+class _Images(Dataset):
+    """Images as arrays; a broken one as its error, so that the others go on."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | str]:
+        try:
+            return index, read_image(self.jobs[index].image)
+        except DataError as error:
+            return index, str(error)
+
+
+def segment_images(
+    segmenter: Segmenter,
+    jobs: Sequence[Job],
+    *,
+    as_picture: Callable[[np.ndarray], Image.Image],
+    opacity: float = 0.5,
+    num_workers: int = 2,
+) -> list[str]:
+    """Write mask and overlay of every image, the mask last: where it is, the image is done.
+
+    Args:
+        segmenter: of each image.
+        jobs: what to do.
+        as_picture: class indices (H,W) uint8 to the picture that is written.
+        opacity: of the colours over the image, 0…1.
+        num_workers: processes that read images ahead.
+
+    Returns:
+        What went wrong, one sentence an image that could not be read.
+    """
+    problems, told = [], False
+    images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
+    for index, image in tqdm(images, "predicting", unit=" images", dynamic_ncols=True):
+        job = jobs[index]
+        if isinstance(image, str):
+            problems.append(image)
+            tqdm.write(image, file=sys.stderr)
+            continue
+        if not told:
+            tqdm.write(segmenter.cost(image.shape[:2]))
+            told = True
+        mask = segmenter(image)
+        blended = Image.fromarray(overlay(image.numpy(), mask, segmenter.colours, opacity))
+        _save(blended, job.overlay, quality=92)
+        _save(as_picture(mask), job.mask)
+    return problems
+
+
+def _save(picture: Image.Image, path: Path, **options: int) -> None:
+    """Write whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    try:
+        picture.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG", **options)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,39 @@
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_lit.segment.images import Job, segment_images
+from deeplab_lit.training.picture import palette_image
+
+
+class Ones:
+    """Stands in for a network: everything is class 1."""
+
+    colours = [(0, 0, 0), (200, 0, 0)]
+
+    def __call__(self, image):
+        return np.ones(image.shape[:2], np.uint8)
+
+    def cost(self, size):
+        return f"{size}"
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_masks_and_overlays_are_written_and_a_broken_image_is_told(tmp_path, num_workers):
+    Image.new("RGB", (30, 20), (100, 100, 100)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    jobs = [
+        Job(tmp_path / f"{n}.png", tmp_path / f"m/{n}.png", tmp_path / f"o/{n}.jpg") for n in "ab"
+    ]
+    as_picture = partial(palette_image, colours=Ones.colours)
+    problems = segment_images(
+        Ones(), jobs, as_picture=as_picture, opacity=0.5, num_workers=num_workers
+    )
+    assert len(problems) == 1
+    assert "b.png" in problems[0]
+    assert np.asarray(Image.open(tmp_path / "m/a.png")).tolist() == [[1] * 30] * 20
+    shown = np.asarray(Image.open(tmp_path / "o/a.jpg"))
+    np.testing.assert_allclose(shown[10, 15], (150, 50, 50), atol=4)
+    assert not (tmp_path / "m/b.png").exists()
