@@ -14,13 +14,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
 from deeplab_lit.crf.options import CRFOptions, with_crf_enabled
-from deeplab_lit.data import SegmentationData
+from deeplab_lit.data import Cityscapes, SegmentationData
 from deeplab_lit.data.seen import seen_splits
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import SHAPES, configs_first, flags, implied_config, names_data
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
+from deeplab_lit.training.cityscapes_scores import Instances
 from deeplab_lit.training.equipment import equip
 from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule, Evaluation
@@ -196,6 +197,9 @@ class DeepLabCLI(LightningCLI):
         about = {"seed": config.seed_everything, "deeplab_lit": __version__}
         if config.ckpt_path:
             about["checkpoint"] = config.ckpt_path
+        instances = None
+        if self.verb == "validate" and isinstance(self.datamodule, Cityscapes):
+            instances = Instances(*self.datamodule.instances(self.datamodule.val_split))
         self.record, callbacks = equip(
             self.verb,
             self.folder,
@@ -203,6 +207,7 @@ class DeepLabCLI(LightningCLI):
             evaluation=config.eval,
             crf=config.crf,
             progress=config.trainer.enable_progress_bar is not False,
+            instances=instances,
         )
         kwargs["callbacks"] = callbacks + (config.trainer.callbacks or [])
         if config.checkpoint.dirpath is None:

@@ -1,12 +1,37 @@
 """Cityscapes, fine annotations (Cordts et al., 2016)."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 from deeplab_lit.data.datamodule import SegmentationData, existing, given
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
-from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.image import UNREADABLE, VOID, DataError
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+CATEGORIES = {
+    "flat": ("road", "sidewalk"),
+    "construction": ("building", "wall", "fence"),
+    "object": ("pole", "traffic light", "traffic sign"),
+    "nature": ("vegetation", "terrain"),
+    "sky": ("sky",),
+    "human": ("person", "rider"),
+    "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+}
+AVERAGE_SIZE = {  # of an instance in the training set, in pixels; from the evaluation script
+    "person": 3462.4756337644,
+    "rider": 3930.4788056518,
+    "car": 12794.0202738185,
+    "truck": 27855.1264367816,
+    "bus": 35732.1511111111,
+    "train": 67583.7075812274,
+    "motorcycle": 6298.7200839748,
+    "bicycle": 4672.3249222261,
+}
+NO_INSTANCE = -1
 
 
 def _label_map() -> np.ndarray:
@@ -73,3 +98,40 @@ class Cityscapes(SegmentationData):
             mask = self.root / "gtFine" / name / image.parent.name / f"{id}_gtFine_labelIds.png"
             pairs.append(Pair(id, image, mask))
         return FileSplit(existing(pairs), len(self.classes), _label_map())
+
+    def instance_map(self, split: str, id: str) -> Path:
+        """Where an image's instances are, gtFine/…/<id>_gtFine_instanceIds.png."""
+        return self.root / "gtFine" / split / id.split("_")[0] / f"{id}_gtFine_instanceIds.png"
+
+    def instances(self, split: str) -> tuple[dict, dict, Callable[[str], np.ndarray] | None]:
+        """What the benchmark's further scores need.
+
+        Returns:
+            Categories as name → indices of their classes; index of each class with instances →
+            its average instance's pixels; and `read_instances` of the split by id, null if an
+            image has no instance map.
+        """
+        index = {name: i for i, name in enumerate(self.classes)}
+        categories = {k: tuple(index[name] for name in names) for k, names in CATEGORIES.items()}
+        sizes = {index[name]: size for name, size in AVERAGE_SIZE.items()}
+        whole = all(self.instance_map(split, id).is_file() for id in self.split(split).ids)
+        return categories, sizes, partial(self.read_instances, split) if whole else None
+
+    def read_instances(self, split: str, id: str) -> np.ndarray:
+        """Instances of an image, (H,W) int32: 1000 × class index + number, or NO_INSTANCE.
+
+        Regions of several objects that could not be told apart, and the instances of classes that
+        are not scored, are NO_INSTANCE.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        path = self.instance_map(split, id)
+        try:
+            with Image.open(path) as picture:
+                raw = np.asarray(picture).astype(np.int32)
+        except UNREADABLE as error:
+            raise DataError(f"{path}: cannot be read as an instance map") from error
+        index = _label_map()[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
+        scored = (raw >= 1000) & (index < len(LABEL_IDS))
+        return np.where(scored, 1000 * index + raw % 1000, NO_INSTANCE)

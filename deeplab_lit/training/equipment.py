@@ -7,6 +7,7 @@ from lightning.pytorch import Callback
 
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.training.band import BandCurve
+from deeplab_lit.training.cityscapes_scores import CityscapesScores, Instances
 from deeplab_lit.training.crf_scores import CRFScores
 from deeplab_lit.training.extremes import WorstAndBest
 from deeplab_lit.training.image_scores import ImageScores
@@ -28,6 +29,7 @@ def equip(
     evaluation: Evaluation,
     crf: CRFOptions,
     progress: bool,
+    instances: Instances | None = None,
 ) -> tuple[RunRecord, list[Callback]]:
     """The callbacks of a run.
 
@@ -38,23 +40,25 @@ def equip(
         evaluation: as on the command line.
         crf: as on the command line.
         progress: whether to show a progress bar.
+        instances: of Cityscapes, for validate.
 
     Returns:
         The one that writes results.json; and all of them, it included.
     """
+    refining = [CRFScores(crf)] if crf.enabled else []
+    about_crf = refining[0] if refining else None
+    benchmark = [CityscapesScores(instances, about_crf)] if instances else []
+    record = RunRecord(folder, about, about_crf, *benchmark)
     seeing: list[Callback] = [SamplePictures(folder)]  # each image, before and after the CRF
     waiting: list[Callback] = []  # for the CRF's last image
     if verb == "validate":
         seeing += [ImageScores(folder), WorstAndBest(folder)]
-    if verb == "validate" and evaluation.band:
-        waiting.append(BandCurve(folder, evaluation.band, crf=crf.enabled))
-    refining = None
-    if crf.enabled:
-        refining = CRFScores(crf, see=tuple(x.see_refined for x in (*seeing, *waiting)))
-    if verb == "validate":
-        waiting.append(ScoreCharts(folder, refining))
-    record = RunRecord(folder, about, refining)
-    callbacks = [record, *seeing, *([refining] if refining else []), *waiting]
+        waiting.append(ScoreCharts(folder, about_crf))
+        if evaluation.band:
+            waiting.append(BandCurve(folder, evaluation.band, crf=crf.enabled))
+    callbacks = [*benchmark, record, *seeing, *refining, *waiting]
+    if about_crf is not None:
+        about_crf.see = tuple(x.see_refined for x in callbacks if hasattr(x, "see_refined"))
     if progress:
         callbacks.append(StepProgress())
     if verb == "fit":

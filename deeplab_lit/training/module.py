@@ -168,6 +168,10 @@ class DeepLabModule(LightningModule):
         if self.global_step % self.trainer.log_every_n_steps == 0:
             _check_finite(outputs["loss"], self.global_step)
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count, in memory of this process alone: spawned ones share the module's."""
+        self.metric.reset()
+
     def validation_step(self, batch: dict, batch_idx: int) -> Tensor:
         """Count a batch; returns the logits (B,C,H,W)."""
         logits = self.evaluation.logits(self.net, batch)

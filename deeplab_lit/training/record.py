@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from deeplab_lit.training.cityscapes_scores import CityscapesScores
 from deeplab_lit.training.crf_scores import CRFScores
 from deeplab_lit.training.metric import Scores
 
@@ -29,12 +30,20 @@ class RunRecord(Callback):
         folder: the run folder.
         about: further entries.
         crf: the callback that scores after the CRF, if there is one.
+        benchmark: the callback that scores as Cityscapes does, if there is one.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any], crf: CRFScores | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        about: dict[str, Any],
+        crf: CRFScores | None = None,
+        benchmark: CityscapesScores | None = None,
+    ) -> None:
         self.folder = folder
         self.about = about
         self.crf = crf
+        self.benchmark = benchmark
         self.best: dict[str, Any] | None = None
         self.final: dict[str, Any] | None = None
         self.seconds_before = 0.0
@@ -65,6 +74,8 @@ class RunRecord(Callback):
         self.final = {"step": trainer.global_step, **as_dict(pl_module.scores, classes)}
         if self.crf is not None:
             self.final["crf"] = self.crf.results | as_dict(self.crf.scores, classes)
+        if self.benchmark is not None:
+            self.final["cityscapes"] = self.benchmark.results
         if self.best is None or _rank(self.final) > _rank(self.best):
             self.best = self.final
         self._write(trainer, finished=trainer.state.fn == "validate")

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.crf.options import in_words
 from deeplab_lit.training.band import band_table
+from deeplab_lit.training.cityscapes_scores import benchmark_table
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.optimizer import parameter_groups
 from deeplab_lit.training.record import table
@@ -86,6 +87,8 @@ def after_validate(
     if "crf" in scores:
         crf = scores["crf"]
         say(f"CRF         {crf['seconds_per_image']:.2f} s an image, {in_words(crf)}")
+    if "cityscapes" in scores:
+        say("", benchmark_table(scores["cityscapes"]), "")
     if curves:
         say("", band_table(curves), "", f"Bands       {_relative(folder / 'band.csv')}, band.png")
     say(
