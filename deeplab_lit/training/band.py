@@ -54,32 +54,36 @@ def _distance_outside(inside: np.ndarray) -> np.ndarray:
 class BandScores(Metric):
     """mIoU inside bands around borders, from one confusion matrix a width over the whole set.
 
-    `update` takes predictions and masks (B,H,W); `compute` gives mIoU (W,), NaN where a band has no
-    pixel. A band holds the pixels whose distance from the border is at most its width.
+    `compute` gives mIoU (W,), NaN where a band has no pixel. A band holds the pixels whose distance
+    from the border is at most its width.
 
     Args:
         num_classes: C.
-        around: see `distance`.
         widths: in pixels, ascending.
     """
 
-    def __init__(self, num_classes: int, around: Around, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, num_classes: int, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        self.around = around
         self.widths = np.asarray(widths)
         self.num_classes = num_classes
         shape = (len(widths), num_classes, num_classes)
         self.add_state("rings", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, labels: Tensor, masks: Tensor) -> None:
-        """Count a batch: pixels between one width and the next, by true and predicted class."""
-        for predicted, mask in zip(labels.cpu().numpy(), masks.cpu().numpy(), strict=True):
-            ring = np.searchsorted(self.widths, distance(mask, self.around))
-            counted = (ring < len(self.widths)) & (mask != VOID)
-            index = [part[counted].astype(np.int64) for part in (ring, mask, predicted)]
-            flat = np.ravel_multi_index(index, self.rings.shape)
-            counts = np.bincount(flat, minlength=self.rings.numel())
-            self.rings += torch.from_numpy(counts).view(self.rings.shape).to(self.rings.device)
+    def update(self, labels: Tensor, mask: Tensor, distances: np.ndarray) -> None:
+        """Count an image: pixels between one width and the next, by true and predicted class.
+
+        Args:
+            labels: (H,W) predicted.
+            mask: (H,W) truth.
+            distances: (H,W), see `distance`.
+        """
+        predicted, truth = labels.cpu().numpy(), mask.cpu().numpy()
+        ring = np.searchsorted(self.widths, distances)
+        counted = (ring < len(self.widths)) & (truth != VOID)
+        index = [part[counted].astype(np.int64) for part in (ring, truth, predicted)]
+        flat = np.ravel_multi_index(index, self.rings.shape)
+        counts = np.bincount(flat, minlength=self.rings.numel())
+        self.rings += torch.from_numpy(counts).view(self.rings.shape).to(self.rings.device)
 
     def compute(self) -> Tensor:
         """The bands' mIoU (W,), 0…1."""
@@ -103,14 +107,13 @@ class BandCurve(Callback):
         self.around = around
         self.names = ("miou", "miou_crf") if crf else ("miou",)
         self.metrics: dict[str, BandScores] = {}
+        self.distances: dict[str, np.ndarray] = {}  # of images that have been seen once of twice
         self.curves: dict[str, list[float]] = {}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
         num_classes = len(pl_module.hparams.classes)
-        self.metrics = {
-            name: BandScores(num_classes, self.around).to(pl_module.device) for name in self.names
-        }
+        self.metrics = {name: BandScores(num_classes).to(pl_module.device) for name in self.names}
 
     def on_validation_batch_end(
         self,
@@ -122,11 +125,20 @@ class BandCurve(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch's logits (B,C,H,W)."""
-        self.metrics["miou"].update(outputs.argmax(1), batch["mask"])
+        for sample in zip(batch["id"], outputs.argmax(1), batch["mask"], strict=True):
+            self._count("miou", *sample)
 
     def see_refined(self, id: str, labels: Tensor, mask: Tensor) -> None:
         """Count an image (H,W) after the CRF; called by CRFScores."""
-        self.metrics["miou_crf"].update(labels[None], mask[None])
+        self._count("miou_crf", id, labels, mask)
+
+    def _count(self, name: str, id: str, labels: Tensor, mask: Tensor) -> None:
+        distances = self.distances.pop(id, None)
+        if distances is None:
+            distances = distance(mask.cpu().numpy(), self.around)
+            if len(self.names) > 1:
+                self.distances[id] = distances  # until the other labels of the image come
+        self.metrics[name].update(labels, mask, distances)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score on all processes together, and write."""
