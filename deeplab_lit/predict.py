@@ -56,7 +56,7 @@ def build_parser() -> ArgumentParser:
         "--ids",
         type=str | None,
         default=None,
-        help="Of --submission: the split's official list, to compare the images with.",
+        help="Of --submission: the split's official list; other images are left out.",
     )
     parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
     parser.add_argument(
@@ -89,6 +89,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if options.submission:
             submission = Submission(options.submission, out, list(images.values()), options.ids)
             submission.check_classes(net.num_classes)
+            wanted = set(submission.images)
+            images = {name: image for name, image in images.items() if image in wanted}
         jobs = [
             Job(
                 image,
@@ -115,6 +117,8 @@ def main(args: Sequence[str] | None = None) -> int:
         for film in films:
             path = segment_video(film, out / "videos", segmenter, options.opacity)
             print(f"Video {path}", flush=True)
+        if not jobs:
+            return 0
         todo = [job for job in jobs if not job.mask.exists()]
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")
@@ -125,9 +129,8 @@ def main(args: Sequence[str] | None = None) -> int:
             opacity=options.opacity,
             num_workers=options.num_workers,
         )
-        if jobs:
-            masks = jobs[0].mask.parent if submission else out / "masks"
-            print(f"{len(todo) - len(problems)} masks in {masks}, overlays in {out / 'overlays'}")
+        masks = jobs[0].mask.parent if submission else out / "masks"
+        print(f"{len(todo) - len(problems)} masks in {masks}, overlays in {out / 'overlays'}")
         if submission and not problems:
             submission.check()
             print(f"{len(jobs)} label maps are checked. To upload: {submission.pack()}")

@@ -159,3 +159,29 @@ def test_of_a_checkpoint_without_provenance_validate_says_that_nothing_is_known(
     main("validate", [f"--ckpt_path={tmp_path / 'old.ckpt'}", f"--config={config}",
                       f"--runs_dir={tmp_path}"])  # fmt: skip
     assert "it is not known which data" in capsys.readouterr().out
+
+
+def test_the_cost_is_said_and_recorded(trained, tmp_path, capsys):
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.flip=true"]
+    done = main("validate", [*args, "--eval.window=97", "--eval.overlap=0.1"])
+    # two windows of 97 across 161 pixels and two down, each twice
+    assert "8 passes through the network for an image of 161×161" in capsys.readouterr().out
+    record = json.loads((done.folder / "results.json").read_text())["inference"]
+    assert (record["window"], record["overlap"], record["flip"]) == ([97, 97], 0.1, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--eval.overlap=1", "overlap must be from 0 to below 1, got 1.0"),
+        ("--eval.window=[20,97]", "window must be from 33 pixels up"),
+        ("--eval.tta_scales=[0]", "scales must be one or more positive numbers"),
+    ],
+)
+def test_evaluation_options_out_of_range_get_a_sentence(trained, tmp_path, capsys, option, words):
+    with pytest.raises(SystemExit) as stop:
+        main("validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", option])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error

@@ -71,24 +71,33 @@ class Submission:
         server: whose.
         out: folder in which the server's own folders and the archive are made.
         images: the image files.
-        listed: the official list to compare them with, an id a line; or null.
+        listed: the official list, an id a line: images that it does not name are left out. null:
+            all images.
+
+    Attributes:
+        images: those whose label maps are submitted.
 
     Raises:
-        DataError: images and list differ, or two images have the same id.
+        DataError: a listed image is missing, or two images have the same id.
     """
 
     def __init__(
         self, server: Server, out: Path, images: Sequence[Path], listed: str | None = None
     ) -> None:
         self.server, self.out, self.layout = server, out, LAYOUTS[server]
-        self.images = images
         ids = {self.id_of(image): image for image in images}
         twice = next((image for image in images if ids[self.id_of(image)] != image), None)
         if twice is not None:
             other = ids[self.id_of(twice)]
             raise DataError(f"{twice} and {other} have the same id {self.id_of(twice)}")
-        if listed is not None:
-            self._compare(set(ids), Path(listed))
+        wanted = ids.keys() if listed is None else _read_list(Path(listed))
+        missing = [id for id in wanted if id not in ids]
+        if missing:
+            raise DataError(
+                f"{listed}: {missing[0]} has no image ({len(missing)} of {len(wanted)} listed ids; "
+                f"{len(images)} images)"
+            )
+        self.images = [ids[id] for id in wanted]
 
     def check_classes(self, number: int) -> None:
         """Compare a network's number of classes with the server's.
@@ -145,18 +154,6 @@ class Submission:
             if len(bad):
                 raise DataError(f"{path} has the value {bad[0]}, which {self.server} does not know")
 
-    def _compare(self, ids: set[str], listed: Path) -> None:
-        try:
-            wanted = set(listed.read_text("utf-8").split())
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"--ids {listed}: cannot be read as a list of ids") from error
-        for which, found in (("has no image", wanted - ids), ("is not listed", ids - wanted)):
-            if found:
-                raise DataError(
-                    f"{listed}: {min(found)} {which} ({len(found)} such ids, {len(wanted)} listed, "
-                    f"{len(ids)} images)"
-                )
-
     def pack(self) -> Path:
         """Write the archive, whole or not at all, and return its path; sorted by name."""
         archive = self.out / self.layout.archive
@@ -179,3 +176,10 @@ class Submission:
         finally:
             temporary.unlink(missing_ok=True)
         return archive
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        return list(dict.fromkeys(path.read_text("utf-8").split()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--ids {path}: cannot be read as a list of ids") from error

@@ -124,8 +124,8 @@ class BandCurve(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count a batch's logits (B,C,H,W)."""
-        for sample in zip(batch["id"], outputs.argmax(1), batch["mask"], strict=True):
+        """Count a batch's labels (B,H,W)."""
+        for sample in zip(batch["id"], batch["labels"], batch["mask"], strict=True):
             self._count("miou", *sample)
 
     def see_refined(self, id: str, labels: Tensor, mask: Tensor) -> None:

@@ -62,6 +62,7 @@ def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path
     axes.set_ylim(0, 100)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.grid(axis="y", alpha=0.4)
+    axes.set_axisbelow(True)
     figure.legend(loc="outside upper center", ncols=len(iou), frameon=False)
     _save(figure, path)
 

@@ -123,8 +123,8 @@ class CityscapesScores(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count the instances of a batch's logits (B,C,H,W)."""
-        for id, labels in zip(batch["id"], outputs.argmax(1), strict=True):
+        """Count the instances of a batch's labels (B,H,W)."""
+        for id, labels in zip(batch["id"], batch["labels"], strict=True):
             self._count(self.hits, id, labels)
 
     def see_refined(self, id: str, labels: Tensor, mask: Tensor) -> None:

@@ -53,7 +53,7 @@ class WorstAndBest(Callback):
     ) -> None:
         """Keep the images of a batch that belong to the worst or the best so far."""
         for id, image, labels, mask in zip(
-            batch["id"], batch["image"], outputs.argmax(1), batch["mask"], strict=True
+            batch["id"], batch["image"], batch["labels"], batch["mask"], strict=True
         ):
             miou = image_miou(count(labels, mask, outputs.shape[1]))
             if math.isnan(miou):

@@ -89,8 +89,8 @@ class ImageScores(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count a batch's logits (B,C,H,W), image by image."""
-        for id, labels, mask in zip(batch["id"], outputs.argmax(1), batch["mask"], strict=True):
+        """Count a batch's labels (B,H,W), image by image."""
+        for id, labels, mask in zip(batch["id"], batch["labels"], batch["mask"], strict=True):
             self.counts[id] = count(labels, mask, self.num_classes)
 
     def see_refined(self, id: str, labels: Tensor, mask: Tensor) -> None:

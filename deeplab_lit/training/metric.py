@@ -63,7 +63,6 @@ class SegmentationScores(MulticlassJaccardIndex):
 
     def compute(self) -> Scores:
         """All scores of what has been counted; NaN where nothing has."""
-        miou = super().compute()
         confusion = self.confmat.cpu()
         hits = confusion.diag().double()
         truth = confusion.sum(1).double()
@@ -71,7 +70,7 @@ class SegmentationScores(MulticlassJaccardIndex):
         present = truth > 0
         weighted = (truth[present] * iou[present]).sum() / truth.sum()
         return Scores(
-            miou=miou.item(),
+            miou=iou.nanmean().item(),  # as torchmetrics has it, in double precision
             iou=iou,
             pixel_accuracy=(hits.sum() / truth.sum()).item(),
             mean_accuracy=(hits[present] / truth[present]).mean().item(),

@@ -102,10 +102,9 @@ def test_distances_are_measured_once_an_image_and_then_forgotten(
     curve = BandCurve(tmp_path, "classes", crf=True)
     curve.metrics = {name: BandScores(2) for name in curve.names}
     mask = torch.tensor([[0, 1, 1]], dtype=torch.uint8)
-    batch = {"id": ["a"], "mask": mask[None]}
-    outputs = torch.nn.functional.one_hot(mask.long(), 2).permute(2, 0, 1)[None].float()
+    batch = {"id": ["a"], "mask": mask[None], "labels": mask[None].long()}
     steps = [
-        lambda: curve.on_validation_batch_end(None, None, outputs, batch, 0),
+        lambda: curve.on_validation_batch_end(None, None, None, batch, 0),
         lambda: curve.see_refined("a", mask.long(), mask),
     ]
     for step in steps if network_first else reversed(steps):
