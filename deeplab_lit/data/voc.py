@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deeplab_lit.data.datamodule import SegmentationData, existing, given
 from deeplab_lit.data.dataset import FileSplit, Pair
+from deeplab_lit.data.devkit import devkit_pairs, devkit_split, find_devkit, listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import voc_colour
 
@@ -33,7 +34,7 @@ class VOC(SegmentationData):
 
     def __init__(self, root: str | None = None, sbd_root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root = _find_root(given(root))
+        self.root = find_devkit(given(root), 2012)
         self.sbd_root = Path(sbd_root) if sbd_root else None
 
     def split(self, name: str) -> FileSplit:
@@ -42,9 +43,7 @@ class VOC(SegmentationData):
             return FileSplit(existing(self._augmented(name)), len(self.classes))
         if name == "test":
             raise DataError("VOC test has no labels: run predict --images on its images instead")
-        masks = self.root / "SegmentationClass"
-        pairs = [self._pair(id, masks / f"{id}.png") for id in self._ids(name)]
-        return FileSplit(existing(pairs), len(self.classes))
+        return devkit_split(self.root, "Segmentation", "SegmentationClass", name, len(self.classes))
 
     def _augmented(self, name: str) -> list[Pair]:
         held_out = set(self._ids("val")) if name == "train_aug" else set()
@@ -54,14 +53,14 @@ class VOC(SegmentationData):
             ids = (
                 self._ids(name) if listed.is_file() else sorted(p.stem for p in masks.glob("*.png"))
             )
-            return [self._pair(id, masks / f"{id}.png") for id in ids if id not in held_out]
+            return devkit_pairs(self.root, masks.name, [id for id in ids if id not in held_out])
         if self.sbd_root is None:
             raise DataError(
                 f"VOC {name} needs {masks}, or --data.sbd_root with SBD's dataset folder "
                 "(img/, cls/)"
             )
         voc = self._ids(AUGMENTED[name])
-        pairs = [self._pair(id, self.root / "SegmentationClass" / f"{id}.png") for id in voc]
+        pairs = devkit_pairs(self.root, "SegmentationClass", voc)
         left_out = held_out | set(voc)
         return pairs + [
             Pair(mask.stem, self.sbd_root / "img" / f"{mask.stem}.jpg", mask)
@@ -69,31 +68,5 @@ class VOC(SegmentationData):
             if mask.stem not in left_out
         ]
 
-    def _pair(self, id: str, mask: Path) -> Pair:
-        return Pair(id, self.root / "JPEGImages" / f"{id}.jpg", mask)
-
     def _ids(self, name: str) -> list[str]:
-        path = self.root / "ImageSets/Segmentation" / f"{name}.txt"
-        if not path.is_file():
-            there = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-            raise DataError(f"{path} does not exist; splits there: {there}")
-        ids = path.read_text("utf-8", errors="replace").split("\n")
-        ids = [id.strip() for id in ids if id.strip()]
-        odd = next((id for id in ids if len(id.split()) > 1 or "/" in id), None)
-        if odd or len(set(ids)) < len(ids):
-            raise DataError(
-                f"{path}: expected an image name a line, each once"
-                + (f", found {odd!r}" if odd else ", found some twice")
-            )
-        return ids
-
-
-def _find_root(root: Path) -> Path:
-    for folder in (root, root / "VOC2012", root / "VOCdevkit/VOC2012"):
-        if (folder / "JPEGImages").is_dir():
-            return folder
-    raise DataError(
-        f"--data.root {root}: no PASCAL VOC 2012 there (no JPEGImages/, VOC2012/JPEGImages/ or "
-        "VOCdevkit/VOC2012/JPEGImages/). Unpack the official VOCtrainval archive, and give its "
-        "VOCdevkit folder."
-    )
+        return listed_ids(self.root / "ImageSets/Segmentation" / f"{name}.txt")

@@ -76,6 +76,25 @@ def voc_root(tmp_path):
 
 
 @pytest.fixture
+def voc2010_root(tmp_path):
+    """VOCdevkit/VOC2010 with masks of whole scenes and of parts, in 2 train and 1 val images."""
+    root = tmp_path / "VOCdevkit/VOC2010"
+    for seed, id in enumerate((*TRAIN[:2], VAL[0])):
+        _write_image(root / f"JPEGImages/{id}.jpg", seed)
+    for masks, lists, classes in (
+        ("SegmentationClassContext", "SegmentationContext", 60),
+        ("SegmentationPersonPart", "SegmentationPersonPart", 7),
+    ):
+        for seed, id in enumerate((*TRAIN[:2], VAL[0])):
+            values = _random(classes, SIZE, seed)
+            values[0], values[1] = 255, classes - 1
+            _write_mask(root / masks / f"{id}.png", values)
+        _write_list(root / f"ImageSets/{lists}/train.txt", TRAIN[:2])
+        _write_list(root / f"ImageSets/{lists}/val.txt", VAL[:1])
+    return root
+
+
+@pytest.fixture
 def sbd_root(tmp_path):
     """SBD's release: of a VOC train image, a VOC val image, and the 2 images of its own."""
     root = tmp_path / "benchmark_RELEASE/dataset"
