@@ -6,6 +6,7 @@ alone.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -87,4 +88,6 @@ def _prepare(name: str, options: Namespace) -> None:
 
 
 if __name__ == "__main__":
+    # as an exception, so that a pool of processes is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

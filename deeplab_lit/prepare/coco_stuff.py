@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_lit.data.coco_stuff import LISTS, NAMES
+from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert, read_mat
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.voc import ids_of
 from deeplab_lit.prepare.whole import whole_folder
 
 COCO = "http://images.cocodataset.org/zips"
@@ -37,7 +37,7 @@ def prepare_coco_stuff_10k(source: Source) -> str:
         with whole_folder(folder) as part:
             for name in ("images", "annotations", "imageLists"):
                 unpack(archive, part, under(name, to=name))
-            splits = {split: ids_of(part / f"imageLists/{LISTS[split]}.txt") for split in LISTS}
+            splits = {split: listed_ids(part / f"imageLists/{LISTS[split]}.txt") for split in LISTS}
             found = {split: len(ids) for split, ids in splits.items()}
             source.expect("COCO-Stuff 10k", found, OFFICIAL_10K)
             masks = part / "annotations"

@@ -34,8 +34,7 @@ def convert(jobs: Sequence[tuple[Path, Path]], read: Reader, what: str) -> None:
     """
     todo = [job for job in jobs if not job[1].is_file()]
     workers = min(os.cpu_count() or 1, 8)
-    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the main process decides
-    with ProcessPoolExecutor(workers, initializer=ignore) as pool:
+    with ProcessPoolExecutor(workers, initializer=_leave_signals_to_main) as pool:
         try:
             results = pool.map(partial(_convert, read=read), todo, chunksize=16)
             progress = tqdm(results, what, len(jobs), initial=len(jobs) - len(todo), unit=" masks")
@@ -61,6 +60,11 @@ def read_mat(path: Path, key: str) -> np.ndarray:
     if matrix.ndim != 2 or matrix.dtype.kind not in "iu":
         raise DataError(f"{path}: {key} is {matrix.dtype} of shape {matrix.shape}, not a label map")
     return matrix
+
+
+def _leave_signals_to_main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _convert(job: tuple[Path, Path], read: Reader) -> str | None:

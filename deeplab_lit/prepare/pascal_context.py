@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.pascal_context import CLASSES
 from deeplab_lit.prepare.archive import unpack
 from deeplab_lit.prepare.masks import convert, read_mat
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.voc import devkit, ids_of
+from deeplab_lit.prepare.voc import devkit
 from deeplab_lit.prepare.whole import whole_folder, write_list
 
 LABELS = Archive(
@@ -35,7 +36,7 @@ def prepare_pascal_context(source: Source) -> str:
                 unpack(archive, part, _wanted)
         splits = {}
         for split in OFFICIAL:
-            ids = ids_of(folder / f"ImageSets/Main/{split}.txt")
+            ids = listed_ids(folder / f"ImageSets/Main/{split}.txt")
             splits[split] = [id for id in ids if (raw / f"{id}.mat").is_file()]
         found = {split: len(ids) for split, ids in splits.items()}
         source.expect("PASCAL-Context", found, OFFICIAL)

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError, read_image, read_mask
 from deeplab_lit.data.palette import voc_colour
 from deeplab_lit.data.person_part import CLASSES
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.voc import devkit, ids_of
+from deeplab_lit.prepare.voc import devkit
 from deeplab_lit.prepare.whole import whole_folder, write_list
 
 LABELS = Archive("pascal_person_part.zip", "http://liangchiehchen.com/data/pascal_person_part.zip")
@@ -34,7 +35,7 @@ def prepare_person_part(source: Source) -> str:
             with whole_folder(raw) as part:
                 unpack(archive, part, under("pascal_person_part"))
         official = raw / "pascal_person_part_trainval_list"
-        splits = {split: ids_of(official / f"{split}_id.txt") for split in OFFICIAL}
+        splits = {split: listed_ids(official / f"{split}_id.txt") for split in OFFICIAL}
         found = {split: len(ids) for split, ids in splits.items()}
         source.expect("PASCAL-Person-Part", found, OFFICIAL)
         if not masks.is_dir():

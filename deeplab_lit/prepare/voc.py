@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.sbd import add_sbd
 from deeplab_lit.prepare.source import Archive, Source
@@ -32,12 +33,6 @@ def devkit(source: Source, year: int) -> Path:
     return folder
 
 
-def ids_of(path: Path) -> list[str]:
-    """The image names of an official list, the first word of each line."""
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    return [line.split()[0] for line in lines if line.strip()]
-
-
 def prepare_voc(source: Source) -> str:
     """PASCAL VOC 2012 with SBD: train, val, trainval, train_aug, trainval_aug.
 
@@ -45,5 +40,5 @@ def prepare_voc(source: Source) -> str:
     """
     folder = devkit(source, 2012)
     lists = folder / "ImageSets/Segmentation"
-    add_sbd(source, folder, ids_of(lists / "train.txt"), ids_of(lists / "val.txt"))
+    add_sbd(source, folder, listed_ids(lists / "train.txt"), listed_ids(lists / "val.txt"))
     return f"--data VOC --data.root {source.root} --data.train_split train_aug"

@@ -4,7 +4,7 @@ import io
 import tarfile
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -81,11 +81,14 @@ class Server(ThreadingHTTPServer):
         requests: (path, Range header) of each request so far.
         ranges: whether parts of a file can be asked for.
         cut: bytes after which it hangs up, or null.
+        wait: an event to wait for before it hangs up.
     """
 
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.requests, self.ranges, self.cut = folder, [], True, None
+        self.wait = Event()
+        self.wait.set()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -110,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - first))
         self.end_headers()
         self.wfile.write(content[first:][: server.cut])
+        server.wait.wait(60)
 
     def log_message(self, *args):
         pass

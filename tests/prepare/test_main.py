@@ -1,3 +1,9 @@
+import sys
+from pathlib import Path
+from signal import SIGINT
+from subprocess import PIPE, Popen
+from time import sleep
+
 import pytest
 import yaml
 
@@ -39,6 +45,29 @@ def test_a_configuration_and_options_say_what_is_checked(tmp_path, server, voc_a
     options = ["--config", str(tmp_path / "run.yaml"), f"--data.root={root}"]
     assert main(["check", *options, f"--plot={tmp_path / 'plot.png'}"]) == 0
     assert "VOC trainval_aug: 5 images" in capsys.readouterr().out
+
+
+def test_stopped_by_ctrl_c_it_goes_on_where_it_was(tmp_path, server, voc_archives):
+    root = tmp_path / "voc"
+    options = ["--root", str(root), "--mirror", server.url, "--unofficial=true"]
+    server.cut = 4000
+    server.wait.clear()
+    command = [sys.executable, "-m", "deeplab_lit.prepare", "voc", *options]
+    running = Popen(command, cwd=Path(__file__).parents[2], stdout=PIPE, stderr=PIPE)
+    part = root / "VOCtrainval_11-May-2012.tar.part"
+    while not (part.is_file() and server.requests):
+        assert running.poll() is None, running.communicate()
+        sleep(0.05)
+    running.send_signal(SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert b"Traceback" not in errors
+    assert [path.name for path in root.iterdir()] == [part.name]
+    server.cut = None
+    server.wait.set()
+    part.write_bytes((server.folder / part.stem).read_bytes()[:1000])
+    assert main(["voc", *options]) == 0
+    assert ("/VOCtrainval_11-May-2012.tar", "bytes=1000-") in server.requests
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from deeplab_lit.data import VOC, DataError
 from deeplab_lit.prepare import voc
-from deeplab_lit.prepare.voc import devkit, ids_of, prepare_voc
+from deeplab_lit.prepare.voc import devkit, prepare_voc
 
 
 def test_the_official_archives_are_those_of_torchvision():
@@ -60,9 +60,3 @@ def test_unpacking_that_was_interrupted_goes_on(source, voc_archives, server):
     with Image.open(folder / "SegmentationClass/2007_1.png") as mask:
         assert mask.mode == "P"
         assert np.asarray(mask).max() == 255
-
-
-def test_ids_are_the_first_words(tmp_path):
-    (tmp_path / "a.txt").write_text("2008_1 -1\n2008_2  1\n\n")
-    assert ids_of(tmp_path / "a.txt") == ["2008_1", "2008_2"]
-    assert ids_of(tmp_path / "none.txt") == []
