@@ -70,6 +70,19 @@ def test_stopped_by_ctrl_c_it_goes_on_where_it_was(tmp_path, server, voc_archive
     assert ("/VOCtrainval_11-May-2012.tar", "bytes=1000-") in server.requests
 
 
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_that_looks_finished(
+    tmp_path, server, voc_archives, capsys
+):
+    part = tmp_path / "voc/VOCtrainval_11-May-2012.tar.part"
+    part.parent.mkdir()
+    part.symlink_to("/dev/full")
+    with pytest.raises(SystemExit) as stop:
+        main(["voc", f"--root={part.parent}", f"--mirror={server.url}"])
+    assert stop.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(part.parent.iterdir()) == [part]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
