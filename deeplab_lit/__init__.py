@@ -16,7 +16,33 @@ How data flows. B batch · C classes · D features · H×W image · h×w feature
 | record      | training/record.py    | run folder: config, checkpoints, metrics, results       |
 """
 
-from deeplab_lit.network.weights import load
+from pathlib import Path
+
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.weights import load as _load_network
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
+
+
+def load(path: str | Path) -> DeepLabV2:
+    """The network of a trained weight file, in eval mode.
+
+    Args:
+        path: a checkpoint of `fit` or `convert`; or a file of the authors, of kazuto1011, isht7 or
+            AdaptSegNet, recognised from the names in it, which takes RGB 0…255 and gives its own
+            network's logits.
+
+    Returns:
+        The network; its attribute `classes` holds the names and RGB colours of the classes: where
+        the file has none, VOC's for 21 classes, Cityscapes' for 19, else class_0 and so on.
+
+    Raises:
+        WeightsError: no such file, or not such weights.
+    """
+    net = _load_network(path)
+    if not net.classes:
+        from deeplab_lit.data.names import class_names  # takes Lightning along, and seconds
+
+        net.classes = class_names(net.num_classes)
+    return net

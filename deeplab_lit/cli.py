@@ -15,8 +15,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from deeplab_lit import __version__
 from deeplab_lit.crf.options import CRFOptions, with_crf_enabled
 from deeplab_lit.data import SegmentationData
+from deeplab_lit.data.seen import seen_splits
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import NAMES_DATA, SHAPES, configs_first, flags, implied_config
+from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
@@ -25,6 +27,7 @@ from deeplab_lit.training.interrupt import SaveOnSignal
 from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule, Evaluation
 from deeplab_lit.training.progress import StepProgress
+from deeplab_lit.training.provenance import UNKNOWN, completed, of_checkpoint
 from deeplab_lit.training.record import RunRecord
 from deeplab_lit.training.reproducible import StepSeed
 from deeplab_lit.training.run_config import RunConfig
@@ -33,7 +36,6 @@ from deeplab_lit.training.run_folder import (
     claim_results,
     last_checkpoint,
     new_run_folder,
-    sha256_of,
 )
 from deeplab_lit.training.samples import SamplePictures
 from deeplab_lit.training.screen import after_fit, after_validate, introduce, say
@@ -108,6 +110,11 @@ class DeepLabCLI(LightningCLI):
         parser.add_argument(
             "--run", type=str | None, default=None, help="Name of the run. Default: the time."
         )
+        parser.add_argument(
+            "--allow_seen_split",
+            action="store_true",
+            help="validate: score images that the checkpoint was trained on all the same.",
+        )
         parser.add_argument("--eval", type=Evaluation, default=Evaluation())
         parser.add_argument("--crf", type=CRFOptions, default=CRFOptions())
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
@@ -124,7 +131,8 @@ class DeepLabCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the verb in front; find the data set, the run folder and the checkpoint."""
-        argv = configs_first(with_crf_enabled(sys.argv[1:] if args is None else list(args)))
+        self.typed = sys.argv[1:] if args is None else list(args)
+        argv = configs_first(with_crf_enabled(self.typed))
         config = implied_config(self.verb, argv)
         if self.verb == "validate" and not flags(argv) & {"--ckpt_path", *NAMES_DATA}:
             raise WeightsError(NO_CHECKPOINT)
@@ -162,6 +170,12 @@ class DeepLabCLI(LightningCLI):
         self.save_config_kwargs = {"folder": self.folder, "step": step}
         if self.checkpoint is None:
             return
+        if self.verb == "fit" and "optimizer_states" not in self.checkpoint:
+            path = self.config.fit.ckpt_path
+            raise WeightsError(
+                f"{path} holds no training to go on with (convert wrote it?): start a new one from "
+                f"its weights with --model.weights {path}"
+            )
         stored = vars(self.config[self.verb].model)
         for key, value in self.asked.items():
             if key in stored and stored[key] != value and key != "weights":
@@ -225,14 +239,21 @@ class DeepLabCLI(LightningCLI):
         options = self.config.fit.trainer
         if options.max_steps in (-1, 0) and options.max_epochs in (None, -1, 0):
             raise MisconfigurationException(
-                "the poly schedule must know when training ends: set --trainer.max_steps or "
+                "the run must know when training ends: set --trainer.max_steps or "
                 "--trainer.max_epochs"
             )
         self._check_classes()
+        data = self.datamodule
         if self.checkpoint is None:
             self.model.initialise()
-        self.datamodule.preflight("fit")
-        seen = self.datamodule.trained_on()
+        else:
+            self.model.provenance = of_checkpoint(self.checkpoint)
+        self._warn_of_seen(self.config.fit.ckpt_path or self.model.hparams.weights)
+        self.model.provenance = completed(
+            self.model.provenance, __version__, "fit", self.typed, data.label(data.train_split)
+        )
+        data.preflight("fit")
+        seen = data.trained_on()
         if seen:
             self.record.about["validation_images_trained_on"] = seen
             say(
@@ -241,7 +262,6 @@ class DeepLabCLI(LightningCLI):
             )
         weights = 4 * sum(p.numel() for p in self.model.parameters())
         self._claim(bytes_needed=2 * weights * 3)  # momentum too; best, last, and one in writing
-        data = self.datamodule
         introduce(
             self.model,
             f"{type(data).__name__}: {len(data.training().ids)} training images "
@@ -253,6 +273,7 @@ class DeepLabCLI(LightningCLI):
     def before_validate(self) -> None:
         """Everything that can be refused before the first image."""
         self._check_classes()
+        self._check_unseen()
         self.datamodule.preflight("validate")
         self._claim(bytes_needed=10_000_000)
         if self.config.validate.eval.cache_dir:
@@ -284,6 +305,30 @@ class DeepLabCLI(LightningCLI):
             )
         if stored != here:
             say(f"Note: {path} calls its classes {_some(stored)}; {data} calls them {_some(here)}.")
+
+    def _check_unseen(self) -> None:
+        path = self.config.validate.ckpt_path
+        provenance = of_checkpoint(self.checkpoint)
+        self.model.provenance = self.record.about["provenance"] = provenance
+        seen = self._warn_of_seen(path)
+        if seen and not self.config.validate.allow_seen_split:
+            raise WeightsError(
+                f"{path} was trained on {', '.join(seen)}. To score it on such images all the "
+                "same: --allow_seen_split"
+            )
+        if not seen and UNKNOWN in provenance["trained_on"]:
+            say(f"Note: it is not known which data {path} was trained on.")
+
+    def _warn_of_seen(self, weights: str) -> list[str]:
+        data = self.datamodule
+        seen = seen_splits(data, self.model.provenance["trained_on"])
+        if seen:
+            self.record.about["validation_split_trained_on"] = seen
+            say(
+                f"WARNING: {weights} was trained on {', '.join(seen)}, which has images of "
+                f"{data.label(data.val_split)}. Their scores say nothing about new images."
+            )
+        return seen
 
     def _described(self) -> str:
         return f"{self.config[self.verb].ckpt_path} (step {self.checkpoint['global_step']})"
@@ -325,6 +370,8 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # not so: the training stream reads on where the optimizer steps stand (data/sampler.py)
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    # Lightning's own affair with torch
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     with plain_errors():
         return DeepLabCLI(verb, args)
 

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.crf import CRFError
 from deeplab_lit.data.image import DataError
+from deeplab_lit.network.graph import ExportError
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.module import TrainingDiverged
 from deeplab_lit.training.run_folder import RunFolderError
@@ -18,6 +19,7 @@ MISTAKES = (
     CRFError,
     DataError,
     WeightsError,
+    ExportError,
     RunFolderError,
     TrainingDiverged,
     MisconfigurationException,

@@ -25,8 +25,9 @@ from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.files import sha256_of
 from deeplab_lit.training.picture import overlay, palette_image
-from deeplab_lit.training.run_folder import claim_results, sha256_of
+from deeplab_lit.training.run_folder import claim_results
 
 
 class Job(NamedTuple):

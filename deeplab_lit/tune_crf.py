@@ -161,6 +161,8 @@ def _tune(options: object, out: Path) -> None:
     for point, miou in ranked:
         gain = 100 * (miou - before)
         print(f"  {100 * miou:5.2f}  {gain:+5.2f}  " + "  ".join(f"{v:5.4g}" for v in point))
+    if scores[best] <= before:
+        print("No setting is better than the network alone: leave the CRF out.")
     for name in at_edge(best):
         print(f"{name} is best at the end of the grid: values beyond it may be better still")
     print(f"\nBest        {out / 'best.yaml'}\nAll         {out / 'scores.csv'}, scores.png")

@@ -1,98 +1,250 @@
 """Every shipped configuration is parsed, instantiated, and held against what its header claims."""
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from deeplab_lit import cli
-from deeplab_lit.data import VOC, Cityscapes, Folder, Shapes
+from deeplab_lit.data import VOC, Cityscapes, Folder, PascalContext, PersonPart, Shapes
 from deeplab_lit.network.head import ASPP
 
 CONFIGS = Path(cli.__file__).parents[1] / "configs"
+BASES = sorted(CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted(CONFIGS.glob("table*/*.yaml"))
 
-# rates, scales of the network and of the augmentation, lr, crop, steps: from the papers' texts and
-# the released solvers, not from the files
+# rates, scales of the network and of the augmentation, lr, crop: from the papers' texts and the
+# released solvers, not from the files
+AUG, MSC = (0.5, 0.75, 1, 1.25, 1.5), (1, 0.75, 0.5)
 PAPER = {
-    "voc_resnet101": ((6, 12, 18, 24), (1, 0.75, 0.5), (0.5, 0.75, 1, 1.25, 1.5), 2.5e-4, 321),
+    "voc_resnet101": ((6, 12, 18, 24), MSC, AUG, 2.5e-4, 321),
     "voc_vgg16_largefov": ((12,), (1,), (1,), 1e-3, 321),
     "voc_vgg16_aspp": ((6, 12, 18, 24), (1,), (1,), 1e-3, 321),
-    "cityscapes_resnet101": ((6, 12, 18, 24), (1,), (0.5, 0.75, 1, 1.25, 1.5), 2.5e-4, 769),
+    "context_resnet101": ((6, 12, 18, 24), MSC, AUG, 2.5e-4, 321),
+    "person_part_resnet101": ((1,), MSC, (1,), 2.5e-4, 321),
+    "cityscapes_resnet101": ((6, 12, 18, 24), (1,), AUG, 2.5e-4, 769),
 }
-PARAMETERS = {  # learnable ones; the normalisation of the ResNets is frozen and not among them
-    "voc_resnet101": 44_048_532 - 105_344,
+# learnable weights: of ResNet-101 42,500,160 less its 105,344 of frozen normalisation, and of its
+# head 2048·9·C + C a rate, or 2048·C + C; of VGG-16 the paper's 20.5 M, and its ASPP
+PARAMETERS = {
+    "voc_resnet101": 42_394_816 + 1_548_372,
     "voc_vgg16_largefov": 20_505_429,
     "voc_vgg16_aspp": 37_877_652,
+    "context_resnet101": 42_394_816 + 4_423_920,
+    "person_part_resnet101": 42_394_816 + 14_343,
+    "cityscapes_resnet101": 42_394_816 + 1_400_908,
 }
-DATA = {"voc": VOC, "cityscapes": Cityscapes, "shapes": Shapes, "camvid": Folder}
+DATA = {
+    "voc": (VOC, 21),
+    "context": (PascalContext, 60),
+    "person": (PersonPart, 7),
+    "cityscapes": (Cityscapes, 19),
+    "shapes": (Shapes, 7),
+    "camvid": (Folder, 11),
+}
+# Tables 2, 3, 4, 6, 7, 9: mIoU before and after the CRF, learnable weights
+ROWS = {
+    "table2/step_30_6k": (62.25, 67.64, 20_505_429),
+    "table2/poly_30_6k": (63.42, None, 20_505_429),
+    "table2/poly_30_10k": (64.90, None, 20_505_429),
+    "table2/poly_10_10k": (64.71, None, 20_505_429),
+    "table3/aspp_s": (66.98, 69.73, 37_877_652),
+    "table4/plain": (68.72, None, 42_394_816 + 43_029),
+    "table4/msc": (71.27, None, 42_394_816 + 43_029),
+    "table4/msc_coco": (73.28, None, 42_394_816 + 43_029),
+    "table4/msc_coco_aug": (74.87, None, 42_394_816 + 43_029),
+    "table4/msc_coco_aug_largefov": (75.54, None, 42_394_816 + 387_093),
+    "table4/msc_coco_aug_aspp": (76.35, 77.69, 42_394_816 + 1_548_372),
+    "table6/vgg16_largefov": (37.6, 39.6, 20_545_404),
+    "table6/plain": (39.6, None, 42_394_816 + 122_940),
+    "table6/msc": (41.4, None, 42_394_816 + 122_940),
+    "table6/msc_coco": (42.9, None, 42_394_816 + 122_940),
+    "table6/msc_coco_aug_largefov": (43.5, None, 42_394_816 + 1_105_980),
+    "table6/msc_coco_aug_aspp": (44.7, 45.7, 42_394_816 + 4_423_920),
+    "table7/plain": (58.90, None, 42_394_816 + 14_343),
+    "table7/msc_coco": (64.40, 64.94, 42_394_816 + 14_343),
+    "table7/msc_coco_largefov": (62.18, None, 42_394_816 + 129_031),
+    "table7/msc_coco_aspp": (62.76, None, 42_394_816 + 516_124),
+    "table9/vgg16_half": (62.97, 64.18, 20_503_379),
+    "table9/vgg16_full": (64.89, 65.94, 20_503_379),
+    "table9/resnet101_full": (66.6, None, 42_394_816 + 38_931),
+    "table9/resnet101_largefov": (69.2, None, 42_394_816 + 350_227),
+    "table9/resnet101_aspp": (70.4, None, 42_394_816 + 1_400_908),
+}
 
 
 class Built(Exception):
     """Stops a run when everything is built."""
 
 
-@pytest.fixture
-def build(monkeypatch, tmp_path):
-    """The command line object of a configuration, with everything built and nothing run."""
-    (tmp_path / "VOCdevkit/VOC2012/JPEGImages").mkdir(parents=True)
-    (tmp_path / "classes.txt").write_text("\n".join(f"class {i}" for i in range(12)))
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """The command line object of configurations, with everything built and nothing run."""
+    root = tmp_path_factory.mktemp("data")
+    for year in (2010, 2012):
+        (root / f"VOCdevkit/VOC{year}/JPEGImages").mkdir(parents=True)
+    (root / "classes.txt").write_text("\n".join(f"class {i}" for i in range(12)))
 
     def stop(self):
         raise Built(self)
 
-    monkeypatch.setattr(cli.DeepLabCLI, "before_fit", stop)
-
-    def run(path):
-        root = [] if path.stem == "shapes" else [f"--data.root={tmp_path}"]
-        with pytest.raises(Built) as stopped:
-            cli.main("fit", [f"--config={path}", *root, "--trainer.accelerator=cpu"])
+    @cache
+    def run(*paths):
+        data = [] if paths[0].stem == "shapes" else [f"--data.root={root}"]
+        configs = [f"--config={path}" for path in paths]
+        with pytest.raises(Built) as stopped, torch.device("meta"):  # weights without memory
+            cli.main("fit", [*configs, *data, "--trainer.accelerator=cpu"])
         return stopped.value.args[0]
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.DeepLabCLI, "before_fit", stop)
+        yield run
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def name_of(path):
+    return path.stem if path.parent == CONFIGS else f"{path.parent.name}/{path.stem}"
+
+
+def header(path):
+    """The comment at the top, on one line."""
+    lines = [line[1:].strip() for line in path.read_text("utf-8").splitlines() if line[:1] == "#"]
+    return " ".join(lines)
+
+
+def base_of(path):
+    return CONFIGS.parent / re.search(r" base: (configs/\w+\.yaml) ", header(path))[1]
+
+
+def options(built):
+    """The parsed configuration by the names of the options on the command line."""
+    flat = vars(built.config.fit.as_flat())
+    flat = {key.replace("data.init_args.", "data."): value for key, value in flat.items()}
+    return {key: value for key, value in flat.items() if key not in ("config", "experiment")}
+
+
+def images_a_step(built):
+    return built.datamodule.batch_size * built.trainer.accumulate_grad_batches
+
+
+def check_run(built):
+    """What holds for every configuration."""
+    data, trainer = built.datamodule, built.trainer
+    assert list(built.model.hparams.classes) == list(data.classes)
+    assert built.model.net.num_classes == len(data.classes)
+    assert images_a_step(built) == data.total_batch_size
+    assert trainer.max_steps > 0
+    batches = trainer.max_steps * trainer.accumulate_grad_batches
+    assert batches % trainer.val_check_interval == 0  # the last step is validated
+
+
+def learnable(built):
+    return sum(p.numel() for p in built.model.parameters())
+
+
+@pytest.mark.parametrize("path", BASES, ids=name_of)
 def test_a_config_builds_what_it_says(path, build):
     built = build(path)
     model, data, trainer = built.model, built.datamodule, built.trainer
     name = path.stem
-    assert isinstance(data, DATA[name.split("_")[0]])
+    cls, num_classes = DATA[name.split("_")[0]]
+    assert isinstance(data, cls)
+    assert len(data.classes) == num_classes
     assert built.experiment == name
-    assert list(model.hparams.classes) == list(data.classes)
-    assert (
-        model.net.num_classes
-        == {"voc": 21, "cityscapes": 19, "shapes": 7, "camvid": 11}[name.split("_")[0]]
-    )
-    step = data.batch_size * trainer.accumulate_grad_batches
-    assert step == data.total_batch_size
-    assert trainer.max_steps > 0
-    batches = trainer.max_steps * trainer.accumulate_grad_batches
-    assert batches % trainer.val_check_interval == 0  # the last step is validated
+    check_run(built)
     if name in PAPER:
         rates, scales, augmentation, lr, crop = PAPER[name]
         assert isinstance(model.net.head, ASPP)
-        first = [
-            branch if name.endswith("101") else branch.fc6 for branch in model.net.head.branches
-        ]
+        first = [getattr(branch, "fc6", branch) for branch in model.net.head.branches]
         assert [conv.dilation for conv in first] == [(rate, rate) for rate in rates]
         assert model.net.scales == scales
         assert tuple(data.transform.scales) == augmentation
         assert (data.transform.crop_size, model.hparams.lr) == (crop, lr)
         assert (model.hparams.momentum, model.hparams.weight_decay) == (0.9, 5e-4)
-        assert (model.hparams.poly_power, model.hparams.head_lr_mult) == (0.9, 10)
+        assert (model.hparams.lr_policy, model.hparams.poly_power) == ("poly", 0.9)
+        assert model.hparams.head_lr_mult == 10
         assert trainer.max_steps == (40_000 if name.startswith("cityscapes") else 20_000)
-        assert step == 10
-    if name in PARAMETERS:
-        assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+        assert images_a_step(built) == 10
+        assert learnable(built) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", BASES, ids=name_of)
 def test_a_config_says_what_it_claims_and_how_to_run_it(path):
-    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    text = "\n".join(header)
+    text = header(path)
+    assert (
+        f"python -m deeplab_lit.fit --config configs/{path.name}" in text or path.stem == "shapes"
+    )
     assert "python -m deeplab_lit.fit" in text
     if path.stem in PAPER:
         assert "Table" in text
         assert "mIoU" in text
         assert "Not measured by this project" in text
-    assert yaml.safe_load(path.read_text())["experiment"] == path.stem
+    assert yaml.safe_load(path.read_text("utf-8"))["experiment"] == path.stem
+    for overlay in re.findall(r"configs/(table\w+/\w*)", text):
+        assert list(CONFIGS.glob(f"{overlay}*.yaml")), overlay
+
+
+def test_every_row_of_the_tables_has_an_overlay_or_is_a_base():
+    assert {name_of(path) for path in OVERLAYS} == ROWS.keys()
+    assert PAPER.keys() == {path.stem for path in BASES} - {"shapes", "camvid"}
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
+def test_an_overlay_differs_from_its_base_by_exactly_what_it_says(path, build):
+    base, built = (options(build(*paths)) for paths in ((base_of(path),), (base_of(path), path)))
+    changed = {key for key in base.keys() | built.keys() if base.get(key) != built.get(key)}
+    said = re.search(r" changes: (.*?)  ", header(path))[1].split(", ")
+    assert len(said) == len(set(said))
+    assert changed == set(said)
+    code = [line for line in path.read_text("utf-8").splitlines() if line[:1] != "#"]
+    assert 2 <= len(code) <= 6
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
+def test_an_overlay_is_a_row_of_the_paper(path, build):
+    before, after, parameters = ROWS[name_of(path)]
+    text = header(path)
+    table = path.parent.name.removeprefix("table")
+    assert re.search(rf"The paper: Table {table}, .*: {before}0? mIoU on val before the CRF", text)
+    assert (f", {after} after" if after else ", none after") in text
+    assert all(f" {part}: " in text for part in ("Init", "Schedule", "Departures"))
+    assert "Not measured by this project" in text
+    base = base_of(path).relative_to(CONFIGS.parent)
+    command = f"python -m deeplab_lit.fit --config {base} \\ --config configs/{name_of(path)}.yaml"
+    assert f"{command} --data.root " in text
+    built = build(base_of(path), path)
+    assert built.experiment == name_of(path).replace("/", "_")
+    check_run(built)
+    assert learnable(built) == parameters
+    steps, batch = f"{built.trainer.max_steps:,} steps", f"of {images_a_step(built)} images"
+    assert re.search(rf" Schedule: {built.model.hparams.lr_policy}, lr .*{steps} {batch}\.", text)
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
+def test_a_name_in_the_tables_is_a_setting(path, build):
+    """Ticks of the tables: MSC, COCO, Aug, LargeFOV, ASPP."""
+    words = set(path.stem.split("_"))
+    built = build(base_of(path), path)
+    model, data = built.model, built.datamodule
+    rates = {"aspp": 4, "largefov": 1}
+    if path.parent.name in ("table4", "table6", "table7") and "vgg16" not in words:
+        assert model.net.scales == (MSC if "msc" in words else (1,))
+        assert tuple(data.transform.scales) == (AUG if "aug" in words else (1,))
+        coco = ("init.caffemodel", "caffe") if "coco" in words else ("imagenet", "torchvision")
+        assert (model.hparams.weights, model.net.style) == coco
+        head = next((word for word in rates if word in words), "conv1x1")
+        assert model.hparams.head == head
+        assert len(model.hparams.atrous_rates) == rates.get(head, 0)
+    elif path.parent.name == "table9":
+        assert model.net.scales == (1,)  # the paper: no MSC, for want of memory
+        size = 0.5 if "half" in words else 1
+        assert tuple(data.transform.scales) == (size,)
+        assert model.evaluation.scales == ((0.5,) if "half" in words else None)
+    elif path.parent.name == "table2":
+        policy, batch, steps = path.stem.split("_")
+        assert model.hparams.lr_policy == policy
+        assert images_a_step(built) == int(batch)
+        assert built.trainer.max_steps == int(steps.removesuffix("k")) * 1000
+        assert (model.hparams.step_size, model.hparams.step_factor) == (2000, 0.1)

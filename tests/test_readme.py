@@ -2,14 +2,21 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from deeplab_lit import cli
+import deeplab_lit
+from deeplab_lit import cli, export
 from deeplab_lit.__main__ import commands
+from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.prepare.__main__ import build_parser
 from deeplab_lit.prepare.check import data_section
 
@@ -20,6 +27,7 @@ LINES = [line for block in BLOCKS for line in block.strip().splitlines()]
 CALLS = [
     line[line.index("python -m deeplab_lit.") :] for line in LINES if "-m deeplab_lit." in line
 ]
+ABSENT = ("deeplab_lit", "torch")
 
 
 class Built(Exception):
@@ -97,3 +105,42 @@ def test_every_config_and_every_module_that_is_named_exists():
 def test_all_shipped_configs_are_listed():
     for path in (ROOT / "configs").glob("*.yaml"):
         assert f"`{path.name}`" in README
+    for folder in (ROOT / "configs").glob("table*/"):
+        (row,) = re.findall(rf"^\| … `{folder.name}/` \|(.*)$", README, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == {path.stem for path in folder.glob("*.yaml")}
+
+
+def test_the_onnx_example_runs_without_this_package_and_without_torch(trained, tmp_path):
+    export.main([f"--ckpt_path={trained}", f"--out={tmp_path / 'net.onnx'}"])
+    Image.fromarray(draw_sample(1, 0)[0][:90]).save(tmp_path / "photo.jpg", quality=95)
+    section = README.split("\n## Export\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 22
+    (tmp_path / "example.py").write_text(
+        f"import sys\nsys.modules |= {dict.fromkeys(ABSENT)}\n{code}"
+    )
+    example = [sys.executable, "-I", "example.py"]
+    run = subprocess.run(example, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+
+    net = deeplab_lit.load(trained)
+    pixels = np.array(Image.open(tmp_path / "photo.jpg"))
+    with torch.no_grad():
+        expected = net(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].argmax(0).numpy()
+    with Image.open(tmp_path / "mask.png") as mask:
+        assert mask.size == (161, 90)
+        assert np.mean(np.asarray(mask) == expected) > 0.999  # ties may fall either way
+        colours = mask.getpalette()
+    named = dict(line.rsplit(maxsplit=1) for line in run.stdout.splitlines())
+    for index, (name, colour) in enumerate(net.classes.items()):
+        assert tuple(colours[3 * index : 3 * index + 3]) == colour
+        share = np.mean(expected == index)
+        assert (name in named) == (share > 0)
+        assert share == 0 or float(named[name].rstrip("%")) == pytest.approx(100 * share, abs=0.2)
+
+
+@pytest.mark.parametrize("package", ABSENT)
+def test_the_example_would_notice_this_package(package, tmp_path):
+    code = f"import sys\nsys.modules |= {dict.fromkeys(ABSENT)}\nimport {package}"
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    assert "ModuleNotFoundError" in run.stderr

@@ -122,3 +122,32 @@ def test_the_band_stands_on_the_screen_and_in_a_file(trained, tmp_path, capsys):
     done = main("validate", args)
     assert "pixels from a border" in capsys.readouterr().out
     assert len((done.folder / "band.csv").read_text().splitlines()) == 41
+
+
+def test_fit_says_in_its_checkpoint_what_it_was_trained_on(trained):
+    provenance = torch.load(trained, weights_only=True)["provenance"]
+    assert (provenance["init"], provenance["trained_on"]) == ("none", ["Shapes:train"])
+    assert provenance["command"].startswith("python -m deeplab_lit.fit --data=Shapes")
+
+
+def test_the_training_split_is_scored_only_when_that_is_wanted(trained, tmp_path, capsys):
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--data.val_split=train"]
+    with pytest.raises(SystemExit) as stop:
+        main("validate", args)
+    assert stop.value.code == 2
+    assert "was trained on Shapes:train" in capsys.readouterr().err
+    done = main("validate", [*args, "--allow_seen_split"])
+    results = json.loads((done.folder / "results.json").read_text())
+    assert results["validation_split_trained_on"] == ["Shapes:train"]
+
+
+def test_of_a_checkpoint_without_provenance_validate_says_that_nothing_is_known(
+    trained, tmp_path, capsys
+):
+    content = torch.load(trained, weights_only=True)
+    del content["provenance"]
+    torch.save(content, tmp_path / "old.ckpt")
+    config = trained.parents[1] / "config.yaml"
+    main("validate", [f"--ckpt_path={tmp_path / 'old.ckpt'}", f"--config={config}",
+                      f"--runs_dir={tmp_path}"])  # fmt: skip
+    assert "it is not known which data" in capsys.readouterr().out

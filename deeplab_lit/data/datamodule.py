@@ -45,6 +45,8 @@ class SegmentationData(LightningDataModule):
     """
 
     classes: dict[str, Colour]  # name → colour, in the order of the class indices
+    parts: dict[str, set[str]] = {}  # split → the disjoint sets of images that it is made of
+    ids_are_global = True  # an id is the same image in every split
 
     def __init__(
         self,
@@ -99,8 +101,14 @@ class SegmentationData(LightningDataModule):
         pairs = [pair._replace(mask=self.mask_dir / f"{pair.id}.png") for pair in split.pairs]
         return FileSplit(existing(pairs), split.num_classes)
 
+    def label(self, split: str) -> str:
+        """How a split is called where a checkpoint names what it was trained on."""
+        return f"{type(self).__name__}:{split}"
+
     def trained_on(self) -> int:
         """How many of the validation images are training images too."""
+        if not self.ids_are_global and self.train_split != self.val_split:
+            return 0
         return len(set(self.training().ids) & set(self.split(self.val_split).ids))
 
     def preflight(self, stage: str) -> None:

@@ -23,6 +23,8 @@ class Folder(SegmentationData):
         void: the value in the masks that is not trained on nor scored; 255 always is void too.
     """
 
+    ids_are_global = False
+
     def __init__(self, root: str | None = None, void: int = VOID, **kwargs) -> None:
         super().__init__(**kwargs)
         self.root = given(root)
@@ -37,6 +39,10 @@ class Folder(SegmentationData):
         self.label_map[values] = range(len(values))
         colours = self._colours()
         self.classes = {names[value]: colours[value] for value in values}
+
+    def label(self, split: str) -> str:
+        """With the name of the folder, since it is a data set of its own."""
+        return f"Folder/{self.root.resolve().name}:{split}"
 
     def split(self, name: str) -> FileSplit:
         """The images of images/`name`, in the order of their names."""

@@ -31,6 +31,11 @@ class VOC(SegmentationData):
     """
 
     classes = {name: voc_colour(i) for i, name in enumerate(CLASSES)}
+    parts = {
+        "trainval": {"train", "val"},
+        "train_aug": {"train", "sbd"},
+        "trainval_aug": {"train", "val", "sbd"},
+    }
 
     def __init__(self, root: str | None = None, sbd_root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)

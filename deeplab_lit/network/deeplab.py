@@ -21,11 +21,11 @@ class DeepLabV2(nn.Module):
         num_classes: C, void not counted.
         backbone: the atrous feature extractor.
         output_stride: image pixels per feature cell: 8 (the paper's), 16 or 32.
-        head: "aspp" sums one atrous branch a rate (DeepLabv2); "largefov" is one branch;
-            "aspp_concat" is the five-branch form with image pooling (DeepLabv3).
+        head: "aspp" sums one atrous branch a rate (DeepLabv2); "largefov" is one branch; "conv1x1"
+            a classifier alone; "aspp_concat" the five-branch form with image pooling (DeepLabv3).
         atrous_rates: dilations of the head's 3×3 convolutions, in feature cells, one branch each.
-            ASPP-L is 6, 12, 18, 24; ASPP-S is 2, 4, 8, 12; LargeFOV is 12. They are not adapted to
-            the output stride: 12 cells are 96 pixels at stride 8, 192 at 16.
+            ASPP-L is 6, 12, 18, 24; ASPP-S is 2, 4, 8, 12; LargeFOV is 12; conv1x1 has none. They
+            are not adapted to the output stride: 12 cells are 96 pixels at stride 8, 192 at 16.
         scales: sizes at which the image goes through the network; logits are fused by maximum.
             (1, 0.75, 0.5) is the paper's MSC, (1,) is a single scale.
         style: whose weights fit: "caffe" (the authors'; stride on the 1×1, sizes rounded up, mean
@@ -63,6 +63,7 @@ class DeepLabV2(nn.Module):
         self.style = style
         self.norm = norm
         self.backbone_name = backbone
+        self.output_stride = output_stride
         self.align_corners = align_corners
         self.preprocess = Preprocess(style)
         self.backbone = build_backbone(backbone, output_stride, style, norm)

@@ -3,6 +3,8 @@
 - `aspp`: DeepLabv2, Sec. 3.2 and Fig. 7, as released: parallel branches, one a rate, whose logits
   are *summed*. With ResNet a branch is one 3×3 convolution; with VGG-16 it is fc6-fc7-fc8.
 - `largefov`: one branch with a large rate (DeepLabv1; DeepLabv2, Sec. 4.1.1).
+- `conv1x1`: a classifier alone: the rows of DeepLabv2's tables with neither LargeFOV nor ASPP. The
+  paper does not spell it out; the authors' weights from MS-COCO have such a head.
 - `aspp_concat`: the five-branch form with image pooling, concatenation and projection, published in
   DeepLabv3 (arXiv:1706.05587, Sec. 3.3). Its normalisation is always trained.
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HeadName = Literal["aspp", "largefov", "aspp_concat"]
+HeadName = Literal["aspp", "largefov", "conv1x1", "aspp_concat"]
 
 
 def atrous_conv(in_channels: int, out_channels: int, rate: int, *, bias: bool = True) -> nn.Conv2d:
@@ -168,12 +170,20 @@ def build_head(
         vgg: branches as released for VGG-16 instead of ResNet.
         in_channels: D.
         num_classes: C.
-        atrous_rates: dilations of the 3×3 convolutions, in feature cells, one branch each.
+        atrous_rates: dilations of the 3×3 convolutions, in feature cells; none for `conv1x1`.
 
     Raises:
         ValueError: unknown name; no rates, or rates that are not positive integers; more than one
-            rate for `largefov`.
+            rate for `largefov`, any for `conv1x1`.
     """
+    if name == "conv1x1":
+        if atrous_rates:
+            raise ValueError(
+                f"head conv1x1 takes no atrous rates, got {list(atrous_rates)}; "
+                "set --model.atrous_rates '[]'"
+            )
+        conv = nn.Conv2d(in_channels, num_classes, 1)
+        return ASPP([conv], [conv])
     if not atrous_rates or any(type(rate) is not int or rate < 1 for rate in atrous_rates):
         raise ValueError(f"atrous_rates must be positive integers, got {list(atrous_rates)}")
     if name == "largefov" and len(atrous_rates) != 1:

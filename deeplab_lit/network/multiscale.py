@@ -11,6 +11,7 @@ Letters: B batch · C classes · H×W image · h×w grid of the largest scale.
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -49,9 +50,13 @@ def multiscale_logits(
     coarse = []
     for scale in scales:
         size = scaled_size(images.shape[-2:], scale, align_corners=align_corners)
-        coarse.append(network(resize(images, size, align_corners=align_corners)))
-    grid = max(logits.shape[-2:] for logits in coarse)
-    upsampled = [resize(logits, grid, align_corners=align_corners) for logits in coarse]
+        at_scale = images if scale == 1 else resize(images, size, align_corners=align_corners)
+        coarse.append(network(at_scale))
+    largest = coarse[scales.index(max(scales))]
+    upsampled = [
+        x if x is largest else resize(x, largest.shape[-2:], align_corners=align_corners)
+        for x in coarse
+    ]
     fused = upsampled[0]
     for logits in upsampled[1:]:
         fused = torch.maximum(fused, logits)
@@ -68,13 +73,17 @@ def scaled_size(size: tuple[int, int], scale: float, *, align_corners: bool) -> 
     With aligned corners the distance between the outer pixels' centres is scaled, as in Caffe's
     Interp: 321 → 241 → 161 at 1, 0.75, 0.5.
     """
+    # the fraction that was meant (0.29, in binary a little less, is 29/100): integer arithmetic is
+    # exact, and torch.export can carry it for sizes that it does not know
+    part, whole = Fraction(scale).limit_denominator(10**6).as_integer_ratio()
     if align_corners:
-        return tuple(int((n - 1) * scale + 1e-6) + 1 for n in size)
-    return tuple(max(int(n * scale + 1e-6), 1) for n in size)
+        return tuple((n - 1) * part // whole + 1 for n in size)
+    return tuple(max(n * part // whole, 1) for n in size)
 
 
 def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
     """Bilinear (B,D,·,·) → (B,D,*size); the input itself where the size is already right."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    # an exported graph serves all sizes, so it must not depend on whether two happen to be equal
+    if not torch.compiler.is_exporting() and tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)

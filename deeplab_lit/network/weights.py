@@ -1,57 +1,79 @@
-"""Weights: what training starts from, and how a trained network is loaded.
+"""Weights: what training starts from, and how a trained network is loaded."""
 
-Files are read with `weights_only=True`: nothing in them is executed.
-"""
-
-import inspect
 import warnings
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from urllib.error import URLError
 
 import torch
-from torch import Tensor
-from torchvision.models import get_model_weights
 
 from deeplab_lit.network.backbone import VGG16, Backbone
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.files import WeightsError, read_weight_file
+from deeplab_lit.network.formats import read_source
+from deeplab_lit.network.formats.own import NAME as DEEPLAB_LIT
+from deeplab_lit.network.formats.own import strip
+from deeplab_lit.network.formats.source import Source, StateDict
+from deeplab_lit.network.imagenet import imagenet_source
 
-StateDict = dict[str, Tensor]
-
-
-class WeightsError(ValueError):
-    """A weight file cannot be had, read, or used; says which, why and what to do."""
+__all__ = ["WeightsError", "build", "initialise", "load", "load_source", "read_checkpoint"]
 
 
 def load(path: str | Path) -> DeepLabV2:
-    """The network of a checkpoint that `fit` wrote, in eval mode.
+    """The network of a trained weight file, in eval mode.
 
     Args:
-        path: the file.
+        path: a checkpoint of `fit` or `convert`, or a file of any format of network/formats that
+            has a head: what it is decides about backbone, head, rates, scales and preprocessing.
 
     Returns:
-        The network; its attribute `classes` holds the names and RGB colours of the classes.
+        The network; its attribute `classes` holds the names and RGB colours of the classes, or
+        nothing where the file does not know them.
 
     Raises:
-        WeightsError: no such file, or not such a checkpoint.
+        WeightsError: no such file, or not such weights.
     """
-    checkpoint = read_checkpoint(path)
-    hparams = checkpoint["hyper_parameters"]
-    known = inspect.signature(DeepLabV2).parameters
-    net = DeepLabV2(len(hparams["classes"]), **{k: v for k, v in hparams.items() if k in known})
-    _load_strictly(net, _strip(checkpoint["state_dict"], "net."), path)
-    net.classes = {name: tuple(colour) for name, colour in hparams["classes"].items()}
+    source = read_source(path)
+    net = build(source, path)
+    net.classes = source.classes or {}
     return net.eval()
 
 
+def build(source: Source, path: str | Path, allow_missing: tuple[str, ...] = ()) -> DeepLabV2:
+    """The network that a file's weights belong to, with these weights.
+
+    Args:
+        source: the file, read.
+        path: named in errors.
+        allow_missing: our names of weights that may stay as they are initialised.
+
+    Raises:
+        WeightsError: it has no head, or does not say which network it is of; or does not fit it.
+    """
+    if source.num_classes is None and source.format == DEEPLAB_LIT:
+        raise WeightsError(
+            f"{path} is not a checkpoint of deeplab_lit (no hyper_parameters.classes in it), so it "
+            "does not say which network it belongs to; it can start training: --model.weights"
+        )
+    if source.num_classes is None:
+        raise WeightsError(
+            f"{path} holds a backbone ({source.format}) without a segmentation head: there is "
+            f"nothing to evaluate. Train from it with --model.weights {path} --model.style "
+            f"{source.network['style']}"
+        )
+    net = DeepLabV2(source.num_classes, **source.network)
+    own = net.state_dict()
+    kept = {k: v for k, v in own.items() if k in allow_missing and k not in source.state}
+    _load_strictly(net, source.state | kept, path)
+    return net
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint that `fit` wrote.
+    """The content of a checkpoint that `fit` or `convert` wrote.
 
     Raises:
         WeightsError: no such file, or not such a checkpoint.
     """
-    content = _read(path)
+    content = read_weight_file(path)
     hparams, state = content.get("hyper_parameters"), content.get("state_dict")
     if not (
         isinstance(hparams, dict)
@@ -60,20 +82,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         and "global_step" in content
     ):
         raise WeightsError(
-            f"{path} is not a checkpoint of deeplab_lit (no hyper_parameters.classes in it)"
+            f"{path} is not a checkpoint of deeplab_lit (no hyper_parameters.classes in it). A "
+            "file of another project becomes one with python -m deeplab_lit.convert"
         )
     return content
 
 
-def initialise(net: DeepLabV2, weights: str) -> None:
+def initialise(net: DeepLabV2, weights: str) -> Source | None:
     """Load what training starts from.
 
     Args:
         net: changed in place.
         weights: "none"; "imagenet", torchvision's weights for the backbone (and VGG-16's fc6 and
-            fc7); or a file: a checkpoint of `fit`, a DeepLabV2 state dict, or a torchvision ResNet
-            or VGG-16. A file whose head does not fit, for another number of classes say, gives its
-            backbone only, and a warning says so.
+            fc7); or a file of any format of network/formats. A file whose head does not fit, for
+            another number of classes say, gives its backbone only (and VGG-16's fc6 and fc7), and
+            a warning says so.
+
+    Returns:
+        What was read; null for "none".
 
     Raises:
         WeightsError: the weights cannot be had or do not fit the network.
@@ -84,66 +110,68 @@ def initialise(net: DeepLabV2, weights: str) -> None:
                 "weights none with norm frozen would train a ResNet without any normalisation: set "
                 "--model.norm batch, or start from weights"
             )
-        return
+        return None
     if weights == "imagenet":
-        _check_torchvision_style(net, weights)
-        _load_torchvision(net, _download(net.backbone_name), weights)
-        return
-    content = _read(weights)
-    state = _strip(content.get("state_dict", content), "net.")
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{weights} holds no state dict (names and tensors)")
-    std = state.get("preprocess.std", net.preprocess.std)
-    if not torch.equal(std, net.preprocess.std):
-        style = "caffe" if net.style == "torchvision" else "torchvision"
-        raise WeightsError(f"{weights} was trained with style {style}: set --model.style {style}")
-    if "conv1.weight" in state or "features.0.weight" in state:
-        _load_torchvision(net, state, weights)
-    elif any(key.startswith("backbone.") for key in state):
-        _load_deeplab(net, state, weights)
+        _check_style(net, "torchvision", "torchvision's weights")
+        source = imagenet_source(net.backbone_name)
     else:
-        raise WeightsError(
-            f"{weights}: not recognised as a deeplab_lit checkpoint or a torchvision ResNet or "
-            f"VGG-16 (its keys begin with {', '.join(map(repr, list(state)[:3]))})"
-        )
+        source = read_source(weights)
+    _check_style(net, _style(source) or net.style, weights)
+    load_source(net, source, weights)
+    return source
 
 
-def _load_deeplab(net: DeepLabV2, state: StateDict, source: str) -> None:
-    own = net.state_dict()
-    heads = [
-        {key: value.shape for key, value in weights.items() if key.startswith("head.")}
-        for weights in (own, state)
-    ]
-    if heads[0] == heads[1]:
-        _load_strictly(net, state, source)
+def _check_style(net: DeepLabV2, style: str, source: str) -> None:
+    if net.style != style:
+        raise WeightsError(f"{source} needs --model.style {style}, not {net.style}")
+
+
+def _style(source: Source) -> str | None:
+    """Of the weights; a state dict alone tells by its preprocessing, or not at all."""
+    if "style" in source.network or "preprocess.std" not in source.state:
+        return source.network.get("style")
+    divided = source.state["preprocess.std"].max() > 1
+    return "torchvision" if divided else "caffe"
+
+
+def load_source(net: DeepLabV2, source: Source, path: str | Path) -> None:
+    """Load into a network what fits: all, or the backbone (and VGG-16's fc6 and fc7), said aloud.
+
+    Raises:
+        WeightsError: the backbone does not fit.
+    """
+    own, state = _under("head.", net.state_dict()), _under("head.", source.state)
+    preprocess = _under("preprocess.", net.state_dict())
+    if _shapes(own) == _shapes(state):
+        _load_strictly(net, preprocess | source.state, path)
         return
-    warnings.warn(
-        f"{source}: its head does not fit; only the backbone is loaded from it", stacklevel=2
-    )
-    _load_strictly(net.backbone, _strip(state, "backbone."), source)
+    _load_strictly(net.backbone, strip(source.state, "backbone."), path)
+    inner = _inner(state, own)
+    net.load_state_dict(_under("preprocess.", source.state) | inner, strict=False)
+    if len(state) > len(_fc6_and_fc7(state)) or (state and not inner):
+        what = "the backbone, fc6 and fc7 are" if inner else "only the backbone is"
+        warnings.warn(f"{path}: its head does not fit; {what} loaded from it", stacklevel=3)
 
 
-def _load_torchvision(net: DeepLabV2, state: StateDict, source: str) -> None:
-    """A classifier's weights into the backbone, and VGG-16's fc6 and fc7 into every branch."""
-    _check_torchvision_style(net, source)
-    kept = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier."))}
-    _load_strictly(net.backbone, kept, source)
-    if not isinstance(net.backbone, VGG16) or "classifier.0.weight" not in state:
-        return
-    # DeepLabv1, Sec. 2.2: fc6 from 7×7 to 3×3 by decimation, 1,024 of the 4,096 filters
-    fc6 = state["classifier.0.weight"].view(4096, 512, 7, 7)[::4, :, ::3, ::3]
-    fc7 = state["classifier.3.weight"].view(4096, 4096, 1, 1)[::4, ::4]
-    for branch in net.head.branches:
-        if hasattr(branch, "fc6"):
-            branch.fc6.load_state_dict({"weight": fc6, "bias": state["classifier.0.bias"][::4]})
-            branch.fc7.load_state_dict({"weight": fc7, "bias": state["classifier.3.bias"][::4]})
+def _under(prefix: str, state: StateDict) -> StateDict:
+    return {key: value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _check_torchvision_style(net: DeepLabV2, source: str) -> None:
-    if net.style != "torchvision":
-        raise WeightsError(
-            f"{source}: torchvision's weights need --model.style torchvision, not {net.style}"
-        )
+def _shapes(state: StateDict) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
+
+
+def _inner(state: StateDict, own: StateDict) -> StateDict:
+    """VGG-16's fc6 and fc7, where they fit; a branch without classifier goes into every branch."""
+    inner, wanted = _fc6_and_fc7(state), _fc6_and_fc7(own)
+    if len(inner) == len(state) == 4:
+        layers = {key.split(".", 3)[3]: value for key, value in inner.items()}
+        inner = {key: layers[key.split(".", 3)[3]] for key in wanted}
+    return inner if _shapes(inner) == _shapes(wanted) else {}
+
+
+def _fc6_and_fc7(head: StateDict) -> StateDict:
+    return {key: value for key, value in head.items() if ".fc6." in key or ".fc7." in key}
 
 
 def _load_strictly(module: DeepLabV2 | Backbone, state: StateDict, source: str | Path) -> None:
@@ -162,60 +190,3 @@ def _load_strictly(module: DeepLabV2 | Backbone, state: StateDict, source: str |
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise WeightsError(f"{source} does not fit the network: {'; '.join(problems[:4])}{more}")
     module.load_state_dict(state, strict=False)
-
-
-def _download(backbone: str) -> StateDict:
-    try:
-        entry = get_model_weights(backbone).IMAGENET1K_V1
-    except ValueError as error:
-        raise WeightsError(
-            f"there are no ImageNet weights of {backbone}: set --model.weights none "
-            "--model.norm batch, or --model.weights FILE"
-        ) from error
-    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
-    if file.is_file():
-        return _read(file)
-    try:
-        return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"cannot download the ImageNet weights of {backbone} ({error}). Fetch {entry.url} on "
-            f"another machine and put it at {file}, or start from --model.weights FILE, or from "
-            "random weights with --model.weights none --model.norm batch."
-        ) from error
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    with path.open("rb") as file:
-        start = file.read(64).lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html")):
-        raise WeightsError(f"{path} is a web page, not weights: the download went wrong")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise WeightsError(
-            f"{path}: not a weight file, or one that holds more than weights, which is not "
-            f"executed ({_first_line(error)})"
-        ) from error
-    except Exception as error:  # a damaged file makes torch raise almost anything
-        raise WeightsError(
-            f"{path}: not a PyTorch weight file, or a truncated one ({_first_line(error)})"
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, expected names and tensors")
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _strip(state: StateDict, prefix: str) -> StateDict:
-    """The entries below `prefix`, without it; all of them where none has it."""
-    below = {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-    }
-    return below or state

@@ -49,7 +49,6 @@ def check(data: SegmentationData, plot: str, num_workers: int) -> int:
         training: data.training,
     }
     problems: list[str] = []
-    ids: list[set[str]] = []
     summaries: list[Summary] = []
     for title in sorted(splits, key=lambda title: title == validation):
         try:
@@ -63,14 +62,13 @@ def check(data: SegmentationData, plot: str, num_workers: int) -> int:
         summary = summarise(split, title, len(data.classes), num_workers)
         problems += summary.problems
         summaries.append(summary)
-        ids.append({*split.ids})
     if summaries:
         print(table(summaries, list(data.classes)))
         with whole_file(Path(plot)) as temporary:
             class_plot(summaries, data.classes).save(temporary, format="PNG")
         print(f"class frequencies drawn in {plot}")
-    if len(ids) == 2 and ids[0] & ids[1]:
-        print(f"WARNING: {len(ids[0] & ids[1])} images are in both splits")
+    if len(summaries) == 2 and data.trained_on():
+        print(f"WARNING: {data.trained_on()} images are in both splits")
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"error: {len(problems)} problems" if problems else f"{name}: nothing is wrong")

@@ -21,16 +21,20 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write `checkpoint`; what stood at `path` stays until the new file is complete."""
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        try:
-            temporary.write_bytes(content.getbuffer())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(checkpoint, Path(path))
+
+
+def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a PyTorch file beside its place and move it there; folders are made."""
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_bytes(content.getbuffer())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class BestAndLast(ModelCheckpoint):

@@ -1,6 +1,7 @@
 """DeepLabv2 as a LightningModule: network, loss, optimizer, schedule, metric."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,7 +15,8 @@ from deeplab_lit.training.loss import deeplab_loss
 from deeplab_lit.training.metric import Scores, SegmentationScores
 from deeplab_lit.training.optimizer import build_sgd
 from deeplab_lit.training.probabilities import CachedProbabilities
-from deeplab_lit.training.schedule import poly_schedule
+from deeplab_lit.training.provenance import of_start
+from deeplab_lit.training.schedule import Policy, check_policy, poly_schedule, step_schedule
 
 
 @dataclass
@@ -64,12 +66,17 @@ class DeepLabModule(LightningModule):
     Args:
         classes: name → RGB colour of each class, in the order of the class indices.
         weights: what training starts from: "imagenet" (torchvision's, of the backbone; downloaded
-            on first use), "none" (random), or the path of a weight file.
+            on first use), "none" (random), or the path of a weight file, of ours or of another
+            project.
         lr: base learning rate. The paper: 2.5e-4 for ResNet-101, 1e-3 for VGG-16, both for a total
             batch of 10 images.
         momentum: of SGD.
         weight_decay: of all weights and of trained normalisation, not of convolutions' biases.
-        poly_power: the learning rate falls as (1 − step/steps)^power, by optimizer step.
+        lr_policy: how the learning rate falls, by optimizer step: "poly", or "step", the first
+            version's (DeepLabv2, Table 2).
+        poly_power: poly: it falls as (1 − step/steps)^power.
+        step_size: step: it stays the same for so many optimizer steps, ...
+        step_factor: ... and is then multiplied by this.
         head_lr_mult: the head's weights learn at this multiple of lr, its biases at twice that.
         compile: compile backbone and head with torch.compile when training starts.
         network: of DeepLabV2.
@@ -78,6 +85,7 @@ class DeepLabModule(LightningModule):
         net: the network.
         evaluation: how it is evaluated; may be changed at any time.
         scores: of the last validation.
+        provenance: of the weights; written into checkpoints. null before `initialise`.
     """
 
     def __init__(
@@ -88,7 +96,10 @@ class DeepLabModule(LightningModule):
         lr: float = 2.5e-4,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        lr_policy: Policy = "poly",
         poly_power: float = 0.9,
+        step_size: int = 2000,
+        step_factor: float = 0.1,
         head_lr_mult: float = 10.0,
         compile: bool = False,
         **network,
@@ -98,12 +109,13 @@ class DeepLabModule(LightningModule):
             "lr": lr >= 0,
             "momentum": 0 <= momentum < 1,
             "weight_decay": weight_decay >= 0,
-            "poly_power": poly_power > 0,
             "head_lr_mult": head_lr_mult >= 0,
         }
         for name, right in in_range.items():
             if not right:
                 raise ValueError(f"{name} is out of range: {locals()[name]}")
+        policy = {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor}
+        check_policy(lr_policy, policy)
         if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
             raise ValueError(
                 "torch.compile cannot recompute trained normalisation: leave out compile or "
@@ -114,6 +126,7 @@ class DeepLabModule(LightningModule):
         self.metric = SegmentationScores(len(classes))
         self.evaluation = Evaluation()
         self.scores: Scores | None = None
+        self.provenance: dict[str, Any] | None = None
         self._initialised = False
 
     def initialise(self) -> None:
@@ -123,7 +136,8 @@ class DeepLabModule(LightningModule):
             WeightsError: they cannot be had, or do not fit.
         """
         if not self._initialised:
-            initialise(self.net, self.hparams.weights)
+            source = initialise(self.net, self.hparams.weights)
+            self.provenance = of_start(self.hparams.weights, source)
             self._initialised = True
 
     def setup(self, stage: str) -> None:
@@ -135,6 +149,11 @@ class DeepLabModule(LightningModule):
         """Initial weights, unless a checkpoint has been loaded."""
         if self.trainer.ckpt_path is None:
             self.initialise()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say in the file where its weights come from."""
+        if self.provenance is not None:
+            checkpoint["provenance"] = self.provenance
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """The loss of a batch."""
@@ -166,7 +185,7 @@ class DeepLabModule(LightningModule):
         self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
 
     def configure_optimizers(self) -> dict:
-        """SGD with the authors' parameter groups, and poly by optimizer step."""
+        """SGD with the authors' parameter groups, and the learning rate by optimizer step."""
         hp = self.hparams
         optimizer: Optimizer = build_sgd(
             self.net,
@@ -175,11 +194,17 @@ class DeepLabModule(LightningModule):
             weight_decay=hp.weight_decay,
             head_lr_mult=hp.head_lr_mult,
         )
+        if hp.lr_policy == "step":
+            schedule = step_schedule(optimizer, hp.step_size, hp.step_factor)
+        else:
+            schedule = poly_schedule(optimizer, self._steps(), hp.poly_power)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps(self) -> int:
         steps = self.trainer.estimated_stepping_batches
         if not 0 < steps < torch.inf:
             raise ValueError(
                 "the poly schedule needs to know when training ends: set --trainer.max_steps or "
                 "--trainer.max_epochs"
             )
-        schedule = poly_schedule(optimizer, steps, hp.poly_power)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return steps

@@ -1,6 +1,5 @@
 """A run is a folder: runs/<experiment>/<run>/, never used twice."""
 
-import hashlib
 import json
 import shutil
 from datetime import datetime
@@ -87,12 +86,6 @@ def claim(folder: Path, bytes_needed: int, *, exist_ok: bool = False) -> None:
             f"{folder}: {free / 1e6:,.0f} MB free on that disk, but the run's checkpoints take "
             f"{bytes_needed / 1e6:,.0f} MB: make room, or choose another --runs_dir"
         )
-
-
-def sha256_of(path: str | Path) -> str:
-    """The fingerprint of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def claim_results(folder: Path, settings: dict[str, Any]) -> None:

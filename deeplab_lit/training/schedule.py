@@ -1,7 +1,19 @@
-"""The "poly" learning rate policy (DeepLabv2, Sec. 4.1.2, Eq. in the text; Table 2)."""
+"""Learning rate policies, by optimizer step (DeepLabv2, Sec. 4.1.2, Eq. in the text; Table 2).
+
+All groups keep their own rate, times the policy's factor. torch's PolynomialLR keeps its length in
+the checkpoint and trains at 0 when a run is resumed for longer; these follow what they are given.
+"""
+
+from typing import Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+Policy = Literal["poly", "step"]
+DEFAULTS = {  # the paper's
+    "poly": {"poly_power": 0.9},
+    "step": {"step_size": 2000, "step_factor": 0.1},
+}
 
 
 def poly(step: int, total_steps: int, power: float) -> float:
@@ -9,10 +21,40 @@ def poly(step: int, total_steps: int, power: float) -> float:
     return max(1 - step / total_steps, 0.0) ** power
 
 
-def poly_schedule(optimizer: Optimizer, total_steps: int, power: float) -> LambdaLR:
-    """All groups at their own rate times the poly factor, to be stepped after each optimizer step.
+def stairs(step: int, size: int, factor: float) -> float:
+    """factor^⌊step/size⌋, the factor at an optimizer step counted from 0; Caffe's "step"."""
+    return factor ** (step // size)
 
-    torch's PolynomialLR keeps its length in the checkpoint and trains at 0 when a run is resumed
-    for longer; this one follows the length that it is given.
-    """
+
+def poly_schedule(optimizer: Optimizer, total_steps: int, power: float) -> LambdaLR:
+    """The "poly" policy, to be stepped after each optimizer step."""
     return LambdaLR(optimizer, lambda step: poly(step, total_steps, power))
+
+
+def step_schedule(optimizer: Optimizer, size: int, factor: float) -> LambdaLR:
+    """The "step" policy, to be stepped after each optimizer step."""
+    return LambdaLR(optimizer, lambda step: stairs(step, size, factor))
+
+
+def check_policy(policy: Policy, options: dict[str, float]) -> None:
+    """Refuse options out of range, and those that the policy does not read: set in vain.
+
+    Args:
+        policy: which one.
+        options: of all policies, by name.
+
+    Raises:
+        ValueError: an unknown policy; an option that is not positive; an option of another policy
+            that is not at its default.
+    """
+    if policy not in DEFAULTS:
+        raise ValueError(f"lr_policy must be one of {', '.join(DEFAULTS)}, got {policy!r}")
+    for owner, defaults in DEFAULTS.items():
+        for name, default in defaults.items():
+            if options[name] <= 0:
+                raise ValueError(f"{name} is out of range: {options[name]}")
+            if owner != policy and options[name] != default:
+                raise ValueError(
+                    f"{name} is {options[name]}, but lr_policy {policy} does not use it: leave it "
+                    f"out, or set --model.lr_policy {owner}"
+                )

@@ -120,6 +120,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name):
         ("resnet101", None, None, 42_500_160),
         ("resnet101", "aspp", (6, 12, 18, 24), 44_048_532),
         ("resnet101", "largefov", (12,), 42_500_160 + 387_093),
+        ("resnet101", "conv1x1", (), 42_500_160 + 2048 * 21 + 21),
         ("vgg16", "largefov", (12,), 20_505_429),
         ("vgg16", "aspp", (6, 12, 18, 24), 37_877_652),
     ],

@@ -97,6 +97,18 @@ def test_resnet_largefov_is_one_convolution_without_pooling():
     torch.testing.assert_close(head(x), expected)
 
 
+@pytest.mark.parametrize("vgg", [False, True])
+def test_conv1x1_is_a_matrix_at_each_cell(vgg):
+    head = make("conv1x1", (), vgg).eval()
+    (layer,) = head.new_layers()
+    assert layer.weight.shape == (3, 4, 1, 1)
+    nn.init.normal_(layer.bias)
+    x = torch.randn(2, 4, 5, 7)
+    expected = torch.einsum("kd,bdhw->bkhw", layer.weight[..., 0, 0], x)
+    torch.testing.assert_close(head(x), expected + layer.bias[:, None, None])
+    assert len(list(head.parameters())) == 2
+
+
 def test_aspp_concat_is_pyramid_pooling_projection_and_classifier():
     head = make("aspp_concat", (2, 3)).double().eval()
     for m in head.modules():
@@ -214,7 +226,12 @@ def test_largefov_takes_exactly_one_rate(vgg):
         make("largefov", (6, 12), vgg)
 
 
+def test_conv1x1_takes_no_rates():
+    with pytest.raises(ValueError, match=r"conv1x1 takes no atrous rates, got \[12\].*'\[\]'"):
+        make("conv1x1", (12,))
+
+
 @pytest.mark.parametrize("vgg", [False, True])
 def test_an_unknown_head_is_refused_with_the_known_ones(vgg):
-    with pytest.raises(ValueError, match=r"aspp, largefov, aspp_concat.*'pyramid'"):
+    with pytest.raises(ValueError, match=r"aspp, largefov, conv1x1, aspp_concat.*'pyramid'"):
         make("pyramid", vgg=vgg)

@@ -1,5 +1,7 @@
 """Multi-scale inputs against a slow implementation with its own bilinear interpolation."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,23 @@ def test_every_scale_sends_gradient_to_the_shared_weights():
 )
 def test_aligned_sizes_are_those_of_caffes_interp(size, scale, expected):
     assert scaled_size((size, 1), scale, align_corners=True) == (expected, 1)
+
+
+@pytest.mark.parametrize(
+    "scale", ["0.25", "0.29", "0.5", "0.75", "0.333", "1", "1.1", "1.25", "1.5"]
+)
+def test_sizes_are_those_of_decimal_arithmetic(scale):
+    exact = Decimal(scale)
+    for n in range(33, 2050):
+        aligned, plain = int((n - 1) * exact) + 1, int(n * exact)
+        assert scaled_size((n, n), float(scale), align_corners=True) == (aligned, aligned)
+        assert scaled_size((n, n), float(scale), align_corners=False) == (plain, plain)
+
+
+def test_a_third_is_a_third():
+    for n in (34, 97, 322, 3001):
+        assert scaled_size((n, 1), 1 / 3, align_corners=True) == ((n - 1) // 3 + 1, 1)
+        assert scaled_size((n - 1, 3), 2 / 3, align_corners=False) == (2 * (n - 1) // 3, 2)
 
 
 @pytest.mark.parametrize(

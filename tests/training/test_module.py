@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from deeplab_lit.data import Shapes
 from deeplab_lit.network.deeplab import DeepLabV2
@@ -23,6 +24,17 @@ def one_image(size=65):
         "mask": torch.from_numpy(mask[:size, :size].copy())[None],
         "id": ["3"],
     }
+
+
+def ten_images(void):
+    """Noise, and labels in blocks of 8 pixels; with void, the first image is void but for a row."""
+    torch.manual_seed(1)
+    images = torch.randint(0, 256, (10, 3, 65, 65), dtype=torch.uint8)
+    masks = torch.randint(0, 7, (10, 9, 9), dtype=torch.uint8)
+    masks = masks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :65, :65]
+    if void:
+        masks[0, 1:] = 255
+    return [{"image": images[i], "mask": masks[i], "id": str(i)} for i in range(10)]
 
 
 def buffers(module):
@@ -88,6 +100,38 @@ def test_a_step_of_fit_is_a_step_of_sgd_on_the_loss(make_module, make_data, make
     torch.testing.assert_close(after.backbone.conv1.weight.detach(), expected.detach())
 
 
+@pytest.mark.parametrize("void", [False, True])
+def test_ten_batches_of_one_image_are_a_step_as_with_iter_size_10(make_module, make_trainer, void):
+    """The mean of ten passes' gradients: where no pixel is void, that of one batch of ten."""
+    images = ten_images(void)
+
+    def gradients(batch_size, accumulate):
+        module, found = make_module(norm="frozen", scales=(1.0, 0.5)), []
+        module.initialise = lambda: None  # of random weights, which frozen norms refuse
+        module.on_before_optimizer_step = lambda _: found.extend(
+            p.grad.clone() for p in module.net.parameters()
+        )
+        trainer = make_trainer(max_steps=1, accumulate_grad_batches=accumulate)
+        trainer.fit(module, DataLoader(images, batch_size))
+        assert trainer.global_step == 1
+        return found
+
+    net = make_module(norm="frozen", scales=(1.0, 0.5)).net
+    loss = 0
+    for image in images:
+        logits = net.logits(image["image"][None])
+        for x, step in ((logits.fused, 8), (logits.at_scales[0], 8), (logits.at_scales[1], 16)):
+            target = image["mask"][None, ::step, ::step].long()
+            loss = loss + torch.nn.functional.cross_entropy(x, target, ignore_index=255) / 10
+    expected = list(torch.autograd.grad(loss, list(net.parameters())))
+    accumulated, at_once = gradients(1, 10), gradients(10, 1)
+    torch.testing.assert_close(accumulated, expected, rtol=1e-4, atol=1e-6)
+    if not void:
+        torch.testing.assert_close(at_once, expected, rtol=1e-4, atol=1e-6)
+    else:  # Caffe, too, weighs each pass alike, however few its pixels
+        assert not torch.allclose(at_once[-1], expected[-1], rtol=1e-2)
+
+
 def test_frozen_statistics_stay_as_loaded(resnet18_file, make_data, make_trainer, make_module):
     module = make_module(backbone="resnet18", norm="frozen", weights=resnet18_file)
     saved = torch.load(resnet18_file, weights_only=True)
@@ -142,7 +186,8 @@ def test_a_checkpoint_holds_the_training_and_nothing_of_the_evaluation(fitted, t
         assert not [key for key in hparams if "eval" in key or "crf" in key]
         assert hparams.keys() == {
             "classes", "weights", "lr", "momentum", "weight_decay", "poly_power", "head_lr_mult",
-            "compile", "backbone", "norm", "scales", "atrous_rates",
+            "lr_policy", "step_size", "step_factor", "compile", "backbone", "norm", "scales",
+            "atrous_rates",
         }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ NETS = {
     "resnet_frozen": {"backbone": "resnet101", "norm": "frozen"},
     "vgg16_aspp": {"backbone": "vgg16"},
     "vgg16_largefov": {"backbone": "vgg16", "head": "largefov", "atrous_rates": (12,)},
+    "conv1x1": {"backbone": "resnet50", "head": "conv1x1", "atrous_rates": ()},
     "aspp_concat": {"backbone": "resnet50", "norm": "frozen", "head": "aspp_concat"},
     "vgg16_concat": {"backbone": "vgg16", "head": "aspp_concat"},
 }

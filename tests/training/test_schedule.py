@@ -3,10 +3,24 @@ import torch
 from lightning.pytorch import Callback
 from torch.optim import SGD
 
-from deeplab_lit.training.schedule import poly, poly_schedule
+from deeplab_lit.data import Shapes
+from deeplab_lit.training.module import DeepLabModule
+from deeplab_lit.training.schedule import poly, poly_schedule, stairs
 
 # 2.5e-4 · (1 − step/20000)^0.9; half-way 2.5e-4 · 0.535887, at the end 2.5e-4 · 1.346087e-4
 RATES = {0: 2.5e-4, 1: 2.4998875e-4, 10_000: 1.3397168e-4, 19_999: 3.365217e-8}
+
+# The released solvers and prototxt files: base_lr; lr_mult and decay_mult 1/1 (pretrained weights),
+# 2/0 (VGG's pretrained biases), 10/1 and 20/0 (the classifiers); weight_decay 5e-4.
+RESNET = {"backbone": (2.5e-4, 5e-4), "head.weight": (2.5e-3, 5e-4), "head.bias": (5e-3, 0)}
+VGG = {
+    "backbone": (1e-3, 5e-4),
+    "backbone.bias": (2e-3, 0),
+    "head.weight": (1e-2, 5e-4),
+    "head.bias": (2e-2, 0),
+}
+POLY = {0: 1, 1: 0.999955, 10_000: 0.5358867, 19_999: 1.346087e-4}  # (1 − step/20000)^0.9
+STEP = {0: 1, 1999: 1, 2000: 0.1, 5999: 0.01}  # Table 2: × 0.1 every 2,000 of 6,000
 
 
 class Rates(Callback):
@@ -17,6 +31,61 @@ class Rates(Callback):
 
     def on_train_batch_start(self, trainer, *args):
         self.seen.append((trainer.global_step, trainer.optimizers[0].param_groups[0]["lr"]))
+
+
+class Milestones(Callback):
+    """Learning rate and decay of all groups at some optimizer steps.
+
+    Lightning itself takes the step to each of them; on the way there its scheduler is driven alone.
+    """
+
+    def __init__(self, steps):
+        self.ahead, self.seen, self.batches = sorted(steps), {}, []
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        schedule = trainer.lr_scheduler_configs[0].scheduler
+        if self.ahead and schedule.last_epoch == self.ahead[0]:
+            groups = trainer.optimizers[0].param_groups
+            self.seen[self.ahead.pop(0)] = {g["name"]: (g["lr"], g["weight_decay"]) for g in groups}
+            self.batches.append(index)
+            while self.ahead and schedule.last_epoch < self.ahead[0] - 1:
+                schedule.step()
+        trainer.should_stop = not self.ahead
+
+
+class OneBias(DeepLabModule):
+    """Learns the classifiers' first bias, which takes no time."""
+
+    def training_step(self, batch, index):
+        return self.net.head.new_layers()[0].bias.sum()
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, that the scheduler is driven alone
+@pytest.mark.parametrize(
+    ("options", "base", "factors", "steps"),
+    [
+        ({"backbone": "resnet10_quarter", "norm": "batch"}, RESNET, POLY, 20_000),
+        ({"backbone": "vgg16", "lr": 1e-3}, VGG, POLY, 20_000),
+        ({"backbone": "vgg16", "lr": 1e-3, "lr_policy": "step"}, VGG, STEP, 6000),
+    ],
+    ids=["resnet_poly", "vgg16_poly", "vgg16_step"],
+)
+def test_every_group_learns_as_the_released_solvers_say(
+    make_data, make_trainer, options, base, factors, steps
+):
+    milestones = Milestones(factors)
+    trainer = make_trainer(
+        max_steps=steps, accumulate_grad_batches=10, limit_val_batches=0, callbacks=[milestones]
+    )
+    module = OneBias(Shapes.classes, weights="none", **options)
+    trainer.fit(module, make_data(train_size=200, batch_size=1, crop_size=33))
+    assert milestones.batches == [0, 10, 20, 30]  # ten batches are one step
+    assert list(milestones.seen) == list(factors)
+    for step, factor in factors.items():
+        found = milestones.seen[step]
+        assert found.keys() == base.keys()
+        for name, (lr, weight_decay) in base.items():
+            assert found[name] == pytest.approx((factor * lr, weight_decay), rel=1e-6), (step, name)
 
 
 def sgd(*rates):
@@ -31,6 +100,34 @@ def test_the_papers_learning_rate(step, expected):
 def test_learning_rate_is_zero_at_the_end_and_after_it():
     assert poly(20_000, 20_000, 0.9) == 0
     assert poly(20_001, 20_000, 0.9) == 0
+
+
+@pytest.mark.parametrize(("step", "factor"), [*STEP.items(), (3999, 0.1), (4000, 0.01)])
+def test_the_step_policy_falls_to_a_tenth_every_2000_steps(step, factor):
+    assert stairs(step, 2000, 0.1) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr_policy": "step", "poly_power": 0.5}, "poly_power is 0.5, .* --model.lr_policy poly"),
+        ({"step_size": 100}, "step_size is 100, .* --model.lr_policy step"),
+        ({"step_factor": 0.5}, "step_factor is 0.5, .* --model.lr_policy step"),
+        ({"lr_policy": "cosine"}, "lr_policy must be one of poly, step, got 'cosine'"),
+    ],
+)
+def test_an_option_that_the_policy_does_not_read_is_refused(make_module, options, words):
+    with pytest.raises(ValueError, match=words):
+        make_module(**options)
+
+
+def test_the_step_policy_needs_no_end(make_module, make_data, make_trainer):
+    rates = Rates()
+    trainer = make_trainer(max_steps=-1, max_epochs=-1, limit_val_batches=0, callbacks=[rates])
+    module = make_module(lr=1.0, lr_policy="step", step_size=2, step_factor=0.5)
+    module.on_train_batch_end = lambda *_: setattr(trainer, "should_stop", trainer.global_step == 5)
+    trainer.fit(module, make_data(train_size=4))
+    assert [lr for _, lr in rates.seen] == pytest.approx([1, 1, 0.5, 0.5, 0.25])
 
 
 def test_all_groups_fall_together():

@@ -1,0 +1,199 @@
+"""python -m deeplab_lit.convert: turn other projects' weight files into checkpoints; see --help.
+
+Reads the authors' .caffemodel files, the .pth files of kazuto1011, isht7, AdaptSegNet and
+torchvision, and our own. What comes out takes RGB 0…255, gives the source network's logits, says
+where it comes from, and is what `validate`, `predict`, `deeplab_lit.load` and `--model.weights`
+take.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+from jsonargparse import ArgumentParser, Namespace
+
+from deeplab_lit import __version__
+from deeplab_lit.data.image import DataError
+from deeplab_lit.data.names import class_names
+from deeplab_lit.errors import plain_errors
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.formats import FORMATS, read_source
+from deeplab_lit.network.formats.source import Source
+from deeplab_lit.network.weights import WeightsError, build, load_source
+from deeplab_lit.training.checkpoints import write_whole
+from deeplab_lit.training.provenance import INITS, UNKNOWN, completed, of_file
+
+
+def checkpoint_of(
+    source: Source,
+    path: Path,
+    classes: dict[str, tuple[int, int, int]] | None,
+    provenance: dict[str, Any],
+    allow_missing: tuple[str, ...] = (),
+) -> tuple[dict[str, Any], list[str]]:
+    """A checkpoint in the shape of fit's, and the names of weights that the file did not have.
+
+    Args:
+        source: the file, read.
+        path: named in errors.
+        classes: name → colour; null for a file without a head.
+        provenance: to put in.
+        allow_missing: our names of weights that may stay as they are initialised.
+
+    Raises:
+        WeightsError: it does not fit its own network.
+    """
+    if classes is None:
+        load_source(DeepLabV2(1, **source.network), source, path)  # is the backbone complete?
+        state = source.state
+    else:
+        state = build(source, path, allow_missing).state_dict()
+    settings = {"weights": "none", **source.network}
+    if classes is not None:
+        settings["classes"] = {name: list(colour) for name, colour in classes.items()}
+    checkpoint = {
+        "state_dict": {f"net.{key}": value.contiguous() for key, value in state.items()},
+        "hyper_parameters": settings,
+        "provenance": provenance,
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+    }
+    return checkpoint, sorted(state.keys() - source.state.keys())
+
+
+def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> str:
+    """What was copied, skipped and why, and missing; and what the network is."""
+    net = DeepLabV2.__init__.__kwdefaults__ | source.network
+    lines = [
+        f"Format      {source.format}",
+        f"Network     {net['backbone']}, output stride {net['output_stride']}, "
+        + (
+            f"{net['head']} {list(net['atrous_rates'])}, scales {list(net['scales'])}, "
+            f"{source.num_classes} classes"
+            if source.num_classes is not None
+            else "without a head: for the start of a training"
+        ),
+        f"Style       {net['style']}, align_corners {str(net['align_corners']).lower()}",
+        f"Copied      {len(source.copied)} weights",
+    ]
+    reasons: dict[str, list[str]] = {}
+    for key, reason in source.skipped.items():
+        reasons.setdefault(reason, []).append(key)
+    for reason, keys in reasons.items():
+        lines.append(f"Skipped     {len(keys)}, {reason}: {_some(keys)}")
+    if missing:
+        lines.append(f"Missing     {len(missing)}, initialised at random: {_some(missing)}")
+    lines += [
+        f"Init        {provenance['init']}",
+        f"Trained on  {', '.join(provenance['trained_on']) or 'no segmentation data set'}",
+        f"SHA-256     {provenance['sha256']}",
+    ]
+    return "\n".join(lines)
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
+
+
+def build_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(prog="python -m deeplab_lit.convert", description=__doc__)
+    parser.add_argument("file", type=str, help="The weight file.")
+    parser.add_argument("out", type=str, help="The checkpoint to write.")
+    parser.add_argument(
+        "--format",
+        type=str | None,
+        default=None,
+        help=f"One of {', '.join(FORMATS)}. Default: recognised from the names in the file.",
+    )
+    parser.add_argument(
+        "--branches",
+        type=int | None,
+        default=None,
+        help="Keep the first so many branches of an isht7 or adaptsegnet head: 2 for what "
+        "AdaptSegNet's own code trained.",
+    )
+    parser.add_argument(
+        "--data_classes",
+        type=str | None,
+        default=None,
+        help='Names of the classes: "voc", "cityscapes", or a file with a name a line. Default: by '
+        "their number.",
+    )
+    parser.add_argument(
+        "--init",
+        type=str | None,
+        default=None,
+        help=f"What the backbone was first trained on: {', '.join(INITS)}. Default: known for "
+        "published files by their names.",
+    )
+    parser.add_argument(
+        "--trained_on",
+        type=str,
+        nargs="+",
+        default=None,
+        help="Splits that the weights have seen, like VOC:train_aug. Default: known for published "
+        "files by their names.",
+    )
+    parser.add_argument(
+        "--ignore", type=str, nargs="+", default=[], help="Names in the file to leave out."
+    )
+    parser.add_argument(
+        "--allow_missing",
+        type=str,
+        nargs="+",
+        default=[],
+        help="Our names of weights that the file may not have; they are initialised at random.",
+    )
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    with plain_errors():
+        argv = list(sys.argv[1:] if args is None else args)
+        _convert(build_parser().parse_args(argv), argv)
+
+
+def _convert(options: Namespace, argv: list[str]) -> None:
+    file, out = Path(options.file), Path(options.out)
+    for given, known in ((options.format, FORMATS), (options.init, INITS)):
+        if given not in (None, *known):
+            raise WeightsError(f"{given!r} is none of {', '.join(known)}")
+    if out.exists():
+        raise WeightsError(f"{out} exists already: choose another name")
+    for entry in options.trained_on or []:
+        if not all(entry.rpartition(":")):
+            raise DataError(f"--trained_on {entry}: expected DATA:SPLIT, like VOC:train_aug")
+    source = read_source(file, options.format, options.branches, options.ignore)
+    provenance = of_file(file, source)
+    by_name = source.provenance is None and UNKNOWN not in provenance["trained_on"]
+    provenance["init"] = options.init or provenance["init"]
+    provenance["trained_on"] = options.trained_on or provenance["trained_on"]
+    provenance = completed(provenance, __version__, "convert", argv)
+    classes = source.classes
+    if source.num_classes is not None and (classes is None or options.data_classes):
+        classes = class_names(source.num_classes, options.data_classes)
+    allowed = tuple(options.allow_missing)
+    checkpoint, missing = checkpoint_of(source, file, classes, provenance, allowed)
+    write_whole(checkpoint, out)
+    print(report(source, missing, provenance))
+    if by_name and not options.trained_on:
+        print(f"            known by the name {file.name}; --trained_on says otherwise")
+    if classes is not None:
+        print(f"Classes     {_some(list(classes))}")
+    print(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
+    style = source.network.get("style", "torchvision")
+    print(f"Next        {_next(out, style, trained=classes is not None)}")
+
+
+def _next(out: Path, style: str, *, trained: bool) -> str:
+    command = "validate --ckpt_path" if trained else f"fit --model.style {style} --model.weights"
+    return f"python -m deeplab_lit.{command} {out} --data … --data.root …"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""python -m deeplab_lit.export: a network as a file that needs no deeplab_lit; see --help.
+
+The suffix of --out chooses what is written: .onnx for onnxruntime and its like, .pt2 for
+torch.export.load, .safetensors for the weights alone. Graphs take images (B,3,H,W) uint8 RGB of any
+size and give logits (B,C,H,W). Beside them stand, as JSON, the names of the classes, their colours,
+the preprocessing (in a graph done already), the network's arguments, and where it comes from. The
+file is run against the network before it gets its name.
+"""
+
+import inspect
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import onnxruntime
+import safetensors
+import safetensors.torch
+import torch
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveFloat
+
+import deeplab_lit
+from deeplab_lit.errors import plain_errors
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.files import sha256_of
+from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
+from deeplab_lit.network.weights import read_checkpoint
+
+TOLERANCE = 1e-4  # of the largest logit; float32 in another order of summation stays far below
+
+Facts = dict[str, str]  # name → JSON
+
+
+class Format(NamedTuple):
+    """How a network becomes the content of a file, and how a file is run."""
+
+    content: Callable[[DeepLabV2, Facts], bytes]
+    open: Callable[[Path], Run]
+
+
+def _onnx(net: DeepLabV2, facts: Facts) -> bytes:
+    program = torch.onnx.export(
+        image_graph(net),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": {0: "batch", 2: "height", 3: "width"}},
+        dynamo=True,
+        verbose=False,
+    )
+    program.model.metadata_props.update(facts)
+    return program.model_proto.SerializeToString()
+
+
+def _open_onnx(path: Path) -> Run:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _pt2(net: DeepLabV2, facts: Facts) -> bytes:
+    content = io.BytesIO()
+    torch.export.save(image_graph(net), content, extra_files=facts)
+    return content.getvalue()
+
+
+def _open_pt2(path: Path) -> Run:
+    return torch.export.load(path).module()
+
+
+def _safetensors(net: DeepLabV2, facts: Facts) -> bytes:
+    state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    return safetensors.torch.save(state, facts)
+
+
+def _open_safetensors(path: Path) -> Run:
+    with safetensors.safe_open(path, "pt") as file:
+        facts = {name: json.loads(value) for name, value in file.metadata().items()}
+    net = DeepLabV2(len(facts["classes"]), **facts["network"])
+    net.load_state_dict(safetensors.torch.load_file(path))
+    return net.eval()
+
+
+FORMATS = {
+    ".onnx": Format(_onnx, _open_onnx),
+    ".pt2": Format(_pt2, _open_pt2),
+    ".safetensors": Format(_safetensors, _open_safetensors),
+}
+
+
+def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
+    """What an exported file says of itself, each value as JSON.
+
+    Returns:
+        deeplab_lit: our version; classes: names in the order of the class indices; palette: their
+        RGB colours; preprocessing: mean and std in 0…255; network: the arguments of DeepLabV2;
+        checkpoint: name and SHA-256; provenance: the checkpoint's own, where it has one.
+    """
+    checkpoint = read_checkpoint(ckpt_path)
+    arguments = {
+        name: checkpoint["hyper_parameters"].get(name, parameter.default)
+        for name, parameter in inspect.signature(DeepLabV2).parameters.items()
+        if name != "num_classes"
+    }
+    facts = {
+        "deeplab_lit": deeplab_lit.__version__,
+        "classes": list(net.classes),
+        "palette": list(net.classes.values()),
+        "preprocessing": {
+            "channels": "RGB",
+            "range": [0, 255],
+            "mean": net.preprocess.mean.flatten().tolist(),
+            "std": net.preprocess.std.flatten().tolist(),
+        },
+        "network": arguments | {"scales": net.scales},
+        "checkpoint": {
+            "file": Path(ckpt_path).name,
+            "sha256": sha256_of(ckpt_path),
+        },
+    }
+    if "provenance" in checkpoint:
+        facts["provenance"] = checkpoint["provenance"]
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+
+
+def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
+    """Write and check a file; there is none at `out` until it has passed.
+
+    Args:
+        net: as `deeplab_lit.load` gives it.
+        facts: to be kept in the file.
+        out: its suffix is one of FORMATS.
+
+    Returns:
+        The largest difference between the file's logits and the network's.
+
+    Raises:
+        ExportError: another suffix, something stands at `out` already, the folder cannot be made,
+            or the difference is above TOLERANCE.
+    """
+    if out.suffix not in FORMATS:
+        raise ExportError(f"--out {out}: its suffix must be one of {', '.join(FORMATS)}")
+    if out.exists():
+        raise ExportError(f"{out} exists already: choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(
+            f"{out.parent} cannot be made ({error.strerror}): choose another --out"
+        ) from error
+    form = FORMATS[out.suffix]
+    temporary = out.with_name(f".{out.name}")
+    try:
+        temporary.write_bytes(form.content(net, facts))
+        difference = largest_difference(form.open(temporary), net)
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"{out} is not written: its logits differ from the network's by {difference:.1e} "
+                f"of the largest, at most {TOLERANCE:.0e} is expected. Another of "
+                f"{', '.join(FORMATS)} may do better; please report it."
+            )
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+def build_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(prog="python -m deeplab_lit.export", description=__doc__)
+    parser.add_argument("--ckpt_path", type=str, required=True, help="Checkpoint that fit wrote.")
+    parser.add_argument("--out", type=str, required=True, help="*.onnx, *.pt2 or *.safetensors.")
+    parser.add_argument(
+        "--eval.scales",
+        type=tuple[PositiveFloat, ...] | None,
+        default=None,
+        help="Sizes at which images go through the network. null: those of its training.",
+    )
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    with plain_errors():
+        options = build_parser().parse_args(args)
+        out = Path(options.out)
+        net = deeplab_lit.load(options.ckpt_path)
+        net.scales = options.eval.scales or net.scales
+        difference = export(net, facts_of(net, options.ckpt_path), out)
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(net.classes)} classes, scales "
+        f"{', '.join(f'{scale:g}' for scale in net.scales)}\n"
+        f"Its logits differ from the network's by {difference:.1e} of the largest at most"
+    )
+
+
+if __name__ == "__main__":
+    main()

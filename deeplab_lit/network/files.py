@@ -1,0 +1,130 @@
+"""Weight files of any container: PyTorch's, safetensors, Caffe's. Nothing in them is executed."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from deeplab_lit.network.caffe import CaffeFormatError, read_caffemodel
+from deeplab_lit.network.safetensors import (
+    SafetensorsFormatError,
+    looks_like_safetensors,
+    read_safetensors,
+)
+
+TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow checkpoint's table
+
+
+class WeightsError(ValueError):
+    """A weight file cannot be had, read, or used; says which, why and what to do."""
+
+
+def sha256_of(path: str | Path) -> str:
+    """The fingerprint of a file, in hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_weight_file(path: str | Path) -> dict[str, Any]:
+    """What a file holds, told by its content, not by its name.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Of a PyTorch file its dictionary, checkpoint or plain state dict; of the others
+        {"state_dict": names → tensors}, with safetensors' remarks as "metadata". A .caffemodel's
+        names are "<layer>/<index of the blob>".
+
+    Raises:
+        WeightsError: no such file, no weights in it, or weights that cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    with path.open("rb") as file:
+        start = file.read(512)
+    _refuse_what_is_no_weights(path, start)
+    try:
+        if looks_like_safetensors(start, path.stat().st_size):
+            tensors, remarks = read_safetensors(path)
+            return {"state_dict": tensors, "metadata": remarks}
+        if path.suffix == ".caffemodel" or start[:1] == b"\x0a" or start[:2] == b"\xa2\x06":
+            return {"state_dict": read_caffemodel(path)}
+    except (CaffeFormatError, SafetensorsFormatError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}. Fetch it again.") from error
+    return _read_torch(path)
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: not a weight file, or one that holds more than weights, which is not "
+            f"executed ({_first_line(error)})"
+        ) from error
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        raise WeightsError(
+            f"{path}: not a PyTorch weight file, or a truncated one ({_first_line(error)}). "
+            "Fetch it again."
+        ) from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, expected names and tensors")
+    return content
+
+
+def _refuse_what_is_no_weights(path: Path, start: bytes) -> None:
+    if not start:
+        raise WeightsError(f"{path} is empty: the download went wrong. Fetch it again.")
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html")):
+        raise WeightsError(f"{path} is a web page, not weights: the download went wrong")
+    if text.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it "
+            "comes from"
+        )
+    if start.startswith(b"PK"):
+        _refuse_other_archives(path)
+    if start.startswith((b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
+        raise WeightsError(f"{path} is an archive: unpack it, and give the weight file in it")
+    if path.suffix == ".prototxt":
+        raise WeightsError(
+            f"{path} describes a network; its weights are in a .caffemodel beside it"
+        )
+    if _is_tensorflow(path, text):
+        raise WeightsError(
+            f"{path} is part of a TensorFlow checkpoint, which is not read here. Take the "
+            ".caffemodel that it was made from, or a PyTorch file."
+        )
+
+
+def _refuse_other_archives(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(f"{path} is truncated: its end is missing. Fetch it again.")
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return
+    weights = [n for n in names if n.endswith((".caffemodel", ".pth", ".ckpt", ".safetensors"))]
+    inside = f" ({', '.join(weights[:4])})" if weights else ""
+    raise WeightsError(
+        f"{path} is a zip archive, not a weight file: unpack it, and give a weight file in "
+        f"it{inside}"
+    )
+
+
+def _is_tensorflow(path: Path, text: bytes) -> bool:
+    if text.startswith(b"model_checkpoint_path") or ".data-0" in path.name:
+        return True
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - len(TENSORFLOW), 0))
+        return path.suffix == ".meta" or file.read() == TENSORFLOW
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

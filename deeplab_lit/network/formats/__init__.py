@@ -1,0 +1,124 @@
+"""Weight files of other projects, brought to our names: `read_source` reads any of them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deeplab_lit.network.files import WeightsError, read_weight_file
+from deeplab_lit.network.formats.adaptsegnet import (
+    ADAPTSEGNET,
+    ISHT7,
+    from_adaptsegnet,
+    from_isht7,
+    has_branches,
+    prefix_of,
+)
+from deeplab_lit.network.formats.caffe_names import NAME as CAFFE
+from deeplab_lit.network.formats.caffe_names import from_caffe, is_caffe
+from deeplab_lit.network.formats.kazuto1011 import NAME as KAZUTO1011
+from deeplab_lit.network.formats.kazuto1011 import from_kazuto1011, is_kazuto1011
+from deeplab_lit.network.formats.own import NAME as DEEPLAB_LIT
+from deeplab_lit.network.formats.own import from_own, is_own
+from deeplab_lit.network.formats.source import Source, StateDict
+from deeplab_lit.network.formats.torchvision import NAME as TORCHVISION
+from deeplab_lit.network.formats.torchvision import from_torchvision, is_torchvision
+
+FORMATS = (CAFFE, KAZUTO1011, ISHT7, ADAPTSEGNET, TORCHVISION, DEEPLAB_LIT)
+
+
+def read_source(
+    path: str | Path,
+    format: str | None = None,
+    branches: int | None = None,
+    ignore: Iterable[str] = (),
+) -> Source:
+    """The weights of any file that the project can read, under our names.
+
+    Args:
+        path: the file.
+        format: one of FORMATS; null: recognised from the names in the file.
+        branches: how many of the branches of an isht7 or adaptsegnet head to keep; null: all.
+        ignore: names in the file that may be unknown.
+
+    Raises:
+        WeightsError: the file cannot be read, is of no known format, or holds unknown names.
+    """
+    content = read_weight_file(path)
+    try:
+        return translate(content, format, branches, ignore)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def translate(
+    content: dict[str, Any],
+    format: str | None = None,
+    branches: int | None = None,
+    ignore: Iterable[str] = (),
+) -> Source:
+    """As `read_source`, of what is read already; errors do not name the file."""
+    state = _state_dict(content)
+    format = format or recognise(state)
+    if branches is not None and format not in (ISHT7, ADAPTSEGNET):
+        raise WeightsError(f"--branches is for {ISHT7} and {ADAPTSEGNET}, the file is of {format}")
+    if format == CAFFE:
+        return from_caffe(state, ignore)
+    if format == KAZUTO1011:
+        return from_kazuto1011(state, ignore)
+    if format == ISHT7:
+        return from_isht7(state, branches, ignore)
+    if format == ADAPTSEGNET:
+        return from_adaptsegnet(state, branches, ignore)
+    if format == TORCHVISION:
+        return from_torchvision(state, ignore)
+    return from_own(content, state)
+
+
+def recognise(keys: Iterable[str]) -> str:
+    """The format whose names these are.
+
+    Raises:
+        WeightsError: none, or more than one.
+    """
+    keys = list(keys)
+    if is_own(keys):
+        return DEEPLAB_LIT
+    if is_caffe(keys):
+        return CAFFE
+    if is_kazuto1011(keys):
+        return KAZUTO1011
+    if "features.0.weight" in keys and has_branches(keys):
+        raise WeightsError(
+            "it is of AdaptSegNet's VGG-16, a network of its own (no pool4 and pool5, fc6 and fc7 "
+            "with rate 4), which is not built here"
+        )
+    if is_torchvision(keys):
+        return TORCHVISION
+    prefix = prefix_of(keys)
+    if prefix is None:
+        raise WeightsError(
+            f"its names ({', '.join(map(repr, keys[:3]))}, …) are those of none of the formats "
+            f"{', '.join(FORMATS)}"
+        )
+    if prefix == "Scale.":
+        return ISHT7
+    if has_branches(keys):
+        return ADAPTSEGNET
+    raise WeightsError(
+        f"its names are torchvision's, but it has no head, and its values may be Caffe's: convert "
+        f"it with python -m deeplab_lit.convert and --format {TORCHVISION} (stride on the 3×3, "
+        f"mean and std) or --format {ADAPTSEGNET} (stride on the 1×1, BGR, mean only)"
+    )
+
+
+def _state_dict(content: dict[str, Any]) -> StateDict:
+    """The names and tensors of a file, wherever it keeps them."""
+    for key in ("state_dict", "model"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError("it holds no state dict (names and tensors)")
+    return content

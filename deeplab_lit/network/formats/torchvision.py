@@ -1,0 +1,82 @@
+"""torchvision's ResNet-18…152 and VGG-16, trained on ImageNet: backbones without a head."""
+
+from collections.abc import Iterable
+
+import torch
+
+from deeplab_lit.network.files import WeightsError
+from deeplab_lit.network.formats.source import COUNTER, Skip, Source, StateDict, renamed
+from deeplab_lit.network.preprocess import STATISTICS
+
+NAME = "torchvision"
+CLASSIFIER = "the classifier of ImageNet's classes"
+# blocks in each stage, and whether they have three convolutions
+RESNETS = {
+    (2, 2, 2, 2, False): "resnet18",
+    (3, 4, 6, 3, False): "resnet34",
+    (3, 4, 6, 3, True): "resnet50",
+    (3, 4, 23, 3, True): "resnet101",
+    (3, 8, 36, 3, True): "resnet152",
+}
+
+
+def is_torchvision(keys: Iterable[str]) -> bool:
+    """Whether these are the names of such a classifier, its last layer included.
+
+    A ResNet without `fc` may as well hold Caffe's values, as many files do.
+    """
+    keys = set(keys)
+    return "features.0.weight" in keys or {"layer1.0.conv1.weight", "fc.weight"} <= keys
+
+
+def from_torchvision(state: StateDict, ignore: Iterable[str] = ()) -> Source:
+    """Its names under ours; VGG-16's fc6 and fc7 as one branch of a head without classifier.
+
+    Raises:
+        WeightsError: another network, or names that are not known.
+    """
+    source = renamed(NAME, state, _rename, ignore)
+    mean, std = STATISTICS["torchvision"]
+    source.state["preprocess.mean"] = torch.tensor(mean).view(1, 3, 1, 1)
+    source.state["preprocess.std"] = torch.tensor(std).view(1, 3, 1, 1)
+    source.network = {"backbone": _backbone(state), "style": "torchvision", "norm": "frozen"}
+    _decimate(source, state)
+    return source
+
+
+def _rename(key: str) -> str | Skip | None:
+    if key.endswith(".num_batches_tracked"):
+        return Skip(COUNTER)
+    if key.startswith(("fc.", "classifier.")):
+        return Skip(CLASSIFIER)
+    first = key.partition(".")[0]
+    stem = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "features")
+    return f"backbone.{key}" if first in stem else None
+
+
+def _backbone(state: StateDict) -> str:
+    if "features.0.weight" in state:
+        return "vgg16"
+    blocks = {tuple(key.split(".")[:2]) for key in state if key.startswith("layer")}
+    stages = [sum(stage == f"layer{i}" for stage, _ in blocks) for i in (1, 2, 3, 4)]
+    found = RESNETS.get((*stages, "layer1.0.conv3.weight" in state))
+    if found is None:
+        raise WeightsError(f"a ResNet with {stages} blocks is none of torchvision's 18 to 152")
+    return found
+
+
+def _decimate(source: Source, state: StateDict) -> None:
+    """DeepLabv1, Sec. 2.2: fc6 from 7×7 to 3×3 by decimation, 1,024 of the 4,096 filters."""
+    if state.get("classifier.0.weight", torch.empty(0)).numel() != 4096 * 512 * 7 * 7:
+        return
+    fc6 = state["classifier.0.weight"].view(4096, 512, 7, 7)[::4, :, ::3, ::3]
+    fc7 = state["classifier.3.weight"].view(4096, 4096, 1, 1)[::4, ::4]
+    source.state |= {
+        "head.branches.0.fc6.weight": fc6,
+        "head.branches.0.fc6.bias": state["classifier.0.bias"][::4],
+        "head.branches.0.fc7.weight": fc7,
+        "head.branches.0.fc7.bias": state["classifier.3.bias"][::4],
+    }
+    for key in [k for k in source.skipped if k.startswith(("classifier.0.", "classifier.3."))]:
+        del source.skipped[key]
+        source.copied.append(key)

@@ -1,0 +1,46 @@
+"""Our own files say themselves which network they hold."""
+
+import json
+
+import pytest
+import torch
+
+from deeplab_lit.network.files import WeightsError
+from deeplab_lit.network.formats import translate
+
+STATE = {"net.backbone.conv1.weight": torch.zeros(1), "net.head.bias": torch.zeros(2)}
+SETTINGS = {"classes": {"sky": [1, 2, 3], "road": [4, 5, 6]}, "backbone": "resnet50", "lr": 0.1}
+
+
+def test_a_checkpoint_brings_network_classes_and_provenance():
+    content = {"state_dict": STATE, "hyper_parameters": SETTINGS, "provenance": {"init": "coco"}}
+    source = translate(content)
+    assert source.state.keys() == {"backbone.conv1.weight", "head.bias"}
+    assert source.network == {"backbone": "resnet50"}
+    assert source.classes == {"sky": (1, 2, 3), "road": (4, 5, 6)}
+    assert source.num_classes == 2
+    assert source.provenance == {"init": "coco"}
+
+
+def test_what_else_stands_in_a_checkpoint_is_left_out():
+    source = translate({"state_dict": STATE | {"metric.confusion": torch.zeros(3)}})
+    assert "metric.confusion" not in source.state
+
+
+def test_a_state_dict_alone_says_nothing_about_its_network():
+    source = translate({key.removeprefix("net."): value for key, value in STATE.items()})
+    assert source.state.keys() == {"backbone.conv1.weight", "head.bias"}
+    assert (source.network, source.num_classes, source.provenance) == ({}, None, None)
+
+
+def test_exported_weights_say_the_same_in_their_remarks():
+    facts = {"classes": ["sky", "road"], "palette": [[1, 2, 3], [4, 5, 6]]}
+    facts |= {"network": {"backbone": "resnet50"}, "provenance": {"init": "coco"}}
+    remarks = {name: json.dumps(value) for name, value in facts.items()}
+    source = translate({"state_dict": STATE, "metadata": remarks})
+    assert source.classes == {"sky": (1, 2, 3), "road": (4, 5, 6)}
+    assert source.network == {"backbone": "resnet50"}
+    assert source.provenance == {"init": "coco"}
+    for damage in ({"palette": "[]"}, {"network": "{"}):
+        with pytest.raises(WeightsError, match="remarks"):
+            translate({"state_dict": STATE, "metadata": remarks | damage})

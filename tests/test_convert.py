@@ -1,0 +1,213 @@
+"""Files of other projects become checkpoints that every command takes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import source_networks as theirs
+import torch
+from caffe_writer import write_caffemodel
+from layouts import caffe_layers, kazuto1011_state
+from PIL import Image
+
+import deeplab_lit
+from deeplab_lit import convert
+from deeplab_lit.cli import main as cli
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.weights import WeightsError, initialise
+
+SIZES = {"0": (65, 97), "1": (97, 65)}  # at 32k + 1 the authors' multi-scale network exists
+
+
+@pytest.fixture(scope="module")
+def resnet101():
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return theirs.random_resnet101()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder of two validation images with random masks of 21 classes, and void."""
+    root, rng = tmp_path_factory.mktemp("data") / "mine", np.random.default_rng(0)
+    for name, size in SIZES.items():
+        for kind in ("images/val", "labels/val"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
+        Image.fromarray(coarse).resize(size[::-1]).save(root / f"images/val/{name}.png")
+        mask = Image.fromarray(rng.choice([*range(21), 255], (8, 9)).astype(np.uint8))
+        mask.resize(size[::-1], Image.NEAREST).save(root / f"labels/val/{name}.png")
+    (root / "classes.txt").write_text("\n".join(f"class {i}" for i in range(21)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def files(resnet101, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    caffe = write_caffemodel(folder / "train2_iter_20000.caffemodel", caffe_layers(resnet101))
+    torch.save(kazuto1011_state(resnet101), folder / "checkpoint_final.pth")
+    return {"caffe": caffe, "kazuto1011": folder / "checkpoint_final.pth"}
+
+
+@pytest.fixture(scope="module")
+def converted(files, tmp_path_factory):
+    """Format → checkpoint."""
+    folder = tmp_path_factory.mktemp("converted")
+    for format, file in files.items():
+        convert.main([str(file), str(folder / f"{format}.ckpt")])
+    return {format: folder / f"{format}.ckpt" for format in files}
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+def slow_miou(root, predict):
+    """Mean IoU over all pixels of the set that are not void, one class after the other."""
+    truth, guess = [], []
+    for name in SIZES:
+        image = np.asarray(Image.open(root / f"images/val/{name}.png"))
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+        guess.append(predict(pixels).argmax(1).flatten().numpy())
+        truth.append(np.asarray(Image.open(root / f"labels/val/{name}.png")).flatten())
+    truth, guess = np.concatenate(truth), np.concatenate(guess)
+    guess, truth = guess[truth != 255], truth[truth != 255]
+    ious = []
+    for c in range(21):
+        either = ((truth == c) | (guess == c)).sum()
+        if either:
+            ious.append(((truth == c) & (guess == c)).sum() / either)
+    return float(np.mean(ious))
+
+
+@pytest.mark.parametrize("multi_scale", [True, False])
+@pytest.mark.parametrize("format", ["caffe", "kazuto1011"])
+@torch.inference_mode()
+def test_validate_scores_the_converted_file_as_the_source_network(
+    converted, resnet101, root, tmp_path, format, multi_scale
+):
+    network = {"caffe": theirs.caffe_resnet101, "kazuto1011": theirs.kazuto1011}[format]
+    positions = theirs.aligned if format == "caffe" else theirs.half_pixel
+
+    def predict(image):
+        logits = network(resnet101, image, multi_scale=multi_scale)
+        return theirs.interpolate(logits, image.shape[-2:], positions)
+
+    args = [f"--ckpt_path={converted[format]}", "--data=Folder", f"--data.root={root}"]
+    args += [f"--runs_dir={tmp_path}", "--data.num_workers=0", "--trainer.accelerator=cpu"]
+    args += ["--trainer.enable_progress_bar=false", "--trainer.logger=false"]
+    done = cli("validate", args if multi_scale else [*args, "--eval.scales=[1.0]"])
+    assert done.record.final["miou"] == pytest.approx(slow_miou(root, predict), abs=1e-4)
+
+
+@torch.inference_mode()
+def test_load_takes_the_checkpoint_and_the_file_itself(files, converted):
+    image = torch.randint(0, 256, (1, 3, 65, 65), dtype=torch.uint8)
+    for format, file in files.items():
+        one, other = deeplab_lit.load(converted[format]), deeplab_lit.load(file)
+        assert torch.equal(one(image), other(image))
+        assert one.classes == other.classes
+        assert list(one.classes)[15] == "person"
+
+
+def test_the_checkpoint_says_where_it_comes_from(converted):
+    found = read(converted["caffe"])["provenance"]
+    assert (found["init"], found["trained_on"]) == ("coco", ["VOC:trainval_aug"])
+    assert found["source"] == "train2_iter_20000.caffemodel"
+    assert found["command"].startswith("python -m deeplab_lit.convert ")
+    assert found["version"] == deeplab_lit.__version__
+    assert read(converted["kazuto1011"])["provenance"]["trained_on"] == ["unknown"]
+
+
+def test_the_command_line_wins_over_what_the_name_says(files, tmp_path, capsys):
+    (tmp_path / "classes.txt").write_text("\n".join(f"c{i}" for i in range(21)))
+    args = ["--init=imagenet", "--trained_on", "VOC:train", "Mine:all"]
+    args.append(f"--data_classes={tmp_path / 'classes.txt'}")
+    convert.main([str(files["caffe"]), str(tmp_path / "out.ckpt"), *args])
+    content = read(tmp_path / "out.ckpt")
+    assert content["provenance"]["init"] == "imagenet"
+    assert content["provenance"]["trained_on"] == ["VOC:train", "Mine:all"]
+    assert list(content["hyper_parameters"]["classes"])[20] == "c20"
+    out = capsys.readouterr().out
+    assert "Copied      632 weights" in out
+    assert "10, a copy for another scale, which shares its weights: conv1_res075/0" in out
+    assert "VOC:train, Mine:all" in out
+
+
+def test_a_checkpoint_without_head_starts_a_training_and_nothing_else(resnet101, tmp_path, capsys):
+    layers = caffe_layers({k: v for k, v in resnet101.items() if k != "head"}, multi_scale=False)
+    write_caffemodel(tmp_path / "init.caffemodel", layers)
+    convert.main([str(tmp_path / "init.caffemodel"), str(tmp_path / "init.ckpt")])
+    assert "--model.style caffe --model.weights" in capsys.readouterr().out
+    with pytest.raises(WeightsError, match=r"--model\.weights"):
+        deeplab_lit.load(tmp_path / "init.ckpt")
+    net = DeepLabV2(3, style="caffe")
+    source = initialise(net, str(tmp_path / "init.ckpt"))
+    assert torch.equal(net.backbone.conv1.weight[:, 2], resnet101["conv1"][0][:, 0])
+    assert source.provenance["init"] == "coco"
+
+
+def refused(capsys, *args):
+    with pytest.raises(SystemExit) as stop:
+        convert.main([str(arg) for arg in args])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_weights_that_are_missing_are_refused_unless_they_are_named(resnet101, tmp_path, capsys):
+    state = kazuto1011_state(resnet101, counters=False)
+    del state["base.aspp.c3.bias"]
+    file, out = tmp_path / "checkpoint.pth", tmp_path / "out.ckpt"
+    torch.save(state, file)
+    assert "missing head.branches.3.bias" in refused(capsys, file, out)
+    assert not out.exists()
+    convert.main([str(file), str(out), "--allow_missing", "head.branches.3.bias"])
+    assert "Missing     1, initialised at random: head.branches.3.bias" in capsys.readouterr().out
+
+
+def test_mistakes_are_sentences_and_leave_no_file(files, tmp_path, capsys):
+    file, out = files["kazuto1011"], tmp_path / "out.ckpt"
+    assert "'tensorflow' is none of caffe," in refused(capsys, file, out, "--format=tensorflow")
+    assert "'voc' is none of imagenet" in refused(capsys, file, out, "--init=voc")
+    assert "expected DATA:SPLIT" in refused(capsys, file, out, "--trained_on", "VOC")
+    assert "--branches is for" in refused(capsys, file, out, "--branches=2")
+    assert "but the network has 21" in refused(capsys, file, out, "--data_classes=cityscapes")
+    assert "has no base.layer1.conv1.conv.weight" in refused(capsys, file, out, "--format=caffe")
+    assert not out.exists()
+    out.write_bytes(b"mine")
+    assert "exists already" in refused(capsys, file, out)
+    assert out.read_bytes() == b"mine"
+
+
+def test_validate_stops_where_the_weights_have_seen_the_split(converted, root, tmp_path, capsys):
+    content = read(converted["caffe"])
+    content["provenance"]["trained_on"] = ["COCO:train", "folder/mine:val"]
+    torch.save(content, tmp_path / "seen.ckpt")
+    args = [f"--ckpt_path={tmp_path / 'seen.ckpt'}", "--data=Folder", f"--data.root={root}"]
+    args += [f"--runs_dir={tmp_path}", "--data.num_workers=0", "--trainer.accelerator=cpu"]
+    args += ["--trainer.enable_progress_bar=false", "--trainer.logger=false"]
+    with pytest.raises(SystemExit) as stop:
+        cli("validate", args)
+    assert stop.value.code == 2
+    assert "trained on folder/mine:val" in capsys.readouterr().err
+    done = cli("validate", [*args, "--allow_seen_split", "--eval.scales=[1.0]"])
+    results = json.loads((done.folder / "results.json").read_text())
+    assert results["validation_split_trained_on"] == ["folder/mine:val"]
+    assert results["provenance"]["source"] == "train2_iter_20000.caffemodel"
+
+
+def test_it_is_a_command(tmp_path):
+    command = [sys.executable, "-m", "deeplab_lit", "convert", "nowhere.pth", str(tmp_path / "o")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 2
+    assert run.stderr == "error: nowhere.pth: no such file\n"
+
+
+def test_a_converted_file_holds_no_training_to_go_on_with(converted, root, tmp_path, capsys):
+    args = [f"--ckpt_path={converted['caffe']}", "--data=Folder", f"--data.root={root}"]
+    with pytest.raises(SystemExit) as stop:
+        cli("fit", [*args, f"--runs_dir={tmp_path}", "--trainer.accelerator=cpu"])
+    assert stop.value.code == 2
+    assert "no training to go on with" in capsys.readouterr().err

@@ -1,0 +1,206 @@
+"""Exported files, opened with what their users have: onnxruntime, torch.export, safetensors."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import safetensors
+import torch
+from safetensors.torch import load_file
+
+import deeplab_lit
+from deeplab_lit import export
+from deeplab_lit.network.deeplab import DeepLabV2
+
+SUFFIXES = ["onnx", "pt2", "safetensors"]
+SCALES = (1.0, 0.5)
+KEYS = ("deeplab_lit", "classes", "palette", "preprocessing", "network", "checkpoint", "provenance")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained, tmp_path_factory):
+    """One that says where it comes from."""
+    content = torch.load(trained, weights_only=True)
+    content["provenance"] = {"init": "imagenet", "split": "train_aug", "images": 8}
+    path = tmp_path_factory.mktemp("export") / "näme.ckpt"
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint):
+    """A file of each format, by the command, at two scales."""
+    files = {suffix: checkpoint.parent / f"new/net.{suffix}" for suffix in SUFFIXES}
+    for out in files.values():
+        export.main([f"--ckpt_path={checkpoint}", f"--out={out}", "--eval.scales=[1.0,0.5]"])
+    return files
+
+
+@pytest.fixture(scope="module")
+def net(checkpoint):
+    return deeplab_lit.load(checkpoint)
+
+
+def facts_in(path):
+    if path.suffix == ".onnx":
+        facts = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    elif path.suffix == ".pt2":
+        facts = dict.fromkeys(KEYS, "")
+        torch.export.load(path, extra_files=facts)
+        facts = {key: value for key, value in facts.items() if value}
+    else:
+        with safetensors.safe_open(path, "np") as file:
+            facts = file.metadata()
+    return {key: json.loads(value) for key, value in facts.items()}
+
+
+def run(path):
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    return torch.export.load(path).module()
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+@pytest.mark.parametrize("size", [(1, 33, 33), (1, 120, 161), (3, 64, 47)], ids=str)
+@torch.no_grad()
+def test_graphs_take_pixels_of_any_size_and_give_the_networks_logits(exported, net, suffix, size):
+    images = torch.randint(0, 256, (size[0], 3, *size[1:]), dtype=torch.uint8)
+    expected = net(images, SCALES)
+    logits = run(exported[suffix])(images)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+    assert not torch.equal(net(images), expected)  # the scales of --eval.scales do count
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"style": "caffe"},
+        {"style": "caffe", "align_corners": False, "norm": "frozen"},
+        {"head": "aspp_concat", "scales": (1.0, 1.25), "channels_last": True},
+        {"backbone": "resnet18", "style": "torchvision", "output_stride": 32},
+        {"backbone": "vgg16", "style": "caffe", "head": "largefov", "scales": (1.0,)},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_onnx_is_right_for_every_kind_of_network(tmp_path, arguments):
+    small = {"backbone": "resnet10_quarter", "norm": "batch", "atrous_rates": (2,)}
+    net = DeepLabV2(4, **(small | arguments)).eval()
+    assert 0 < export.export(net, {}, tmp_path / "net.onnx") <= 1e-4
+    graph = run(tmp_path / "net.onnx")
+    for size in ((97, 80), (70, 131)):
+        images = torch.arange(3 * size[0] * size[1]).view(1, 3, *size).div(300).byte()
+        expected = net(images)
+        tolerance = 1e-4 * expected.abs().max().item()
+        torch.testing.assert_close(graph(images), expected, rtol=0, atol=tolerance)
+
+
+def test_axes_have_names(exported):
+    session = onnxruntime.InferenceSession(exported["onnx"])
+    (images,), (logits,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type) == ("images", "tensor(uint8)")
+    assert images.shape == ["batch", 3, "height", "width"]
+    assert logits.shape == ["batch", 7, "height", "width"]
+
+
+def test_the_safetensors_file_is_the_networks_state_and_arguments(exported, net):
+    state = load_file(exported["safetensors"])
+    assert state.keys() == net.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
+    facts = facts_in(exported["safetensors"])
+    rebuilt = DeepLabV2(len(facts["classes"]), **facts["network"])
+    assert rebuilt.scales == SCALES
+    assert [branch.dilation[0] for branch in rebuilt.head.branches] == [2, 4]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_say_what_they_are(exported, net, checkpoint, suffix):
+    facts = facts_in(exported[suffix])
+    assert facts.keys() == set(KEYS)
+    assert facts["deeplab_lit"] == deeplab_lit.__version__
+    assert facts["classes"] == list(net.classes)
+    assert facts["classes"][:2] == ["background", "disc"]
+    assert facts["palette"] == [list(colour) for colour in net.classes.values()]
+    assert facts["preprocessing"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
+    assert facts["preprocessing"]["std"] == pytest.approx([58.395, 57.12, 57.375])
+    assert facts["network"]["backbone"] == "resnet10_quarter"
+    assert facts["network"]["scales"] == [1.0, 0.5]
+    assert facts["checkpoint"] == {
+        "file": "näme.ckpt",
+        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+    }
+    assert facts["provenance"] == {"init": "imagenet", "split": "train_aug", "images": 8}
+
+
+def test_a_checkpoint_without_provenance_is_exported_too(trained, tmp_path):
+    out = tmp_path / "net.safetensors"
+    export.main([f"--ckpt_path={trained}", f"--out={out}"])
+    assert facts_in(out).keys() == set(KEYS) - {"provenance"}
+    assert facts_in(out)["network"]["scales"] == [1.0]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_path_of_this_machine_is_in_a_file(exported, suffix):
+    content = exported[suffix].read_bytes()
+    assert b"DeepLabV2" in content or suffix == "safetensors"  # it is not compressed
+    for path in (Path(export.__file__).parents[1], Path(torch.__file__).parents[1], Path.home()):
+        assert f"{path}/".encode() not in content
+
+
+def test_the_command_says_what_it_wrote(trained, tmp_path, capsys):
+    out = tmp_path / "net.safetensors"
+    export.main([f"--ckpt_path={trained}", f"--out={out}"])
+    said = capsys.readouterr().out
+    size = out.stat().st_size / 1e6
+    assert f"{out}: {size:.1f} MB, 7 classes, scales 1\n" in said
+    assert "differ from the network's by 0.0e+00" in said
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_does_not_give_the_networks_logits_is_not_kept(
+    trained, tmp_path, monkeypatch, capsys, suffix
+):
+    right = export.FORMATS[f".{suffix}"]
+
+    def wrong(net, facts):
+        net = deeplab_lit.load(trained)
+        with torch.no_grad():
+            net.head.branches[0].bias += 0.1
+        return right.content(net, facts)
+
+    monkeypatch.setitem(export.FORMATS, f".{suffix}", right._replace(content=wrong))
+    with pytest.raises(SystemExit) as stop:
+        export.main([f"--ckpt_path={trained}", f"--out={tmp_path / 'new' / f'net.{suffix}'}"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert f"net.{suffix} is not written" in error
+    assert "at most 1e-04 is expected" in error
+    assert not list(tmp_path.rglob("*net*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"out": "net.pb"}, "its suffix must be one of .onnx, .pt2, .safetensors"),
+        ({"out": "taken.onnx"}, "taken.onnx exists already: choose another --out"),
+        ({"out": "taken.onnx/net.onnx"}, "cannot be made"),
+        ({"ckpt_path": "nowhere.ckpt"}, "nowhere.ckpt: no such file"),
+        ({"eval.scales": "[0.5,0]"}, "scales"),
+    ],
+    ids=str,
+)
+def test_mistakes_get_a_sentence(trained, tmp_path, capsys, options, words):
+    (tmp_path / "taken.onnx").write_text("mine")
+    options = {"ckpt_path": trained, "out": "net.onnx"} | options
+    options["out"] = tmp_path / options["out"]
+    with pytest.raises(SystemExit) as stop:
+        export.main([f"--{key}={value}" for key, value in options.items()])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.onnx"]
+    assert (tmp_path / "taken.onnx").read_text() == "mine"
