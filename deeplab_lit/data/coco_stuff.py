@@ -61,6 +61,8 @@ class CocoStuff10k(_CocoStuff):
         root: the folder with images/, annotations/ and imageLists/.
     """
 
+    parts = {"val": {"test"}}
+
     def split(self, name: str) -> FileSplit:
         """The images of imageLists/train.txt, or for val of imageLists/test.txt."""
         path = self.root / "imageLists" / f"{LISTS.get(name, name)}.txt"
