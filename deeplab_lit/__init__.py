@@ -35,7 +35,8 @@ def load(path: str | Path) -> DeepLabV2:
 
     Returns:
         The network; its attribute `classes` holds the names and RGB colours of the classes: where
-        the file has none, VOC's for 21 classes, Cityscapes' for 19, else class_0 and so on.
+        the file has none, VOC's for 21 classes, Cityscapes' for 19, COCO-Stuff's for 182, else
+        class_0 and so on.
 
     Raises:
         WeightsError: no such file, or not such weights.

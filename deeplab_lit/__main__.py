@@ -9,12 +9,14 @@ from pathlib import Path
 def commands() -> dict[str, str]:
     """Name of each command → the first line of its docstring, behind the command itself."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for path in [*here.glob("*.py"), *here.glob("*/__main__.py")]:
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         call, _, what = doc.partition("\n")[0].partition(": ")
-        if call == f"python -m deeplab_lit.{path.stem}":
-            found[path.stem] = what.partition(";")[0].rstrip(".")
-    return found
+        name = path.stem if path.parent == here else path.parent.name
+        if call == f"python -m deeplab_lit.{name}":
+            found[name] = what.partition(";")[0].rstrip(".")
+    return dict(sorted(found.items()))
 
 
 def main() -> None:

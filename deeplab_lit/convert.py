@@ -120,8 +120,8 @@ def build_parser() -> ArgumentParser:
         "--data_classes",
         type=str | None,
         default=None,
-        help='Names of the classes: "voc", "cityscapes", or a file with a name a line. Default: by '
-        "their number.",
+        help='Names of the classes: "voc", "cityscapes", "coco_stuff", or a file with a name a '
+        "line. Default: by their number.",
     )
     parser.add_argument(
         "--init",

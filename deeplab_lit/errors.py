@@ -52,7 +52,7 @@ def plain_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK:
             raise
-        place = error.filename or "the run folder"
+        place = error.filename or "the disk"
         _refuse(f"{place}: {error.strerror}. What was written before is kept.", error)
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error

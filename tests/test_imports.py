@@ -66,6 +66,16 @@ def test_training_knows_network_and_crf_and_data_only_through_batches():
     assert not [name for name in names if not below(name, *allowed)]
 
 
+def test_prepare_knows_data_and_data_does_not_know_prepare():
+    assert not [name for name in imported("data") if below(name, "deeplab_lit.prepare")]
+    command = PACKAGE / "prepare/__main__.py"
+    modules = [file for file in sources("prepare") if file != command]
+    names = {name for file in modules for name in imports(nodes_of(file))}
+    known = {name for name in names if below(name, "deeplab_lit")}
+    assert any(below(name, "deeplab_lit.data") for name in known)
+    assert not [n for n in known if not below(n, "deeplab_lit.data", "deeplab_lit.prepare")]
+
+
 def test_crf_needs_no_lightning():
     bad = ("lightning", "pytorch_lightning", "torchmetrics")
     assert not [name for name in imported("crf") if below(name, *bad)]

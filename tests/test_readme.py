@@ -17,6 +17,8 @@ import deeplab_lit
 from deeplab_lit import cli, export
 from deeplab_lit.__main__ import commands
 from deeplab_lit.data.shapes import draw_sample
+from deeplab_lit.prepare.__main__ import build_parser
+from deeplab_lit.prepare.check import data_section
 
 ROOT = Path(cli.__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -67,14 +69,22 @@ def test_fit_understands_what_is_shown(command, tmp_path, monkeypatch):
         cli.main("fit", [*args, "--trainer.accelerator=cpu", f"--runs_dir={tmp_path}"])
 
 
-@pytest.mark.parametrize("command", [c for c in CALLS if "deeplab_lit.fit" not in c])
+@pytest.mark.parametrize("command", [c for c in CALLS if "deeplab_lit.prepare check" in c])
+def test_the_check_of_data_understands_what_is_shown(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = build_parser().parse_args(data_section(call(command)[1]))
+    assert options.check.data.class_path == "deeplab_lit.data.VOC"
+    assert options.check.data.init_args.train_split == "train_aug"
+
+
+@pytest.mark.parametrize("command", [c for c in CALLS if not re.search(r"\.fit|prepare check", c)])
 def test_the_other_commands_have_the_options_that_are_shown(command, capsys):
     name, args = call(command)
     flags = {word.partition("=")[0] for word in args if word.startswith("--")}
-    module = import_module(f"deeplab_lit.{name}")
-    main = partial(cli.main, name) if name in ("fit", "validate") else module.main
+    package = "deeplab_lit.prepare.__main__" if name == "prepare" else f"deeplab_lit.{name}"
+    main = partial(cli.main, name) if name in ("fit", "validate") else import_module(package).main
     with pytest.raises(SystemExit):
-        main([*args[: name == "benchmark"], "--help"])
+        main([*args[: name in ("benchmark", "prepare")], "--help"])
     shown = capsys.readouterr().out
     assert all(f"{flag} " in shown for flag in flags), flags
 

@@ -1,6 +1,8 @@
 """Files to batches: data sets, augmentation, samplers, and the LightningDataModule around them."""
 
+from deeplab_lit.data.ade20k import ADE20K
 from deeplab_lit.data.cityscapes import Cityscapes
+from deeplab_lit.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.folder import Folder
 from deeplab_lit.data.image import DataError
@@ -10,8 +12,11 @@ from deeplab_lit.data.shapes import Shapes
 from deeplab_lit.data.voc import VOC
 
 __all__ = [
+    "ADE20K",
     "VOC",
     "Cityscapes",
+    "CocoStuff10k",
+    "CocoStuff164k",
     "DataError",
     "Folder",
     "PascalContext",

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from deeplab_lit.data.dataset import FileSplit, Pair, SegmentationDataset, Split, collate
-from deeplab_lit.data.image import DataError
+from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.preflight import Check, preflight
 from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
@@ -212,13 +212,14 @@ def existing(pairs: list[Pair]) -> list[Pair]:
     """The pairs, once every file of theirs is there.
 
     Raises:
-        DataError: the files that are missing.
+        MissingFiles: the files that are missing.
     """
     missing = [path for pair in pairs for path in (pair.image, pair.mask) if not path.is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError(
+        raise MissingFiles(
             f"{len(missing)} of {2 * len(pairs)} files are missing: "
-            f"{', '.join(map(str, missing[:3]))}{more}"
+            f"{', '.join(map(str, missing[:3]))}{more}",
+            missing,
         )
     return pairs

@@ -19,6 +19,18 @@ class DataError(ValueError):
     """Something is wrong with the data: names the file, what was found and what to do."""
 
 
+class MissingFiles(DataError):
+    """Files of a data set are not there.
+
+    Attributes:
+        files: all of them.
+    """
+
+    def __init__(self, message: str, files: list[Path]) -> None:
+        super().__init__(message)
+        self.files = files
+
+
 def read_image(path: Path) -> np.ndarray:
     """An image as people see it: RGB (H,W,3) uint8, turned as its EXIF orientation says.
 

@@ -3,11 +3,16 @@
 from pathlib import Path
 
 from deeplab_lit.data.cityscapes import Cityscapes
+from deeplab_lit.data.coco_stuff import CocoStuff164k
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import Colour, voc_colour
 from deeplab_lit.data.voc import VOC
 
-KNOWN = {"voc": VOC.classes, "cityscapes": Cityscapes.classes}
+KNOWN = {
+    "voc": VOC.classes,
+    "cityscapes": Cityscapes.classes,
+    "coco_stuff": CocoStuff164k.classes,
+}
 
 
 def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]:
@@ -15,8 +20,9 @@ def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]
 
     Args:
         num_classes: C.
-        given: "voc", "cityscapes", or a text file with a name a line. null: VOC's names for 21
-            classes, Cityscapes' for 19, else class_0, class_1 and so on.
+        given: "voc", "cityscapes", "coco_stuff", or a text file with a name a line. null: VOC's
+            names for 21 classes, Cityscapes' for 19, COCO-Stuff's for 182, else class_0, class_1
+            and so on.
 
     Raises:
         DataError: the file cannot be read; or the number of names is another.

@@ -2,18 +2,19 @@
 
 import pytest
 
-from deeplab_lit.data import VOC, Cityscapes, DataError
+from deeplab_lit.data import VOC, Cityscapes, CocoStuff10k, DataError
 from deeplab_lit.data.names import class_names
 
 
-def test_the_number_of_classes_tells_voc_and_cityscapes():
+def test_the_number_of_classes_tells_voc_cityscapes_and_coco_stuff():
     assert class_names(21) == VOC.classes
     assert class_names(19) == Cityscapes.classes
+    assert class_names(182) == CocoStuff10k.classes
     assert class_names(21, "VOC") == VOC.classes
     assert class_names(19, "cityscapes") == Cityscapes.classes
 
 
-@pytest.mark.parametrize("number", [1, 60, 182, 256])
+@pytest.mark.parametrize("number", [1, 60, 183, 256])
 def test_other_numbers_get_numbered_names_and_colours_of_their_own(number):
     classes = class_names(number)
     assert list(classes)[-1] == f"class_{number - 1}"

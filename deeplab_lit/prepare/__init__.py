@@ -1,0 +1,1 @@
+"""Data sets from their official archives: download, unpack, convert, check."""

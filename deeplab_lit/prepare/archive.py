@@ -1,0 +1,140 @@
+"""Unpacking archives that nobody has to trust."""
+
+import gzip
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from tqdm import tqdm
+
+from deeplab_lit.data.image import DataError
+from deeplab_lit.prepare.download import CHUNK, check_room
+from deeplab_lit.prepare.whole import whole_file
+
+Rename = Callable[[str], str | None]
+DAMAGED = (EOFError, KeyError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+
+
+class _Member(NamedTuple):
+    name: str  # relative, without ".."
+    size: int  # bytes when unpacked
+    open: Callable[[], IO[bytes]]
+    position: int  # in the archive, bytes
+
+
+def under(folder: str, to: str = "") -> Rename:
+    """The members below a folder of that name, wherever it is in the archive, named from there.
+
+    Args:
+        folder: name, or several parts of a path.
+        to: put in front of their names.
+    """
+
+    def rename(name: str) -> str | None:
+        before, found, inside = f"/{name}".partition(f"/{folder}/")
+        hidden = before.startswith("/__MACOSX") or inside.rpartition("/")[2].startswith(".")
+        return str(PurePosixPath(to, inside)) if found and not hidden else None
+
+    return rename
+
+
+def unpack(archive: Path, folder: Path, rename: Rename) -> None:
+    """Unpack a .tar, .tar.gz, .tgz or .zip; files that are there with the right size are left.
+
+    Each file is written whole or not at all.
+
+    Args:
+        archive: to read.
+        folder: to write into.
+        rename: name of a member → name in `folder`; null for one that is not wanted.
+
+    Raises:
+        DataError: the archive is damaged, holds nothing that is wanted, needs more room than there
+            is, or has a member that points outside or a link. Such a member is not written.
+    """
+    found = False
+    read = _zip_members if archive.suffix == ".zip" else _tar_members
+    bar = tqdm(
+        desc=f"unpacking {archive.name}", total=archive.stat().st_size, unit="B", unit_scale=True
+    )
+    try:
+        with closing(read(archive, folder, rename)) as members, bar:
+            for member in members:
+                name = rename(member.name)
+                if name:
+                    found = True
+                    _write(member, folder / name)
+                bar.update(member.position - bar.n)
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
+        raise DataError(
+            f"{archive} is damaged or not an archive ({str(error) or type(error).__name__}): "
+            "delete it and get it again"
+        ) from error
+    if not found:
+        raise DataError(f"{archive} does not hold what {archive.name} should: is it another file?")
+
+
+def _write(member: _Member, path: Path) -> None:
+    if path.is_file() and path.stat().st_size == member.size:
+        return
+    with whole_file(path) as temporary, member.open() as source, temporary.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    if path.stat().st_size != member.size:
+        path.unlink()
+        raise EOFError(f"{member.name} ends early")
+
+
+def _zip_members(archive: Path, folder: Path, rename: Rename) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as file:
+        sizes = {rename(info.filename): info.file_size for info in file.infolist()}
+        missing = (n for name, n in sizes.items() if name and not (folder / name).is_file())
+        check_room(folder, sum(missing))
+        for info in file.infolist():
+            path = PurePosixPath(info.filename)
+            drive = ":" in info.filename.partition("/")[0]
+            if path.is_absolute() or ".." in path.parts or "\\" in info.filename or drive:
+                raise DataError(f"{archive}: {info.filename} points outside; it is refused")
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise DataError(f"{archive}: {info.filename} is a link; it is refused")
+            if not info.is_dir():
+                end = info.header_offset + info.compress_size
+                yield _Member(str(path), info.file_size, partial(file.open, info), end)
+
+
+def _tar_members(archive: Path, folder: Path, rename: Rename) -> Iterator[_Member]:
+    with archive.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if not packed:
+            check_room(folder, archive.stat().st_size - _size_of(folder))
+        with (
+            gzip.open(raw) if packed else nullcontext(raw) as content,
+            tarfile.open(fileobj=content, mode="r:") as file,
+        ):
+            for member in file:
+                try:
+                    safe = tarfile.data_filter(member, str(folder))
+                except tarfile.FilterError as error:
+                    raise DataError(f"{archive}: {error}; it is refused") from error
+                if ".." in PurePosixPath(safe.name).parts:  # inside here, but not once renamed
+                    raise DataError(f"{archive}: {safe.name} points outside; it is refused")
+                if safe.issym() or safe.islnk():
+                    raise DataError(f"{archive}: {safe.name} is a link; it is refused")
+                if safe.isfile():
+                    name = str(PurePosixPath(safe.name))
+                    yield _Member(name, safe.size, partial(file.extractfile, member), raw.tell())
+            while content.read(CHUNK):  # gzip's checksum stands behind everything
+                pass
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,89 @@
+"""The complete check of a data set: every file of the splits that a configuration names."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from deeplab_lit.data import SegmentationData
+from deeplab_lit.data.dataset import Split
+from deeplab_lit.data.image import DataError, MissingFiles
+from deeplab_lit.prepare.class_plot import class_plot
+from deeplab_lit.prepare.summary import Summary, summarise, table
+from deeplab_lit.prepare.whole import whole_file
+
+
+def data_section(argv: Sequence[str]) -> list[str]:
+    """The command line with each `--config FILE` as its content, of which only `data` is left.
+
+    Raises:
+        DataError: a configuration cannot be read.
+    """
+    words = [word for arg in argv for word in _split_config(arg)]
+    return [
+        _data_of(word) if before == "--config" else word for before, word in pairwise(["", *words])
+    ]
+
+
+def check(data: SegmentationData, plot: str, num_workers: int) -> int:
+    """Read everything; print what is there and what is wrong, and draw it.
+
+    Args:
+        data: the data set with its splits.
+        plot: picture file to write.
+        num_workers: threads that read.
+
+    Returns:
+        The exit code: 0, or 1 where something is wrong.
+    """
+    name = type(data).__name__
+    validation = f"{name} {data.val_split}"
+    training = f"{name} {data.train_split}"
+    if data.mask_dir:
+        training += f", masks of {data.mask_dir}"
+    splits: dict[str, Callable[[], Split]] = {
+        validation: lambda: data.split(data.val_split),
+        training: data.training,
+    }
+    problems: list[str] = []
+    summaries: list[Summary] = []
+    for title in sorted(splits, key=lambda title: title == validation):
+        try:
+            split = splits[title]()
+        except MissingFiles as error:
+            problems += [f"{file} is missing" for file in error.files]
+            continue
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        summary = summarise(split, title, len(data.classes), num_workers)
+        problems += summary.problems
+        summaries.append(summary)
+    if summaries:
+        print(table(summaries, list(data.classes)))
+        with whole_file(Path(plot)) as temporary:
+            class_plot(summaries, data.classes).save(temporary, format="PNG")
+        print(f"class frequencies drawn in {plot}")
+    if len(summaries) == 2 and data.trained_on():
+        print(f"WARNING: {data.trained_on()} images are in both splits")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"error: {len(problems)} problems" if problems else f"{name}: nothing is wrong")
+    return 1 if problems else 0
+
+
+def _split_config(arg: str) -> list[str]:
+    return arg.split("=", 1) if arg.startswith("--config=") else [arg]
+
+
+def _data_of(path: str) -> str:
+    try:
+        content = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"--config {path} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"--config {path}: expected the options of a run, found none")
+    return json.dumps({"data": content["data"]} if "data" in content else {})

@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_lit.data import VOC, DataError, Folder
+from deeplab_lit.prepare.check import check, data_section
+from deeplab_lit.prepare.voc import prepare_voc
+
+
+@pytest.fixture
+def root(tmp_path, files):
+    """A folder of 3 train and 2 val images of 2 classes."""
+    for split, number in (("train", 3), ("val", 2)):
+        for i in range(number):
+            for kind, content in (("images", files.jpg(i)), ("labels", files.png(files.mask(1)))):
+                suffix = "jpg" if kind == "images" else "png"
+                path = tmp_path / f"mine/{kind}/{split}/{split}{i}.{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+    (tmp_path / "mine/classes.txt").write_text("sky\nroad\n")
+    return tmp_path / "mine"
+
+
+def test_a_data_set_without_fault_is_summed_up(root, tmp_path, capsys):
+    plot = tmp_path / "new/plot.png"
+    assert check(Folder(str(root)), str(plot), 2) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("Folder train: 3 images, 0.00%") < shown.index("Folder val: 2 images")
+    assert "Folder: nothing is wrong" in shown
+    with Image.open(plot) as picture:
+        assert picture.format == "PNG"
+
+
+def test_all_that_is_wrong_is_listed(root, files, tmp_path, capsys):
+    (root / "images/train/train0.jpg").write_bytes(b"")
+    (root / "labels/train/train2.png").write_bytes(files.png(files.mask(2)))
+    for name in ("val0", "val1"):
+        (root / f"labels/val/{name}.png").unlink()
+    assert check(Folder(str(root)), str(tmp_path / "plot.png"), 2) == 1
+    shown = capsys.readouterr()
+    problems = shown.err[shown.err.index(str(root)) :].splitlines()
+    assert [line.split(":")[0].split()[0].rpartition("/")[2] for line in problems] == [
+        *("train0.jpg", "train2.png", "val0.png", "val1.png")
+    ]
+    assert "error: 4 problems" in shown.out
+    assert "Folder train: 1 images" in shown.out
+
+
+def test_a_split_that_is_not_there_does_not_hide_the_other(root, tmp_path, capsys):
+    assert check(Folder(str(root), val_split="test"), str(tmp_path / "plot.png"), 1) == 1
+    shown = capsys.readouterr()
+    assert "Folder train: 3 images" in shown.out
+    assert "images/test: no images there" in shown.err
+
+
+def test_images_in_both_splits_are_mentioned(tmp_path, source, voc_archives, capsys):
+    prepare_voc(source)
+    data = VOC(str(source.root), train_split="trainval", val_split="train")
+    assert check(data, str(tmp_path / "plot.png"), 1) == 0
+    assert "WARNING: 2 images are in both splits" in capsys.readouterr().out
+    assert check(VOC(str(source.root)), str(tmp_path / "plot.png"), 1) == 0
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_one_split_for_both_is_read_once(root, tmp_path, capsys):
+    assert check(Folder(str(root), train_split="val"), str(tmp_path / "plot.png"), 1) == 0
+    assert capsys.readouterr().out.count("Folder val: 2 images") == 1
+
+
+def test_pseudo_labels_are_what_is_checked(root, files, tmp_path, capsys):
+    pseudo = tmp_path / "pseudo"
+    pseudo.mkdir()
+    for i in range(3):
+        (pseudo / f"train{i}.png").write_bytes(files.png(np.full((20, 30), 255 if i else 1)))
+    assert check(Folder(str(root), mask_dir=str(pseudo)), str(tmp_path / "plot.png"), 1) == 0
+    assert f"masks of {pseudo}: 3 images, 66.67%" in capsys.readouterr().out
+
+
+def test_of_a_configuration_only_the_data_is_looked_at(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("model:\n  lr: 1\ndata:\n  class_path: X\n  init_args: {root: a}\n")
+    two.write_text("trainer:\n  max_steps: 1\n")
+    argv = ["check", "--config", str(one), f"--config={two}", "--data.root=b"]
+    data = {"class_path": "X", "init_args": {"root": "a"}}
+    assert data_section(argv) == [
+        *("check", "--config", json.dumps({"data": data}), "--config", "{}", "--data.root=b")
+    ]
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "just words"])
+def test_what_is_no_configuration_is_named(tmp_path, content):
+    path = tmp_path / "one.yaml"
+    if content:
+        path.write_text(content)
+    with pytest.raises(DataError, match=rf"--config {path}"):
+        data_section(["check", "--config", str(path)])

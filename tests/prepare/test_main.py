@@ -1,0 +1,102 @@
+import sys
+from pathlib import Path
+from signal import SIGINT
+from subprocess import PIPE, Popen
+from time import sleep
+
+import pytest
+import yaml
+
+from deeplab_lit.prepare.__main__ import DATA_SETS, main
+
+
+def test_every_data_set_that_is_downloaded_has_a_command():
+    described = {name: function.__doc__ for name, function in DATA_SETS.items()}
+    assert set(described) == {
+        *("voc", "cityscapes", "pascal_context", "person_part"),
+        *("coco_stuff_10k", "coco_stuff_164k", "ade20k"),
+    }
+    assert all(described.values())
+
+
+def test_from_the_command_line_to_a_data_set_and_its_check(
+    tmp_path, server, voc_archives, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "new/voc"
+    options = ["--root", str(root), "--mirror", server.url, "--unofficial", "true"]
+    assert main(["voc", *options]) == 0
+    command = next(line for line in capsys.readouterr().out.splitlines() if " check " in line)
+    words = command.split()
+    assert words[:3] == ["python", "-m", "deeplab_lit.prepare"]
+    assert main([*words[3:], "--plot", "plot.png"]) == 0
+    assert "VOC train_aug: 4 images" in capsys.readouterr().out
+    assert (tmp_path / "plot.png").is_file()
+    (root / "VOCdevkit/VOC2012/SegmentationClassAug/2008_4.png").unlink()
+    assert main(words[3:]) == 1
+
+
+def test_a_configuration_and_options_say_what_is_checked(tmp_path, server, voc_archives, capsys):
+    root = tmp_path / "voc"
+    main(["voc", "--root", str(root), "--mirror", server.url, "--unofficial=true"])
+    data = {"class_path": "deeplab_lit.data.VOC", "init_args": {"train_split": "trainval_aug"}}
+    config = {"experiment": "x", "seed_everything": 0, "model": {"lr": 1e-3}, "data": data}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", str(tmp_path / "run.yaml"), f"--data.root={root}"]
+    assert main(["check", *options, f"--plot={tmp_path / 'plot.png'}"]) == 0
+    assert "VOC trainval_aug: 5 images" in capsys.readouterr().out
+
+
+def test_stopped_by_ctrl_c_it_goes_on_where_it_was(tmp_path, server, voc_archives):
+    root = tmp_path / "voc"
+    options = ["--root", str(root), "--mirror", server.url, "--unofficial=true"]
+    server.cut = 4000
+    server.wait.clear()
+    command = [sys.executable, "-m", "deeplab_lit.prepare", "voc", *options]
+    running = Popen(command, cwd=Path(__file__).parents[2], stdout=PIPE, stderr=PIPE)
+    part = root / "VOCtrainval_11-May-2012.tar.part"
+    while not (part.is_file() and server.requests):
+        assert running.poll() is None, running.communicate()
+        sleep(0.05)
+    running.send_signal(SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert b"Traceback" not in errors
+    assert [path.name for path in root.iterdir()] == [part.name]
+    server.cut = None
+    server.wait.set()
+    part.write_bytes((server.folder / part.stem).read_bytes()[:1000])
+    assert main(["voc", *options]) == 0
+    assert ("/VOCtrainval_11-May-2012.tar", "bytes=1000-") in server.requests
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_that_looks_finished(
+    tmp_path, server, voc_archives, capsys
+):
+    part = tmp_path / "voc/VOCtrainval_11-May-2012.tar.part"
+    part.parent.mkdir()
+    part.symlink_to("/dev/full")
+    with pytest.raises(SystemExit) as stop:
+        main(["voc", f"--root={part.parent}", f"--mirror={server.url}"])
+    assert stop.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(part.parent.iterdir()) == [part]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["cityscapes", "--root", "ROOT"], "leftImg8bit_trainvaltest.zip is missing"),
+        (["check", "--data", "VOC", "--data.root", "ROOT"], "no PASCAL VOC 2012 there"),
+        (["check", "--config", "ROOT/none.yaml"], "none.yaml cannot be read"),
+        (["check"], "data"),
+        (["voc"], "root"),
+        (["imagenet", "--root", "ROOT"], "imagenet"),
+    ],
+)
+def test_a_users_mistake_is_a_sentence_and_code_2(args, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([arg.replace("ROOT", str(tmp_path)) for arg in args])
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,67 @@
+from dataclasses import replace
+
+import pytest
+
+from deeplab_lit.data import DataError
+from deeplab_lit.prepare.source import Archive, Source
+
+# of the three bytes "abc", from RFC 1321 and RFC 3174
+MD5, SHA1 = "900150983cd24fb0d6963f7d28e17f72", "a9993e364706816aba3e25717850c26c9cd0d89d"
+
+
+@pytest.fixture
+def official(tmp_path, server):
+    (server.folder / "a.zip").write_bytes(b"abc")
+    return Source(tmp_path)
+
+
+@pytest.mark.parametrize("digest", [f"md5:{MD5}", f"sha1:{SHA1}", None])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_an_archive_is_downloaded_and_checked(official, server, digest, mirror):
+    url = None if mirror else f"{server.url}/a.zip"
+    chosen = replace(official, mirror=f"{server.url}/") if mirror else official
+    path = chosen.fetch(Archive("a.zip", url, digest))
+    assert path == official.root / "a.zip"
+    assert path.read_bytes() == b"abc"
+    assert [p.name for p in official.root.glob("a.*")] == ["a.zip"]
+
+
+def test_a_wrong_checksum_leaves_nothing(official, server):
+    archive = Archive("a.zip", f"{server.url}/a.zip", f"md5:{MD5}")
+    (server.folder / "a.zip").write_bytes(b"abd")
+    with pytest.raises(DataError, match=rf"its md5 is \w+, expected {MD5}\. The file was deleted"):
+        official.fetch(archive)
+    assert not list(official.root.glob("a.*"))
+    (server.folder / "a.zip").write_bytes(b"<!DOCTYPE html><p>Log in")
+    with pytest.raises(DataError, match="it is a web page"):
+        official.fetch(archive)
+    assert replace(official, unofficial=True).fetch(archive).is_file()
+
+
+def test_an_archive_that_lies_there_is_checked_but_never_deleted(official, server):
+    path = official.root / "a.zip"
+    path.write_bytes(b"abd")
+    archive = Archive("a.zip", f"{server.url}/a.zip", f"md5:{MD5}")
+    with pytest.raises(DataError, match=rf"{path} is not the official a\.zip.*Delete the file"):
+        official.fetch(archive)
+    assert path.read_bytes() == b"abd"
+    path.write_bytes(b"abc")
+    assert official.fetch(archive) == path
+    assert not server.requests
+
+
+def test_an_archive_that_takes_an_account_is_asked_for(official):
+    archive = Archive("gt.zip", page="https://example.org (free account)")
+    with pytest.raises(DataError, match=r"gt\.zip is missing: get it from https://example\.org"):
+        official.fetch(archive)
+
+
+def test_numbers_that_are_not_the_published_ones_are_refused_or_said(official, capsys):
+    official.expect("X", {"train": 10, "val": 5, "more": 1}, {"train": 10, "val": 5})
+    assert capsys.readouterr().out == ""
+    found, published = {"train": 9, "val": 5}, {"train": 10_582, "val": 5}
+    with pytest.raises(DataError, match=r"train: 9, officially 10,582\. .*--unofficial true") as no:
+        official.expect("X", found, published)
+    assert "val" not in str(no.value)
+    replace(official, unofficial=True).expect("X", found, published)
+    assert "train: 9, officially 10,582" in capsys.readouterr().out
