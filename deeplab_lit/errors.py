@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from deeplab_lit.ablate.sweep import SweepError
 from deeplab_lit.crf import CRFError
 from deeplab_lit.data.image import DataError
 from deeplab_lit.network.graph import ExportError
@@ -21,6 +22,7 @@ MISTAKES = (
     WeightsError,
     ExportError,
     RunFolderError,
+    SweepError,
     TrainingDiverged,
     MisconfigurationException,
     MemoryError,

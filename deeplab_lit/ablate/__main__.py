@@ -1,0 +1,122 @@
+"""python -m deeplab_lit.ablate: train every setting of a sweep file and compare them; see --help.
+
+FILE is a sweep file of Weights & Biases (configs/ablations/). Here it runs on this machine, offline
+if you like, one process a run; `wandb sweep FILE` gives it to agents anywhere. Runs that are
+finished are not run again, interrupted ones go on; the first setting is the baseline. Options with
+a dot in their name, like --data.root=DIR, go to every training.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
+
+from deeplab_lit.ablate.live import Live, summary
+from deeplab_lit.ablate.plan import label, plan
+from deeplab_lit.ablate.report import write_report
+from deeplab_lit.ablate.runner import Runner
+from deeplab_lit.ablate.sweep import Sweep, read_sweep
+from deeplab_lit.errors import plain_errors
+
+
+def build_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(prog="python -m deeplab_lit.ablate", description=__doc__)
+    parser.add_argument("file", type=str, metavar="FILE", help="Sweep file, method grid.")
+    parser.add_argument("--jobs", type=PositiveInt, default=1, help="Trainings at a time.")
+    parser.add_argument(
+        "--seeds",
+        type=PositiveInt | None,
+        default=None,
+        help="Seeds 0…SEEDS−1 instead of the file's.",
+    )
+    parser.add_argument(
+        "--crf", action="store_true", help="Score after the dense CRF too, with default parameters."
+    )
+    parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all experiments.")
+    parser.add_argument(
+        "--report", action="store_true", help="Run nothing; report what is there, at any time."
+    )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="Run nothing; build W&B's dashboard (online)."
+    )
+    parser.add_argument("--entity", type=str | None, default=None, help="W&B's, of the dashboard.")
+    return parser
+
+
+def options_of_fit(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line in two: ours, and the options with a dot in their name as --name=value."""
+    ours, theirs, words = [], [], iter(argv)
+    for word in words:
+        flag, is_whole, _ = word.partition("=")
+        if not flag.startswith("--") or "." not in flag:
+            ours.append(word)
+        else:
+            theirs.append(word if is_whole else f"{word}={next(words, '')}")
+    return ours, theirs
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Raises:
+        SystemExit: code 1 if a run has failed, 2 for a mistake in the input, 130 after Ctrl-C.
+    """
+    with plain_errors():
+        ours, theirs = options_of_fit(sys.argv[1:] if args is None else list(args))
+        options = build_parser().parse_args(ours)
+        sweep = read_sweep(options.file)
+        if options.dashboard:
+            from deeplab_lit.ablate.dashboard import save_dashboard
+
+            print(f"Dashboard   {save_dashboard(sweep, options.entity)}")
+            return
+        _ablate(sweep, options, theirs)
+
+
+def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
+    folder = Path(options.runs_dir) / sweep.name
+    trials = plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=theirs)
+    labels = [label(setting) for setting in sweep.settings()]
+    whole, failed = True, []
+    if not options.report:
+        variables = {"WANDB_TAGS": f"ablation,{sweep.name}"}
+        if sweep.project:
+            variables["WANDB_PROJECT"] = sweep.project
+        steps = list(dict.fromkeys(step for t in trials for step in (t.fit, t.validate)))
+        print(
+            f"{sweep.name}: {len(labels)} settings, {len(trials) // len(labels)} seeds; "
+            f"runs and logs in {folder}",
+            flush=True,
+        )
+        live = Live(trials, labels, options.jobs)
+        runner = Runner(steps, options.jobs, _gpus(), variables, live)
+        whole = runner.run()
+        failed = [(s, state) for s, state in runner.states.items() if state.word == "failed"]
+        print(summary(runner.states, options.jobs))
+        for step, state in failed:
+            print(
+                f"failed: {step.folder.name}: {state.why}\n  {state.process.log}", file=sys.stderr
+            )
+    write_report(sweep, trials, folder)
+    if not whole:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        raise SystemExit(130)
+    if failed:
+        raise SystemExit(1)
+
+
+def _gpus() -> list[str]:
+    """The GPUs that we may use, by the names that CUDA_VISIBLE_DEVICES gives them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name]
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Is a difference more than noise? Two questions, both to be answered with yes.
+
+- Would other images say the same? A paired bootstrap over the validation images: the same images
+  are drawn, with replacement, for both settings, and mIoU is computed anew from the summed counts
+  of each draw (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, Sec. 13.3).
+- Would other seeds say the same? Welch's t-test between the seeds' scores.
+
+Letters: N images · C classes · S seeds.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+class Difference(NamedTuple):
+    """Between a setting and the baseline, in mIoU, 0…1.
+
+    Attributes:
+        mean: over the seeds.
+        low: end of the bootstrap's interval over images (95 %); null without counts of images.
+        high: the other end.
+        p_seeds: probability of such a difference between seeds alone; null with one seed.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    p_seeds: float | None
+
+    @property
+    def noise(self) -> bool:
+        """Whether images or seeds alone may explain it."""
+        images = self.low is not None and self.low <= 0 <= self.high
+        seeds = self.p_seeds is not None and self.p_seeds > 1 - LEVEL
+        return images or seeds or self.mean == 0
+
+
+def miou(counts: np.ndarray) -> np.ndarray:
+    """Counts (…,3,C) of hits, true and predicted pixels → mean IoU (…), absent classes left out."""
+    hits, true, predicted = (counts[..., i, :].astype(np.float64) for i in range(3))
+    union = true + predicted - hits
+    iou = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
+    return np.nanmean(iou, axis=-1)
+
+
+def interval(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval (95 %, percentiles) of the mean over seeds of the difference in mIoU.
+
+    Args:
+        ours: counts (N,3,C) of a setting, one array a seed.
+        theirs: those of the baseline, of the same images in the same order.
+        draws: how often images are drawn.
+        seed: of the draws.
+
+    Raises:
+        ValueError: the counts are not of equally many images and classes.
+    """
+    shapes = {counts.shape for counts in (*ours, *theirs)}
+    if len(shapes) != 1:
+        raise ValueError(f"counts of different images or classes cannot be paired: {shapes}")
+    n, _, classes = shapes.pop()
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+
+    def mean_miou(seeds: Sequence[np.ndarray]) -> np.ndarray:
+        drawn = [weights @ counts.reshape(n, -1).astype(np.float64) for counts in seeds]
+        return np.mean([miou(x.reshape(draws, 3, classes)) for x in drawn], axis=0)
+
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(mean_miou(ours) - mean_miou(theirs), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def compare(
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    our_counts: Sequence[np.ndarray] = (),
+    their_counts: Sequence[np.ndarray] = (),
+) -> Difference:
+    """A setting against the baseline.
+
+    Args:
+        ours: mIoU of each seed.
+        theirs: the baseline's.
+        our_counts: of images (N,3,C), one array a seed; empty if they were not written.
+        their_counts: the baseline's.
+    """
+    low = high = p = None
+    if our_counts and their_counts:
+        low, high = interval(our_counts, their_counts)
+    if len(ours) > 1 and len(theirs) > 1:
+        if np.ptp(ours) == np.ptp(theirs) == 0:  # no spread, and no test
+            p = 0.0 if ours[0] != theirs[0] else 1.0
+        else:
+            p = float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
+    return Difference(float(np.mean(ours) - np.mean(theirs)), low, high, p)

@@ -1,0 +1,37 @@
+"""What an ablation says, in sentences."""
+
+from collections.abc import Sequence
+
+from deeplab_lit.ablate.table import Row, cells, verdict
+
+
+def findings(rows: Sequence[Row], missing: int) -> list[str]:
+    """The result, and what it must not be taken for.
+
+    Args:
+        rows: of the table, the baseline first.
+        missing: how many trials are not done.
+    """
+    said = [f"The baseline, {_quoted(rows[0])}, has mIoU {cells(rows[0])['mIoU']} %."]
+    compared = [row for row in rows if row.difference is not None]
+    clear = [row for row in compared if not row.difference.noise]
+    said += [
+        f"{_quoted(row)} is {verdict(row.difference)}: {cells(row)['difference']} points."
+        for row in sorted(clear, key=lambda row: -row.difference.mean)
+    ]
+    noise = [_quoted(row) for row in compared if row.difference.noise]
+    if noise:
+        said.append(f"Within noise of the baseline: {', '.join(noise)}.")
+    if min(len(row.results) for row in rows) < 2:
+        said.append(
+            "Some settings have one seed only: how much another seed would change is unknown."
+        )
+    if any(row.difference.low is None for row in compared):
+        said.append("No counts of single images were found, so there are no intervals over images.")
+    if missing:
+        said.append(f"{missing} trials are not done yet and are left out.")
+    return said
+
+
+def _quoted(row: Row) -> str:
+    return f"“{row.label}”"

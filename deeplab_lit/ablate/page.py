@@ -1,0 +1,189 @@
+"""report.html: one file that holds all it shows, for somebody who has not read the code."""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from deeplab_lit.ablate.findings import findings
+from deeplab_lit.ablate.pictures import Shown
+from deeplab_lit.ablate.plots import curves_plot, fields_plot, picture, settings_plot, taps_plot
+from deeplab_lit.ablate.sweep import Sweep
+from deeplab_lit.ablate.table import Row, cells
+from deeplab_lit.training.picture import palette_image
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a202c; background: #fff;
+  max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
+.lead { color: #4a5568; margin-top: .25rem; }
+.note { color: #4a5568; font-size: .9rem; max-width: 48rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e2e8f0;
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #a0aec0; vertical-align: bottom; }
+tr.baseline { background: #f7fafc; }
+.better { color: #22543d; } .worse { color: #9b2c2c; } .noise { color: #718096; }
+.pictures td, .pictures th { padding: 2px; border: 0; text-align: center; font-weight: normal;
+  white-space: normal; font-size: .8rem; width: 150px; }
+.pictures img { width: 150px; display: block; image-rendering: auto; }
+img.plot { max-width: 100%; } li { margin-bottom: .4rem; }
+.swatch { display: inline-block; width: .8em; height: .8em; border: 1px solid #555; }
+"""
+READING = """mIoU is the mean intersection over union on the validation images, in percent;
+± is the standard deviation between seeds. The difference is to the first row, with the interval
+that holds 95 % of what it becomes when the validation images are drawn anew (paired bootstrap).
+“Within noise” says that the interval contains zero, or that seeds alone differ as much (Welch’s
+t-test, 5 %). Each row is tested on its own: of twenty rows without any effect, about one will look
+like one. Parameters are the learnable ones; images/s and seconds are of the training, on
+"""
+
+
+def page(sweep: Sweep, rows: Sequence[Row], missing: int, shown: Shown | None, why_not: str) -> str:
+    """The whole document.
+
+    Args:
+        sweep: the grid.
+        rows: of the table, at least one.
+        missing: how many trials are not done.
+        shown: pictures; null where they could not be made.
+        why_not: the reason.
+    """
+    first = rows[0].results[0].fit
+    parts = [
+        f"<h1>{escape(sweep.name)}</h1>",
+        f'<p class="lead">{escape(sweep.description)}</p>',
+        "<h2>What came out</h2><ul>",
+        *(f"<li>{escape(line)}</li>" for line in findings(rows, missing)),
+        "</ul>",
+        f"<h2>Table</h2>{_table(rows)}",
+        f'<p class="note">{READING}{escape(first["device"])}.</p>',
+        _plot(settings_plot(rows), "mIoU of every setting and seed"),
+        "<h2>While it was trained</h2>",
+        _plot(curves_plot(rows), "mIoU over the training, mean and range of the seeds"),
+        "<h2>Class by class</h2>",
+        '<p class="note">IoU in percent of the first row; below it, the difference to that.</p>',
+        _classes(rows),
+        "<h2>The same images under every setting</h2>",
+    ]
+    if shown is None:
+        parts.append(f"<p>No pictures: {escape(why_not)}</p>")
+    else:
+        parts += [_samples(rows, shown), _fields(rows, shown)]
+    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    commit = first.get("git_commit") or "unknown"
+    parts.append(
+        f'<h2>How it was made</h2><p class="note">{escape(versions)}; commit {commit}.</p>'
+    )
+    title = f"{escape(sweep.name)}: ablation"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
+        + "\n".join(parts)
+        + "</html>\n"
+    )
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = []
+    for i, row in enumerate(rows):
+        values = cells(row)
+        kind = "noise" if row.difference is None or row.difference.noise else ""
+        kind = kind or ("better" if row.difference.mean > 0 else "worse")
+        line = "".join(f"<td>{escape(value)}</td>" for value in values.values())
+        lines.append(f'<tr class="{"baseline" if i == 0 else kind}">{line}</tr>')
+    head = "".join(f"<th>{escape(name)}</th>" for name in values)
+    return _scrolled(head, lines)
+
+
+def _classes(rows: Sequence[Row]) -> str:
+    classes = list(rows[0].results[0].scores["iou"])
+    iou = np.array([[_mean(row, name) for name in classes] for row in rows]) * 100
+    head = "".join(f"<th>{escape(name)}</th>" for name in classes)
+    lines = []
+    for i, row in enumerate(rows):
+        values = iou[i] - iou[0] if i else iou[0]
+        style = [_tint(value) if i else "" for value in values]
+        text = ["–" if np.isnan(v) else f"{v:+.1f}" if i else f"{v:.1f}" for v in values]
+        line = "".join(f'<td style="{s}">{t}</td>' for s, t in zip(style, text, strict=True))
+        lines.append(f"<tr><td>{escape(row.label)}</td>{line}</tr>")
+    return _scrolled(f"<th></th>{head}", lines)
+
+
+def _mean(row: Row, name: str) -> float:
+    values = [v for r in row.results if (v := r.scores["iou"].get(name)) is not None]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _tint(points: float) -> str:
+    """Background of a difference: green or red, full at ten points."""
+    if np.isnan(points):
+        return ""
+    strength = min(abs(points) / 10, 1) * 0.6
+    return f"background: rgba({'56,161,105' if points > 0 else '229,62,62'},{strength:.2f})"
+
+
+def _samples(rows: Sequence[Row], shown: Shown) -> str:
+    head = "".join(f"<th>{escape(x)}</th>" for x in ("image", "truth", *(r.label for r in rows)))
+    colours = list(shown.classes.values())
+    lines = []
+    for id, image, truth, masks in shown.samples:
+        pictures = [Image.fromarray(image), *(palette_image(m, colours) for m in (truth, *masks))]
+        line = "".join(f"<td>{_image(p, f'image {id}')}</td>" for p in pictures)
+        lines.append(f"<tr>{line}</tr>")
+    legend = " ".join(
+        f'<span class="swatch" style="background: rgb{tuple(colour)}"></span> {escape(name)}&ensp;'
+        for name, colour in shown.classes.items()
+    )
+    return (
+        f'<p class="note">{legend}</p><div class="scroll"><table class="pictures">'
+        f"<tr>{head}</tr>{''.join(lines)}</table></div>"
+        '<p class="note">Predictions of the first seed of each setting, without the CRF.</p>'
+    )
+
+
+def _fields(rows: Sequence[Row], shown: Shown) -> str:
+    """What the branches see; networks of one structure give one row each."""
+    lines, fields = [], {}
+    for row, branches in zip(rows, shown.branches, strict=True):
+        for branch in branches:
+            taps = "–" if branch.taps is None else f"{100 * branch.taps:.0f} %"
+            values = (row.label, branch.name, branch.theoretical, branch.effective, taps)
+            lines.append("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in values) + "</tr>")
+            fields.setdefault(branch.name, branch.field)
+    names = ("setting", "branch", "theoretical field, px", "90 % of the gradient, px", "real taps")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    first = dict(list(fields.items())[:8])
+    return (
+        "<h2>What the branches see</h2>"
+        '<p class="note">The theoretical field is the square of pixels that an output cell can '
+        "depend on; the effective one is where its gradient lies. Real taps are those of the 3×3 "
+        "kernel that fall on features instead of padding: a rate as large as the grid leaves a 1×1 "
+        "convolution.</p>"
+        + _scrolled(head, lines)
+        + _plot(fields_plot(first), "Effective fields, brighter is more, logarithmic")
+        + _plot(taps_plot(*shown.grid, shown.rates), "Taps on real features by rate")
+    )
+
+
+def _scrolled(head: str, lines: Sequence[str]) -> str:
+    """A table, wider than the page if it must."""
+    body = "".join(lines)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{body}</table></div>'
+
+
+def _plot(figure: object, what: str) -> str:
+    data = base64.b64encode(picture(figure, "svg")).decode()
+    return f'<p><img class="plot" alt="{escape(what)}" src="data:image/svg+xml;base64,{data}"></p>'
+
+
+def _image(image: Image.Image, what: str) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f'<img alt="{escape(what)}" src="data:image/png;base64,{data}">'

@@ -1,0 +1,137 @@
+"""Which runs a sweep takes: one training and one validation for each setting and seed.
+
+Settings that differ only in how a network is evaluated (crf.…, eval.…) share a training. The name
+of a run ends in a fingerprint of all that was asked of it, configuration files included: another
+configuration is another run, and the same one is found again.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deeplab_lit.ablate.sweep import EVALUATION, SEED, Sweep, SweepError, arguments
+
+PAPER = {(12,): "LargeFOV", (2, 4, 8, 12): "ASPP-S", (6, 12, 18, 24): "ASPP-L"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A process: one run of `fit` or `validate`.
+
+    Attributes:
+        verb: which of the two.
+        folder: of the run.
+        args: its command line, without the run's name.
+        needs: the step before it, if there is one.
+    """
+
+    verb: str
+    folder: Path
+    args: tuple[str, ...]
+    needs: "Step | None" = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting with one seed.
+
+    Attributes:
+        setting: number of the setting; 0 is the baseline.
+        seed: of its training.
+        fit: its training, which other trials may share.
+        validate: its scoring.
+    """
+
+    setting: int
+    seed: int
+    fit: Step
+    validate: Step
+
+
+def plan(
+    sweep: Sweep,
+    folder: Path,
+    *,
+    seeds: int | None = None,
+    crf: bool = False,
+    options: Sequence[str] = (),
+) -> list[Trial]:
+    """All trials, seed by seed: after the first seed every setting has been seen once.
+
+    Args:
+        sweep: the grid.
+        folder: of all its runs.
+        seeds: train with seeds 0…seeds−1 instead of those of the file.
+        crf: score after the CRF too.
+        options: further arguments of `fit`, the same for all.
+
+    Raises:
+        SweepError: a configuration that the command names cannot be read.
+    """
+    trials = []
+    for seed in range(seeds) if seeds else sweep.seeds:
+        for number, setting in enumerate(sweep.settings()):
+            values = sweep.fixed | setting
+            scoring = {k: v for k, v in values.items() if k.startswith(EVALUATION)}
+            values = {k: v for k, v in values.items() if k not in scoring} | {SEED: seed}
+            args = (*sweep.before, *arguments(values), *sweep.after, *options)
+            shown = {k: v for k, v in setting.items() if k not in scoring}
+            name = f"{_slug(label(shown) or 'same')}-seed{seed}-{fingerprint(args)}"
+            fit = Step("fit", folder / name, args)
+            asked = (*arguments(scoring), *(["--crf"] if crf else []))
+            checkpoint = f"--ckpt_path={fit.folder / 'checkpoints/best.ckpt'}"
+            own = folder / f"{name}-val-{fingerprint(asked)[:4]}"
+            validate = Step("validate", own, (checkpoint, *asked), needs=fit)
+            trials.append(Trial(number, seed, fit, validate))
+    return trials
+
+
+def label(setting: dict[str, Any]) -> str:
+    """A setting in words, as in "atrous_rates 6, 12, 18, 24 (ASPP-L)"."""
+    return "; ".join(f"{name.rpartition('.')[2]} {shown(v)}" for name, v in setting.items())
+
+
+def shown(value: Any) -> str:
+    """A parameter's value in words: rates with the paper's name, configurations without path."""
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        return Path(value).stem
+    if not isinstance(value, list):
+        return str(value)
+    words = ", ".join(map(str, value))
+    return f"{words} ({PAPER[tuple(value)]})" if tuple(value) in PAPER else words
+
+
+def _slug(words: str) -> str:
+    return re.sub(r"[^\w.]+", "-", words).strip("-")[:60]
+
+
+def fingerprint(args: Sequence[str]) -> str:
+    """Eight hexadecimal digits of a command line, and of what its configurations say.
+
+    Raises:
+        SweepError: a configuration cannot be read.
+    """
+    words, following = [], iter(args)
+    for word in following:
+        flag, _, value = word.partition("=")
+        if flag in ("--config", "-c"):
+            words.append(_content(value or next(following, "")))
+        else:
+            words.append(word)
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]
+
+
+def _content(path: str) -> Any:
+    try:
+        return json.loads(json.dumps(yaml.safe_load(Path(path).read_text("utf-8"))))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise SweepError(
+            f"the configuration {path!r} cannot be read ({error}): ablations run from the folder "
+            "that their paths start from, as `wandb agent` does"
+        ) from error

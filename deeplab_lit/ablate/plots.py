@@ -1,0 +1,120 @@
+"""The plots of an ablation. matplotlib, without its global state, so that threads may draw."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from deeplab_lit.ablate.table import Row
+from deeplab_lit.network.receptive_field import real_taps, share_of_real_taps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BEFORE, AFTER = "#2b6cb0", "#c05621"
+
+
+def settings_plot(rows: Sequence[Row]) -> "Figure":
+    """Scores of every setting: a dot a seed, a bar at their mean, before and after the CRF."""
+    figure, axes = _figure(7.5, 1.1 + 0.42 * len(rows))
+    kinds = [(False, BEFORE, "network")]
+    if any(row.scores(after_crf=True) for row in rows):
+        kinds.append((True, AFTER, "after the CRF"))
+    for after_crf, colour, name in kinds:
+        for y, row in enumerate(rows):
+            scores = 100 * np.array(row.scores(after_crf))
+            if len(scores):
+                axes.plot(scores, [y] * len(scores), "o", color=colour, alpha=0.45, markersize=5)
+                axes.plot(scores.mean(), y, "|", color=colour, markersize=20, markeredgewidth=2.5)
+        axes.plot([], [], "o", color=colour, label=name)
+    baseline = rows[0].scores(after_crf=False)
+    if baseline:
+        axes.axvline(100 * np.mean(baseline), color=BEFORE, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("mIoU on the validation images, %  (a dot a seed, a bar at the mean)")
+    axes.grid(axis="x", alpha=0.3)
+    if len(kinds) > 1:
+        axes.legend(loc="best", fontsize=8)
+    return figure
+
+
+def curves_plot(rows: Sequence[Row]) -> "Figure":
+    """Scores over the training: mean over seeds, with the band from the lowest to the highest."""
+    figure, axes = _figure(7.5, 4)
+    for row in rows:
+        curves = [dict(result.curve) for result in row.results]
+        steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+        values = 100 * np.array([[curve[step] for step in steps] for curve in curves])
+        if steps:
+            (line,) = axes.plot(steps, values.mean(0), marker=".", label=row.label)
+            axes.fill_between(
+                steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.15, linewidth=0
+            )
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("mIoU, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def taps_plot(height: int, width: int, rates: Sequence[int] = ()) -> "Figure":
+    """How atrous kernels degenerate: share of 3×3 taps on real features as the rate grows.
+
+    Args:
+        height: h, cells of the feature grid.
+        width: w.
+        rates: to be marked.
+    """
+    figure, axes = _figure(7.5, 3.2)
+    every = range(1, max(height, width, *rates) + 1)
+    shares = {taps: [] for taps in (9, 6, 4, 3, 2, 1)}
+    for rate in every:
+        counts = real_taps(rate, height, width)
+        for taps, values in shares.items():
+            values.append(100 * (counts == taps).double().mean().item())
+    axes.stackplot(
+        every,
+        list(shares.values()),
+        labels=[f"{taps} of 9 taps real" for taps in shares],
+        colors=["#1a4971", "#2b6cb0", "#63a0d4", "#a9cce8", "#d5e6f4", "#eeeeee"],
+    )
+    means = [100 * share_of_real_taps(rate, height, width) for rate in every]
+    axes.plot(every, means, color=AFTER, linewidth=2, label="real taps, mean")
+    for rate in sorted(set(rates)):
+        axes.axvline(rate, color="black", linewidth=0.8, linestyle=":")
+    axes.set_xlim(1, every[-1])
+    axes.set_ylim(0, 100)
+    axes.set_xlabel(f"atrous rate, on a grid of {width}×{height} cells")
+    axes.set_ylabel("% of the cells")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def fields_plot(fields: dict[str, torch.Tensor]) -> "Figure":
+    """Effective fields (H,W) side by side, by name, on one logarithmic scale of four decades."""
+    figure, _ = _figure(1.9 * len(fields), 2.3, axes=False)
+    top = max(float(field.max()) for field in fields.values())
+    for i, (name, field) in enumerate(fields.items(), start=1):
+        axes = figure.add_subplot(1, len(fields), i)
+        level = np.log10(np.maximum(field.cpu().numpy(), 1e-4 * top) / top)
+        axes.imshow(level, cmap="magma", vmin=-4, vmax=0)
+        axes.set_title(name, fontsize=9)
+        axes.set_axis_off()
+    return figure
+
+
+def _figure(width: float, height: float, *, axes: bool = True) -> tuple:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot() if axes else None
+
+
+def picture(figure: "Figure", kind: str) -> bytes:
+    """A figure as a file: "svg" or "png"."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format=kind, dpi=120)
+    return stream.getvalue()

@@ -1,0 +1,128 @@
+"""One step as a process: its lock, its log, where it goes on, how far it is.
+
+Letters in messages: a step is a training or a validation, a run is its folder.
+"""
+
+import csv
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from deeplab_lit.ablate.plan import Step
+from deeplab_lit.ablate.results import read_json
+
+
+def is_finished(step: Step) -> bool:
+    """Whether the run has written its last result, now or in an earlier call."""
+    return bool(read_json(step.folder / "results.json").get("finished"))
+
+
+def progress(folder: Path) -> tuple[int, int, float | None]:
+    """How far a training is: optimizer steps done, steps in all (0: unknown), latest mIoU."""
+    done, miou, total = 0, None, 0
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                done = int(row["step"]) + 1
+                miou = float(row["val/miou"]) if row.get("val/miou") else miou
+        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+        total = max(int(config["trainer"]["max_steps"]), 0)
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet
+        pass
+    return done, total, miou
+
+
+class Process:
+    """A step that runs.
+
+    The process holds a lock on its log as long as it lives, even where whoever started it was
+    killed, so that nobody starts the same run a second time beside it.
+
+    Args:
+        step: what to run.
+        environment: variables for the process, beside our own.
+
+    Raises:
+        BlockingIOError: it runs already, started by another call.
+    """
+
+    def __init__(self, step: Step, environment: dict[str, str]) -> None:
+        self.step = step
+        self.start = time.monotonic()
+        self.log = log_of(step)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            command = [sys.executable, "-m", f"deeplab_lit.{step.verb}", *_arguments(step)]
+            log.write(f"$ {' '.join(command)}\n")
+            log.flush()
+            self.begin = log.tell()
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | environment,
+                pass_fds=[log.fileno()],
+                start_new_session=True,  # Ctrl-C is ours to pass on, once
+            )
+
+    def ended(self) -> int | None:
+        """The exit code; null while it runs."""
+        return self.process.poll()
+
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self.start
+
+    def interrupt(self) -> None:
+        """Let it save and leave; a second time, let it leave at once."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+
+    def why(self) -> str:
+        """The last thing it said, for a process that has failed."""
+        with self.log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(self.begin)
+            lines = [line.strip() for line in file if line.strip()]
+        said = [line for line in lines if line.startswith("error: ")]
+        code = self.process.returncode
+        return (said or lines or [f"it said nothing; exit code {code}"])[-1].removeprefix("error: ")
+
+
+def log_of(step: Step) -> Path:
+    """Where a step's output goes."""
+    return step.folder.parent / "logs" / f"{step.folder.name}.log"
+
+
+def runs_elsewhere(step: Step) -> bool:
+    """Whether a process of another call holds the step's lock."""
+    try:
+        with log_of(step).open("a") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _arguments(step: Step) -> list[str]:
+    """The command line: anew, or on from the last checkpoint; what has none is put aside."""
+    folder = step.folder
+    goes_on = []
+    if (folder / "checkpoints/last.ckpt").is_file():
+        goes_on = ["--ckpt_path=last"]
+    elif folder.exists():
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.aborted{number}")).exists():
+            number += 1
+        folder.rename(aside)
+    place = [f"--runs_dir={folder.parents[1]}", f"--experiment={folder.parent.name}"]
+    return [*step.args, *place, f"--run={folder.name}", *goes_on]

@@ -1,0 +1,65 @@
+"""The report of an ablation: table.md, table.csv, plot.png and report.html in its folder."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deeplab_lit.ablate.page import page
+from deeplab_lit.ablate.pictures import Shown, look
+from deeplab_lit.ablate.plan import Trial, label
+from deeplab_lit.ablate.plots import picture, settings_plot
+from deeplab_lit.ablate.results import read_results
+from deeplab_lit.ablate.sweep import Sweep
+from deeplab_lit.ablate.table import as_csv, markdown, rows
+from deeplab_lit.data import DataError
+from deeplab_lit.training.run_folder import RunFolderError
+
+
+def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
+    """Report the trials that are done, and print the table.
+
+    Args:
+        sweep: the grid.
+        trials: all of it.
+        folder: of the ablation, where the report goes.
+    """
+    results = read_results(trials)
+    if not results:
+        print("Nothing to report yet: no run is done.", file=sys.stderr)
+        return
+    labels = short([label(setting) for setting in sweep.settings()])
+    # settings that share their trainings can differ after the CRF only
+    shared = len({trial.fit for trial in trials}) * len(labels) == len(trials)
+    made = rows(results, labels, after_crf=shared and all(r.miou_crf is not None for r in results))
+    missing = len(trials) - len(results)
+    shown, why = _look(made)
+    files = {
+        "table.md": markdown(made).encode(),
+        "table.csv": as_csv(made).encode(),
+        "plot.png": picture(settings_plot(made), "png"),
+        "report.html": page(sweep, made, missing, shown, why).encode(),
+    }
+    for name, content in files.items():
+        temporary = folder / f"{name}.tmp"
+        temporary.write_bytes(content)
+        temporary.replace(folder / name)
+    print(f"\n{markdown(made)}")
+    if missing:
+        print(f"{missing} of {len(trials)} trials are not done and are left out.")
+    print(f"Report      {folder / 'report.html'}\nTable       {folder / 'table.md'}, table.csv")
+
+
+def _look(made: list) -> tuple[Shown | None, str]:
+    """The pictures, or why there are none: the data may lie elsewhere by now."""
+    try:
+        return look(made), ""
+    except (DataError, RunFolderError) as error:
+        return None, str(error)
+
+
+def short(labels: Sequence[str]) -> list[str]:
+    """Labels without the option's name, where all are of one and the same option."""
+    names = {words.partition(" ")[0] for words in labels}
+    if len(names) > 1 or any(";" in words for words in labels):
+        return list(labels)
+    return [words.partition(" ")[2] for words in labels]

@@ -1,0 +1,147 @@
+"""Reading a sweep file: a grid in Weights & Biases' own format, which `wandb sweep` takes too.
+
+https://docs.wandb.ai/models/sweeps/define-sweep-configuration. Of that format we read what a grid
+of `fit` runs needs; whatever else it holds is refused, never ignored.
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SEED = "seed_everything"
+KEYS = {
+    "name",
+    "description",
+    "project",
+    "entity",
+    "method",
+    "metric",
+    "parameters",
+    "command",
+}
+EVALUATION = ("crf.", "eval.")  # what only the scoring of a trained network depends on
+EXAMPLE = '[${env}, python, -m, deeplab_lit.fit, "--config=configs/shapes.yaml", "${args}"]'
+
+
+class SweepError(ValueError):
+    """A sweep file cannot be used; says which, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid.
+
+    Attributes:
+        name: of the ablation: the experiment that its runs are filed under.
+        description: what it asks, in words; may be empty.
+        project: W&B's; null for the usual one.
+        before: arguments of `fit` in front of the parameters.
+        after: those behind them.
+        fixed: parameter → its one value.
+        grid: parameter → its values, in the file's order.
+        seeds: of seed_everything.
+    """
+
+    name: str
+    description: str
+    project: str | None
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    fixed: dict[str, Any]
+    grid: dict[str, list]
+    seeds: tuple[int, ...]
+
+    def settings(self) -> list[dict[str, Any]]:
+        """All combinations of the grid's values; the first is the baseline."""
+        return [
+            dict(zip(self.grid, values, strict=True))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+
+def arguments(parameters: dict[str, Any]) -> list[str]:
+    """As W&B's agent writes `${args}`: --name=value, lists as Python prints them."""
+    return [f"--{name}={value}" for name, value in parameters.items()]
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        SweepError: it cannot be read, or asks for something else than a grid of `fit` runs.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise SweepError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SweepError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SweepError(f"{path} is no sweep file: it should have method, parameters, command")
+    unknown = content.keys() - KEYS
+    if unknown:
+        raise SweepError(
+            f"{path} has {', '.join(sorted(map(str, unknown)))}, which no run here would follow; "
+            f"known are {', '.join(sorted(KEYS))}"
+        )
+    if content.get("method") != "grid":
+        raise SweepError(f"{path}: method is {content.get('method')!r}, and only grid is run here")
+    fixed, grid = _parameters(path, content.get("parameters"))
+    seeds = grid.pop(SEED, [fixed.pop(SEED, 0)])
+    if any(type(seed) is not int for seed in seeds):
+        raise SweepError(f"{path}: {SEED} must be whole numbers, got {seeds}")
+    before, after = _command(path, content.get("command"))
+    name = str(content.get("name") or path.stem)
+    if "/" in name:
+        raise SweepError(f"{path}: name {name!r} becomes a folder, so it may not have a slash")
+    fixed.pop("experiment", None)  # the same name, for W&B's agents
+    return Sweep(
+        name=name,
+        description=" ".join(str(content.get("description") or "").split()),
+        project=content.get("project"),
+        before=before,
+        after=after,
+        fixed=fixed,
+        grid=grid,
+        seeds=tuple(seeds),
+    )
+
+
+def _parameters(path: Path, found: Any) -> tuple[dict[str, Any], dict[str, list]]:
+    if not isinstance(found, dict) or not found:
+        raise SweepError(f"{path}: parameters is missing: option of fit → {{values: […]}}")
+    fixed, grid = {}, {}
+    for name, what in found.items():
+        if isinstance(what, dict) and what.keys() == {"value"}:
+            fixed[name] = what["value"]
+        elif isinstance(what, dict) and what.keys() == {"values"} and _several(what["values"]):
+            grid[name] = what["values"]
+        else:
+            raise SweepError(
+                f"{path}: parameter {name} should have `value: …` or `values: […]`, each value "
+                f"once, got {what}; nested options are written with dots, as model.atrous_rates"
+            )
+    if not grid.keys() - {SEED}:
+        raise SweepError(f"{path}: no parameter has several values, so there is nothing to compare")
+    return fixed, grid
+
+
+def _several(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and len(set(map(str, values))) == len(values)
+
+
+def _command(path: Path, words: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    words = [str(word) for word in words or []]
+    if "deeplab_lit.fit" not in words or words.count("${args}") != 1:
+        raise SweepError(
+            f"{path}: command should run deeplab_lit.fit with ${{args}}, for example {EXAMPLE}"
+        )
+    words = words[words.index("deeplab_lit.fit") + 1 :]
+    place = words.index("${args}")
+    if any("${" in word for word in words[:place] + words[place + 1 :]):
+        raise SweepError(f"{path}: of W&B's macros only ${{env}} and ${{args}} are known here")
+    return tuple(words[:place]), tuple(words[place + 1 :])
