@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 import deeplab_lit
 from deeplab_lit.ablate.table import Row
-from deeplab_lit.data import SegmentationData
+from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.receptive_field import (
     effective_field,
@@ -76,7 +76,13 @@ def data_of(row: Row) -> SegmentationData:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(SegmentationData, "data")
-    return parser.instantiate(parser.parse_object({"data": section})).data
+    try:
+        return parser.instantiate(parser.parse_object({"data": section})).data
+    except ValueError as error:
+        cause: BaseException = error  # the parser wraps it in its own words
+        while isinstance(cause.__cause__, ValueError):
+            cause = cause.__cause__
+        raise DataError(str(cause)) from error
 
 
 def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Shown:

@@ -136,7 +136,7 @@ class Runner:
             step = None if taken else self._next()
             if step is None:
                 continue
-            cores = len(os.sched_getaffinity(0))
+            cores = os.cpu_count() or 1
             variables = self.variables | environment(slot, len(self.slots), cores, self.gpus)
             state = self.states[step]
             try:

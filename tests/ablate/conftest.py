@@ -1,0 +1,84 @@
+"""Ablations on disk: sweep files, and runs as `fit` and `validate` leave them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from deeplab_lit.ablate.plan import plan
+from deeplab_lit.ablate.sweep import read_sweep
+from deeplab_lit.training.module import DeepLabModule
+
+CLASSES = ("background", "disc", "square", "triangle", "cross", "wire", "eye")
+SWEEP = {
+    "name": "rates",
+    "description": "Which rate?",
+    "method": "grid",
+    "metric": {"name": "val/miou", "goal": "maximize"},
+    "parameters": {
+        "model.atrous_rates": {"values": [[1], [2, 4]]},
+        "seed_everything": {"values": [0, 1]},
+    },
+    "command": ["${env}", "python", "-m", "deeplab_lit.fit", "--model.lr=0.1", "${args}"],
+}
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    """Writes a sweep file: sweep_file(key=value or None to drop)."""
+
+    def write(**changes):
+        content = {k: v for k, v in (SWEEP | changes).items() if v is not None}
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def sweep(sweep_file):
+    return read_sweep(sweep_file())
+
+
+@pytest.fixture
+def trials(sweep, tmp_path):
+    return plan(sweep, tmp_path / "runs/rates")
+
+
+def write_run(trial, miou, *, crf=None, hits=None):
+    """What `fit` and `validate` leave of a trial whose every class has IoU `miou`."""
+    fit, validate = trial.fit.folder, trial.validate.folder
+    scores = {"miou": miou, "iou": dict.fromkeys(CLASSES, miou)}
+    final = scores if crf is None else scores | {"crf": {"miou": crf}}
+    about = {"finished": True, "wall_seconds": 12.0, "device": "cpu, 1 threads"}
+    about |= {"versions": {"torch": "2"}, "git_commit": "abc"}
+    for folder, content in ((fit, {"best": scores}), (validate, {"final": final})):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(about | content))
+    rows = ["step,train/images_per_second,train/loss,val/miou", "9,10,0.5,", "19,14,,0.2"]
+    (fit / "metrics.csv").write_text("\n".join([*rows, f"29,90,0.4,{miou}"]) + "\n")
+    if hits is not None:
+        counts = np.stack([hits, np.full_like(hits, 100), np.full_like(hits, 100)], axis=1)
+        np.savez(validate / "images.npz", ids=np.arange(len(hits)).astype(str), counts=counts)
+    rates = (1,) if trial.setting == 0 else (2, 4)
+    module = DeepLabModule(
+        {name: (i, i, i) for i, name in enumerate(CLASSES)},
+        weights="none",
+        backbone="resnet10_quarter",
+        norm="batch",
+        scales=(1.0,),
+        atrous_rates=rates,
+    )
+    (fit / "checkpoints").mkdir(exist_ok=True)
+    checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(checkpoint | {"global_step": 30}, fit / "checkpoints/best.ckpt")
+    data = {"class_path": "deeplab_lit.data.Shapes", "init_args": {"val_size": 4}}
+    (fit / "config.yaml").write_text(yaml.safe_dump({"data": data, "trainer": {"max_steps": 30}}))
+
+
+@pytest.fixture
+def make_run():
+    return write_run

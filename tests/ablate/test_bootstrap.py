@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from deeplab_lit.ablate.bootstrap import compare, interval, miou
+
+
+def counts_of(hits, size=100):
+    """(N,3,C): every image has `size` true and `size` predicted pixels of each class."""
+    hits = np.asarray(hits)
+    return np.stack([hits, np.full_like(hits, size), np.full_like(hits, size)], axis=1)
+
+
+def test_miou_of_counts_is_that_of_a_confusion_matrix():
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(0, 4, (2, 5, 50))
+    truth[truth == 3] = 0  # class 3 is predicted only; class 4 is absent
+    counts = np.array(
+        [
+            [[np.sum((t == c) & (g == c)), np.sum(t == c), np.sum(g == c)] for c in range(5)]
+            for t, g in zip(truth, guess, strict=True)
+        ]
+    ).transpose(0, 2, 1)
+    matrix = np.zeros((5, 5))
+    np.add.at(matrix, (truth.ravel(), guess.ravel()), 1)
+    iou = [matrix[c, c] / (matrix[c].sum() + matrix[:, c].sum() - matrix[c, c]) for c in range(4)]
+    assert miou(counts.sum(0)) == pytest.approx(np.mean(iou))
+
+
+def test_the_interval_is_that_of_a_slow_bootstrap():
+    rng = np.random.default_rng(1)
+    ours, theirs = (counts_of(rng.integers(40, 90, (12, 3))) for _ in range(2))
+    low, high = interval([ours], [theirs], draws=4000)
+    slow = []
+    for _ in range(4000):
+        drawn = rng.integers(0, 12, 12)
+        slow.append(miou(ours[drawn].sum(0)) - miou(theirs[drawn].sum(0)))
+    expected = np.percentile(slow, [2.5, 97.5])
+    np.testing.assert_allclose([low, high], expected, atol=0.1 * np.ptp(expected))
+
+
+def test_pairing_cancels_what_is_common_to_the_images():
+    hits = np.random.default_rng(2).integers(10, 80, (30, 3))  # easy and hard images
+    low, high = interval([counts_of(hits + 2)], [counts_of(hits)])
+    assert 0 < low < high < 0.03
+    shuffled = np.random.default_rng(3).permutation(hits)
+    assert np.ptp(interval([counts_of(shuffled + 2)], [counts_of(hits)])) > 3 * (high - low)
+
+
+def test_images_that_cannot_be_paired_are_refused():
+    with pytest.raises(ValueError, match="paired"):
+        interval([counts_of([[1, 2]])], [counts_of([[1, 2], [3, 4]])])
+
+
+def test_a_difference_that_other_seeds_may_not_show_is_noise():
+    near = compare([0.50, 0.60], [0.48, 0.59])
+    assert near.noise
+    assert near.low is None
+    far = compare([0.70, 0.71, 0.72], [0.50, 0.51, 0.52])
+    assert not far.noise
+    assert far.mean == pytest.approx(0.2)
+    # Welch, by hand: t = 0.2 / sqrt(2 · 0.01² / 3) = 24.5 with 4 degrees of freedom
+    assert far.p_seeds == pytest.approx(1.6e-5, rel=0.1)
+
+
+def test_a_difference_that_other_images_may_not_show_is_noise():
+    rng = np.random.default_rng(4)
+    hits = rng.integers(30, 80, (10, 3))
+    ours = [counts_of(hits + rng.integers(-20, 20, hits.shape)) for _ in range(2)]
+    found = compare([0.60, 0.601], [0.59, 0.591], ours, [counts_of(hits)] * 2)
+    assert found.p_seeds < 0.05
+    assert found.low < 0 < found.high
+    assert found.noise
+
+
+def test_one_seed_says_nothing_of_others():
+    found = compare([0.6], [0.5])
+    assert found.p_seeds is None
+    assert not found.noise
+
+
+def test_scores_without_any_spread_are_compared_too():
+    assert compare([0.5, 0.5], [0.5, 0.5]).noise
+    assert not compare([0.6, 0.6], [0.5, 0.5]).noise

@@ -1,0 +1,75 @@
+import pytest
+
+from deeplab_lit.ablate.live import Live, duration, seconds_left, summary
+from deeplab_lit.ablate.runner import State
+
+
+class Timed:
+    """A process that has run for so many seconds."""
+
+    def __init__(self, seconds):
+        self.taken = seconds
+
+    def seconds(self):
+        return self.taken
+
+
+@pytest.fixture
+def states(trials, make_run):
+    """One of four trainings done in 100 s, one of them half done; nothing validated."""
+    made = {step: State() for trial in trials for step in (trial.fit, trial.validate)}
+    made[trials[0].fit] = State("done", seconds=100)
+    running = trials[1].fit
+    running.folder.mkdir(parents=True)
+    (running.folder / "config.yaml").write_text("trainer: {max_steps: 40}")
+    (running.folder / "metrics.csv").write_text("step,val/miou\n19,0.5\n")
+    made[running] = State("running", Timed(50))
+    return made
+
+
+def test_the_time_left_is_worked_out_from_what_is_done(states):
+    # a half and two whole trainings of 100 s; the validations' time is unknown yet
+    assert seconds_left(states, jobs=1) == pytest.approx(250)
+    assert seconds_left(states, jobs=2) == pytest.approx(125)
+
+
+def test_validations_count_when_their_time_is_known(states, trials):
+    states[trials[0].validate] = State("done", seconds=20)
+    assert seconds_left(states, jobs=1) == pytest.approx(250 + 3 * 20)
+
+
+def test_nothing_is_foretold_at_the_beginning(trials):
+    assert seconds_left({trials[0].fit: State()}, jobs=1) is None
+    assert summary({trials[0].fit: State()}, 1) == "1 waiting"
+
+
+def test_the_summary_counts(states):
+    assert summary(states, 1) == "1 done, 1 running, 6 waiting; about 4:10 left"
+
+
+def test_without_a_terminal_changes_are_lines(states, trials, capsys):
+    live = Live(trials, ["rates 1", "rates 2, 4"], jobs=1)
+    live(states)
+    assert capsys.readouterr().err == "1 done, 1 running, 6 waiting; about 4:10 left\n"
+    live(states)
+    assert capsys.readouterr().err == ""
+    states[trials[1].fit] = State("failed", Timed(60), 60, "the loss is nan")
+    live(states)
+    said = capsys.readouterr().err
+    assert "failed    fit      rates 2, 4, seed 0  the loss is nan\n" in said
+
+
+def test_on_a_terminal_the_table_is_drawn_over(states, trials, capsys, monkeypatch):
+    live = Live(trials, ["rates 1", "rates 2, 4"], jobs=1)
+    live.terminal = True
+    live(states)
+    first = capsys.readouterr().err
+    assert "running   fit      rates 2, 4, seed 0  20/40  mIoU 50.0 %  0:50" in first
+    states[trials[1].fit] = State("done", Timed(60), 60)
+    live(states)
+    up = first.count("\n")
+    assert capsys.readouterr().err.startswith(f"\x1b[{up}F\x1b[J")
+
+
+def test_durations():
+    assert [duration(x) for x in (5, 65, 3725.4)] == ["0:05", "1:05", "1:02:05"]

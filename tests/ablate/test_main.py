@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from deeplab_lit.ablate.__main__ import main, options_of_fit
+
+
+def test_options_with_a_dot_go_to_the_trainings():
+    ours, theirs = options_of_fit(
+        ["x.yaml", "--jobs", "2", "--data.root", "a b", "--model.lr=1", "--crf"]
+    )
+    assert ours == ["x.yaml", "--jobs", "2", "--crf"]
+    assert theirs == ["--data.root=a b", "--model.lr=1"]
+
+
+@pytest.mark.parametrize("option", ["--jobs=0", "--seeds=0", "--jobs=2x"])
+def test_options_out_of_range_are_refused(option, sweep_file, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(sweep_file()), option])
+    assert stop.value.code == 2
+
+
+def test_a_wrong_file_is_a_sentence(sweep_file, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(sweep_file(method="random"))])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "only grid is run here" in said
+
+
+def test_an_ablation_from_file_to_report(sweep_file, tmp_path, tiny_args, capsys):
+    given = ("--model.atrous_rates", "--trainer.max_steps")
+    options = [x for x in tiny_args(tmp_path / "runs") if not x.startswith((*given, "--runs_dir"))]
+    command = ["python", "-m", "deeplab_lit.fit", *options, "--trainer.max_steps=2", "${args}"]
+    parameters = {"model.atrous_rates": {"values": [[2, 4], [0]]}}  # no network has rate 0
+    path = sweep_file(command=command, parameters=parameters)
+    args = [str(path), f"--runs_dir={tmp_path / 'runs'}", "--jobs=2", "--data.val_size=2", "--crf"]
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "2 done, 1 failed, 1 left out" in said.out
+    assert "atrous_rates must be positive integers, got [0]" in said.err
+    folder = tmp_path / "runs/rates"
+    assert (folder / "report.html").is_file()
+    (run,) = folder.glob("atrous_rates-2-4-seed0-????????")
+    results = json.loads((run / "results.json").read_text())
+    assert results["finished"]
+    before = (run / "results.json").stat().st_mtime_ns
+    with pytest.raises(SystemExit):
+        main(args)
+    assert (run / "results.json").stat().st_mtime_ns == before  # it was not run again
+    main([*args, "--report"])

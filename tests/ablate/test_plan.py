@@ -1,0 +1,65 @@
+import pytest
+import yaml
+
+from deeplab_lit.ablate.plan import fingerprint, label, plan, shown
+from deeplab_lit.ablate.sweep import SweepError, read_sweep
+
+
+def test_every_setting_is_trained_once_a_seed_and_seen_early(trials):
+    assert [(t.setting, t.seed) for t in trials] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert len({t.fit.folder for t in trials}) == 4
+    assert trials[1].fit.args == (
+        "--model.lr=0.1",
+        "--model.atrous_rates=[2, 4]",
+        "--seed_everything=0",
+    )
+    assert trials[1].fit.folder.name.startswith("atrous_rates-2-4-seed0-")
+    checkpoint = trials[1].fit.folder / "checkpoints/best.ckpt"
+    assert trials[1].validate.args == (f"--ckpt_path={checkpoint}",)
+
+
+def test_seeds_and_options_can_be_given(sweep, tmp_path):
+    made = plan(sweep, tmp_path, seeds=3, crf=True, options=["--data.root=x"])
+    assert [t.seed for t in made] == [0, 0, 1, 1, 2, 2]
+    assert all(t.fit.args[-1] == "--data.root=x" for t in made)
+    assert all(t.validate.args[-1] == "--crf" for t in made)
+
+
+def test_settings_of_the_evaluation_share_a_training(sweep_file, tmp_path):
+    parameters = {"crf.bi_w": {"values": [3, 4]}, "eval.scales": {"value": [1.0]}}
+    first, second = plan(read_sweep(sweep_file(parameters=parameters)), tmp_path)
+    assert first.fit == second.fit
+    assert not any("crf" in word or "eval" in word for word in first.fit.args)
+    assert first.validate.folder != second.validate.folder
+    assert second.validate.args[1:] == ("--eval.scales=[1.0]", "--crf.bi_w=4")
+
+
+def test_scoring_after_the_crf_too_trains_nothing_again(sweep, tmp_path):
+    before, after = plan(sweep, tmp_path), plan(sweep, tmp_path, crf=True)
+    assert [t.fit for t in before] == [t.fit for t in after]
+    assert before[0].validate.folder != after[0].validate.folder
+
+
+def test_another_configuration_is_another_run_and_a_comment_is_not(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({"model": {"lr": 1}}))
+    first = fingerprint([f"--config={path}", "--a=1"])
+    assert fingerprint([f"--config={path}", "--a=2"]) != first
+    path.write_text("# a remark\n" + path.read_text())
+    assert fingerprint([f"--config={path}", "--a=1"]) == first
+    assert fingerprint(["--config", str(path), "--a=1"]) == first
+    path.write_text(yaml.safe_dump({"model": {"lr": 2}}))
+    assert fingerprint([f"--config={path}", "--a=1"]) != first
+
+
+def test_a_missing_configuration_is_refused(tmp_path):
+    with pytest.raises(SweepError, match=r"missing\.yaml"):
+        fingerprint([f"--config={tmp_path / 'missing.yaml'}"])
+
+
+def test_settings_in_words_have_the_names_of_the_paper():
+    assert label({"model.atrous_rates": [6, 12, 18, 24]}) == "atrous_rates 6, 12, 18, 24 (ASPP-L)"
+    assert label({"model.head": "aspp", "crf.bi_w": 4}) == "head aspp; bi_w 4"
+    assert shown([12]) == "12 (LargeFOV)"
+    assert shown([12, 13]) == "12, 13"
+    assert shown("configs/table2/poly_30_6k.yaml") == "poly_30_6k"

@@ -1,0 +1,156 @@
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from deeplab_lit.ablate.plan import Step
+from deeplab_lit.ablate.process import Process, is_finished, log_of, progress, runs_elsewhere
+from deeplab_lit.ablate.runner import Runner, environment
+
+FAKE = Path(__file__).with_name("fake_run.py")
+
+
+@pytest.fixture(autouse=True)
+def _fast_processes(tmp_path, monkeypatch):
+    """Processes that start in no time instead of `python -m deeplab_lit.…`."""
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr("deeplab_lit.ablate.runner.POLL", 0.02)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "runs/rates").mkdir(parents=True)
+    return tmp_path / "runs/rates"
+
+
+def step(folder, name, *args, needs=None):
+    return Step("validate" if needs else "fit", folder / name, args, needs)
+
+
+def words(runner):
+    return [state.word for state in runner.states.values()]
+
+
+def calls(folder):
+    return [line.split() for line in (folder / "calls.txt").read_text().splitlines()]
+
+
+def wait_for(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def interrupt_when(condition):
+    """Ctrl-C from another thread, as soon as the condition holds."""
+
+    def run():
+        wait_for(condition)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=run).start()
+
+
+def test_all_steps_run_each_after_the_one_it_needs(folder):
+    first = step(folder, "a")
+    runner = Runner([first, step(folder, "a-val", needs=first), step(folder, "b")], jobs=1)
+    assert runner.run()
+    assert words(runner) == ["done"] * 3
+    assert [call[:2] for call in calls(folder)] == [
+        ["fit", "a"],
+        ["validate", "a-val"],
+        ["fit", "b"],
+    ]
+
+
+def test_what_is_finished_is_not_run_again(folder):
+    first = step(folder, "a")
+    assert Runner([first], jobs=1).run()
+    assert is_finished(first)
+    assert Runner([first, step(folder, "b")], jobs=2).run()
+    assert [call[1] for call in calls(folder)] == ["a", "b"]
+
+
+def test_a_failure_is_reported_and_stops_nothing_else(folder):
+    bad = step(folder, "bad", "--fail=1")
+    runner = Runner([bad, step(folder, "bad-val", needs=bad), step(folder, "good")], jobs=1)
+    assert runner.run()
+    assert words(runner) == ["failed", "left out", "done"]
+    assert runner.states[bad].why == "the loss is nan"
+    assert "the loss is nan" in log_of(bad).read_text()
+
+
+def test_ctrl_c_lets_runs_save_and_the_next_call_goes_on_from_there(folder):
+    slow, later = step(folder, "slow", "--slow=1"), step(folder, "later")
+    interrupt_when((folder / "slow/ready").exists)
+    runner = Runner([slow, later], jobs=1)
+    assert not runner.run()
+    assert words(runner) == ["waiting", "waiting"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # ours again
+    again = Runner([slow, later], jobs=1)
+    assert again.run()
+    assert words(again) == ["done", "done"]
+    assert calls(folder) == [["fit", "slow"], ["fit", "slow", "last"], ["fit", "later"]]
+
+
+def test_a_run_without_a_checkpoint_is_put_aside_and_begun_anew(folder):
+    (folder / "a").mkdir()
+    (folder / "a/metrics.csv").write_text("what there was")
+    assert Runner([step(folder, "a")], jobs=1).run()
+    assert (folder / "a.aborted1/metrics.csv").read_text() == "what there was"
+    assert is_finished(step(folder, "a"))
+
+
+def test_a_run_that_outlived_its_caller_is_waited_for_not_doubled(folder):
+    slow = step(folder, "slow", "--slow=1")
+    orphan = Process(slow, {})
+    wait_for((folder / "slow/ready").exists)
+    assert runs_elsewhere(slow)
+    with pytest.raises(BlockingIOError):
+        Process(slow, {})
+    seen = []
+
+    def see(states):
+        seen.append(states[slow].word)
+        if seen[-1] == "elsewhere" and seen.count("elsewhere") == 3:
+            orphan.interrupt()
+        orphan.ended()  # as init does for orphans
+
+    runner = Runner([slow], jobs=1, see=see)
+    assert runner.run()
+    assert seen[0] == "elsewhere"
+    assert words(runner) == ["done"]
+    assert calls(folder) == [["fit", "slow"], ["fit", "slow", "last"]]
+
+
+def test_so_many_run_at_a_time(folder):
+    slow = [step(folder, f"slow{i}", "--slow=1") for i in range(3)]
+    interrupt_when(lambda: len(list(folder.glob("*/ready"))) == 2)
+    assert not Runner(slow, jobs=2).run()
+    assert sorted(path.parent.name for path in folder.glob("*/ready")) == ["slow0", "slow1"]
+
+
+def test_cores_and_gpus_are_shared_out():
+    assert environment(0, 1, 8, ["0", "1"]) == {}
+    assert environment(0, 2, 8, []) == {"OMP_NUM_THREADS": "4"}
+    assert environment(3, 4, 2, [])["OMP_NUM_THREADS"] == "1"
+    shares = [environment(i, 2, 8, ["0", "1", "5"])["CUDA_VISIBLE_DEVICES"] for i in (0, 1)]
+    assert shares == ["0,5", "1"]
+    shares = [environment(i, 3, 8, ["4", "7"])["CUDA_VISIBLE_DEVICES"] for i in (0, 1, 2)]
+    assert shares == ["4", "7", "4"]
+
+
+def test_progress_is_read_from_what_a_run_writes(folder):
+    assert progress(folder / "a") == (0, 0, None)
+    (folder / "a").mkdir()
+    (folder / "a/config.yaml").write_text("trainer: {max_steps: 40}")
+    (folder / "a/metrics.csv").write_text("step,train/loss,val/miou\n9,1,0.25\n19,1,\n")
+    assert progress(folder / "a") == (20, 40, 0.25)

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+from deeplab_lit import cli
+from deeplab_lit.ablate.sweep import KEYS, SweepError, arguments, read_sweep
+
+GRIDS_AT = Path(cli.__file__).parents[1] / "configs/ablations"
+GRIDS = sorted(GRIDS_AT.rglob("*.yaml"))
+
+
+def test_a_grid_is_all_combinations_in_the_order_of_the_file(sweep_file):
+    parameters = {
+        "model.head": {"values": ["aspp", "aspp_concat"]},
+        "model.lr": {"value": 0.1},
+        "model.atrous_rates": {"values": [[6], [6, 12]]},
+    }
+    sweep = read_sweep(sweep_file(parameters=parameters))
+    assert sweep.settings() == [
+        {"model.head": "aspp", "model.atrous_rates": [6]},
+        {"model.head": "aspp", "model.atrous_rates": [6, 12]},
+        {"model.head": "aspp_concat", "model.atrous_rates": [6]},
+        {"model.head": "aspp_concat", "model.atrous_rates": [6, 12]},
+    ]
+    assert sweep.fixed == {"model.lr": 0.1}
+    assert sweep.seeds == (0,)
+
+
+def test_seeds_are_repetitions_and_no_setting(sweep):
+    assert sweep.seeds == (0, 1)
+    assert sweep.settings() == [{"model.atrous_rates": [1]}, {"model.atrous_rates": [2, 4]}]
+
+
+def test_what_the_command_says_is_kept_around_the_parameters(sweep_file):
+    words = ["${env}", "python", "-m", "deeplab_lit.fit", "--a=1", "${args}", "--b=2"]
+    sweep = read_sweep(sweep_file(command=words))
+    assert (sweep.before, sweep.after) == (("--a=1",), ("--b=2",))
+
+
+def test_arguments_are_those_that_wandb_agents_give():
+    values = {"model.atrous_rates": [3, 6], "model.lr": 0.01, "model.compile": True, "run": "x"}
+    theirs = create_sweep_command_args({"args": {k: {"value": v} for k, v in values.items()}})
+    assert arguments(values) == theirs["args"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": "bayes"}, "only grid"),
+        ({"early_terminate": {"type": "hyperband"}}, "early_terminate"),
+        ({"parameters": None}, "parameters is missing"),
+        ({"parameters": {"model.lr": {"min": 0, "max": 1}}}, "model.lr"),
+        ({"parameters": {"model": {"parameters": {"lr": {"values": [1]}}}}}, "with dots"),
+        ({"parameters": {"model.lr": {"values": [1, 1]}}}, "each value once"),
+        ({"parameters": {"model.lr": {"value": 1}}}, "nothing to compare"),
+        ({"parameters": {"seed_everything": {"values": [0, 1]}}}, "nothing to compare"),
+        ({"parameters": {"a": {"values": [0, 1]}, "seed_everything": {"value": "x"}}}, "whole"),
+        ({"command": None}, "deeplab_lit.fit"),
+        ({"command": ["python", "-m", "deeplab_lit.fit"]}, "${args}"),
+        ({"command": ["python", "-m", "deeplab_lit.fit", "${args}", "${x}"]}, "macros"),
+        ({"name": "a/b"}, "slash"),
+    ],
+)
+def test_what_would_not_be_followed_is_refused_with_the_file_named(change, said, sweep_file):
+    path = sweep_file(**change)
+    with pytest.raises(SweepError) as refused:
+        read_sweep(path)
+    assert said in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "just words", ""])
+def test_files_that_are_no_sweeps_are_refused(text, tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(SweepError, match=r"x\.yaml is no"):
+        read_sweep(path)
+    with pytest.raises(SweepError, match="cannot be read"):
+        read_sweep(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_shipped_grids_are_what_wandb_takes(path):
+    """As the schema of W&B's own package `sweeps` asks; it needs an older NumPy than we have."""
+    content = yaml.safe_load(path.read_text())
+    assert content.keys() == KEYS - {"entity"}
+    assert content["method"] == "grid"
+    assert content["metric"]["name"] in ("val/miou", "val_crf/miou")
+    assert content["metric"]["goal"] == "maximize"
+    for name, what in content["parameters"].items():
+        assert name.replace(".", "_").isidentifier()
+        assert what.keys() in ({"value"}, {"values"})
+    assert content["command"][:4] == ["${env}", "python", "-m", "deeplab_lit.fit"]
+    name = f"shapes_{path.stem}" if path.parent.name == "shapes" else path.stem
+    assert content["name"] == content["parameters"]["experiment"]["value"] == name
+    assert read_sweep(path).settings()
+    place = path.relative_to(GRIDS_AT.parents[1])
+    assert f"python -m deeplab_lit.ablate {place}" in path.read_text()
