@@ -23,7 +23,7 @@ from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
 from deeplab_lit.training.cityscapes_scores import Instances
 from deeplab_lit.training.equipment import equip
-from deeplab_lit.training.loggers import build_loggers
+from deeplab_lit.training.loggers import build_loggers, log_checkpoint
 from deeplab_lit.training.module import DeepLabModule, Evaluation
 from deeplab_lit.training.probabilities import what_decides
 from deeplab_lit.training.provenance import UNKNOWN, completed, of_checkpoint
@@ -108,6 +108,12 @@ class DeepLabCLI(LightningCLI):
             "--allow_seen_split",
             action="store_true",
             help="validate: score images that the checkpoint was trained on all the same.",
+        )
+        parser.add_argument(
+            "--wandb_checkpoint",
+            type=bool,
+            default=False,
+            help="After fit, the best checkpoint goes to W&B as an artifact too.",
         )
         parser.add_argument("--eval", type=Evaluation, default=Evaluation())
         parser.add_argument("--crf", type=CRFOptions, default=CRFOptions())
@@ -337,7 +343,10 @@ class DeepLabCLI(LightningCLI):
     def after_fit(self) -> None:
         """What came out, where it is, and what to type next."""
         checkpoints = self.trainer.checkpoint_callback
-        after_fit(self.record.best, checkpoints.best_model_path if checkpoints else "", self.folder)
+        best = checkpoints.best_model_path if checkpoints else ""
+        after_fit(self.record.best, best, self.folder)
+        if best and self.config.fit.wandb_checkpoint:
+            log_checkpoint(self.trainer.loggers, Path(best))
         if self.record.final is None or self.record.final["step"] < self.trainer.global_step:
             say(
                 "The last steps have not been validated: run validate on last.ckpt for their score."

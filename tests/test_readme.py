@@ -81,8 +81,10 @@ def test_the_check_of_data_understands_what_is_shown(command, monkeypatch):
 def test_the_other_commands_have_the_options_that_are_shown(command, capsys):
     name, args = call(command)
     flags = {word.partition("=")[0] for word in args if word.startswith("--")}
-    package = "deeplab_lit.prepare.__main__" if name == "prepare" else f"deeplab_lit.{name}"
-    main = partial(cli.main, name) if name in ("fit", "validate") else import_module(package).main
+    module = import_module(f"deeplab_lit.{name}")
+    if hasattr(module, "__path__"):
+        module = import_module(f"deeplab_lit.{name}.__main__")
+    main = partial(cli.main, name) if name in ("fit", "validate") else module.main
     with pytest.raises(SystemExit):
         main([*args[: name in ("benchmark", "prepare")], "--help"])
     shown = capsys.readouterr().out

@@ -1,8 +1,8 @@
-"""The plots of an ablation. matplotlib, without its global state, so that threads may draw."""
+"""The plots of an ablation, each a matplotlib Figure; without matplotlib's global state."""
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +10,10 @@ import torch
 from deeplab_lit.ablate.table import Row
 from deeplab_lit.network.receptive_field import real_taps, share_of_real_taps
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 BEFORE, AFTER = "#2b6cb0", "#c05621"
 
 
-def settings_plot(rows: Sequence[Row]) -> "Figure":
+def settings_plot(rows: Sequence[Row]) -> Any:
     """Scores of every setting: a dot a seed, a bar at their mean, before and after the CRF."""
     figure, axes = _figure(7.5, 1.1 + 0.42 * len(rows))
     kinds = [(False, BEFORE, "network")]
@@ -41,7 +38,7 @@ def settings_plot(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def curves_plot(rows: Sequence[Row]) -> "Figure":
+def curves_plot(rows: Sequence[Row]) -> Any:
     """Scores over the training: mean over seeds, with the band from the lowest to the highest."""
     figure, axes = _figure(7.5, 4)
     for row in rows:
@@ -60,7 +57,7 @@ def curves_plot(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def taps_plot(height: int, width: int, rates: Sequence[int] = ()) -> "Figure":
+def taps_plot(height: int, width: int, rates: Sequence[int] = ()) -> Any:
     """How atrous kernels degenerate: share of 3×3 taps on real features as the rate grows.
 
     Args:
@@ -93,7 +90,7 @@ def taps_plot(height: int, width: int, rates: Sequence[int] = ()) -> "Figure":
     return figure
 
 
-def fields_plot(fields: dict[str, torch.Tensor]) -> "Figure":
+def fields_plot(fields: dict[str, torch.Tensor]) -> Any:
     """Effective fields (H,W) side by side, by name, on one logarithmic scale of four decades."""
     figure, _ = _figure(1.9 * len(fields), 2.3, axes=False)
     top = max(float(field.max()) for field in fields.values())
@@ -113,7 +110,7 @@ def _figure(width: float, height: float, *, axes: bool = True) -> tuple:
     return figure, figure.add_subplot() if axes else None
 
 
-def picture(figure: "Figure", kind: str) -> bytes:
+def picture(figure: Any, kind: str) -> bytes:
     """A figure as a file: "svg" or "png"."""
     stream = io.BytesIO()
     figure.savefig(stream, format=kind, dpi=120)

@@ -67,3 +67,25 @@ def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
         logger.log_hyperparams(config)
         if isinstance(logger, WandbLogger):
             logger.experiment.define_metric("val/miou", summary="max")
+
+
+@rank_zero_only
+def log_checkpoint(loggers: list[Logger], path: Path) -> None:
+    """A checkpoint as an artifact of the W&B run, named after it; uploaded when that is synced.
+
+    Trouble with it is said and does no harm: the file stays where it is.
+
+    Args:
+        loggers: of the run.
+        path: of the checkpoint.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            try:
+                artifact = wandb.Artifact(f"{logger.experiment.id}-{path.stem}", type="model")
+                artifact.add_file(str(path))
+                logger.experiment.log_artifact(artifact, aliases=[path.stem])
+            except (wandb.errors.Error, OSError, ValueError) as error:
+                rank_zero_info(f"W&B did not take {path} as an artifact ({error})")

@@ -109,3 +109,10 @@ class SamplePictures(Callback):
             )
         rows = [[name, iou] for name, iou in zip(names, module.scores.iou.tolist(), strict=True)]
         logger.log_table("val/iou_by_class", columns=["class", "iou"], data=rows, step=step)
+        cells = [
+            [names[true], names[predicted], pixels]
+            for true, row in enumerate(module.scores.confusion.tolist())
+            for predicted, pixels in enumerate(row)
+        ]
+        columns = ["true", "predicted", "pixels"]
+        logger.log_table("val/confusion", columns=columns, data=cells, step=step)

@@ -86,12 +86,11 @@ def test_wandb_is_sent_pictures_now_and_then_and_at_the_end(
     trainer = make_trainer(callbacks=[pictures], logger=wandb, val_check_interval=1)
     trainer.fit(make_module(), make_data())
     assert [step for _, step, *_ in wandb.images] == steps
-    assert [step for _, step, *_ in wandb.tables] == steps
+    for name in ("val/iou_by_class", "val/confusion"):
+        assert [step for key, step, *_ in wandb.tables if key == name] == steps
 
 
-def test_wandb_is_sent_images_with_masks_and_a_table(
-    make_module, make_data, make_trainer, tmp_path
-):
+def test_wandb_is_sent_images_with_masks_and_tables(make_module, make_data, make_trainer, tmp_path):
     wandb, module = FakeWandb(), make_module()
     trainer = make_trainer(callbacks=[SamplePictures(tmp_path, 2)], logger=wandb)
     trainer.validate(module, make_data(), verbose=False)
@@ -102,10 +101,16 @@ def test_wandb_is_sent_images_with_masks_and_a_table(
     assert [set(mask) for mask in masks] == [{"truth", "prediction"}] * 2
     labels = masks[0]["truth"]["class_labels"]
     assert labels == {**dict(enumerate(Shapes.classes)), 255: "void"}
-    ((key, _, columns, rows),) = wandb.tables
+    (key, _, columns, rows), confusion = wandb.tables
     assert (key, columns) == ("val/iou_by_class", ["class", "iou"])
     assert [name for name, _ in rows] == list(Shapes.classes)
     np.testing.assert_array_equal([iou for _, iou in rows], module.scores.iou)
+    key, _, columns, rows = confusion
+    assert (key, columns) == ("val/confusion", ["true", "predicted", "pixels"])
+    wires = [(predicted, pixels) for true, predicted, pixels in rows if true == "wire"]
+    assert [name for name, _ in wires] == list(Shapes.classes)
+    index = list(Shapes.classes).index("wire")
+    np.testing.assert_array_equal([n for _, n in wires], module.scores.confusion[index])
 
 
 def test_the_check_before_training_leaves_no_picture(
@@ -129,7 +134,9 @@ def test_wandb_gets_images_of_each_size_under_a_key_of_their_own():
         (str(i), np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8), np.ones(size, np.uint8))
         for i, size in enumerate(sizes)
     ]
-    module = SimpleNamespace(scores=SimpleNamespace(iou=torch.tensor([0.5])))
+    module = SimpleNamespace(
+        scores=SimpleNamespace(iou=torch.tensor([0.5]), confusion=torch.tensor([[9]]))
+    )
     pictures._log(wandb, ["sky"], module, 7)
     assert [(key, captions) for key, _, _, captions, _ in wandb.images] == [
         ("val/images_6x4", ["0", "2"]),
