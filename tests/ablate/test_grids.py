@@ -27,11 +27,16 @@ class Parsed(Exception):
 
 
 def name_of(path):
-    return f"shapes_{path.stem}" if path.parent.name == "shapes" else path.stem
+    folder = path.parent.name
+    return path.stem if folder == "ablations" else f"{folder}_{path.stem}"
 
 
 def test_each_question_has_a_grid_for_voc_and_one_for_a_cpu():
-    assert {name_of(path) for path in GRIDS} == NAMES | {f"shapes_{name}" for name in NAMES}
+    assert {name_of(path) for path in GRIDS} == {
+        *NAMES,
+        *(f"shapes_{name}" for name in NAMES),
+        "camvid_atrous_rates",
+    }
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=name_of)
