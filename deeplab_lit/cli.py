@@ -13,20 +13,28 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
-from deeplab_lit.crf.options import CRFOptions, with_crf_enabled
+from deeplab_lit.agreement import (
+    check_classes,
+    check_options,
+    check_resumable,
+    check_training,
+    check_unseen,
+    seen_before,
+)
+from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import Cityscapes, SegmentationData
-from deeplab_lit.data.seen import seen_splits
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import SHAPES, configs_first, flags, implied_config, names_data
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
+from deeplab_lit.options import PARSER, add_options
 from deeplab_lit.training.band import BandCurve
-from deeplab_lit.training.checkpoints import BestAndLast, WholeFiles
+from deeplab_lit.training.checkpoints import WholeFiles
 from deeplab_lit.training.cityscapes_scores import Instances
 from deeplab_lit.training.equipment import equip
 from deeplab_lit.training.loggers import build_loggers, log_checkpoint
-from deeplab_lit.training.module import DeepLabModule, Evaluation
+from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.probabilities import what_decides
-from deeplab_lit.training.provenance import UNKNOWN, completed, of_checkpoint
+from deeplab_lit.training.provenance import completed, of_checkpoint
 from deeplab_lit.training.run_config import RunConfig
 from deeplab_lit.training.run_folder import (
     claim,
@@ -68,18 +76,7 @@ class DeepLabCLI(LightningCLI):
             trainer_class=QuietTrainer,
             trainer_defaults={"enable_model_summary": False, "log_every_n_steps": 10},
             seed_everything_default=0,
-            parser_kwargs={
-                "prog": "python -m deeplab_lit",
-                "version": __version__,
-                "fit": {
-                    "usage": "python -m deeplab_lit.fit [options]",
-                    "description": "Train. Without --config and --data: on the Shapes set.",
-                },
-                "validate": {
-                    "usage": "python -m deeplab_lit.validate --ckpt_path FILE [options]",
-                    "description": "Score a checkpoint, by default on what it was trained with.",
-                },
-            },
+            parser_kwargs=PARSER,
             subclass_mode_data=True,
             args=args,
             auto_configure_optimizers=False,
@@ -92,42 +89,7 @@ class DeepLabCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What is ours beside trainer, model and data."""
-        parser.add_argument(
-            "--runs_dir", type=str, default="runs", help="Folder of all experiments."
-        )
-        parser.add_argument(
-            "--experiment",
-            type=str | None,
-            default=None,
-            help="Groups runs: runs/<experiment>/<run>/. Default: the name of the data set.",
-        )
-        parser.add_argument(
-            "--run", type=str | None, default=None, help="Name of the run. Default: the time."
-        )
-        parser.add_argument(
-            "--allow_seen_split",
-            action="store_true",
-            help="validate: score images that the checkpoint was trained on all the same.",
-        )
-        parser.add_argument(
-            "--wandb_checkpoint",
-            type=bool,
-            default=False,
-            help="After fit, the best checkpoint goes to W&B as an artifact too.",
-        )
-        parser.add_argument("--eval", type=Evaluation, default=Evaluation())
-        parser.add_argument("--crf", type=CRFOptions, default=CRFOptions())
-        parser.add_lightning_class_args(BestAndLast, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/miou",
-                "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.enable_version_counter": False,
-            }
-        )
-        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the verb in front; find the data set, the run folder and the checkpoint."""
@@ -170,21 +132,10 @@ class DeepLabCLI(LightningCLI):
         self.save_config_kwargs = {"folder": self.folder, "step": step}
         if self.checkpoint is None:
             return
-        if self.verb == "fit" and "optimizer_states" not in self.checkpoint:
-            path = self.config.fit.ckpt_path
-            raise WeightsError(
-                f"{path} holds no training to go on with (convert wrote it?): start a new one from "
-                f"its weights with --model.weights {path}"
-            )
-        stored = vars(self.config[self.verb].model)
-        for key, value in self.asked.items():
-            if key in stored and stored[key] != value and key != "weights":
-                path = self.config[self.verb].ckpt_path
-                raise WeightsError(
-                    f"--model.{key} is {value}, but {path} was trained with {stored[key]}, and a "
-                    "checkpoint keeps its own. Leave the option out; or, to start a new training "
-                    f"from these weights, use --model.weights {path} instead of --ckpt_path."
-                )
+        config = self.config[self.verb]
+        if self.verb == "fit":
+            check_resumable(self.checkpoint, config.ckpt_path)
+        check_options(self.asked, vars(config.model), config.ckpt_path)
 
     def instantiate_classes(self) -> None:
         """As the parent; an argument out of range is the user's error, not a crash."""
@@ -235,24 +186,16 @@ class DeepLabCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Everything that can be refused before the first step."""
-        options = self.config.fit.trainer
-        if options.max_steps in (-1, 0) and options.max_epochs in (None, -1, 0):
-            raise MisconfigurationException(
-                "the run must know when training ends: set --trainer.max_steps or "
-                "--trainer.max_epochs"
-            )
-        for name in ("cache_dir", "band"):
-            if getattr(self.model.evaluation, name) is not None:
-                raise MisconfigurationException(
-                    f"--eval.{name} is for validate; leave it out of fit, and of its configurations"
-                )
-        self._check_classes()
-        data = self.datamodule
+        check_training(self.config.fit.trainer, self.model.evaluation)
+        data, path = self.datamodule, self.config.fit.ckpt_path
         if self.checkpoint is None:
             self.model.initialise()
         else:
+            check_classes(self.checkpoint, path, data)
             self.model.provenance = of_checkpoint(self.checkpoint)
-        self._warn_of_seen(self.config.fit.ckpt_path or self.model.hparams.weights)
+        self._record_seen(
+            seen_before(data, self.model.provenance, path or self.model.hparams.weights)
+        )
         self.model.provenance = completed(
             self.model.provenance, __version__, "fit", self.typed, data.label(data.train_split)
         )
@@ -276,13 +219,18 @@ class DeepLabCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Everything that can be refused before the first image."""
-        self._check_classes()
-        self._check_unseen()
-        self.datamodule.preflight("validate")
+        options, data = self.config.validate, self.datamodule
+        check_classes(self.checkpoint, options.ckpt_path, data)
+        self.model.provenance = self.record.about["provenance"] = of_checkpoint(self.checkpoint)
+        allowed = options.allow_seen_split
+        self._record_seen(
+            check_unseen(data, self.model.provenance, options.ckpt_path, allowed=allowed)
+        )
+        data.preflight("validate")
         if self.model.evaluation.cache_dir is not None:
             self._claim_cache(Path(self.model.evaluation.cache_dir))
         self._claim(bytes_needed=10_000_000)
-        image, _ = self.datamodule.split(self.datamodule.val_split).read(0)
+        image, _ = data.split(data.val_split).read(0)
         evaluation, net = self.model.evaluation, self.model.net
         self.record.about["inference"] = evaluation.settings(net)
         say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
@@ -299,43 +247,9 @@ class DeepLabCLI(LightningCLI):
     def _claim(self, bytes_needed: int) -> None:
         claim(self.folder, bytes_needed, exist_ok=self.resumes)
 
-    def _check_classes(self) -> None:
-        if self.checkpoint is None:
-            return
-        stored = list(self.checkpoint["hyper_parameters"]["classes"])
-        here = list(self.datamodule.classes)
-        path, data = self.config[self.verb].ckpt_path, type(self.datamodule).__name__
-        if len(stored) != len(here):
-            raise WeightsError(
-                f"{path} has {len(stored)} classes ({_some(stored)}), but {data} has {len(here)} "
-                f"({_some(here)}): give the data set that it was trained on"
-            )
-        if stored != here:
-            say(f"Note: {path} calls its classes {_some(stored)}; {data} calls them {_some(here)}.")
-
-    def _check_unseen(self) -> None:
-        path = self.config.validate.ckpt_path
-        provenance = of_checkpoint(self.checkpoint)
-        self.model.provenance = self.record.about["provenance"] = provenance
-        seen = self._warn_of_seen(path)
-        if seen and not self.config.validate.allow_seen_split:
-            raise WeightsError(
-                f"{path} was trained on {', '.join(seen)}. To score it on such images all the "
-                "same: --allow_seen_split"
-            )
-        if not seen and UNKNOWN in provenance["trained_on"]:
-            say(f"Note: it is not known which data {path} was trained on.")
-
-    def _warn_of_seen(self, weights: str) -> list[str]:
-        data = self.datamodule
-        seen = seen_splits(data, self.model.provenance["trained_on"])
-        if seen:
-            self.record.about["validation_split_trained_on"] = seen
-            say(
-                f"WARNING: {weights} was trained on {', '.join(seen)}, which has images of "
-                f"{data.label(data.val_split)}. Their scores say nothing about new images."
-            )
-        return seen
+    def _record_seen(self, splits: list[str]) -> None:
+        if splits:
+            self.record.about["validation_split_trained_on"] = splits
 
     def _described(self) -> str:
         return f"{self.config[self.verb].ckpt_path} (step {self.checkpoint['global_step']})"
@@ -388,7 +302,3 @@ def main(verb: str, args: ArgsType = None) -> DeepLabCLI:
 
 def _listed(value: Any) -> list:
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

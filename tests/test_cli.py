@@ -12,7 +12,7 @@ from PIL import Image
 from deeplab_lit import cli
 from deeplab_lit.cli import main
 from deeplab_lit.network.head import ASPP
-from deeplab_lit.training import run_folder
+from deeplab_lit.training import equipment, run_folder
 
 
 def weights(path):
@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
     }
     main("fit", tiny_args(tmp_path, **options, **{"--run": "whole"}))
 
-    class Stopped(cli.SaveOnSignal):
+    class Stopped(equipment.SaveOnSignal):
         def on_train_batch_end(self, trainer, *args):
             if trainer.global_step == at != self.steps_done:
                 if how == "crash":
@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
             super().on_train_batch_end(trainer, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "SaveOnSignal", Stopped)
+        patch.setattr(equipment, "SaveOnSignal", Stopped)
         with pytest.raises(Crash if how == "crash" else SystemExit) as stop:
             main("fit", tiny_args(tmp_path, **options, **{"--run": "parts"}))
         if how == "signal":

@@ -1,0 +1,75 @@
+import pytest
+from jsonargparse import Namespace
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from deeplab_lit.agreement import (
+    check_classes,
+    check_options,
+    check_resumable,
+    check_training,
+    check_unseen,
+)
+from deeplab_lit.data import Shapes
+from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.training.module import Evaluation
+
+FILE = "some/best.ckpt"
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(-1, None), (0, -1)])
+def test_a_training_without_an_end_is_refused(steps, epochs):
+    options = Namespace(max_steps=steps, max_epochs=epochs)
+    with pytest.raises(MisconfigurationException, match="when training ends"):
+        check_training(options, Evaluation())
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(10, None), (-1, 3)])
+def test_steps_or_epochs_are_an_end(steps, epochs):
+    check_training(Namespace(max_steps=steps, max_epochs=epochs), Evaluation())
+
+
+@pytest.mark.parametrize("evaluation", [Evaluation(cache_dir="x"), Evaluation(band="void")])
+def test_a_training_takes_no_option_of_validate_alone(evaluation):
+    with pytest.raises(MisconfigurationException, match="is for validate"):
+        check_training(Namespace(max_steps=5, max_epochs=None), evaluation)
+
+
+def test_weights_alone_are_no_training_to_go_on_with():
+    check_resumable({"optimizer_states": []}, FILE)
+    with pytest.raises(WeightsError, match=f"--model.weights {FILE}"):
+        check_resumable({"state_dict": {}}, FILE)
+
+
+def test_an_option_that_the_checkpoint_overrides_is_refused():
+    check_options({"lr": 1.0, "weights": "none"}, {"lr": 1.0, "weights": "imagenet"}, FILE)
+    with pytest.raises(WeightsError, match=r"--model.lr is 2.0, but some/best.ckpt .* with 1.0"):
+        check_options({"lr": 2.0}, {"lr": 1.0}, FILE)
+
+
+def checkpoint_of(names):
+    return {"hyper_parameters": {"classes": dict.fromkeys(names, (0, 0, 0))}}
+
+
+def test_another_number_of_classes_is_refused_and_other_names_are_told(capsys):
+    data = Shapes()
+    check_classes(checkpoint_of(data.classes), FILE, data)
+    assert capsys.readouterr().out == ""
+    check_classes(checkpoint_of("abcdefg"), FILE, data)
+    assert "calls its classes a, b, c, …" in capsys.readouterr().out
+    with pytest.raises(WeightsError, match=r"has 2 classes .* Shapes has 7"):
+        check_classes(checkpoint_of("ab"), FILE, data)
+
+
+def test_images_that_were_trained_on_are_scored_only_when_that_is_allowed(capsys):
+    data, seen = Shapes(val_split="train"), {"trained_on": ["Shapes:train"]}
+    with pytest.raises(WeightsError, match="--allow_seen_split"):
+        check_unseen(data, seen, FILE, allowed=False)
+    assert check_unseen(data, seen, FILE, allowed=True) == ["Shapes:train"]
+    assert "WARNING" in capsys.readouterr().out
+    assert check_unseen(Shapes(), seen, FILE, allowed=False) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_that_nothing_is_known_is_told(capsys):
+    assert check_unseen(Shapes(), {"trained_on": ["unknown"]}, FILE, allowed=False) == []
+    assert "not known which data" in capsys.readouterr().out
