@@ -109,7 +109,9 @@ def heat_maps(
             text = f"{values[place]:.2f}"
             weight, colour = ("bold", "red") if point == best else ("normal", "black")
             axes.text(*place[::-1], text, c=colour, weight=weight, ha="center", va="center", size=7)
-        axes.imshow(values, "Greens", vmin=100 * low, vmax=150 * high - 50 * low, aspect="auto")
+        axes.imshow(
+            values, "Greens", vmin=100 * low, vmax=100 * (high + (high - low) / 2), aspect="auto"
+        )
         axes.set_xticks(range(len(columns)), [f"{x:g}" for x in columns])
         axes.set_yticks(range(len(rows)), [f"{x:g}" for x in rows])
         axes.set_xlabel(names[1])

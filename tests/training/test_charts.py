@@ -67,4 +67,10 @@ def test_heat_maps_show_every_score_and_mark_the_best(tmp_path):
     red = (found == (255, 0, 0)).all(-1)
     assert red.any()
     assert not red[:, : found.shape[1] // 2].any()  # the best is at the larger third parameter
-    heat_maps(dict.fromkeys([(3, 30, 3)], 0.5), ("w1", "sa", "sb"), tmp_path / "one.png")
+
+
+@pytest.mark.parametrize("score", [0.5, 0.7131, 0.0])
+def test_a_heat_map_of_equal_scores(tmp_path, score):
+    scores = dict.fromkeys([(3, 30, 3), (4, 30, 3)], score)
+    heat_maps(scores, ("w1", "sa", "sb"), tmp_path / "one.png")
+    assert len(np.unique(pixels(tmp_path / "one.png"))) > 2
