@@ -4,7 +4,7 @@ import pytest
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-from deeplab_lit.training.loggers import build_loggers, log_config
+from deeplab_lit.training.loggers import build_loggers, log_checkpoint, log_config
 from deeplab_lit.training.metrics_file import MetricsFile
 
 
@@ -129,3 +129,26 @@ def test_the_nested_configuration_reaches_every_logger():
     log_config([MetricsFile.__new__(MetricsFile), fake], config)
     assert fake.config == config
     assert Experiment.defined == {"val/miou": "max"}
+
+
+@pytest.mark.parametrize("error", [wandb.errors.CommError("no route"), OSError("disk full")])
+def test_a_checkpoint_that_wandb_does_not_take_harms_nothing(error, tmp_path):
+    class Experiment:
+        id = "voc-first"
+        taken = []
+
+        def log_artifact(self, artifact, aliases):
+            self.taken.append((artifact.name, artifact.type, aliases))
+            raise error
+
+    class Fake(WandbLogger):
+        experiment = Experiment()
+
+        def __init__(self):
+            pass
+
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(b"weights")
+    log_checkpoint([MetricsFile(tmp_path), Fake()], path)
+    assert Experiment.taken == [("voc-first-best", "model", ["best"])]
+    assert path.read_bytes() == b"weights"
