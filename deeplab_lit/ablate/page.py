@@ -17,7 +17,7 @@ from deeplab_lit.training.picture import palette_image
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a202c; background: #fff;
-  max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
 .lead { color: #4a5568; margin-top: .25rem; }
 .note { color: #4a5568; font-size: .9rem; max-width: 48rem; }
