@@ -16,12 +16,15 @@ from deeplab_lit.training.screen import say
 Checkpoint = Mapping[str, Any]
 
 
-def check_training(options: Namespace, evaluation: Evaluation) -> None:
+def check_training(
+    options: Namespace, evaluation: Evaluation, *, allow_seen_split: bool = False
+) -> None:
     """Refuse a training without an end, and options that would spoil its validations.
 
     Args:
         options: of the trainer.
         evaluation: as on the command line.
+        allow_seen_split: whether that was typed.
 
     Raises:
         MisconfigurationException: says which.
@@ -30,10 +33,15 @@ def check_training(options: Namespace, evaluation: Evaluation) -> None:
         raise MisconfigurationException(
             "the run must know when training ends: set --trainer.max_steps or --trainer.max_epochs"
         )
-    for name in ("cache_dir", "band"):  # a cache would keep the first validation's probabilities
-        if getattr(evaluation, name) is not None:
+    given = {  # a cache would keep the first validation's probabilities
+        "eval.cache_dir": evaluation.cache_dir is not None,
+        "eval.band": evaluation.band is not None,
+        "allow_seen_split": allow_seen_split,
+    }
+    for name, is_given in given.items():
+        if is_given:
             raise MisconfigurationException(
-                f"--eval.{name} is for validate; leave it out of fit, and of its configurations"
+                f"--{name} is for validate; leave it out of fit, and of its configurations"
             )
 
 

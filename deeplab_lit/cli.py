@@ -23,6 +23,7 @@ from deeplab_lit.agreement import (
 )
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import Cityscapes, SegmentationData
+from deeplab_lit.data.summary import table
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import SHAPES, configs_first, flags, implied_config, names_data
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
@@ -104,6 +105,8 @@ class DeepLabCLI(LightningCLI):
             say("No --config and no --data: training on the built-in Shapes set (shapes.yaml).")
         self.config = parser.parse_args([self.verb, *argv])
         options = self.config[self.verb]
+        self.allow_seen_split = "--allow_seen_split" in flags(argv)
+        options.allow_seen_split = False  # said anew each time: no configuration may keep it
         defaults = vars(parser.parse_args([self.verb, "--data=Shapes"])[self.verb].model)
         self.asked = {
             key: value
@@ -186,7 +189,11 @@ class DeepLabCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Everything that can be refused before the first step."""
-        check_training(self.config.fit.trainer, self.model.evaluation)
+        check_training(
+            self.config.fit.trainer,
+            self.model.evaluation,
+            allow_seen_split=self.allow_seen_split,
+        )
         data, path = self.datamodule, self.config.fit.ckpt_path
         if self.checkpoint is None:
             self.model.initialise()
@@ -200,6 +207,8 @@ class DeepLabCLI(LightningCLI):
             self.model.provenance, __version__, "fit", self.typed, data.label(data.train_split)
         )
         data.preflight("fit")
+        if self.trainer.is_global_zero and (labels := data.pseudo_labels()):
+            say(table([labels], list(data.classes)), "")
         seen = data.trained_on()
         if seen:
             self.record.about["validation_images_trained_on"] = seen
@@ -222,7 +231,7 @@ class DeepLabCLI(LightningCLI):
         options, data = self.config.validate, self.datamodule
         check_classes(self.checkpoint, options.ckpt_path, data)
         self.model.provenance = self.record.about["provenance"] = of_checkpoint(self.checkpoint)
-        allowed = options.allow_seen_split
+        allowed = self.allow_seen_split
         self._record_seen(
             check_unseen(data, self.model.provenance, options.ckpt_path, allowed=allowed)
         )

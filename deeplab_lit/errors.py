@@ -27,7 +27,7 @@ MISTAKES = (
     MisconfigurationException,
     MemoryError,
 )
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 OUT_OF_MEMORY = (
     "out of GPU memory. What helps in training: --data.batch_size smaller and "
     "--trainer.accumulate_grad_batches larger by the same factor, --trainer.precision bf16-mixed, "

@@ -24,7 +24,7 @@ from jsonargparse.typing import PositiveFloat
 import deeplab_lit
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.files import sha256_of
+from deeplab_lit.network.files import sha256_of, whole_file
 from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
 from deeplab_lit.network.weights import read_checkpoint
 
@@ -135,33 +135,24 @@ def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
         The largest difference between the file's logits and the network's.
 
     Raises:
-        ExportError: another suffix, something stands at `out` already, the folder cannot be made,
-            or the difference is above TOLERANCE.
+        ExportError: another suffix, something stands at `out` already, or the difference is above
+            TOLERANCE.
+        WeightsError: nothing can be written there.
     """
     if out.suffix not in FORMATS:
         raise ExportError(f"--out {out}: its suffix must be one of {', '.join(FORMATS)}")
     if out.exists():
         raise ExportError(f"{out} exists already: choose another --out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(
-            f"{out.parent} cannot be made ({error.strerror}): choose another --out"
-        ) from error
     form = FORMATS[out.suffix]
-    temporary = out.with_name(f".{out.name}")
-    try:
-        temporary.write_bytes(form.content(net, facts))
-        difference = largest_difference(form.open(temporary), net)
+    with whole_file(out) as place:
+        place.write_bytes(form.content(net, facts))
+        difference = largest_difference(form.open(place), net)
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"{out} is not written: its logits differ from the network's by {difference:.1e} "
                 f"of the largest, at most {TOLERANCE:.0e} is expected. Another of "
                 f"{', '.join(FORMATS)} may do better; please report it."
             )
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 

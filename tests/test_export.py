@@ -189,7 +189,7 @@ def test_a_file_that_does_not_give_the_networks_logits_is_not_kept(
     [
         ({"out": "net.pb"}, "its suffix must be one of .onnx, .pt2, .safetensors"),
         ({"out": "taken.onnx"}, "taken.onnx exists already: choose another --out"),
-        ({"out": "taken.onnx/net.onnx"}, "cannot be made"),
+        ({"out": "taken.onnx/net.onnx"}, "cannot be written"),
         ({"ckpt_path": "nowhere.ckpt"}, "nowhere.ckpt: no such file"),
         ({"eval.scales": "[0.5,0]"}, "scales"),
     ],

@@ -1,16 +1,22 @@
 import json
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from deeplab_lit.cli import main
+from deeplab_lit.data import Shapes
+from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.implied import SHAPES
 
 
 def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
     few = ["--trainer.max_steps=2", "--data.val_size=2", "--trainer.val_check_interval=2"]
+    few += ["--model.collapse_share=1"]
     done = main("fit", [*few, f"--runs_dir={tmp_path}", "--trainer.enable_progress_bar=false"])
     assert "training on the built-in Shapes set" in capsys.readouterr().out
     assert type(done.datamodule).__name__ == "Shapes"
@@ -98,3 +104,54 @@ def test_options_of_validate_alone_are_refused(tmp_path, tiny_args, capsys, opti
     assert stop.value.code == 2
     assert f"{option.partition('=')[0]} is for validate" in capsys.readouterr().err
     assert not (tmp_path / "shapes").exists()
+
+
+def test_a_training_that_finds_one_class_only_is_stopped(tmp_path, tiny_args, capsys):
+    options = {"--model.collapse_share": "0.99", "--model.lr": "0.05"}
+    with pytest.raises(SystemExit) as stop:
+        main("fit", tiny_args(tmp_path, **options, **{"--run": "flat"}))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(r"at step 2 (99\.\d+|100\.00) % of all predictions are \w+", error)
+    folder = tmp_path / "shapes/flat"
+    assert json.loads((folder / "results.json").read_text())["final"]["step"] == 2
+    assert (folder / "checkpoints/last.ckpt").is_file()
+
+
+def test_pseudo_labels_are_counted_before_training(tmp_path, tiny_args, capsys):
+    root = tmp_path / "mine"
+    for split, number in (("train", 3), ("val", 1)):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for i in range(number):
+            image, mask = draw_sample(0, i)
+            Image.fromarray(image).save(root / f"images/{split}/{i}.png")
+            Image.fromarray(mask).save(root / f"labels/{split}/{i}.png")
+    (root / "classes.txt").write_text("\n".join(Shapes.classes))
+    pseudo = tmp_path / "pseudo"
+    pseudo.mkdir()
+    for i, value in enumerate((0, 1, 255)):
+        Image.fromarray(np.full((161, 161), value, np.uint8)).save(pseudo / f"{i}.png")
+    options = {"--data": "Folder", "--data.root": str(root), "--data.mask_dir": str(pseudo)}
+    options |= {"--data.train_size": None, "--data.val_size": None, "--trainer.max_steps": "1"}
+    main("fit", tiny_args(tmp_path, **options))
+    out = capsys.readouterr().out
+    assert "3 images, 33.33% of their pixels void, 1 of them nothing but void" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["background", "50.000%", "1"] in rows
+    assert ["square", "0.000%", "0"] in rows
+
+    for path in pseudo.glob("*.png"):
+        Image.fromarray(np.full((161, 161), 255, np.uint8)).save(path)
+    with pytest.raises(SystemExit):
+        main("fit", tiny_args(tmp_path, **options))
+    assert "there is nothing to learn" in capsys.readouterr().err
+
+
+def test_allowing_seen_splits_is_for_validate_and_is_not_kept(tmp_path, tiny_args, trained, capsys):
+    with pytest.raises(SystemExit):
+        main("fit", [*tiny_args(tmp_path), "--allow_seen_split"])
+    assert "--allow_seen_split is for validate" in capsys.readouterr().err
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--data.val_split=train"]
+    done = main("validate", [*args, "--allow_seen_split"])
+    assert yaml.safe_load((done.folder / "config.yaml").read_text())["allow_seen_split"] is False

@@ -53,6 +53,7 @@ class Cityscapes(SegmentationData):
         root: the folder with leftImg8bit/ and gtFine/.
     """
 
+    parts = {"trainval": {"train", "val"}}
     classes = {
         "road": (128, 64, 128),
         "sidewalk": (244, 35, 232),

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from deeplab_lit.data.dataset import FileSplit, Pair, SegmentationDataset, Split, collate
 from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.palette import Colour
-from deeplab_lit.data.preflight import Check, preflight
+from deeplab_lit.data.preflight import Check, first_of, preflight
 from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
+from deeplab_lit.data.summary import Summary, summarise
 from deeplab_lit.data.transforms import ScaleRange, TrainTransform
 
 GRACE = 15  # seconds that a worker outlives SIGTERM
@@ -117,9 +118,25 @@ class SegmentationData(LightningDataModule):
         Raises:
             DataError: what is wrong, with its file.
         """
-        if stage == "fit":
+        if stage == "fit" and self.mask_dir is None:
             self._preflight(self.training(), self.train_split)
         self._preflight(self.split(self.val_split), self.val_split)
+
+    def pseudo_labels(self) -> Summary | None:
+        """What the masks of `mask_dir` hold, every one of them read; null without such masks.
+
+        Raises:
+            DataError: a list of what is wrong with them, or all of them are void.
+        """
+        if self.mask_dir is None:
+            return None
+        title = f"{type(self).__name__} {self.train_split} with masks of {self.mask_dir}"
+        found = summarise(self.training(), title, len(self.classes), self.num_workers)
+        if found.problems:
+            raise DataError("\n".join(first_of(found.problems, title, len(self.training().ids))))
+        if not found.pixels.any():
+            raise DataError(f"{title}: all pixels of all masks are void, there is nothing to learn")
+        return found
 
     def _preflight(self, split: Split, name: str) -> None:
         preflight(split, f"{type(self).__name__} {name}", self.check, self.num_workers)

@@ -27,6 +27,7 @@ class PascalContext(SegmentationData):
         root: the folder VOC2010, VOCdevkit, or the one that holds VOCdevkit.
     """
 
+    parts = {"trainval": {"train", "val"}}
     classes = {name: voc_colour(i) for i, name in enumerate(CLASSES)}
 
     def __init__(self, root: str | None = None, **kwargs) -> None:

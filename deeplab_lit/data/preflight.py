@@ -43,7 +43,7 @@ def preflight(split: Split, name: str, check: Check = "quick", num_workers: int 
         )
         found = [problem for problem in progress if problem]
     if found:
-        raise DataError("\n".join(_summary(found, name, len(indices))))
+        raise DataError("\n".join(first_of(found, name, len(indices))))
 
 
 def _problem(split: Split, index: int) -> str | None:
@@ -54,7 +54,8 @@ def _problem(split: Split, index: int) -> str | None:
     return None
 
 
-def _summary(found: list[str], name: str, checked: int) -> Iterator[str]:
+def first_of(found: list[str], name: str, checked: int) -> Iterator[str]:
+    """The first of many problems as lines, under their number."""
     if len(found) > 1:
         yield f"{len(found)} of {checked} images checked in {name} have a problem:"
     yield from found[:SHOWN]

@@ -64,6 +64,8 @@ class DeepLabV2(nn.Module):
         self.norm = norm
         self.backbone_name = backbone
         self.output_stride = output_stride
+        self.head_name = head
+        self.atrous_rates = tuple(atrous_rates)
         self.align_corners = align_corners
         self.preprocess = Preprocess(style)
         self.backbone = build_backbone(backbone, output_stride, style, norm)

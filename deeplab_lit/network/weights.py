@@ -118,6 +118,19 @@ def initialise(net: DeepLabV2, weights: str) -> Source | None:
         source = read_source(weights)
     _check_style(net, _style(source) or net.style, weights)
     load_source(net, source, weights)
+    own = {
+        "head": net.head_name,
+        "atrous_rates": net.atrous_rates,
+        "output_stride": net.output_stride,
+        "align_corners": net.align_corners,
+    }
+    for name, here in own.items():
+        there = source.network.get(name, here)
+        there = tuple(there) if isinstance(there, list) else there
+        if there != here and source.num_classes == net.num_classes:
+            warnings.warn(
+                f"{weights} was trained with {name} {there}, this network has {here}", stacklevel=2
+            )
     return source
 
 

@@ -11,8 +11,8 @@ import yaml
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.image import DataError, MissingFiles
+from deeplab_lit.data.summary import Summary, summarise, table
 from deeplab_lit.prepare.class_plot import class_plot
-from deeplab_lit.prepare.summary import Summary, summarise, table
 from deeplab_lit.prepare.whole import whole_file
 
 

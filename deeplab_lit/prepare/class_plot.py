@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_lit.data.palette import Colour
-from deeplab_lit.prepare.summary import Summary
+from deeplab_lit.data.summary import Summary
 
 BAR, ROWS, LENGTH = 11, 50, 260  # height of a bar, classes in a column, length of the longest bar
 LEAST = 1e-5  # share at which a bar has no length: the scale is logarithmic

@@ -9,6 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from deeplab_lit.network.files import whole_file
+
 
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there: whole or not at all.
@@ -26,15 +28,10 @@ class WholeFiles(TorchCheckpointIO):
 
 def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a PyTorch file beside its place and move it there; folders are made."""
-    content = io.BytesIO()
+    content = io.BytesIO()  # torch reports a full disk in words of its own
     torch.save(checkpoint, content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_bytes(content.getbuffer())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as place:
+        place.write_bytes(content.getbuffer())
 
 
 class BestAndLast(ModelCheckpoint):

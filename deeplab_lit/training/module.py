@@ -1,5 +1,6 @@
 """DeepLabv2 as a LightningModule: network, loss, optimizer, schedule, metric."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,20 @@ def _check_finite(loss: Tensor, step: int) -> None:
         )
 
 
+def _check_collapse(scores: Scores, classes: Sequence[str], share: float, step: int) -> None:
+    truth, predicted = (scores.confusion.sum(axis).double() for axis in (1, 0))
+    truth, predicted = truth / truth.sum(), predicted / predicted.sum()
+    most = int(predicted.argmax())
+    if predicted[most] > share >= truth[most]:
+        raise TrainingDiverged(
+            f"at step {step} {100 * predicted[most]:.2f} % of all predictions are "
+            f"{list(classes)[most]}, which has {100 * truth[most]:.2f} % of the validation set's "
+            "pixels: the training has collapsed. Look at the masks (prepare check, or the table "
+            "before the first step); a lower --model.lr helps often. --model.collapse_share 1 goes "
+            "on all the same. Checkpoints written before are kept."
+        )
+
+
 class DeepLabModule(LightningModule):
     """DeepLabv2 and its training.
 
@@ -77,6 +92,8 @@ class DeepLabModule(LightningModule):
         step_size: step: it stays the same for so many optimizer steps, ...
         step_factor: ... and is then multiplied by this.
         head_lr_mult: the head's weights learn at this multiple of lr, its biases at twice that.
+        collapse_share: stop when one class takes more than this share of a whole validation's
+            predictions, and has less in the truth; 1 never stops.
         compile: compile backbone and head with torch.compile when training starts.
         network: of DeepLabV2.
 
@@ -100,6 +117,7 @@ class DeepLabModule(LightningModule):
         step_size: int = 2000,
         step_factor: float = 0.1,
         head_lr_mult: float = 10.0,
+        collapse_share: float = 0.99,
         compile: bool = False,
         **network,
     ) -> None:
@@ -109,6 +127,7 @@ class DeepLabModule(LightningModule):
             "momentum": 0 <= momentum < 1,
             "weight_decay": weight_decay >= 0,
             "head_lr_mult": head_lr_mult >= 0,
+            "collapse_share": 0 < collapse_share <= 1,
         }
         for name, right in in_range.items():
             if not right:
@@ -191,6 +210,12 @@ class DeepLabModule(LightningModule):
         values = scores.named("val", self.hparams.classes)
         del values["val/miou"]
         self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
+
+    def on_validation_end(self) -> None:
+        """Stop where training on is no use; by now the scores are written."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and self.scores:
+            share = self.hparams.collapse_share
+            _check_collapse(self.scores, self.hparams.classes, share, self.global_step)
 
     def configure_optimizers(self) -> dict:
         """SGD with the authors' parameter groups, and the learning rate by optimizer step."""

@@ -30,8 +30,8 @@ PUBLISHED: dict[str, tuple[str, list[str]]] = {
     r"deeplabv1_resnet101-coco\.pth": ("coco", []),
     r"deeplabv2_resnet101_msc-vocaug-20000\.pth": ("coco", ["VOC:train_aug"]),
     r"deeplabv2_resnet101_msc-vocaug\.pth": ("coco", ["VOC:trainval_aug"]),
-    r"deeplabv2_resnet101_msc-cocostuff10k-20000\.pth": ("coco", ["COCO-Stuff-10k:train"]),
-    r"deeplabv2_resnet101_msc-cocostuff164k-100000\.pth": ("coco", ["COCO-Stuff-164k:train"]),
+    r"deeplabv2_resnet101_msc-cocostuff10k-20000\.pth": ("coco", ["CocoStuff10k:train"]),
+    r"deeplabv2_resnet101_msc-cocostuff164k-100000\.pth": ("coco", ["CocoStuff164k:train"]),
     r"MS_DeepLab_resnet_pretrained_COCO_init\.pth": ("coco", []),
     r"MS_DeepLab_resnet_trained_VOC\.pth": ("coco", ["VOC:train_aug"]),
     # its own author says COCO, the papers that use it say ImageNet

@@ -2,8 +2,10 @@
 
 import pytest
 
+import deeplab_lit
 from deeplab_lit.data import VOC, Cityscapes, Folder, Shapes
 from deeplab_lit.data.seen import seen_splits
+from deeplab_lit.training.provenance import PUBLISHED
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,18 @@ def test_cityscapes_and_shapes_splits_are_disjoint(city_root):
     for data in (Cityscapes(root=str(city_root)), Shapes()):
         name = type(data).__name__
         assert seen_splits(data, [f"{name}:train", f"{name}:val"]) == [f"{name}:val"]
+
+
+def test_trainval_holds_val(city_root):
+    data = Cityscapes(root=str(city_root))
+    assert seen_splits(data, ["Cityscapes:trainval"]) == ["Cityscapes:trainval"]
+
+
+def test_every_published_file_names_data_sets_as_they_call_themselves():
+    foreign = {"GTA5"}
+    known = {name for name in dir(deeplab_lit.data) if name[0].isupper()}
+    for _, splits in PUBLISHED.values():
+        assert {entry.rpartition(":")[0] for entry in splits} <= known | foreign
 
 
 def test_folders_of_different_names_are_different_data_sets(folder_root):

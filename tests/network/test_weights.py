@@ -291,3 +291,25 @@ def test_fc6_and_fc7_of_a_file_without_classifier_go_into_every_branch(tmp_path)
         warnings.simplefilter("error")
         initialise(net, str(save(state, tmp_path / "vgg16_20M.pth")))
     assert all((branch.fc7.bias == 2).all() for branch in net.head.branches)
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "here"),
+    [
+        ("atrous_rates", [2, 4], (12, 24)),
+        ("align_corners", False, True),
+        ("output_stride", 8, 16),
+    ],
+)
+def test_weights_of_another_setting_but_equal_shapes_are_told_of(tmp_path, name, there, here):
+    settings = {"backbone": "resnet10_quarter", "norm": "batch", "atrous_rates": [12, 24]}
+    net = DeepLabV2(2, **settings | {name: there})
+    hyper_parameters = settings | {name: there, "classes": {"a": (0, 0, 0), "b": (1, 1, 1)}}
+    state = {f"net.{key}": value for key, value in net.state_dict().items()}
+    path = tmp_path / "other.ckpt"
+    torch.save({"state_dict": state, "hyper_parameters": hyper_parameters, "global_step": 1}, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        initialise(DeepLabV2(2, **settings | {name: there}), str(path))
+    with pytest.warns(UserWarning, match=f"was trained with {name} .* this network has"):
+        initialise(DeepLabV2(2, **settings | {name: here}), str(path))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from deeplab_lit.data import ADE20K
+from deeplab_lit.data.summary import Summary
 from deeplab_lit.prepare.class_plot import LENGTH, class_plot
-from deeplab_lit.prepare.summary import Summary
 
 RED, GREEN, BLUE = (200, 10, 10), (10, 200, 10), (10, 10, 200)
 CLASSES = {"sky": RED, "road": GREEN, "car": BLUE}

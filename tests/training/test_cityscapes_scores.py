@@ -96,6 +96,11 @@ def same(found, expected):
     return found == expected or (found is None and math.isnan(expected))
 
 
+def last_digit(value):
+    """NumPy's releases add up in different orders."""
+    return pytest.approx(value, rel=1e-15, abs=0)
+
+
 def compare(data, split, predictions, folder, monkeypatch):
     expected = official(data, split, predictions, folder, monkeypatch)
     found, iou = ours(data, split, predictions)
@@ -108,8 +113,8 @@ def compare(data, split, predictions, folder, monkeypatch):
     for name, value in found["iiou_category"].items():
         assert same(value, expected["categoryInstScores"][name]), name
     assert set(found["iiou_category"]) == {"human", "vehicle"}
-    assert found["iou_category_mean"] == expected["averageScoreCategories"]
-    assert found["iiou_mean"] == expected["averageScoreInstClasses"]
+    assert found["iou_category_mean"] == last_digit(expected["averageScoreCategories"])
+    assert found["iiou_mean"] == last_digit(expected["averageScoreInstClasses"])
     assert found["iiou_category_mean"] == expected["averageScoreInstCategories"]
     return found
 

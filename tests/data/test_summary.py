@@ -3,7 +3,7 @@ import pytest
 
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.image import DataError
-from deeplab_lit.prepare.summary import summarise, table
+from deeplab_lit.data.summary import summarise, table
 
 MASKS = [
     np.array([[0, 0, 1, 255], [0, 0, 1, 255]], np.uint8),

@@ -25,6 +25,7 @@ class Summary:
         pixels: (C,) int64, of each class.
         images: (C,) int64, those in which each class occurs.
         void: pixels.
+        all_void: images that hold nothing else.
         problems: a sentence for each image that cannot be used.
     """
 
@@ -32,6 +33,7 @@ class Summary:
     pixels: np.ndarray
     images: np.ndarray
     void: int = 0
+    all_void: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
@@ -70,6 +72,7 @@ def summarise(split: Split, title: str, num_classes: int, num_workers: int) -> S
             summary.pixels += counts[:num_classes]
             summary.images += counts[:num_classes] > 0
             summary.void += int(counts[VOID])
+            summary.all_void += int(counts[VOID] == counts.sum())
     return summary
 
 
@@ -80,6 +83,7 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
         sizes, number = summary.sizes, sum(summary.sizes.values())
         lines.append(
             f"{summary.title}: {number:,} images, {summary.void_share:.2%} of their pixels void"
+            + (f", {summary.all_void:,} of them nothing but void" if summary.all_void else "")
         )
         if sizes:
             ((usual, often),) = sizes.most_common(1)
