@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from deeplab_lit.network.backbone import VGG16, Backbone
+from deeplab_lit.network.backbone import VGG16
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError, read_weight_file
 from deeplab_lit.network.formats import read_source
@@ -14,6 +14,7 @@ from deeplab_lit.network.formats.own import NAME as DEEPLAB_LIT
 from deeplab_lit.network.formats.own import strip
 from deeplab_lit.network.formats.source import Source, StateDict
 from deeplab_lit.network.imagenet import imagenet_source
+from deeplab_lit.network.strict import load_strictly, refuse_non_finite
 
 __all__ = ["WeightsError", "build", "initialise", "load", "load_source", "read_checkpoint"]
 
@@ -63,7 +64,7 @@ def build(source: Source, path: str | Path, allow_missing: tuple[str, ...] = ())
     net = DeepLabV2(source.num_classes, **source.network)
     own = net.state_dict()
     kept = {k: v for k, v in own.items() if k in allow_missing and k not in source.state}
-    _load_strictly(net, source.state | kept, path)
+    load_strictly(net, source.state | kept, path)
     return net
 
 
@@ -156,10 +157,11 @@ def load_source(net: DeepLabV2, source: Source, path: str | Path) -> None:
     own, state = _under("head.", net.state_dict()), _under("head.", source.state)
     preprocess = _under("preprocess.", net.state_dict())
     if _shapes(own) == _shapes(state):
-        _load_strictly(net, preprocess | source.state, path)
+        load_strictly(net, preprocess | source.state, path)
         return
-    _load_strictly(net.backbone, strip(source.state, "backbone."), path)
+    load_strictly(net.backbone, strip(source.state, "backbone."), path)
     inner = _inner(state, own)
+    refuse_non_finite(inner, path)
     net.load_state_dict(_under("preprocess.", source.state) | inner, strict=False)
     if len(state) > len(_fc6_and_fc7(state)) or (state and not inner):
         what = "the backbone, fc6 and fc7 are" if inner else "only the backbone is"
@@ -185,21 +187,3 @@ def _inner(state: StateDict, own: StateDict) -> StateDict:
 
 def _fc6_and_fc7(head: StateDict) -> StateDict:
     return {key: value for key, value in head.items() if ".fc6." in key or ".fc7." in key}
-
-
-def _load_strictly(module: DeepLabV2 | Backbone, state: StateDict, source: str | Path) -> None:
-    own, state = (  # counters of batches: a frozen norm has none, and none is needed
-        {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
-        for weights in (module.state_dict(), state)
-    )
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    unequal = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & state.keys())
-        if own[key].shape != state[key].shape
-    ]
-    problems = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in extra] + unequal
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise WeightsError(f"{source} does not fit the network: {'; '.join(problems[:4])}{more}")
-    module.load_state_dict(state, strict=False)

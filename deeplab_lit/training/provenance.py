@@ -38,8 +38,14 @@ PUBLISHED: dict[str, tuple[str, list[str]]] = {
     r"DeepLab_resnet_pretrained_(init|imagenet).*\.pth": (UNKNOWN, []),
     r"GTA2Cityscapes_multi-.*\.pth": (UNKNOWN, ["GTA5:train", "Cityscapes:train"]),
     r"resnet101COCO-41f33a49\.pth": ("coco", []),
-    r"vgg16_20M\.(caffemodel|pth)": ("imagenet", []),
-    r"(resnet\d+|vgg16)-[0-9a-f]{8}\.pth": ("imagenet", []),
+    r"vgg16_20M\.caffemodel": ("imagenet", []),
+    # torchvision's first and second ImageNet weights; before them those of its old versions
+    r"resnet18-(5c106cde|f37072fd)\.pth": ("imagenet", []),
+    r"resnet34-(333f7ec4|b627a593)\.pth": ("imagenet", []),
+    r"resnet50-(19c8e357|0676ba61|11ad3fa6)\.pth": ("imagenet", []),
+    r"resnet101-(5d3b4d8f|63fe2227|cd907fc2)\.pth": ("imagenet", []),
+    r"resnet152-(b121ed2d|394f9c45|f82ba261)\.pth": ("imagenet", []),
+    r"vgg16-397923af\.pth": ("imagenet", []),
 }
 
 

@@ -31,6 +31,10 @@ def write(path):
         ("MS_DeepLab_resnet_trained_VOC.pth", source("isht7"), "coco", ["VOC:train_aug"]),
         ("DeepLab_resnet_pretrained_init-f81d91e8.pth", source("isht7"), "unknown", []),
         ("resnet101-63fe2227.pth", source("torchvision", None), "imagenet", []),
+        ("resnet101-5d3b4d8f.pth", source("torchvision", None), "imagenet", []),
+        ("vgg16-397923af.pth", source("torchvision", None, "vgg16"), "imagenet", []),
+        ("vgg16-00b39a1b.pth", source("torchvision", None, "vgg16"), "unknown", ["unknown"]),
+        ("vgg16_20M.caffemodel", source("caffe", None, "vgg16"), "imagenet", []),
         ("mine.pth", source("kazuto1011"), "unknown", ["unknown"]),
     ],
 )  # fmt: skip

@@ -23,7 +23,11 @@ from deeplab_lit.network.formats.own import NAME as DEEPLAB_LIT
 from deeplab_lit.network.formats.own import from_own, is_own
 from deeplab_lit.network.formats.source import Source, StateDict
 from deeplab_lit.network.formats.torchvision import NAME as TORCHVISION
-from deeplab_lit.network.formats.torchvision import from_torchvision, is_torchvision
+from deeplab_lit.network.formats.torchvision import (
+    from_torchvision,
+    is_torchvision,
+    refuse_caffes_by_name,
+)
 
 FORMATS = (CAFFE, KAZUTO1011, ISHT7, ADAPTSEGNET, TORCHVISION, DEEPLAB_LIT)
 
@@ -47,7 +51,10 @@ def read_source(
     """
     content = read_weight_file(path)
     try:
-        return translate(content, format, branches, ignore)
+        source = translate(content, format, branches, ignore)
+        if source.format == TORCHVISION:
+            refuse_caffes_by_name(Path(path).name)
+        return source
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
 
@@ -96,6 +103,12 @@ def recognise(keys: Iterable[str]) -> str:
         )
     if is_torchvision(keys):
         return TORCHVISION
+    if "features.0.weight" in keys:
+        raise WeightsError(
+            "its names are those of torchvision's VGG-16, but it has no classifier, and its values "
+            "may be Caffe's (BGR, mean only). If they are torchvision's (mean and std): convert it "
+            f"with python -m deeplab_lit.convert and --format {TORCHVISION}"
+        )
     prefix = prefix_of(keys)
     if prefix is None:
         raise WeightsError(

@@ -10,6 +10,8 @@ from deeplab_lit.network.preprocess import STATISTICS
 
 NAME = "torchvision"
 CLASSIFIER = "the classifier of ImageNet's classes"
+CAFFES = "vgg16-00b39a1b"  # of jcjohnson/pytorch-vgg, also with its layers renamed
+TAKE = "take torchvision's vgg16-397923af.pth, or the authors' vgg16_20M.caffemodel"
 # blocks in each stage, and whether they have three convolutions
 RESNETS = {
     (2, 2, 2, 2, False): "resnet18",
@@ -23,18 +25,28 @@ RESNETS = {
 def is_torchvision(keys: Iterable[str]) -> bool:
     """Whether these are the names of such a classifier, its last layer included.
 
-    A ResNet without `fc` may as well hold Caffe's values, as many files do.
+    Without it, the file may as well hold Caffe's values, as many do.
     """
     keys = set(keys)
-    return "features.0.weight" in keys or {"layer1.0.conv1.weight", "fc.weight"} <= keys
+    resnet = {"layer1.0.conv1.weight", "fc.weight"} <= keys
+    return resnet or ("features.0.weight" in keys and any(k.startswith("classifier") for k in keys))
+
+
+def refuse_caffes_by_name(name: str) -> None:
+    """Raise a WeightsError for the file whose names are torchvision's and whose values Caffe's."""
+    if CAFFES in name:
+        raise WeightsError(
+            f"it holds Caffe's VGG-16 (BGR, mean only) in torchvision's names: {TAKE}"
+        )
 
 
 def from_torchvision(state: StateDict, ignore: Iterable[str] = ()) -> Source:
     """Its names under ours; VGG-16's fc6 and fc7 as one branch of a head without classifier.
 
     Raises:
-        WeightsError: another network, or names that are not known.
+        WeightsError: another network, names that are not known, or values known to be Caffe's.
     """
+    _refuse_caffes_vgg(state)
     source = renamed(NAME, state, _rename, ignore)
     mean, std = STATISTICS["torchvision"]
     source.state["preprocess.mean"] = torch.tensor(mean).view(1, 3, 1, 1)
@@ -42,6 +54,21 @@ def from_torchvision(state: StateDict, ignore: Iterable[str] = ()) -> Source:
     source.network = {"backbone": _backbone(state), "style": "torchvision", "norm": "frozen"}
     _decimate(source, state)
     return source
+
+
+def _refuse_caffes_vgg(state: StateDict) -> None:
+    if "features.0.weight" not in state:
+        return
+    if "classifier.1.weight" in state:
+        raise WeightsError(
+            "its classifier is laid out (classifier.1, 4, 6) as in Caffe's VGG-16 of "
+            f"jcjohnson/pytorch-vgg, which takes BGR minus a mean: {TAKE}"
+        )
+    if not all(v.isfinite().all() for k, v in state.items() if k.startswith("classifier.")):
+        raise WeightsError(
+            "its classifier holds no numbers, as in torchvision's vgg16_features-amdegroot, whose "
+            f"features are Caffe's (mean only, no std): {TAKE}"
+        )
 
 
 def _rename(key: str) -> str | Skip | None:

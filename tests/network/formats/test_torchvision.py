@@ -7,7 +7,7 @@ from torch import nn
 
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError
-from deeplab_lit.network.formats import recognise
+from deeplab_lit.network.formats import read_source, recognise, translate
 from deeplab_lit.network.formats.torchvision import from_torchvision
 from deeplab_lit.network.weights import initialise
 
@@ -61,3 +61,32 @@ def test_an_unknown_name_is_refused():
         state = torchvision.models.resnet18(weights=None).state_dict()
     with pytest.raises(WeightsError, match=r"attention\.weight"):
         from_torchvision(state | {"attention.weight": torch.empty(1)})
+
+
+def small_vgg(layers=(0, 3, 6)):
+    state = {"features.0.weight": torch.ones(64, 3, 3, 3)}
+    return state | {f"classifier.{i}.weight": torch.ones(2, 2) for i in layers}
+
+
+def test_a_vgg_without_numbers_in_its_classifier_holds_caffes_features():
+    """vgg16_features-amdegroot-88682ab5.pth"""
+    state = small_vgg()
+    assert from_torchvision(state).network["style"] == "torchvision"
+    state["classifier.3.weight"][0, 1] = float("nan")
+    with pytest.raises(WeightsError, match=r"amdegroot.*Caffe's.*vgg16-397923af\.pth"):
+        from_torchvision(state)
+
+
+def test_caffes_vgg_is_known_by_its_layout_and_renamed_by_its_file_name(tmp_path):
+    """vgg16-00b39a1b.pth: classifier.1 and 4 instead of 0 and 3; many rename them."""
+    with pytest.raises(WeightsError, match=r"jcjohnson.*vgg16-397923af\.pth"):
+        from_torchvision(small_vgg((1, 4, 6)))
+    torch.save(small_vgg(), tmp_path / "vgg16-00b39a1b.pth")
+    with pytest.raises(WeightsError, match=r"00b39a1b\.pth: it holds Caffe's"):
+        read_source(tmp_path / "vgg16-00b39a1b.pth")
+
+
+def test_a_vgg_without_classifier_may_be_caffes_until_somebody_says_it_is_not():
+    with pytest.raises(WeightsError, match=r"may be Caffe's .*--format torchvision"):
+        recognise(small_vgg(()))
+    assert translate(small_vgg(()), "torchvision").network["backbone"] == "vgg16"
