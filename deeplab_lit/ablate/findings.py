@@ -9,10 +9,13 @@ def findings(rows: Sequence[Row], missing: int) -> list[str]:
     """The result, and what it must not be taken for.
 
     Args:
-        rows: of the table, the baseline first.
+        rows: of the table, the baseline first if it is done.
         missing: how many trials are not done.
     """
-    said = [f"The baseline, {_quoted(rows[0])}, has mIoU {cells(rows[0])['mIoU']} %."]
+    if rows[0].results[0].trial.setting == 0:
+        said = [f"The baseline, {_quoted(rows[0])}, has mIoU {cells(rows[0])['mIoU']} %."]
+    else:
+        said = ["The baseline is not done yet, so nothing is compared."]
     compared = [row for row in rows if row.difference is not None]
     clear = [row for row in compared if not row.difference.noise]
     said += [
@@ -29,7 +32,8 @@ def findings(rows: Sequence[Row], missing: int) -> list[str]:
     if any(row.difference.low is None for row in compared):
         said.append("No counts of single images were found, so there are no intervals over images.")
     if missing:
-        said.append(f"{missing} trials are not done yet and are left out.")
+        trials = "1 trial is" if missing == 1 else f"{missing} trials are"
+        said.append(f"{trials} not done yet and left out.")
     return said
 
 

@@ -1,5 +1,6 @@
 """The same validation images under every setting, and what the branches look at."""
 
+from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def data_of(row: Row) -> SegmentationData:
     """The data that a setting was scored on.
 
     Raises:
-        RunFolderError: the run's configuration cannot be read.
+        RunFolderError: the run's configuration cannot be read, or names what does not exist.
         DataError: the data cannot be found.
     """
     path = row.results[0].trial.fit.folder / "config.yaml"
@@ -78,6 +79,8 @@ def data_of(row: Row) -> SegmentationData:
     parser.add_subclass_arguments(SegmentationData, "data")
     try:
         return parser.instantiate(parser.parse_object({"data": section})).data
+    except ArgumentError as error:  # a class of the user's own that is not there any more
+        raise RunFolderError(f"{path}: its data cannot be set up: {error}") from error
     except ValueError as error:
         cause: BaseException = error  # the parser wraps it in its own words
         while isinstance(cause.__cause__, ValueError):

@@ -33,7 +33,7 @@ def progress(folder: Path) -> tuple[int, int, float | None]:
                 miou = float(row["val/miou"]) if row.get("val/miou") else miou
         config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
         total = max(int(config["trainer"]["max_steps"]), 0)
-    except (OSError, ValueError, KeyError, TypeError):  # not written yet
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # not written yet
         pass
     return done, total, miou
 
@@ -49,7 +49,7 @@ class Process:
         environment: variables for the process, beside our own.
 
     Raises:
-        BlockingIOError: it runs already, started by another call.
+        BlockingIOError: another call runs it, or has finished it.
     """
 
     def __init__(self, step: Step, environment: dict[str, str]) -> None:
@@ -59,6 +59,8 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_finished(step):  # another call did, since ours looked
+                raise BlockingIOError(f"{step.folder} is finished already")
             command = [sys.executable, "-m", f"deeplab_lit.{step.verb}", *_arguments(step)]
             log.write(f"$ {' '.join(command)}\n")
             log.flush()

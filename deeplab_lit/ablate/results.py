@@ -90,7 +90,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Of a file; empty where there is none yet, or a damaged one."""
     try:
         return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 

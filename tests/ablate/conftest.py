@@ -1,14 +1,18 @@
 """Ablations on disk: sweep files, and runs as `fit` and `validate` leave them."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from deeplab_lit.ablate.plan import plan
+from deeplab_lit.ablate.plan import Step, Trial, plan
+from deeplab_lit.ablate.results import Result
 from deeplab_lit.ablate.sweep import read_sweep
+from deeplab_lit.ablate.table import Row
 from deeplab_lit.training.module import DeepLabModule
 
 CLASSES = ("background", "disc", "square", "triangle", "cross", "wire", "eye")
@@ -82,3 +86,48 @@ def write_run(trial, miou, *, crf=None, hits=None):
 @pytest.fixture
 def make_run():
     return write_run
+
+
+@pytest.fixture
+def done(trials):
+    """Every trial run: the second setting is better by 20 points, on every image."""
+    for trial in trials:
+        miou = 0.5 + 0.2 * trial.setting + 0.01 * trial.seed
+        hits = np.full((4, 7), 50 + 20 * trial.setting)
+        write_run(trial, miou, crf=miou + 0.05, hits=hits)
+    return trials
+
+
+def hand_row(label, mious, difference=None, *, setting=0, crf=None, iou=None, curves=None):
+    """A row of the table with these scores, one a seed; nothing of it is on disk."""
+    results = []
+    for seed, miou in enumerate(mious):
+        scores = {"miou": miou, "iou": iou or {"disc": miou}}
+        scores |= {} if crf is None else {"crf": {"miou": crf[seed]}}
+        fit = {"wall_seconds": 30.0, "device": "a <fast> GPU", "versions": {"torch": "2.5"}}
+        steps = (Step("fit", Path("a"), ()), Step("validate", Path("b"), ()))
+        curve = curves[seed] if curves else [(10, miou)]
+        results.append(Result(Trial(setting, seed, *steps), scores, fit, curve, 8.0, 1234, {}))
+    return Row(label, results, difference)
+
+
+@pytest.fixture
+def make_row():
+    return hand_row
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Makes Python code (a text, or a file) run instead of `python -m deeplab_lit.…`."""
+    python = sys.executable
+
+    def use(code):
+        if not isinstance(code, Path):
+            (tmp_path / "program.py").write_text(code)
+            code = tmp_path / "program.py"
+        script = tmp_path / "python"
+        script.write_text(f'#!/bin/sh\nexec "{python}" "{code}" "$@"\n')
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+
+    return use

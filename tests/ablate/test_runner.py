@@ -1,6 +1,5 @@
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -8,19 +7,16 @@ from pathlib import Path
 import pytest
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.process import Process, is_finished, log_of, progress, runs_elsewhere
+from deeplab_lit.ablate.process import Process, is_finished, log_of, runs_elsewhere
 from deeplab_lit.ablate.runner import Runner, environment
 
 FAKE = Path(__file__).with_name("fake_run.py")
 
 
 @pytest.fixture(autouse=True)
-def _fast_processes(tmp_path, monkeypatch):
-    """Processes that start in no time instead of `python -m deeplab_lit.…`."""
-    script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" "$@"\n')
-    script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
+def _fast_processes(program, monkeypatch):
+    """Processes that start in no time."""
+    program(FAKE)
     monkeypatch.setattr("deeplab_lit.ablate.runner.POLL", 0.02)
 
 
@@ -101,12 +97,13 @@ def test_ctrl_c_lets_runs_save_and_the_next_call_goes_on_from_there(folder):
     assert calls(folder) == [["fit", "slow"], ["fit", "slow", "last"], ["fit", "later"]]
 
 
-def test_a_run_without_a_checkpoint_is_put_aside_and_begun_anew(folder):
-    (folder / "a").mkdir()
-    (folder / "a/metrics.csv").write_text("what there was")
-    assert Runner([step(folder, "a")], jobs=1).run()
-    assert (folder / "a.aborted1/metrics.csv").read_text() == "what there was"
-    assert is_finished(step(folder, "a"))
+def test_what_another_call_has_finished_meanwhile_is_not_run_again(folder):
+    first, second = step(folder, "a"), step(folder, "b")
+    runner = Runner([first, second], jobs=1)
+    assert Runner([second], jobs=1).run()
+    assert runner.run()
+    assert words(runner) == ["done", "done"]
+    assert calls(folder) == [["fit", "b"], ["fit", "a"]]
 
 
 def test_a_run_that_outlived_its_caller_is_waited_for_not_doubled(folder):
@@ -146,11 +143,3 @@ def test_cores_and_gpus_are_shared_out():
     assert shares == ["0,5", "1"]
     shares = [environment(i, 3, 8, ["4", "7"])["CUDA_VISIBLE_DEVICES"] for i in (0, 1, 2)]
     assert shares == ["4", "7", "4"]
-
-
-def test_progress_is_read_from_what_a_run_writes(folder):
-    assert progress(folder / "a") == (0, 0, None)
-    (folder / "a").mkdir()
-    (folder / "a/config.yaml").write_text("trainer: {max_steps: 40}")
-    (folder / "a/metrics.csv").write_text("step,train/loss,val/miou\n9,1,0.25\n19,1,\n")
-    assert progress(folder / "a") == (20, 40, 0.25)

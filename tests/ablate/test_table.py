@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from deeplab_lit.ablate.bootstrap import Difference
-from deeplab_lit.ablate.findings import findings
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.table import as_csv, cells, markdown, rows, spread, verdict
 
@@ -42,13 +41,6 @@ def test_a_row_has_size_speed_and_time(made, trials):
     assert cells(made[1])["parameters"] == f"{expected:,}"
     assert cells(made[1])["images/s"] == "14.0"  # the median of 10, 14, 90
     assert cells(made[1])["seconds"] == "12"
-
-
-def test_trials_that_are_not_done_are_left_out(trials, make_run):
-    make_run(trials[0], 0.5)
-    make_run(trials[3], 0.6)
-    (trials[3].validate.folder / "results.json").unlink()
-    assert [r.trial for r in read_results(trials)] == [trials[0]]
 
 
 def test_without_counts_of_images_there_is_no_interval(trials, make_run):
@@ -108,14 +100,3 @@ def test_the_verdict_says_when_a_difference_is_noise(difference, expected):
 def test_spread_of_one_or_none():
     assert spread([0.5]) == "50.00"
     assert spread([]) == "–"
-
-
-def test_findings_in_sentences(made):
-    said = findings(made, missing=2)
-    assert said[0] == "The baseline, “1”, has mIoU 41.00 ± 1.41 %."
-    assert said[1].startswith("“2, 4” is better: +20.00 [")
-    assert said[-1] == "2 trials are not done yet and are left out."
-    same = [made[0], type(made[1])("x", made[1].results, Difference(0, None, None, None))]
-    said = findings(same, missing=0)
-    assert "Within noise of the baseline: “x”." in said
-    assert any("no intervals over images" in line for line in said)

@@ -1,0 +1,197 @@
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from deeplab_lit.ablate.plan import Step
+from deeplab_lit.ablate.process import Process, is_finished, log_of, progress, runs_elsewhere
+
+TELL = """
+import json, os, sys
+print(json.dumps([sys.argv[1:], os.environ["GREETING"], sys.stdin.read()]))
+"""
+WAIT = """
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+pathlib.Path(os.environ["READY"]).write_text(str(os.getpid()))
+time.sleep(30)
+"""
+
+
+@pytest.fixture
+def step(tmp_path):
+    folder = tmp_path / "runs/rates/a"
+    folder.parent.mkdir(parents=True)
+    return Step("fit", folder, ("--model.lr=0.1",))
+
+
+@pytest.fixture
+def waiting(program, step, tmp_path):
+    """Starts a process that waits for a signal."""
+    started = []
+
+    def start():
+        ready = tmp_path / "ready"
+        process = Process(step, {"READY": str(ready)})
+        started.append(process.process)
+        wait_for(lambda: ready.exists() and ready.read_text())
+        return process
+
+    program(WAIT)
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def code_of(process):
+    wait_for(lambda: process.ended() is not None)
+    return process.ended()
+
+
+def told(step):
+    """What TELL has said: its arguments, a variable, its input."""
+    process = Process(step, {"GREETING": "hello"})
+    assert code_of(process) == 0
+    return json.loads(log_of(step).read_text().splitlines()[-1])
+
+
+def test_a_step_runs_under_its_name_with_our_variables_and_no_input(program, step, tmp_path):
+    program(TELL)
+    place = [f"--runs_dir={tmp_path / 'runs'}", "--experiment=rates", "--run=a"]
+    asked = ["-m", "deeplab_lit.fit", "--model.lr=0.1", *place]
+    assert told(step) == [asked, "hello", ""]
+    assert log_of(step) == tmp_path / "runs/rates/logs/a.log"
+    assert log_of(step).read_text().startswith("$ ")
+    assert " ".join(asked) in log_of(step).read_text().splitlines()[0]
+
+
+def test_a_run_with_a_checkpoint_goes_on_from_it(program, step):
+    program(TELL)
+    (step.folder / "checkpoints").mkdir(parents=True)
+    (step.folder / "checkpoints/last.ckpt").touch()
+    assert told(step)[0][-2:] == ["--run=a", "--ckpt_path=last"]
+    assert (step.folder / "checkpoints/last.ckpt").exists()
+
+
+def test_a_run_without_a_checkpoint_is_put_aside_and_begun_anew(program, step):
+    program(TELL)
+    for number in (1, 2):
+        step.folder.mkdir()
+        (step.folder / "metrics.csv").write_text(f"attempt {number}")
+        assert told(step)[0][-1] == "--run=a"
+        assert not step.folder.exists()
+        aside = step.folder.with_name(f"a.aborted{number}")
+        assert (aside / "metrics.csv").read_text() == f"attempt {number}"
+    assert (step.folder.with_name("a.aborted1") / "metrics.csv").read_text() == "attempt 1"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("print('one'); print('two'); print(); exit(3)", (3, "two")),
+        (
+            "import sys; print('error: no data', file=sys.stderr); print('bye'); exit(2)",
+            (2, "no data"),
+        ),
+        ("exit(1)", (1, "it said nothing; exit code 1")),
+        ("import os; os.abort()", (-6, "it said nothing; exit code -6")),
+        ("raise ValueError('odd')", (1, "ValueError: odd")),
+    ],
+)
+def test_a_failure_is_told_by_its_code_and_its_last_word(program, step, code, expected):
+    log_of(step).parent.mkdir()
+    log_of(step).write_text("error: what an earlier call died of\n")
+    program(code)
+    process = Process(step, {})
+    assert (code_of(process), process.why()) == expected
+    assert log_of(step).read_text().startswith("error: what an earlier call died of\n$ ")
+
+
+def test_an_interrupted_process_can_leave_in_its_own_way(waiting):
+    process = waiting()
+    assert process.ended() is None
+    process.interrupt()
+    assert code_of(process) == 130
+    assert 0 < process.seconds() < 30
+    process.interrupt()  # harmless now
+    assert process.ended() == 130
+
+
+def test_ctrl_c_of_the_terminal_does_not_reach_it(waiting):
+    process = waiting()
+    assert os.getpgid(process.process.pid) != os.getpgid(0)
+    assert os.getsid(process.process.pid) != os.getsid(0)
+
+
+def test_a_run_is_locked_as_long_as_its_process_lives(waiting, step):
+    assert not runs_elsewhere(step)
+    process = waiting()
+    assert runs_elsewhere(step)
+    with pytest.raises(BlockingIOError):
+        Process(step, {})
+    process.process.kill()
+    assert code_of(process) == -signal.SIGKILL
+    assert not runs_elsewhere(step)
+    again = waiting()
+    assert again.ended() is None
+
+
+def test_the_lock_outlives_whoever_started_the_process(program, step, tmp_path):
+    program(WAIT)
+    ready = tmp_path / "ready"
+    variables = {"READY": str(ready)}
+    caller = multiprocessing.get_context("fork").Process(target=Process, args=(step, variables))
+    caller.start()
+    caller.join()
+    wait_for(lambda: ready.exists() and ready.read_text())
+    assert runs_elsewhere(step)
+    os.kill(int(ready.read_text()), signal.SIGKILL)
+    wait_for(lambda: not runs_elsewhere(step))
+
+
+def test_what_is_finished_is_not_started_and_not_put_aside(program, step, tmp_path):
+    program(f"open({str(tmp_path / 'started')!r}, 'w')")
+    step.folder.mkdir()
+    (step.folder / "results.json").write_text('{"finished": true}')
+    with pytest.raises(BlockingIOError, match="finished"):
+        Process(step, {})
+    assert is_finished(step)
+    assert not runs_elsewhere(step)
+    assert not (tmp_path / "started").exists()
+
+
+def test_finished_is_what_has_its_last_result(step):
+    assert not is_finished(step)
+    step.folder.mkdir()
+    for text, expected in (
+        ('{"finished": false}', False),
+        ('{"fin', False),
+        ('{"finished": true}', True),
+    ):
+        (step.folder / "results.json").write_text(text)
+        assert is_finished(step) is expected
+
+
+def test_progress_is_read_from_what_a_run_writes(tmp_path):
+    assert progress(tmp_path) == (0, 0, None)
+    (tmp_path / "metrics.csv").write_text("step,train/loss,val/miou\n9,1,0.25\n19,1,\n")
+    config = "trainer:\n  max_steps: 40\n  betas: [0.9, 0.99]\n"
+    for length in range(len(config)):  # half written, it must not end the sweep
+        (tmp_path / "config.yaml").write_text(config[:length])
+        done, _, miou = progress(tmp_path)
+        assert (done, miou) == (20, 0.25)
+    (tmp_path / "config.yaml").write_text(config)
+    assert progress(tmp_path) == (20, 40, 0.25)
+    (tmp_path / "config.yaml").write_text("trainer: {max_steps: -1}")
+    assert progress(tmp_path) == (20, 0, 0.25)

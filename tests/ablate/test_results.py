@@ -1,0 +1,64 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from deeplab_lit.ablate.results import read_json, read_metrics, read_results
+
+
+def test_trials_that_are_not_done_are_left_out(trials, make_run):
+    for trial in trials:
+        make_run(trial, 0.5)
+    (trials[1].fit.folder / "checkpoints/best.ckpt").unlink()
+    (trials[2].validate.folder / "results.json").write_text('{"finished": false, "final": {}}')
+    (trials[3].validate.folder / "results.json").unlink()
+    assert [result.trial for result in read_results(trials)] == [trials[0]]
+
+
+def test_a_result_is_what_the_files_say(trials, make_run):
+    hits = np.arange(28).reshape(4, 7)
+    make_run(trials[1], 0.25, crf=0.5, hits=hits)
+    (result,) = read_results(trials)
+    assert (result.miou, result.miou_crf) == (0.25, 0.5)
+    assert result.curve == [(20, 0.2), (30, 0.25)]
+    assert result.images_per_second == 14  # of 10, 14, 90
+    assert result.fit["wall_seconds"] == 12
+    assert result.images["ids"].tolist() == ["0", "1", "2", "3"]
+    np.testing.assert_array_equal(result.images["counts"][:, 0], hits)
+    path = trials[1].fit.folder / "checkpoints/best.ckpt"
+    tensors = torch.load(path, weights_only=True)["state_dict"]
+    learnt = [name for name in tensors if name.rpartition(".")[2] in ("weight", "bias")]
+    assert result.parameters == sum(tensors[name].numel() for name in learnt)
+
+
+def test_what_was_not_measured_is_empty(trials, make_run):
+    make_run(trials[0], None)
+    (trials[0].fit.folder / "metrics.csv").unlink()
+    (result,) = read_results(trials)
+    assert math.isnan(result.miou)
+    assert result.miou_crf is None
+    assert result.images_per_second is None
+    assert result.curve == []
+    assert result.images == {}
+
+
+def test_metrics_are_columns_by_steps_done(tmp_path):
+    path = tmp_path / "metrics.csv"
+    assert read_metrics(path) == {}
+    path.write_text("epoch,step,a,b\n0,9,1.5,\n0,19,,2e-3\n1,29,-3,nan\n")
+    found = read_metrics(path)
+    assert found["a"] == [(10, 1.5), (30, -3)]
+    assert found["b"] == [(20, 0.002), (30, pytest.approx(math.nan, nan_ok=True))]
+    assert found["epoch"] == [(10, 0), (20, 0), (30, 1)]
+
+
+@pytest.mark.parametrize("text", ["", '{"finished": tr', "null", "5", "[1]", '"word"'])
+def test_a_damaged_file_counts_as_none(tmp_path, text):
+    path = tmp_path / "results.json"
+    assert read_json(path) == {}
+    path.write_text(json.dumps({"finished": True}))
+    assert read_json(path) == {"finished": True}
+    path.write_text(text)
+    assert read_json(path) == {}
