@@ -1,0 +1,85 @@
+import io
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deeplab_lit.ablate.plots import curves_plot, fields_plot, picture, settings_plot, taps_plot
+
+
+def points(axes, marker):
+    """Of each line with this marker: ([x], [y])."""
+    lines = [line for line in axes.lines if line.get_marker() == marker]
+    found = [
+        (line.get_xdata().tolist(), list(line.get_ydata()))
+        for line in lines
+        if len(line.get_xdata())
+    ]
+    return [(pytest.approx(x), pytest.approx(y)) for x, y in found]
+
+
+def test_a_dot_a_seed_and_a_bar_at_the_mean(make_row):
+    axes = settings_plot([make_row("a", [0.50, 0.52]), make_row("b", [0.60])]).axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"]
+    assert points(axes, "o") == [([50, 52], [0, 0]), ([60], [1])]
+    assert points(axes, "|") == [([51], [0]), ([60], [1])]
+    bottom, top = axes.get_ylim()
+    assert bottom > top  # the first row is at the top
+    assert axes.get_legend() is None
+
+
+def test_scores_after_the_crf_are_another_colour(make_row):
+    axes = settings_plot([make_row("a", [0.50], crf=[0.55]), make_row("b", [0.60])]).axes[0]
+    assert points(axes, "o") == [([50], [0]), ([60], [1]), ([55], [0])]
+    dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert dots[0].get_color() == dots[1].get_color() != dots[2].get_color()
+    named = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert named == {"network", "after the CRF"}
+
+
+def test_curves_are_the_mean_and_the_range_of_the_seeds_where_all_have_one(make_row):
+    seeds = [[(10, 0.2), (20, 0.4), (30, 0.9)], [(10, 0.3), (20, 0.6)]]
+    axes = curves_plot([make_row("a", [0.4, 0.6], curves=seeds)]).axes[0]
+    assert points(axes, ".") == [([10, 20], [25, 50])]
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {(x, round(y)) for x, y in band} == {(10, 20), (10, 30), (20, 40), (20, 60)}
+
+
+def test_taps_are_those_that_a_loop_counts():
+    height, width = 4, 6
+    axes = taps_plot(height, width, [2, 5]).axes[0]
+    mean = next(line for line in axes.lines if line.get_label() == "real taps, mean")
+    assert list(mean.get_xdata()) == [1, 2, 3, 4, 5, 6]
+    for rate, value in zip(mean.get_xdata(), mean.get_ydata(), strict=True):
+        real = sum(
+            0 <= y + i * rate < height and 0 <= x + j * rate < width
+            for y in range(height)
+            for x in range(width)
+            for i in (-1, 0, 1)
+            for j in (-1, 0, 1)
+        )
+        assert value == pytest.approx(100 * real / (9 * height * width))
+    assert mean.get_ydata()[-1] == pytest.approx(100 / 9)  # a 1×1 is left
+    marked = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+    assert marked == [2, 5]
+    whole = axes.collections[0].get_paths()[0].vertices  # cells whose nine taps are real
+    assert max(y for x, y in whole if x == 1) == pytest.approx(100 * (2 * 4) / (4 * 6))
+
+
+def test_fields_share_one_logarithmic_scale():
+    fields = {"near": torch.tensor([[1.0, 0.1]]), "far": torch.tensor([[0.01, 0.0]])}
+    near, far = fields_plot(fields).axes
+    assert [near.get_title(), far.get_title()] == ["near", "far"]
+    np.testing.assert_allclose(near.images[0].get_array(), [[0, -1]], atol=1e-6)
+    np.testing.assert_allclose(far.images[0].get_array(), [[-2, -4]], atol=1e-6)
+    assert near.images[0].get_clim() == far.images[0].get_clim() == (-4, 0)
+
+
+def test_a_plot_becomes_a_picture_with_something_on_it():
+    figure = fields_plot({"x": torch.rand(5, 5)})
+    png = Image.open(io.BytesIO(picture(figure, "png")))
+    assert png.size == (228, 276)  # 1.9 × 2.3 inches of 120 pixels
+    assert len(png.convert("RGB").getcolors(100_000)) > 10
+    assert ET.fromstring(picture(figure, "svg")).tag == "{http://www.w3.org/2000/svg}svg"
