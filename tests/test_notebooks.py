@@ -1,0 +1,75 @@
+"""The notebooks run from top to bottom, and are committed without what they print."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+README = (FOLDER.parent / "README.md").read_text("utf-8")
+LIMIT = 600  # seconds a cell: a notebook takes less than a minute where nothing else runs
+
+
+def run(notebook):
+    """Execute it in its own folder, in a fresh process."""
+    client = NotebookClient(
+        notebook, timeout=LIMIT, kernel_name="python3", resources={"metadata": {"path": FOLDER}}
+    )
+    client.execute()
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def files_of_the_clone():
+    """All but caches; runs/ has its name only, as a person may train meanwhile."""
+    top = {path.name for path in FOLDER.parent.iterdir() if not path.name.endswith("_cache")}
+    return top, {path for path in FOLDER.rglob("*") if "__pycache__" not in path.parts}
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where Python's tempfile puts its folders, in the notebook's process too."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_there_are_four_and_the_readme_lists_them():
+    assert [path.stem[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_"]
+    for path in NOTEBOOKS:
+        assert f"(notebooks/{path.name})" in README
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_is_committed_without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}  # no widgets, no versions
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert not cell.metadata
+        assert not cell.get("attachments")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_and_writes_into_a_temporary_folder_only(path, temporary):
+    before = files_of_the_clone()
+    outputs = run(nbformat.read(path, as_version=4))
+    assert files_of_the_clone() == before
+    assert list(temporary.glob("*/runs/*/*/results.json"))
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) >= 3
+
+
+def test_a_command_that_fails_stops_a_notebook(temporary):
+    """Commands end in SystemExit, which a kernel could take for a wish to leave."""
+    code = (
+        "import sys\nsys.path.insert(0, '..')\nfrom deeplab_lit.cli import main\n"
+        'main("validate", [])'
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with pytest.raises(CellExecutionError, match="validate needs --ckpt_path") as stop:
+        run(notebook)
+    assert stop.value.ename == "SystemExit"
