@@ -10,7 +10,7 @@ from nbclient.exceptions import CellExecutionError
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 README = (FOLDER.parent / "README.md").read_text("utf-8")
-LIMIT = 600  # seconds a cell: a notebook takes less than a minute where nothing else runs
+LIMIT = 600  # seconds a cell; a whole notebook takes 25 to 60 seconds of one core
 
 
 def run(notebook):
