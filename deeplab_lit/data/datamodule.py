@@ -118,7 +118,7 @@ class SegmentationData(LightningDataModule):
         Raises:
             DataError: what is wrong, with its file.
         """
-        if stage == "fit" and self.mask_dir is None:
+        if stage == "fit":
             self._preflight(self.training(), self.train_split)
         self._preflight(self.split(self.val_split), self.val_split)
 
