@@ -187,7 +187,7 @@ def test_a_checkpoint_holds_the_training_and_nothing_of_the_evaluation(fitted, t
         assert hparams.keys() == {
             "classes", "weights", "lr", "momentum", "weight_decay", "poly_power", "head_lr_mult",
             "lr_policy", "step_size", "step_factor", "compile", "backbone", "norm", "scales",
-            "atrous_rates",
+            "atrous_rates", "collapse_share",
         }  # fmt: skip
 
 
