@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from deeplab_lit.crf.checks import check_image, check_probabilities
-from deeplab_lit.crf.parameters import CRFError, Parameters
+from deeplab_lit.crf.parameters import CRFError, Parameters, is_whole
 
 BACKENDS = ("auto", "native", "torch", "pydensecrf")
 Array = np.ndarray | Tensor
@@ -58,7 +58,7 @@ class DenseCRF(Parameters):
         super().__post_init__()
         if self.backend not in BACKENDS:
             raise CRFError(f"backend must be one of {BACKENDS}, got {self.backend!r}")
-        if self.threads is not None and not (type(self.threads) is int and self.threads >= 1):
+        if self.threads is not None and not (is_whole(self.threads) and self.threads >= 1):
             raise CRFError(f"threads must be 1 or more, or None, got {self.threads}")
 
     def check_installed(self) -> None:

@@ -7,6 +7,11 @@ NORMALIZATIONS = ("symmetric", "after")
 NUMBERS = ("bi_w", "bi_xy_std", "bi_rgb_std", "pos_w", "pos_xy_std")
 
 
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number; True and False are none, restricted ints of a parser are."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 class CRFError(ValueError):
     """The CRF was given something that it cannot use: says what, what it expects and what to do."""
 
@@ -51,7 +56,7 @@ class Parameters:
             if not (isfinite(value) and value > 0):
                 weight = name[: name.index("_")] + "_w"
                 raise CRFError(f"{name} must be above 0, got {value}; {weight}=0 drops the kernel")
-        if type(self.iterations) is not int or self.iterations < 0:
+        if not (is_whole(self.iterations) and self.iterations >= 0):
             raise CRFError(f"iterations must be a whole number from 0, got {self.iterations}")
         if self.normalization not in NORMALIZATIONS:
             raise CRFError(

@@ -16,6 +16,7 @@ from deeplab_lit.crf.parameters import Parameters
         {"bi_rgb_std": math.inf},
         {"iterations": -1},
         {"iterations": 2.5},
+        {"iterations": True},
         {"normalization": "before"},
     ],
 )
