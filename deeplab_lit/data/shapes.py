@@ -4,8 +4,8 @@ Made so that what DeepLabv2 is about shows within minutes on a CPU: objects of o
 100 pixels, thin structures, occlusion, textured backgrounds, colours that say nothing, and a class
 that its surroundings tell apart: an `eye` is a disc of at most 25 pixels' radius with a ring around
 it at a distance, so that a field of view which misses the ring takes it for a `disc` (only a disc
-larger than any eye gives itself away). As in PASCAL VOC, a band of void (255), here one pixel wide,
-runs around every object.
+larger than any eye gives itself away; `max_disc: 25` leaves none). As in PASCAL VOC, a band of void
+(255), here one pixel wide, runs around every object.
 
 Everything is drawn from signed distances d(x, y) to an outline in pixels, negative inside: colours
 are blended where |d| < ½; the mask holds the object where d < 0 and void where 0 ≤ d < 1.
@@ -22,6 +22,7 @@ from deeplab_lit.data.dataset import Arrays, Split
 from deeplab_lit.data.image import DataError
 
 SIZE = 161  # 32·5 + 1: the feature grids of the paper's three scales match
+MIN_RADIUS, MAX_RADIUS, MAX_EYE = 5, 50, 25  # pixels
 FIRST_INDEX = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 CLASSES = {
     "background": (0, 0, 0),
@@ -46,18 +47,27 @@ class Shapes(SegmentationData):
         train_size: number of training images.
         val_size: number of images of each of the splits val and test.
         draw_seed: another number gives another set of images; seed_everything does not.
+        max_disc: greatest radius of a disc, in pixels. At 25, that of an eye, nothing but the ring
+            tells the two apart.
     """
 
     classes = CLASSES
 
     def __init__(
-        self, train_size: int = 10_000, val_size: int = 200, draw_seed: int = 0, **kwargs
+        self,
+        train_size: int = 10_000,
+        val_size: int = 200,
+        draw_seed: int = 0,
+        max_disc: float = MAX_RADIUS,
+        **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         if draw_seed < 0:
             raise DataError(f"--data.draw_seed must be 0 or more, got {draw_seed}")
+        if not MIN_RADIUS <= max_disc <= MAX_RADIUS:
+            raise DataError(f"--data.max_disc must be in {MIN_RADIUS}…{MAX_RADIUS}, got {max_disc}")
         self.sizes = {"train": train_size, "val": val_size, "test": val_size}
-        self.draw_seed = draw_seed
+        self.draw_seed, self.max_disc = draw_seed, max_disc
 
     def split(self, name: str) -> "ShapesSplit":
         """Images 0… for train, 1,000,000… for val, 2,000,000… for test."""
@@ -66,7 +76,9 @@ class Shapes(SegmentationData):
         if not 1 <= self.sizes[name] <= 1_000_000:
             raise DataError(f"Shapes {name}: 1 to 1,000,000 images, got {self.sizes[name]}")
         return ShapesSplit(
-            range(FIRST_INDEX[name], FIRST_INDEX[name] + self.sizes[name]), self.draw_seed
+            range(FIRST_INDEX[name], FIRST_INDEX[name] + self.sizes[name]),
+            self.draw_seed,
+            self.max_disc,
         )
 
 
@@ -76,20 +88,21 @@ class ShapesSplit(Split):
     Args:
         indices: what to draw.
         seed: of the whole set.
+        max_disc: see `Shapes`.
     """
 
-    def __init__(self, indices: range, seed: int) -> None:
+    def __init__(self, indices: range, seed: int, max_disc: float) -> None:
         self.indices = indices
         self.ids = [str(index) for index in indices]
-        self.seed = seed
+        self.seed, self.max_disc = seed, max_disc
 
     def read(self, index: int) -> Arrays:
         """Draw the `index`-th image."""
-        return draw_sample(self.seed, self.indices[index])
+        return draw_sample(self.seed, self.indices[index], self.max_disc)
 
 
-def draw_sample(seed: int, index: int) -> Arrays:
-    """The image and mask of an index: always the same for the same seed and index.
+def draw_sample(seed: int, index: int, max_disc: float = MAX_RADIUS) -> Arrays:
+    """The image and mask of an index: always the same for the same arguments.
 
     Returns:
         RGB image (161,161,3) uint8, and mask (161,161) uint8 in {0…6, 255}.
@@ -102,25 +115,27 @@ def draw_sample(seed: int, index: int) -> Arrays:
     for _ in range(rng.integers(4, 9)):
         centre = rng.uniform(0, SIZE, 2)
         angle = rng.uniform(0, 2 * np.pi)
-        for label, distance, reach in _object(rng):
+        for label, distance, reach in _object(rng, max_disc):
             _paint(rng, image, mask, label, distance, reach, centre, angle, ground)
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def _object(rng: Generator) -> list[tuple[int, Distance, float]]:
+def _object(rng: Generator, max_disc: float) -> list[tuple[int, Distance, float]]:
     """A random object: its layers from the bottom up, as (class, distance, farthest pixel)."""
     kind = rng.choice(
         [DISC, SQUARE, TRIANGLE, CROSS, WIRE, EYE], p=[0.14, 0.16, 0.16, 0.16, 0.16, 0.22]
     )
-    r = float(np.exp(rng.triangular(np.log(5), np.log(35), np.log(50))))
+    r = float(np.exp(rng.triangular(np.log(MIN_RADIUS), np.log(35), np.log(MAX_RADIUS))))
     thickness = rng.uniform(5, 8)
     if kind == WIRE:
         length = rng.uniform(20, 80)
         return [(WIRE, _arc(rng.uniform(30, 200), length, thickness), length)]
     if kind == EYE:
-        r = min(r, 25)
+        r = min(r, MAX_EYE)
         ring = r + rng.uniform(5, 20)
         return [(WIRE, _ring(ring, thickness), ring + thickness), (EYE, _disc(r), r)]
+    if kind == DISC:
+        r = min(r, max_disc)
     outline = {DISC: _disc, SQUARE: _square, TRIANGLE: _triangle, CROSS: _cross}[kind]
     return [(kind, outline(r), 1.3 * r)]
 

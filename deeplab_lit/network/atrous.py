@@ -29,7 +29,7 @@ def make_atrous(units: Iterable[nn.Module], output_stride: int) -> None:
         output_stride: image pixels per feature cell, in each direction: 8, 16 or 32.
 
     Raises:
-        ValueError: `output_stride` is none of those.
+        ValueError: `output_stride` is none of those, or more than the network has.
     """
     if output_stride not in OUTPUT_STRIDES:
         raise ValueError(f"output_stride must be one of {OUTPUT_STRIDES}, got {output_stride}")
@@ -46,6 +46,8 @@ def make_atrous(units: Iterable[nn.Module], output_stride: int) -> None:
                 rate_after = rate * unit_stride
         stride *= unit_stride
         rate = rate_after
+    if stride < output_stride:
+        raise ValueError(f"output_stride is at most {stride} for this network, got {output_stride}")
 
 
 def _stride(layer: nn.Conv2d | nn.MaxPool2d) -> int:

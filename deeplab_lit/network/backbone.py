@@ -1,4 +1,4 @@
-"""Backbones: torchvision's ResNet-18…152 and VGG-16 as atrous feature extractors, and a tiny one.
+"""Backbones: torchvision's ResNet-18…152 and VGG-16 as atrous feature extractors, and tiny ones.
 
 DeepLabv2, Sec. 3.1 and 4; the released ResNet-101 and VGG-16 prototxt files. Parameter names are
 torchvision's own, so that its weight files fit.
@@ -21,10 +21,20 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from deeplab_lit.network.atrous import make_atrous
 
 BackboneName = Literal[
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "resnet10_quarter"
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "vgg16",
+    "resnet10_quarter",
+    "resnet6_half",
 ]
 Style = Literal["torchvision", "caffe"]
 Norm = Literal["frozen", "batch"]
+# One basic block a stage, of so many channels: for small data on a CPU, from scratch. A cell of
+# resnet6_half sees 51 pixels: what lies farther away only the head's rates bring in.
+TINY = {"resnet10_quarter": (16, 32, 64, 128), "resnet6_half": (32, 64)}
 
 
 class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
@@ -96,7 +106,7 @@ class ResNet(Backbone):
 
     Args:
         name: which ResNet.
-        output_stride: image pixels per feature cell: 8, 16 or 32.
+        output_stride: image pixels per feature cell: 8, 16 or 32; of resnet6_half 8.
         style: "caffe" is the authors' network: the stride of a bottleneck stage on its first 1×1,
             and a max-pool that rounds sizes up (ResNet-18 and -34 have no 1×1 there; nobody has
             released such weights of them). "torchvision" has it on the 3×3 and rounds down.
@@ -107,8 +117,8 @@ class ResNet(Backbone):
     def __init__(self, name: BackboneName, output_stride: int, style: Style, norm: Norm) -> None:
         super().__init__()
         norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
-        if name == "resnet10_quarter":
-            net = _resnet10_quarter(norm_layer)
+        if name in TINY:
+            net = _tiny_resnet(TINY[name], norm_layer)
         else:
             net = torchvision.models.get_model(name, weights=None, norm_layer=norm_layer)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
@@ -117,8 +127,8 @@ class ResNet(Backbone):
         self.out_channels = net.inplanes
         if style == "caffe":
             self.maxpool.ceil_mode = True
-            for stage in (self.layer2, self.layer3, self.layer4):
-                if isinstance(block := stage[0], Bottleneck):
+            for block in (*self.layer2[:1], *self.layer3[:1], *self.layer4[:1]):
+                if isinstance(block, Bottleneck):
                     block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
         make_atrous([self.conv1, self.maxpool, *self._blocks()], output_stride)
 
@@ -132,22 +142,22 @@ class ResNet(Backbone):
             yield from stage
 
 
-def _resnet10_quarter(norm_layer: type[nn.Module]) -> nn.Module:
-    """One basic block a stage; 16, 32, 64, 128 channels: for small data on a CPU, from scratch."""
+def _tiny_resnet(widths: tuple[int, ...], norm_layer: type[nn.Module]) -> nn.Module:
     net = nn.Module()
-    net.conv1 = nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False)
-    net.bn1, net.relu, net.maxpool = norm_layer(16), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-    net.layer1 = nn.Sequential(BasicBlock(16, 16, norm_layer=norm_layer))
-    for i, width in enumerate((32, 64, 128), start=2):
+    net.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
+    net.bn1, net.relu = norm_layer(widths[0]), nn.ReLU(inplace=True)
+    net.maxpool = nn.MaxPool2d(3, 2, 1)
+    net.layer1 = nn.Sequential(BasicBlock(widths[0], widths[0], norm_layer=norm_layer))
+    net.layer2, net.layer3, net.layer4 = nn.Sequential(), nn.Sequential(), nn.Sequential()
+    for stage, width in zip((net.layer2, net.layer3, net.layer4), widths[1:], strict=False):
         shortcut = nn.Sequential(
             nn.Conv2d(width // 2, width, 1, stride=2, bias=False), norm_layer(width)
         )
-        block = BasicBlock(width // 2, width, 2, shortcut, norm_layer=norm_layer)
-        setattr(net, f"layer{i}", nn.Sequential(block))
+        stage.append(BasicBlock(width // 2, width, 2, shortcut, norm_layer=norm_layer))
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    net.inplanes = 128
+    net.inplanes = widths[-1]
     return net
 
 

@@ -147,6 +147,27 @@ def test_an_eye_has_a_ring_around_it_and_a_disc_has_not(samples):
     assert np.median(plain) < 0.3
 
 
+def test_size_tells_no_disc_from_an_eye_if_discs_are_no_larger():
+    drawn = [draw_sample(0, index, max_disc=25) for index in range(NUMBER)]
+    largest = {
+        label: max(r for image, mask in drawn for *_, r in discs(image, mask, label))
+        for label in (DISC, EYE)
+    }
+    assert largest[DISC] == pytest.approx(largest[EYE], abs=1)
+
+
+@pytest.mark.parametrize("radius", [4, 51])
+def test_discs_of_no_possible_size_are_refused(radius):
+    with pytest.raises(DataError, match=r"--data\.max_disc must be in 5…50"):
+        Shapes(max_disc=radius)
+
+
+def test_the_size_of_discs_reaches_the_images():
+    split = Shapes(max_disc=25).split("val")
+    for read, drawn in zip(split.read(3), draw_sample(0, 1_000_003, 25), strict=True):
+        np.testing.assert_array_equal(read, drawn)
+
+
 def test_colours_do_not_give_the_class_away(samples):
     labels, colours = [], []
     for image, mask in samples:

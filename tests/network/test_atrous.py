@@ -184,3 +184,8 @@ def test_another_output_stride_is_refused(name, output_stride):
         pytest.raises(ValueError, match=rf"output_stride.*8, 16, 32.*got {output_stride}"),
     ):
         build_backbone(name, output_stride, "caffe", "frozen")
+
+
+def test_more_than_the_stride_that_a_network_has_is_refused():
+    with pytest.raises(ValueError, match=r"output_stride is at most 8 .*got 16"):
+        build_backbone("resnet6_half", 16, "torchvision", "batch")

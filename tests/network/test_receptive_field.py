@@ -34,6 +34,7 @@ def open_up(net):
     [
         ({"atrous_rates": (1, 4)}, 289),
         ({"atrous_rates": (2,), "output_stride": 16}, 385),
+        ({"atrous_rates": (1, 4), "backbone": "resnet6_half"}, 129),
         ({"atrous_rates": (3, 5), "head": "aspp_concat"}, 353),
     ],
 )
@@ -48,12 +49,14 @@ def test_the_theoretical_field_is_where_gradient_can_reach(options, size):
         assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [side, side]
 
 
-def test_fields_of_the_released_networks():
+def test_fields_counted_by_hand():
     """By hand: VGG-16 at stride 8 up to pool5, its fc6 of rate 12; each rate step adds 16."""
     net = DeepLabV2(3, backbone="vgg16", head="largefov", atrous_rates=(12,), scales=(1.0,))
     # conv1 5, pool1 7, conv2 15, pool2 19, conv3 43, pool3 51, conv4 99, pool4 115, conv5 of rate 2
     # 211, pool5 227, pool5a 243, fc6 of rate 12 435
     assert theoretical_field(net, 0) == 435
+    # conv1 7, pool 11, layer1 27, layer2 51, and the head's rate of 1
+    assert theoretical_field(build(backbone="resnet6_half", atrous_rates=(1,)), 0) == 51 + 16
     net = build(atrous_rates=(6, 7))
     assert theoretical_field(net, 1) - theoretical_field(net, 0) == 16
 
