@@ -3,7 +3,8 @@
 - Would other images say the same? A paired bootstrap over the validation images: the same images
   are drawn, with replacement, for both settings, and mIoU is computed anew from the summed counts
   of each draw (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, Sec. 13.3).
-- Would other seeds say the same? Welch's t-test between the seeds' scores.
+- Would other seeds say the same? Welch's t-test between the seeds' scores; a paired one where the
+  settings share their trainings. Of many settings some differ by chance: Holm's correction.
 
 Letters: N images · C classes · S seeds.
 """
@@ -25,7 +26,8 @@ class Difference(NamedTuple):
         mean: over the seeds.
         low: end of the bootstrap's interval over images (95 %); null without counts of images.
         high: the other end.
-        p_seeds: probability of such a difference between seeds alone; null with one seed.
+        p_seeds: probability of such a difference between seeds alone; null with one seed. In a
+            table of several settings, corrected for their number.
     """
 
     mean: float
@@ -83,6 +85,8 @@ def compare(
     theirs: Sequence[float],
     our_counts: Sequence[np.ndarray] = (),
     their_counts: Sequence[np.ndarray] = (),
+    *,
+    same_trainings: bool = False,
 ) -> Difference:
     """A setting against the baseline.
 
@@ -91,13 +95,29 @@ def compare(
         theirs: the baseline's.
         our_counts: of images (N,3,C), one array a seed; empty if they were not written.
         their_counts: the baseline's.
+        same_trainings: seed by seed, both are scores of one and the same network.
     """
     low = high = p = None
     if our_counts and their_counts:
         low, high = interval(our_counts, their_counts)
     if len(ours) > 1 and len(theirs) > 1:
-        if np.ptp(ours) == np.ptp(theirs) == 0:  # no spread, and no test
+        gains = np.subtract(ours, theirs) if same_trainings else np.array([])
+        if same_trainings and np.ptp(gains) > 0:
+            p = float(stats.ttest_rel(ours, theirs).pvalue)
+        elif same_trainings or np.ptp(ours) == np.ptp(theirs) == 0:  # no spread, and no test
             p = 0.0 if ours[0] != theirs[0] else 1.0
         else:
             p = float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
     return Difference(float(np.mean(ours) - np.mean(theirs)), low, high, p)
+
+
+def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
+    """The same with p of the seeds corrected for their number (Holm, Scand. J. Statist. 1979).
+
+    So the chance that any of them passes, where none has an effect, stays that of a single test.
+    """
+    tested = [d for d in differences if d is not None and d.p_seeds is not None]
+    tested.sort(key=lambda d: d.p_seeds)
+    p = [d.p_seeds * (len(tested) - i) for i, d in enumerate(tested)]
+    holm = {d: min(v, 1.0) for d, v in zip(tested, np.maximum.accumulate(p), strict=True)}
+    return [d._replace(p_seeds=float(holm[d])) if d in holm else d for d in differences]

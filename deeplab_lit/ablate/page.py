@@ -38,9 +38,10 @@ img.plot { max-width: 100%; } li { margin-bottom: .4rem; }
 READING = """mIoU is the mean intersection over union on the validation images, in percent;
 ± is the standard deviation between seeds. The difference is to the first row, with the interval
 that holds 95 % of what it becomes when the validation images are drawn anew (paired bootstrap).
-“Within noise” says that the interval contains zero, or that seeds alone differ as much (Welch’s
-t-test, 5 %). Each row is tested on its own: of twenty rows without any effect, about one will look
-like one. Parameters are the learnable ones; images/s and seconds are of the training, on
+“Within noise” says that the interval contains zero, or that seeds alone differ as much: p, the
+probability of such a difference between seeds (Welch’s t-test; paired where rows share their
+trainings; corrected for the number of rows after Holm), is above 5 %. Parameters are the learnable
+ones; images/s and seconds are of the training, on
 """
 
 

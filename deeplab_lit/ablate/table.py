@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deeplab_lit.ablate.bootstrap import Difference, compare
+from deeplab_lit.ablate.bootstrap import Difference, compare, corrected
 from deeplab_lit.ablate.results import Result
 
 
@@ -50,12 +50,15 @@ def rows(results: Sequence[Result], labels: Sequence[str], after_crf: bool) -> l
         after_crf: compare the scores after the CRF.
     """
     by_setting = [[r for r in results if r.trial.setting == i] for i in range(len(labels))]
-    made: list[Row] = []
-    for label, own in zip(labels, by_setting, strict=True):
-        if own:
-            difference = _difference(own, by_setting[0], after_crf) if made else None
-            made.append(Row(label, own, difference if by_setting[0] else None))
-    return made
+    baseline = by_setting[0]
+    done = [(label, own) for label, own in zip(labels, by_setting, strict=True) if own]
+    differences = corrected(
+        [
+            None if own is baseline or not baseline else _difference(own, baseline, after_crf)
+            for _, own in done
+        ]
+    )
+    return [Row(*row, difference) for row, difference in zip(done, differences, strict=True)]
 
 
 def _difference(own: list[Result], baseline: list[Result], after_crf: bool) -> Difference | None:
@@ -74,7 +77,8 @@ def _difference(own: list[Result], baseline: list[Result], after_crf: bool) -> D
     ids = {tuple(r.images["ids"]) if key in r.images else () for x in pairs for r in x}
     paired = len(ids) == 1 and ids != {()}
     counts = [[r.images[key] for r in x] if paired else [] for x in pairs]
-    return compare(*scores, *counts)
+    shared = all(a.trial.fit == b.trial.fit for a, b in zip(*pairs, strict=True))
+    return compare(*scores, *counts, same_trainings=shared)
 
 
 def cells(row: Row) -> dict[str, str]:
@@ -86,6 +90,7 @@ def cells(row: Row) -> dict[str, str]:
         "mIoU": spread(row.scores(after_crf=False)),
         "mIoU, CRF": spread(row.scores(after_crf=True)),
         "difference": _interval(row.difference),
+        "p, seeds": _probability(row.difference),
         "verdict": verdict(row.difference),
         "parameters": f"{size:,.0f}",
         "images/s": f"{speed:.1f}" if speed else "–",
@@ -108,6 +113,12 @@ def _interval(difference: Difference | None) -> str:
     if difference.low is None:
         return text
     return f"{text} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+
+
+def _probability(difference: Difference | None) -> str:
+    if difference is None or difference.p_seeds is None:
+        return "–"
+    return f"{difference.p_seeds:.2g}" if difference.p_seeds >= 0.001 else "<0.001"
 
 
 def verdict(difference: Difference | None) -> str:

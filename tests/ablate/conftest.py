@@ -105,7 +105,7 @@ def hand_row(label, mious, difference=None, *, setting=0, crf=None, iou=None, cu
         scores = {"miou": miou, "iou": iou or {"disc": miou}}
         scores |= {} if crf is None else {"crf": {"miou": crf[seed]}}
         fit = {"wall_seconds": 30.0, "device": "a <fast> GPU", "versions": {"torch": "2.5"}}
-        steps = (Step("fit", Path("a"), ()), Step("validate", Path("b"), ()))
+        steps = (Step("fit", Path(f"a{setting}-{seed}"), ()), Step("validate", Path("b"), ()))
         curve = curves[seed] if curves else [(10, miou)]
         results.append(Result(Trial(setting, seed, *steps), scores, fit, curve, 8.0, 1234, {}))
     return Row(label, results, difference)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deeplab_lit.ablate.bootstrap import compare, interval, miou
+from deeplab_lit.ablate.bootstrap import Difference, compare, corrected, interval, miou
 
 
 def counts_of(hits, size=100):
@@ -81,3 +81,28 @@ def test_one_seed_says_nothing_of_others():
 def test_scores_without_any_spread_are_compared_too():
     assert compare([0.5, 0.5], [0.5, 0.5]).noise
     assert not compare([0.6, 0.6], [0.5, 0.5]).noise
+
+
+def test_settings_that_share_their_trainings_are_compared_network_by_network():
+    """By hand: gains 0.01, 0.02, 0.03; t = 0.02 / (0.01 / √3) = 3.46 with 2 degrees of freedom."""
+    ours, theirs = [0.51, 0.62, 0.73], [0.50, 0.60, 0.70]
+    assert compare(ours, theirs).p_seeds > 0.7
+    paired = compare(ours, theirs, same_trainings=True)
+    assert paired.p_seeds == pytest.approx(0.0742, abs=1e-4)
+    always = compare([0.75, 1.0], [0.5, 0.75], same_trainings=True)
+    assert always.p_seeds == 0
+
+
+def test_p_is_corrected_for_the_number_of_settings():
+    """Holm by hand: 4·0.005, 3·0.01, 2·0.03, and 1·0.04, which may not be below the one before."""
+    given = [0.01, 0.04, None, 0.03, 0.005]
+    differences = [None, *(Difference(0.1, 0.05, 0.15, p) for p in given)]
+    found = corrected(differences)
+    assert found[0] is None
+    assert [d.p_seeds for d in found[1:]] == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
+    assert corrected([Difference(0.1, None, None, 0.7)] * 2)[0].p_seeds == 1
+
+
+def test_one_comparison_needs_no_correction():
+    only = Difference(0.1, 0.05, 0.15, 0.03)
+    assert corrected([None, only]) == [None, only]

@@ -128,6 +128,7 @@ def test_the_table_marks_what_is_better_worse_or_noise(sweep, rows):
         "mIoU": "70.00 ± 0.00",
         "mIoU, CRF": "–",
         "difference": "+20.00 [+10.00, +30.00]",
+        "p, seeds": "0.01",
         "verdict": "better",
         "parameters": "1,234",
         "images/s": "8.0",

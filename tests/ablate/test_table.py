@@ -33,6 +33,18 @@ def test_a_row_has_mean_and_spread_over_seeds_and_the_difference(made):
     assert made[1].difference.low < expected < made[1].difference.high
 
 
+def test_with_more_settings_it_takes_more_to_be_more_than_noise(make_row):
+    """Welch alone gives the second setting p = 0.03; two settings were compared."""
+    results = []
+    for setting, mious in enumerate([[0.50, 0.52, 0.54], [0.56, 0.58, 0.60], [0.51, 0.52, 0.53]]):
+        results += make_row("", mious, setting=setting).results
+    p = [row.difference and row.difference.p_seeds for row in rows(results, "abc", False)]
+    alone = [row.difference and row.difference.p_seeds for row in rows(results[:6], "ab", False)]
+    assert alone[1] < 0.05
+    assert p[1] == pytest.approx(2 * alone[1])
+    assert cells(rows(results, "abc", False)[1])["p, seeds"] == f"{p[1]:.2g}"
+
+
 def test_a_row_has_size_speed_and_time(made, trials):
     import deeplab_lit
 
