@@ -20,8 +20,8 @@ from deeplab_lit.data.names import class_names
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.formats import FORMATS, read_source
-from deeplab_lit.network.formats.source import Source
-from deeplab_lit.network.weights import WeightsError, build, load_source
+from deeplab_lit.network.formats.source import Source, drop_head
+from deeplab_lit.network.weights import WeightsError, backbone_alone, build
 from deeplab_lit.training.checkpoints import write_whole
 from deeplab_lit.training.provenance import INITS, UNKNOWN, completed, of_file
 
@@ -43,13 +43,16 @@ def checkpoint_of(
         allow_missing: our names of weights that may stay as they are initialised.
 
     Raises:
-        WeightsError: it does not fit its own network.
+        WeightsError: it does not fit its own network, or nothing that may be missing is.
     """
     if classes is None:
-        load_source(DeepLabV2(1, **source.network), source, path)  # is the backbone complete?
-        state = source.state
+        state = backbone_alone(source, path, allow_missing)
     else:
         state = build(source, path, allow_missing).state_dict()
+    for name in allow_missing:
+        if name in source.state or name not in state:
+            what = "the file has it" if name in source.state else "the network has no such weight"
+            raise WeightsError(f"--allow_missing {name}: {what}. Leave the option out")
     settings = {"weights": "none", **source.network}
     if classes is not None:
         settings["classes"] = {name: list(colour) for name, colour in classes.items()}
@@ -135,11 +138,16 @@ def build_parser() -> ArgumentParser:
         type=str,
         nargs="+",
         default=None,
-        help="Splits that the weights have seen, like VOC:train_aug. Default: known for published "
+        help='Splits that the weights have seen, like VOC:train_aug; "none" if they were never '
+        'trained to segment (a head is left out then); "unknown". Default: known for published '
         "files by their names.",
     )
     parser.add_argument(
-        "--ignore", type=str, nargs="+", default=[], help="Names in the file to leave out."
+        "--ignore",
+        type=str,
+        nargs="+",
+        default=[],
+        help="Names in the file to leave out; of a .caffemodel also names of layers.",
     )
     parser.add_argument(
         "--allow_missing",
@@ -160,20 +168,26 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _convert(options: Namespace, argv: list[str]) -> None:
     file, out = Path(options.file), Path(options.out)
-    for given, known in ((options.format, FORMATS), (options.init, INITS)):
-        if given not in (None, *known):
-            raise WeightsError(f"{given!r} is none of {', '.join(known)}")
+    for name, known in (("format", FORMATS), ("init", (*INITS, UNKNOWN))):
+        if options[name] not in (None, *known):
+            raise WeightsError(f"--{name} {options[name]}: expected one of {', '.join(known)}")
     if out.exists():
         raise WeightsError(f"{out} exists already: choose another name")
-    for entry in options.trained_on or []:
-        if not all(entry.rpartition(":")):
-            raise DataError(f"--trained_on {entry}: expected DATA:SPLIT, like VOC:train_aug")
+    trained_on = _splits(options.trained_on)
     source = read_source(file, options.format, options.branches, options.ignore)
     provenance = of_file(file, source)
     by_name = source.provenance is None and UNKNOWN not in provenance["trained_on"]
     provenance["init"] = options.init or provenance["init"]
-    provenance["trained_on"] = options.trained_on or provenance["trained_on"]
+    if trained_on is not None:
+        provenance["trained_on"] = trained_on
     provenance = completed(provenance, __version__, "convert", argv)
+    if source.num_classes is not None and not provenance["trained_on"]:
+        drop_head(source, "a head, but of weights that were trained on no segmentation data set")
+    if source.num_classes is None and options.data_classes:
+        raise WeightsError(
+            f"--data_classes {options.data_classes}: {file} has no head that was trained, so it "
+            "has no classes to name. Leave the option out"
+        )
     classes = source.classes
     if source.num_classes is not None and (classes is None or options.data_classes):
         classes = class_names(source.num_classes, options.data_classes)
@@ -181,13 +195,26 @@ def _convert(options: Namespace, argv: list[str]) -> None:
     checkpoint, missing = checkpoint_of(source, file, classes, provenance, allowed)
     write_whole(checkpoint, out)
     print(report(source, missing, provenance))
-    if by_name and not options.trained_on:
+    if by_name and trained_on is None:
         print(f"            known by the name {file.name}; --trained_on says otherwise")
     if classes is not None:
         print(f"Classes     {_some(list(classes))}")
     print(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
     style = source.network.get("style", "torchvision")
     print(f"Next        {_next(out, style, trained=classes is not None)}")
+
+
+def _splits(given: list[str] | None) -> list[str] | None:
+    """--trained_on as provenance has it: nothing for "none"; null where it was not given."""
+    if given == ["none"]:
+        return []
+    for entry in given or []:
+        if entry != UNKNOWN and not all(entry.rpartition(":")):
+            raise DataError(
+                f"--trained_on {entry}: expected DATA:SPLIT, like VOC:train_aug; or {UNKNOWN}; or "
+                "none alone"
+            )
+    return given
 
 
 def _next(out: Path, style: str, *, trained: bool) -> str:

@@ -52,6 +52,18 @@ def trained(tmp_path_factory, tiny_args):
     return runs / "shapes/one/checkpoints/best.ckpt"
 
 
+@pytest.fixture(scope="module")
+def undrawn():
+    """For big networks: no weights are drawn that files replace anyway, and no charts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("kaiming_normal_", "kaiming_uniform_", "normal_"):
+            patch.setattr(torch.nn.init, name, lambda tensor, *args, **kw: tensor.detach().zero_())
+        patch.setattr(
+            "deeplab_lit.training.score_charts.ScoreCharts.on_validation_end", lambda *args: None
+        )
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import pytest
 import source_networks as theirs
 import torch
 from caffe_writer import write_caffemodel
-from layouts import caffe_layers, kazuto1011_state
+from layouts import caffe_layers, kazuto1011_state, torchvision_state
 from PIL import Image
 
 import deeplab_lit
@@ -18,6 +18,7 @@ from deeplab_lit.cli import main as cli
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights import WeightsError, initialise
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SIZES = {"0": (65, 97), "1": (97, 65)}  # at 32k + 1 the authors' multi-scale network exists
 
 
@@ -62,44 +63,6 @@ def converted(files, tmp_path_factory):
 
 def read(path):
     return torch.load(path, weights_only=True)
-
-
-def slow_miou(root, predict):
-    """Mean IoU over all pixels of the set that are not void, one class after the other."""
-    truth, guess = [], []
-    for name in SIZES:
-        image = np.asarray(Image.open(root / f"images/val/{name}.png"))
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-        guess.append(predict(pixels).argmax(1).flatten().numpy())
-        truth.append(np.asarray(Image.open(root / f"labels/val/{name}.png")).flatten())
-    truth, guess = np.concatenate(truth), np.concatenate(guess)
-    guess, truth = guess[truth != 255], truth[truth != 255]
-    ious = []
-    for c in range(21):
-        either = ((truth == c) | (guess == c)).sum()
-        if either:
-            ious.append(((truth == c) & (guess == c)).sum() / either)
-    return float(np.mean(ious))
-
-
-@pytest.mark.parametrize("multi_scale", [True, False])
-@pytest.mark.parametrize("format", ["caffe", "kazuto1011"])
-@torch.inference_mode()
-def test_validate_scores_the_converted_file_as_the_source_network(
-    converted, resnet101, root, tmp_path, format, multi_scale
-):
-    network = {"caffe": theirs.caffe_resnet101, "kazuto1011": theirs.kazuto1011}[format]
-    positions = theirs.aligned if format == "caffe" else theirs.half_pixel
-
-    def predict(image):
-        logits = network(resnet101, image, multi_scale=multi_scale)
-        return theirs.interpolate(logits, image.shape[-2:], positions)
-
-    args = [f"--ckpt_path={converted[format]}", "--data=Folder", f"--data.root={root}"]
-    args += [f"--runs_dir={tmp_path}", "--data.num_workers=0", "--trainer.accelerator=cpu"]
-    args += ["--trainer.enable_progress_bar=false", "--trainer.logger=false"]
-    done = cli("validate", args if multi_scale else [*args, "--eval.scales=[1.0]"])
-    assert done.record.final["miou"] == pytest.approx(slow_miou(root, predict), abs=1e-4)
 
 
 @torch.inference_mode()
@@ -169,8 +132,10 @@ def test_weights_that_are_missing_are_refused_unless_they_are_named(resnet101, t
 
 def test_mistakes_are_sentences_and_leave_no_file(files, tmp_path, capsys):
     file, out = files["kazuto1011"], tmp_path / "out.ckpt"
-    assert "'tensorflow' is none of caffe," in refused(capsys, file, out, "--format=tensorflow")
-    assert "'voc' is none of imagenet" in refused(capsys, file, out, "--init=voc")
+    assert "--format tensorflow: expected one of caffe," in refused(
+        capsys, file, out, "--format=tensorflow"
+    )
+    assert "--init voc: expected one of imagenet," in refused(capsys, file, out, "--init=voc")
     assert "expected DATA:SPLIT" in refused(capsys, file, out, "--trained_on", "VOC")
     assert "--branches is for" in refused(capsys, file, out, "--branches=2")
     assert "but the network has 21" in refused(capsys, file, out, "--data_classes=cityscapes")
@@ -179,6 +144,83 @@ def test_mistakes_are_sentences_and_leave_no_file(files, tmp_path, capsys):
     out.write_bytes(b"mine")
     assert "exists already" in refused(capsys, file, out)
     assert out.read_bytes() == b"mine"
+
+
+def test_an_option_that_matches_nothing_is_refused_by_name(files, resnet101, tmp_path, capsys):
+    file, out = files["kazuto1011"], tmp_path / "out.ckpt"
+    words = "--ignore aspp.c0.weight: the file has no such name; did you mean base.aspp.c0.weight?"
+    assert words in refused(capsys, file, out, "--ignore", "aspp.c0.weight")
+    words = "--allow_missing head.branches.3.bias: the file has it"
+    assert words in refused(capsys, file, out, "--allow_missing", "head.branches.3.bias")
+    words = "--allow_missing head.bias: the network has no such weight"
+    assert words in refused(capsys, file, out, "--allow_missing", "head.bias")
+    torch.save(torchvision_state(resnet101), tmp_path / "resnet101COCO-41f33a49.pth")
+    file = tmp_path / "resnet101COCO-41f33a49.pth"
+    assert "--branches 2: the file has no branches" in refused(capsys, file, out, "--branches=2")
+    words = "has no head that was trained, so it has no classes to name"
+    assert words in refused(capsys, file, out, "--data_classes=voc")
+    assert not out.exists()
+
+
+def test_a_single_blob_of_a_norm_is_not_left_out_alone(files, tmp_path, capsys):
+    file, out = files["caffe"], tmp_path / "out.ckpt"
+    assert "bn2a_branch1/2 is missing" in refused(capsys, file, out, "--ignore", "bn2a_branch1/2")
+    assert "missing backbone.layer1.0.downsample.1.running_mean" in refused(
+        capsys, file, out, "--ignore", "bn2a_branch1"
+    )
+    ours = [f"backbone.layer1.0.downsample.1.running_{name}" for name in ("mean", "var")]
+    convert.main([str(file), str(out), "--ignore", "bn2a_branch1", "--allow_missing", *ours])
+    assert "Skipped     3, ignored, as asked: bn2a_branch1/0" in capsys.readouterr().out
+    state = read(out)["state_dict"]
+    assert state[f"net.{ours[0]}"].tolist() == [0] * 256  # as initialised
+    assert state[f"net.{ours[1]}"].tolist() == [1] * 256
+
+
+def test_a_backbone_may_lack_what_is_named(resnet101, tmp_path, capsys):
+    state = torchvision_state(resnet101)
+    del state["bn1.bias"]
+    file, out = tmp_path / "resnet101COCO-41f33a49.pth", tmp_path / "out.ckpt"
+    torch.save(state, file)
+    assert "missing bn1.bias" in refused(capsys, file, out)
+    convert.main([str(file), str(out), "--allow_missing", "backbone.bn1.bias"])
+    assert "Missing     1, initialised at random: backbone.bn1.bias" in capsys.readouterr().out
+    assert read(out)["state_dict"]["net.backbone.bn1.bias"].tolist() == [0] * 64
+
+
+def test_weights_that_were_never_trained_to_segment_are_to_train_from(files, tmp_path, capsys):
+    out = tmp_path / "out.ckpt"
+    convert.main([str(files["kazuto1011"]), str(out), "--trained_on", "none"])
+    shown = capsys.readouterr().out
+    assert "Trained on  no segmentation data set" in shown
+    assert "Skipped     8, a head, but of weights that were trained on no segmentation" in shown
+    assert "python -m deeplab_lit.fit --model.style caffe --model.weights" in shown
+    assert read(out)["provenance"]["trained_on"] == []
+    with pytest.raises(WeightsError, match="nothing to evaluate"):
+        deeplab_lit.load(out)
+
+
+def test_what_weights_were_trained_on_may_be_unknown_but_not_none_and_something(
+    files, tmp_path, capsys
+):
+    out = tmp_path / "out.ckpt"
+    args = ["--trained_on", "unknown", "VOC:train", "--init=unknown"]
+    convert.main([str(files["caffe"]), str(out), *args])
+    found = read(out)["provenance"]
+    assert (found["init"], found["trained_on"]) == ("unknown", ["unknown", "VOC:train"])
+    new = tmp_path / "new.ckpt"
+    words = "--trained_on none: expected DATA:SPLIT, like VOC:train_aug; or unknown; or none alone"
+    assert words in refused(capsys, out, new, "--trained_on", "none", "VOC:train")
+
+
+def test_names_in_another_encoding_or_in_a_folder_are_refused(files, tmp_path, capsys):
+    file, out = files["kazuto1011"], tmp_path / "out.ckpt"
+    (tmp_path / "names.txt").write_bytes("vélo\n".encode("latin-1"))
+    shown = refused(capsys, file, out, f"--data_classes={tmp_path / 'names.txt'}")
+    assert "names.txt is not UTF-8 (line 1 holds the byte 0xe9" in shown
+    assert "is a folder" in refused(capsys, file, out, f"--data_classes={tmp_path}")
+    assert f"error: {tmp_path} is a folder, expected a weight file" in refused(
+        capsys, tmp_path, out
+    )
 
 
 def test_validate_stops_where_the_weights_have_seen_the_split(converted, root, tmp_path, capsys):

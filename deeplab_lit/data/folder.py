@@ -9,6 +9,7 @@ from deeplab_lit.data.datamodule import SegmentationData, existing, given
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import SUFFIXES, VOID, DataError
 from deeplab_lit.data.palette import Colour, voc_colour
+from deeplab_lit.data.text import lines_of
 
 
 class Folder(SegmentationData):
@@ -68,7 +69,7 @@ class Folder(SegmentationData):
                 f"{path} does not exist. --data.root wants a folder with images/<split>/, "
                 "labels/<split>/ and classes.txt, the names of the classes, one a line."
             )
-        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        names = lines_of(path)
         if not names or len(names) > INVALID or len(set(names)) < len(names):
             raise DataError(f"{path}: expected 1 to {INVALID} different names, one a line")
         return names

@@ -6,6 +6,7 @@ from deeplab_lit.data.cityscapes import Cityscapes
 from deeplab_lit.data.coco_stuff import CocoStuff164k
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import Colour, voc_colour
+from deeplab_lit.data.text import lines_of
 from deeplab_lit.data.voc import VOC
 
 KNOWN = {
@@ -32,7 +33,7 @@ def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]
         names = [f"class_{i}" for i in range(num_classes)]
     else:
         named = KNOWN.get(given.lower())
-        names = [] if named else _lines(Path(given))
+        names = [] if named else _names_in(Path(given))
     classes = named or {name: voc_colour(i) for i, name in enumerate(names)}
     if len(classes) != num_classes:
         raise DataError(
@@ -42,7 +43,7 @@ def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]
     return dict(classes)
 
 
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
+def _names_in(path: Path) -> list[str]:
+    if not path.exists():
         raise DataError(f"--data_classes {path}: not {', '.join(KNOWN)}, and no such file")
-    return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    return lines_of(path)

@@ -18,6 +18,7 @@ from deeplab_lit.network.safetensors import (
     read_safetensors,
 )
 
+SUFFIXES = (".caffemodel", ".pth", ".ckpt", ".safetensors")
 TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow checkpoint's table
 
 
@@ -68,6 +69,8 @@ def read_weight_file(path: str | Path) -> dict[str, Any]:
         WeightsError: no such file, no weights in it, or weights that cannot be read.
     """
     path = Path(path)
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, expected a weight file{_files_in(path)}")
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     with path.open("rb") as file:
@@ -82,6 +85,13 @@ def read_weight_file(path: str | Path) -> dict[str, Any]:
     except (CaffeFormatError, SafetensorsFormatError) as error:
         raise WeightsError(f"{path} cannot be read: {error}. Fetch it again.") from error
     return _read_torch(path)
+
+
+def _files_in(folder: Path) -> str:
+    """The weight files to choose from, as the end of a sentence."""
+    files = [p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix in SUFFIXES]
+    names = sorted(str(path.relative_to(folder)) for path in files)
+    return f": give one in it, like {', '.join(names[:3])}" if names else ", and none is in it"
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -135,7 +145,7 @@ def _refuse_other_archives(path: Path) -> None:
         names = archive.namelist()
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return
-    weights = [n for n in names if n.endswith((".caffemodel", ".pth", ".ckpt", ".safetensors"))]
+    weights = [name for name in names if name.endswith(SUFFIXES)]
     inside = f" ({', '.join(weights[:4])})" if weights else ""
     raise WeightsError(
         f"{path} is a zip archive, not a weight file: unpack it, and give a weight file in "

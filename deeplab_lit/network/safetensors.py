@@ -46,7 +46,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise SafetensorsFormatError("it ends in the middle of its header: truncated")
         try:
             header = dict(json.loads(file.read(length)))
-            remarks = dict(header.pop("__metadata__", {}))
+            remarks = dict(header.pop("__metadata__", None) or {})
         except (ValueError, TypeError) as error:
             raise SafetensorsFormatError(f"its header is no JSON object ({error})") from error
         start = 8 + length

@@ -18,10 +18,13 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str | Pat
     Raises:
         WeightsError: names or shapes are others, or there are values that are not finite.
     """
-    own, state = (  # counters of batches: a frozen norm has none, and none is needed
-        {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
-        for weights in (module.state_dict(), state)
-    )
+    check_fit(module, state, source)
+    module.load_state_dict(_without_counters(state), strict=False)
+
+
+def check_fit(module: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    """As `load_strictly`, but nothing is loaded."""
+    own, state = _without_counters(module.state_dict()), _without_counters(state)
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     unequal = [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
@@ -31,9 +34,16 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str | Pat
     problems = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in extra] + unequal
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise WeightsError(f"{source} does not fit the network: {'; '.join(problems[:4])}{more}")
+        raise WeightsError(
+            f"{source} does not fit the network: {'; '.join(problems[:4])}{more}. It is of another "
+            "network, or damaged"
+        )
     refuse_non_finite(state, source)
-    module.load_state_dict(state, strict=False)
+
+
+def _without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Counters of batches: a frozen norm has none, and none is needed."""
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
 
 def refuse_non_finite(state: dict[str, Tensor], source: str | Path) -> None:

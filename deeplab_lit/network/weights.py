@@ -1,6 +1,8 @@
 """Weights: what training starts from, and how a trained network is loaded."""
 
 import warnings
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,16 @@ import torch
 from deeplab_lit.network.backbone import VGG16
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError, read_weight_file
-from deeplab_lit.network.formats import read_source
+from deeplab_lit.network.formats import read_source, translate
 from deeplab_lit.network.formats.own import NAME as DEEPLAB_LIT
 from deeplab_lit.network.formats.own import strip
+from deeplab_lit.network.formats.settings import DAMAGED
 from deeplab_lit.network.formats.source import Source, StateDict
+from deeplab_lit.network.formats.untrained import UNTRAINED
 from deeplab_lit.network.imagenet import imagenet_source
-from deeplab_lit.network.strict import load_strictly, refuse_non_finite
+from deeplab_lit.network.strict import check_fit, load_strictly, refuse_non_finite
 
-__all__ = ["WeightsError", "build", "initialise", "load", "load_source", "read_checkpoint"]
+__all__ = ["WeightsError", "backbone_alone", "build", "initialise", "load", "read_checkpoint"]
 
 
 def load(path: str | Path) -> DeepLabV2:
@@ -50,43 +54,78 @@ def build(source: Source, path: str | Path, allow_missing: tuple[str, ...] = ())
     Raises:
         WeightsError: it has no head, or does not say which network it is of; or does not fit it.
     """
-    if source.num_classes is None and source.format == DEEPLAB_LIT:
-        raise WeightsError(
-            f"{path} is not a checkpoint of deeplab_lit (no hyper_parameters.classes in it), so it "
-            "does not say which network it belongs to; it can start training: --model.weights"
-        )
     if source.num_classes is None:
-        raise WeightsError(
-            f"{path} holds a backbone ({source.format}) without a segmentation head: there is "
-            f"nothing to evaluate. Train from it with --model.weights {path} --model.style "
-            f"{source.network['style']}"
-        )
-    net = DeepLabV2(source.num_classes, **source.network)
-    own = net.state_dict()
-    kept = {k: v for k, v in own.items() if k in allow_missing and k not in source.state}
-    load_strictly(net, source.state | kept, path)
+        raise _no_head(source, path)
+    net = _network(source, path)
+    load_strictly(net, _filled(source.state, net, allow_missing), path)
     return net
+
+
+def backbone_alone(
+    source: Source, path: str | Path, allow_missing: tuple[str, ...] = ()
+) -> StateDict:
+    """The weights of a file without head; arguments and errors are those of `build`."""
+    if not source.network:
+        raise _no_head(source, path)
+    net = _network(source, path)
+    state = _filled(source.state, net, [k for k in allow_missing if k.startswith("backbone.")])
+    load_source(net, replace(source, state=state), path)
+    return state
+
+
+def _filled(state: StateDict, net: DeepLabV2, allow_missing: Iterable[str]) -> StateDict:
+    """With the initial values of weights that are not there and need not be."""
+    own = net.state_dict()
+    return {name: own[name] for name in allow_missing if name in own} | state
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint that `fit` or `convert` wrote.
 
     Raises:
-        WeightsError: no such file, or not such a checkpoint.
+        WeightsError: no such file, not such a checkpoint, or a damaged one.
     """
     content = read_weight_file(path)
-    hparams, state = content.get("hyper_parameters"), content.get("state_dict")
-    if not (
-        isinstance(hparams, dict)
-        and isinstance(state, dict)
-        and "classes" in hparams
-        and "global_step" in content
-    ):
+    try:
+        source = translate(content)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    if source.format == DEEPLAB_LIT and source.num_classes is None:
+        raise _no_head(source, path)
+    if source.format != DEEPLAB_LIT or type(content.get("global_step")) is not int:
         raise WeightsError(
-            f"{path} is not a checkpoint of deeplab_lit (no hyper_parameters.classes in it). A "
-            "file of another project becomes one with python -m deeplab_lit.convert"
+            f"{path} is not a checkpoint that fit or convert wrote (format {source.format}, no "
+            f"global_step in it); python -m deeplab_lit.convert {path} NEW.ckpt makes one of it"
         )
+    with torch.device("meta"):  # only to see whether the weights would fit
+        net = _network(source, path)
+    check_fit(net, source.state, path)
     return content
+
+
+def _network(source: Source, path: str | Path) -> DeepLabV2:
+    """Of its settings, without its weights; for a file without head one of a single class."""
+    try:
+        return DeepLabV2(source.num_classes or 1, **source.network)
+    except ValueError as error:
+        raise WeightsError(
+            f"{path}: its settings describe no network: {error}. {DAMAGED}"
+        ) from error
+
+
+def _no_head(source: Source, path: str | Path) -> WeightsError:
+    if source.format == DEEPLAB_LIT and not source.network:
+        return WeightsError(
+            f"{path} is not a checkpoint of deeplab_lit (no hyper_parameters.classes in it), so it "
+            "does not say which network it belongs to; it can start training: --model.weights"
+        )
+    why = "without a segmentation head"
+    if UNTRAINED in source.skipped.values():
+        why = f"and {UNTRAINED}"
+    return WeightsError(
+        f"{path} holds a backbone ({source.format}) {why}: there is nothing to evaluate. Train "
+        f"from it with --model.weights {path} --model.style {_style(source) or 'torchvision'}"
+    )
 
 
 def initialise(net: DeepLabV2, weights: str) -> Source | None:
@@ -162,7 +201,9 @@ def load_source(net: DeepLabV2, source: Source, path: str | Path) -> None:
     load_strictly(net.backbone, strip(source.state, "backbone."), path)
     inner = _inner(state, own)
     refuse_non_finite(inner, path)
-    net.load_state_dict(_under("preprocess.", source.state) | inner, strict=False)
+    net.load_state_dict(inner, strict=False)
+    if brought := _under("preprocess.", source.state):
+        load_strictly(net.preprocess, strip(brought, "preprocess."), path)
     if len(state) > len(_fc6_and_fc7(state)) or (state and not inner):
         what = "the backbone, fc6 and fc7 are" if inner else "only the backbone is"
         warnings.warn(f"{path}: its head does not fit; {what} loaded from it", stacklevel=3)
@@ -181,7 +222,7 @@ def _inner(state: StateDict, own: StateDict) -> StateDict:
     inner, wanted = _fc6_and_fc7(state), _fc6_and_fc7(own)
     if len(inner) == len(state) == 4:
         layers = {key.split(".", 3)[3]: value for key, value in inner.items()}
-        inner = {key: layers[key.split(".", 3)[3]] for key in wanted}
+        inner = {key: layers.get(key.split(".", 3)[3], torch.empty(0)) for key in wanted}
     return inner if _shapes(inner) == _shapes(wanted) else {}
 
 

@@ -79,9 +79,8 @@ def of_start(weights: str, source: Source | None) -> dict[str, Any]:
 
 
 def of_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint of ours says; of one without provenance nothing is known."""
-    found = checkpoint.get("provenance")
-    return _entry(None, None, UNKNOWN, [UNKNOWN], None) if found is None else dict(found)
+    """What a checkpoint of ours says; what it does not say is unknown."""
+    return _entry(None, None, UNKNOWN, [UNKNOWN], None) | (checkpoint.get("provenance") or {})
 
 
 def completed(

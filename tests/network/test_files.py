@@ -110,7 +110,7 @@ def folder(path):
 
 REASONS = {
     missing: "no such file",
-    folder: "no such file",
+    folder: "is a folder, .* none is in it",
     empty: "empty",
     truncated: "truncated",
     truncated_old_container: "truncated",
@@ -134,6 +134,14 @@ def test_what_is_no_weight_file_is_refused_with_its_name_and_the_reason(tmp_path
     with pytest.raises(WeightsError, match=REASONS[write]) as error:
         read_weight_file(path)
     assert str(path) in str(error.value)
+
+
+def test_of_a_folder_the_weight_files_in_it_are_named(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("checkpoints/best.ckpt", "config.yaml"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"is a folder, .* like checkpoints/best\.ckpt$"):
+        read_weight_file(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,11 @@ def write(path):
         ("deeplabv2_resnet101_msc-vocaug.pth", source("kazuto1011"), "coco", ["VOC:trainval_aug"]),
         ("MS_DeepLab_resnet_trained_VOC.pth", source("isht7"), "coco", ["VOC:train_aug"]),
         ("DeepLab_resnet_pretrained_init-f81d91e8.pth", source("isht7"), "unknown", []),
+        ("resnet101COCO-41f33a49.pth", source("adaptsegnet", None), "coco", []),
+        ("deeplabv2_resnet101_msc-cocostuff10k-20000.pth", source("kazuto1011", 182), "coco",
+         ["CocoStuff10k:train"]),
+        ("deeplabv2_resnet101_msc-cocostuff164k-100000.pth", source("kazuto1011", 182), "coco",
+         ["CocoStuff164k:train"]),
         ("resnet101-63fe2227.pth", source("torchvision", None), "imagenet", []),
         ("resnet101-5d3b4d8f.pth", source("torchvision", None), "imagenet", []),
         ("vgg16-397923af.pth", source("torchvision", None, "vgg16"), "imagenet", []),
@@ -67,8 +72,9 @@ def test_a_split_is_named_once_however_often_a_run_goes_on():
 
 
 def test_of_a_checkpoint_without_provenance_nothing_is_known():
-    found = of_checkpoint({"state_dict": {}})
-    assert (found["init"], found["trained_on"]) == ("unknown", ["unknown"])
+    for given in ({}, {"provenance": None}, {"provenance": {"source": "x"}}):
+        found = of_checkpoint({"state_dict": {}} | given)
+        assert (found["init"], found["trained_on"]) == ("unknown", ["unknown"])
 
 
 def test_imagenet_weights_are_named_by_their_file(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Weight files of other projects, brought to our names: `read_source` reads any of them."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from deeplab_lit.network.files import WeightsError, read_weight_file
 from deeplab_lit.network.formats.adaptsegnet import (
     ADAPTSEGNET,
+    ADVSEMISEG,
     ISHT7,
     from_adaptsegnet,
     from_isht7,
@@ -28,6 +30,7 @@ from deeplab_lit.network.formats.torchvision import (
     is_torchvision,
     refuse_caffes_by_name,
 )
+from deeplab_lit.network.formats.untrained import drop_untrained_head
 
 FORMATS = (CAFFE, KAZUTO1011, ISHT7, ADAPTSEGNET, TORCHVISION, DEEPLAB_LIT)
 
@@ -44,12 +47,15 @@ def read_source(
         path: the file.
         format: one of FORMATS; null: recognised from the names in the file.
         branches: how many of the branches of an isht7 or adaptsegnet head to keep; null: all.
-        ignore: names in the file that may be unknown.
+        ignore: names in the file to leave out; of Caffe's files also names of layers.
 
     Raises:
-        WeightsError: the file cannot be read, is of no known format, or holds unknown names.
+        WeightsError: the file cannot be read, is of no known format, holds unknown names, or none
+            of a name to leave out.
     """
     content = read_weight_file(path)
+    if format is None and ADVSEMISEG in Path(path).name:
+        format = ADAPTSEGNET
     try:
         source = translate(content, format, branches, ignore)
         if source.format == TORCHVISION:
@@ -66,21 +72,43 @@ def translate(
     ignore: Iterable[str] = (),
 ) -> Source:
     """As `read_source`, of what is read already; errors do not name the file."""
-    state = _state_dict(content)
-    format = format or recognise(state)
+    whole = _state_dict(content)
+    format = format or recognise(whole)
+    state = _without(whole, set(ignore))
     if branches is not None and format not in (ISHT7, ADAPTSEGNET):
         raise WeightsError(f"--branches is for {ISHT7} and {ADAPTSEGNET}, the file is of {format}")
+    source = _translated(content, state, format, branches)
+    source.skipped |= {key: "ignored, as asked" for key in whole if key not in state}
+    if format != DEEPLAB_LIT and branches is None:
+        drop_untrained_head(source)
+    return source
+
+
+def _translated(
+    content: dict[str, Any], state: StateDict, format: str, branches: int | None
+) -> Source:
     if format == CAFFE:
-        return from_caffe(state, ignore)
+        return from_caffe(state)
     if format == KAZUTO1011:
-        return from_kazuto1011(state, ignore)
+        return from_kazuto1011(state)
     if format == ISHT7:
-        return from_isht7(state, branches, ignore)
+        return from_isht7(state, branches)
     if format == ADAPTSEGNET:
-        return from_adaptsegnet(state, branches, ignore)
+        return from_adaptsegnet(state, branches)
     if format == TORCHVISION:
-        return from_torchvision(state, ignore)
+        return from_torchvision(state)
     return from_own(content, state)
+
+
+def _without(state: StateDict, ignore: set[str]) -> StateDict:
+    """The weights but for those whose name, or whose layer in a Caffe file, is to be ignored."""
+    layers = {key: key.partition("/")[0] for key in state}
+    for name in ignore:
+        if name not in state and name not in layers.values():
+            close = get_close_matches(name, [*state, *layers.values()], 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise WeightsError(f"--ignore {name}: the file has no such name{hint}")
+    return {k: v for k, v in state.items() if not {k, layers[k]} & ignore}
 
 
 def recognise(keys: Iterable[str]) -> str:
@@ -133,5 +161,5 @@ def _state_dict(content: dict[str, Any]) -> StateDict:
             content = content[key]
             break
     if not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError("it holds no state dict (names and tensors)")
+        raise WeightsError("it holds no state dict (names and tensors): take another file")
     return content

@@ -11,18 +11,20 @@ import re
 from collections.abc import Iterable
 
 from deeplab_lit.network.formats.source import (
+    CLASSIFIER,
     COUNTER,
     OTHER_MEAN,
     Skip,
     Source,
     StateDict,
-    keep_branches,
     renamed,
     set_caffe_style,
     set_head,
 )
+from deeplab_lit.network.formats.untrained import keep_branches
 
 ISHT7, ADAPTSEGNET = "isht7", "adaptsegnet"
+ADVSEMISEG = "resnet101COCO-41f33a49"  # Caffe's values in torchvision's bare names, without head
 FIRST = "layer1.0.conv1.weight"
 HEAD = re.compile(r"(layer[56])\.conv2d_list\.([0-3])\.(weight|bias)")
 BACKBONE = re.compile(r"(conv1|bn1|layer[1-4]\.\d+\.(conv\d|bn\d|downsample\.[01]))\.\w+")
@@ -38,37 +40,34 @@ def has_branches(keys: Iterable[str]) -> bool:
     return any(".conv2d_list." in key for key in keys)
 
 
-def from_isht7(state: StateDict, branches: int | None = None, ignore: Iterable[str] = ()) -> Source:
+def from_isht7(state: StateDict, branches: int | None = None) -> Source:
     """As `from_adaptsegnet`, of a multi-scale network, with the authors' mean."""
-    source = _from(ISHT7, state, ignore)
+    source = _from(ISHT7, state)
     set_caffe_style(source)
     source.network["scales"] = (1.0, 0.75, 0.5)
     keep_branches(source, branches)
     return source
 
 
-def from_adaptsegnet(
-    state: StateDict, branches: int | None = None, ignore: Iterable[str] = ()
-) -> Source:
+def from_adaptsegnet(state: StateDict, branches: int | None = None) -> Source:
     """Their names under ours.
 
     Args:
         state: what the file holds.
         branches: how many of the head's branches to keep: AdaptSegNet's own code returns from
             inside the loop over them, so it trains and evaluates 2 of 4.
-        ignore: names that may be unknown.
 
     Raises:
         WeightsError: names that are not known; branches that look untrained.
     """
-    source = _from(ADAPTSEGNET, state, ignore)
+    source = _from(ADAPTSEGNET, state)
     set_caffe_style(source, OTHER_MEAN)
     source.network["scales"] = (1.0,)
     keep_branches(source, branches)
     return source
 
 
-def _from(format: str, state: StateDict, ignore: Iterable[str]) -> Source:
+def _from(format: str, state: StateDict) -> Source:
     prefix = prefix_of(state) or ""
     multi_level = any(key.startswith(f"{prefix}layer6.") for key in state)
     head = "layer6" if multi_level else "layer5"
@@ -79,13 +78,15 @@ def _from(format: str, state: StateDict, ignore: Iterable[str]) -> Source:
         key = key.removeprefix(prefix)
         if key.endswith(".num_batches_tracked"):
             return Skip(COUNTER)
+        if key in ("fc.weight", "fc.bias"):
+            return Skip(CLASSIFIER)
         if match := HEAD.fullmatch(key):
             if match[1] != head:
                 return Skip("the auxiliary head on layer3, for training only")
             return f"head.branches.{match[2]}.{match[3]}"
         return f"backbone.{key}" if BACKBONE.fullmatch(key) else None
 
-    source = renamed(format, state, rename, ignore)
+    source = renamed(format, state, rename)
     source.network |= {"backbone": "resnet101", "align_corners": True}
     set_head(source, "aspp", (6, 12, 18, 24), "head.branches.0.bias")
     return source

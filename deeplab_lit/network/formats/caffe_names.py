@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deeplab_lit.network.files import WeightsError
 from deeplab_lit.network.formats.source import (
+    CLASSIFIER,
     Source,
     StateDict,
     refuse_unknown,
@@ -42,35 +43,33 @@ def is_caffe(keys: Iterable[str]) -> bool:
     return "res2a_branch1/0" in keys or "conv1_1/0" in keys
 
 
-def from_caffe(state: StateDict, ignore: Iterable[str] = ()) -> Source:
+def from_caffe(state: StateDict) -> Source:
     """Caffe's blobs under our names.
 
     Args:
         state: "<layer>/<index of the blob>" → tensor, as network/caffe.py reads them.
-        ignore: names, of layers or of single blobs, that may be unknown.
 
     Raises:
-        WeightsError: layers that are not known.
+        WeightsError: layers that are not known, or normalisation without its factor.
     """
     source = Source(NAME, {})
     unknown, copies = [], False
     for key, value in state.items():
         layer, _, index = key.partition("/")
         name = _name(layer)
-        if key in ignore or layer in ignore:
-            source.skipped[key] = "ignored, as asked"
-        elif COPY.fullmatch(layer):
+        if COPY.fullmatch(layer):
             source.skipped[key] = "a copy for another scale, which shares its weights"
             copies = True
         elif _is_pretraining(layer, state):
-            source.skipped[key] = "the classifier of the pretraining"
+            source.skipped[key] = CLASSIFIER
         elif name is None or int(index) >= len(BLOBS[name[1]]):
             unknown.append(key)
         else:
             ours = f"{name[0]}.{BLOBS[name[1]][int(index)]}"
             source.state[ours] = value if name[1] == "conv" and index == "0" else value.flatten()
-            source.copied.append(key)
+            source.copied[key] = ours
     refuse_unknown(NAME, unknown)
+    _refuse_parts_of_norms(source.copied)
     _divide_by_factor(source.state)
     vgg = "backbone.features.0.weight" in source.state
     set_caffe_style(source)
@@ -113,6 +112,23 @@ def _is_pretraining(layer: str, state: StateDict) -> bool:
     """MS-COCO's classifier in init.caffemodel is 1×1; ImageNet's is called fc1000."""
     weight = state.get(f"{layer}/0", torch.empty(0))
     return PRETRAINING.fullmatch(layer) is not None and weight.shape[2:].numel() == 1
+
+
+def _refuse_parts_of_norms(keys: list[str]) -> None:
+    """Statistics without their factor would be taken for others, 1000 times as large."""
+    norms: dict[str, list[str]] = {}
+    for key in keys:
+        layer, _, index = key.partition("/")
+        name = _name(layer)
+        if name is not None and name[1] == "bn":
+            norms.setdefault(layer, []).append(index)
+    for layer, found in norms.items():
+        if lacking := [f"{layer}/{index}" for index in "012" if index not in found]:
+            raise WeightsError(
+                f"{', '.join(lacking)} is missing: the mean, the variance and the factor that both "
+                f"are stored times mean nothing alone. Leave out all of {layer} (--ignore {layer}) "
+                "or nothing; if nothing was left out, fetch the file again"
+            )
 
 
 def _divide_by_factor(state: StateDict) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from deeplab_lit.network.formats.source import (
+    CLASSIFIER,
     COUNTER,
     Skip,
     Source,
@@ -31,13 +32,13 @@ def is_kazuto1011(keys: Iterable[str]) -> bool:
     return any(key.removeprefix("base.") == "layer1.conv1.conv.weight" for key in keys)
 
 
-def from_kazuto1011(state: StateDict, ignore: Iterable[str] = ()) -> Source:
+def from_kazuto1011(state: StateDict) -> Source:
     """Its names under ours. With "base." in front of them the file is of a multi-scale network.
 
     Raises:
         WeightsError: names that are not known.
     """
-    source = renamed(NAME, state, _rename, ignore)
+    source = renamed(NAME, state, _rename)
     set_caffe_style(source)
     multi_scale = any(key.startswith("base.") for key in state)
     scales = (1.0, 0.75, 0.5) if multi_scale else (1.0,)
@@ -51,7 +52,7 @@ def _rename(key: str) -> str | Skip | None:
         return Skip(COUNTER)
     key = key.removeprefix("base.")
     if key in ("fc.weight", "fc.bias"):
-        return Skip("the classifier of the pretraining")
+        return Skip(CLASSIFIER)
     if match := BRANCH.fullmatch(key):
         return f"head.branches.{match[1]}.{match[2]}"
     if match := STEM.fullmatch(key):

@@ -1,13 +1,16 @@
 """Our own files: checkpoints of `fit` and `convert`, exported weights, state dicts of DeepLabV2."""
 
-import inspect
 import json
 from collections.abc import Iterable
 from typing import Any
 
-from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError
-from deeplab_lit.network.formats.source import Source, StateDict
+from deeplab_lit.network.formats.settings import (
+    checked_classes,
+    checked_network,
+    checked_provenance,
+)
+from deeplab_lit.network.formats.source import Source, StateDict, classifiers_in
 
 NAME = "deeplab_lit"
 
@@ -21,19 +24,23 @@ def from_own(content: dict[str, Any], state: StateDict) -> Source:
     """The file as it is; a state dict alone does not say which network it belongs to.
 
     Raises:
-        WeightsError: the remarks in an exported file are damaged.
+        WeightsError: what it says of itself is damaged.
     """
-    source = Source(NAME, strip(state, "net."), copied=list(state))
-    if "classes" in content.get("metadata", {}):
-        content = _exported(content["metadata"])
-    source.provenance = content.get("provenance")
+    source = Source(NAME, strip(state, "net."))
+    source.copied = {
+        key: name for key in state if (name := key.removeprefix("net.")) in source.state
+    }
+    source.skipped = {key: "not of the network" for key in state if key not in source.copied}
+    remarks = content.get("metadata")
+    if isinstance(remarks, dict) and "classes" in remarks:
+        content = _exported(remarks)
+    source.provenance = checked_provenance(content.get("provenance"))
     settings = content.get("hyper_parameters")
-    if not isinstance(settings, dict):
+    if settings is None:
         return source
-    known = inspect.signature(DeepLabV2).parameters
-    source.network = {key: value for key, value in settings.items() if key in known}
-    if isinstance(settings.get("classes"), dict):
-        source.classes = {name: tuple(rgb) for name, rgb in settings["classes"].items()}
+    source.network = checked_network(settings)
+    if "classes" in settings or classifiers_in(source.state):
+        source.classes = checked_classes(settings.get("classes"))
         source.num_classes = len(source.classes)
     return source
 

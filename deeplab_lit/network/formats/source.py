@@ -12,6 +12,7 @@ from deeplab_lit.network.preprocess import STATISTICS
 
 StateDict = dict[str, Tensor]
 COUNTER = "a counter that frozen normalisation does not use"
+CLASSIFIER = "the classifier of the pretraining"
 # B,G,R that AdaptSegNet and others subtract; the authors' is in network/preprocess.py
 OTHER_MEAN = (104.00698793, 116.66876762, 122.67891434)
 
@@ -27,7 +28,7 @@ class Source:
             only.
         network: arguments of DeepLabV2 that the format fixes.
         num_classes: C; null where the file has no classifier of a segmentation network.
-        copied: their names that were used.
+        copied: their names that were used → our name of each.
         skipped: their name → why it was left out.
         classes: name → RGB colour, from our own files; null elsewhere.
         provenance: from our own files; null elsewhere.
@@ -37,7 +38,7 @@ class Source:
     state: StateDict
     network: dict[str, Any] = field(default_factory=dict)
     num_classes: int | None = None
-    copied: list[str] = field(default_factory=list)
+    copied: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     classes: dict[str, tuple[int, int, int]] | None = None
     provenance: dict[str, Any] | None = None
@@ -47,16 +48,13 @@ class Skip(str):
     """Instead of our name of a weight: why it is left out."""
 
 
-def renamed(
-    format: str, state: StateDict, rename: Callable[[str], str | Skip | None], ignore: Iterable[str]
-) -> Source:
+def renamed(format: str, state: StateDict, rename: Callable[[str], str | Skip | None]) -> Source:
     """The source whose weights differ from ours in their names only.
 
     Args:
         format: of the file.
         state: what it holds.
         rename: their name → ours, or why it is skipped, or null for a name that is not known.
-        ignore: names that may be unknown.
 
     Raises:
         WeightsError: names that are not known.
@@ -65,15 +63,13 @@ def renamed(
     unknown = []
     for key, value in state.items():
         name = rename(key)
-        if key in ignore:
-            source.skipped[key] = "ignored, as asked"
-        elif name is None:
+        if name is None:
             unknown.append(key)
         elif isinstance(name, Skip):
             source.skipped[key] = str(name)
         else:
             source.state[name] = value
-            source.copied.append(key)
+            source.copied[key] = name
     refuse_unknown(format, unknown)
     return source
 
@@ -121,36 +117,35 @@ def set_head(source: Source, head: str, atrous_rates: tuple[int, ...], bias: str
         source.network |= {"head": head, "atrous_rates": atrous_rates}
 
 
-def keep_branches(source: Source, branches: int | None) -> None:
-    """Drop all but the first `branches` of the head, for networks that were trained with those.
+def leave_out(source: Source, ours: Iterable[str], reason: str) -> None:
+    """Take weights out of a source again.
 
-    Raises:
-        WeightsError: there are not so many; or the last ones, but not the first, look as they were
-            initialised, and nobody has said what to do with them.
+    Args:
+        source: changed in place.
+        ours: their names among ours.
+        reason: why, for the report.
     """
-    rates = source.network.get("atrous_rates", ())
-    if branches is None:
-        _refuse_untrained(source, rates)
-        return
-    if not 1 <= branches <= len(rates):
-        raise WeightsError(f"--branches {branches}: the file has {len(rates) or 'no'} branches")
-    for key in [k for k in source.state if k.startswith("head.branches.")]:
-        if int(key.split(".")[2]) >= branches:
-            del source.state[key]
-    source.network["atrous_rates"] = rates[:branches]
+    ours = set(ours)
+    for theirs, name in list(source.copied.items()):
+        if name in ours:
+            del source.state[name], source.copied[theirs]
+            source.skipped[theirs] = reason
 
 
-def _refuse_untrained(source: Source, rates: tuple[int, ...]) -> None:
-    weights = [source.state.get(f"head.branches.{i}.weight") for i in range(len(rates))]
-    if not rates or any(weight is None or weight.numel() < 100_000 for weight in weights):
-        return
-    # at 19 classes the standard deviation of N(0, 0.01) is 0.01 within 0.12 %
-    untrained = [abs(float(weight.float().std()) / 0.01 - 1) < 0.005 for weight in weights]
-    if untrained[-1] and not untrained[0]:
-        used = untrained.index(True)
-        raise WeightsError(
-            f"branches {', '.join(str(i + 1) for i, u in enumerate(untrained) if u)} of the head "
-            "look as they were initialised (normal, standard deviation 0.01): AdaptSegNet's code "
-            f"trains the first two only. Evaluate it as it was trained with --branches {used} "
-            f"(python -m deeplab_lit.convert), or with --branches {len(rates)} if all are meant"
-        )
+def classifiers_in(state: StateDict) -> list[str]:
+    """Our names of what makes a head one: all of it but VGG-16's fc6 and fc7."""
+    head = [key for key in state if key.startswith("head.")]
+    return [key for key in head if ".fc6." not in key and ".fc7." not in key]
+
+
+def drop_head(source: Source, reason: str) -> None:
+    """Make a file one to train from: without classifiers, and without what they say.
+
+    Args:
+        source: changed in place; VGG-16's fc6 and fc7 stay.
+        reason: why, for the report.
+    """
+    leave_out(source, classifiers_in(source.state), reason)
+    source.num_classes = source.classes = None
+    for name in ("head", "atrous_rates"):
+        source.network.pop(name, None)

@@ -12,6 +12,12 @@ NAME = "torchvision"
 CLASSIFIER = "the classifier of ImageNet's classes"
 CAFFES = "vgg16-00b39a1b"  # of jcjohnson/pytorch-vgg, also with its layers renamed
 TAKE = "take torchvision's vgg16-397923af.pth, or the authors' vgg16_20M.caffemodel"
+FC6_AND_FC7 = {
+    "classifier.0.weight": (4096, 512 * 7 * 7),
+    "classifier.0.bias": (4096,),
+    "classifier.3.weight": (4096, 4096),
+    "classifier.3.bias": (4096,),
+}
 # blocks in each stage, and whether they have three convolutions
 RESNETS = {
     (2, 2, 2, 2, False): "resnet18",
@@ -40,14 +46,14 @@ def refuse_caffes_by_name(name: str) -> None:
         )
 
 
-def from_torchvision(state: StateDict, ignore: Iterable[str] = ()) -> Source:
+def from_torchvision(state: StateDict) -> Source:
     """Its names under ours; VGG-16's fc6 and fc7 as one branch of a head without classifier.
 
     Raises:
         WeightsError: another network, names that are not known, or values known to be Caffe's.
     """
     _refuse_caffes_vgg(state)
-    source = renamed(NAME, state, _rename, ignore)
+    source = renamed(NAME, state, _rename)
     mean, std = STATISTICS["torchvision"]
     source.state["preprocess.mean"] = torch.tensor(mean).view(1, 3, 1, 1)
     source.state["preprocess.std"] = torch.tensor(std).view(1, 3, 1, 1)
@@ -94,16 +100,13 @@ def _backbone(state: StateDict) -> str:
 
 def _decimate(source: Source, state: StateDict) -> None:
     """DeepLabv1, Sec. 2.2: fc6 from 7×7 to 3×3 by decimation, 1,024 of the 4,096 filters."""
-    if state.get("classifier.0.weight", torch.empty(0)).numel() != 4096 * 512 * 7 * 7:
+    if any(key not in state or state[key].shape != shape for key, shape in FC6_AND_FC7.items()):
         return
     fc6 = state["classifier.0.weight"].view(4096, 512, 7, 7)[::4, :, ::3, ::3]
     fc7 = state["classifier.3.weight"].view(4096, 4096, 1, 1)[::4, ::4]
-    source.state |= {
-        "head.branches.0.fc6.weight": fc6,
-        "head.branches.0.fc6.bias": state["classifier.0.bias"][::4],
-        "head.branches.0.fc7.weight": fc7,
-        "head.branches.0.fc7.bias": state["classifier.3.bias"][::4],
-    }
-    for key in [k for k in source.skipped if k.startswith(("classifier.0.", "classifier.3."))]:
+    values = (fc6, state["classifier.0.bias"][::4], fc7, state["classifier.3.bias"][::4])
+    for key, value in zip(FC6_AND_FC7, values, strict=True):
+        layer, what = {"0": "fc6", "3": "fc7"}[key.split(".")[1]], key.rpartition(".")[2]
+        source.copied[key] = ours = f"head.branches.0.{layer}.{what}"
+        source.state[ours] = value
         del source.skipped[key]
-        source.copied.append(key)

@@ -133,17 +133,23 @@ def caffe_interp(x, *, shrink=1, zoom=1):
     return interpolate(x, [n + (n - 1) * (zoom - 1) for n in size], aligned)
 
 
-def caffe_resnet101(net, images, *, multi_scale):
-    """fc_fusion, or fc1_voc12 where there is one scale."""
-    x = preprocess(images)
-    one = aspp(net["head"], features(net, x))
-    if not multi_scale:
-        return one
-    half = aspp(net["head"], features(net, caffe_interp(x, shrink=2)))
-    most = aspp(net["head"], features(net, caffe_interp(x, shrink=4, zoom=3)))
+def caffe_msc(network, x):
+    """The authors' three scales around a network, at 32k + 1 pixels."""
+    one = network(x)
+    half, most = network(caffe_interp(x, shrink=2)), network(caffe_interp(x, shrink=4, zoom=3))
     half, most = caffe_interp(half, zoom=2), caffe_interp(most, shrink=3, zoom=4)
     assert half.shape == most.shape == one.shape  # Eltwise refuses anything else
     return torch.max(torch.max(one, most), half)
+
+
+def caffe_resnet101(net, images, *, multi_scale):
+    """fc_fusion, or fc1_voc12 where there is one scale."""
+
+    def network(x):
+        return aspp(net["head"], features(net, x))
+
+    x = preprocess(images)
+    return caffe_msc(network, x) if multi_scale else network(x)
 
 
 def kazuto1011(net, images, *, multi_scale):
@@ -172,9 +178,17 @@ def isht7(net, images):
     return torch.max(torch.max(out[0], out[1]), out[2])
 
 
-def adaptsegnet(net, images, *, branches):
-    """ResNet of model/deeplab.py, or the second output of model/deeplab_multi.py."""
-    return aspp(net["head"], features(net, preprocess(images, OTHER_MEAN_BGR)), branches)
+def adaptsegnet(net, images, *, branches, multi_scale=False):
+    """ResNet of model/deeplab.py, or the second output of model/deeplab_multi.py.
+
+    It has no multi-scale inputs of its own; `multi_scale` puts the authors' around it.
+    """
+
+    def network(x):
+        return aspp(net["head"], features(net, x), branches)
+
+    x = preprocess(images, OTHER_MEAN_BGR)
+    return caffe_msc(network, x) if multi_scale else network(x)
 
 
 VGG_LAYERS = ("1_1", "1_2", "2_1", "2_2", *(f"{i}_{j}" for i in (3, 4, 5) for j in (1, 2, 3)))
@@ -200,9 +214,16 @@ def random_conv(inputs, outputs, kernel):
     return weight, torch.randn(outputs) * 0.1
 
 
-def caffe_vgg16(net, images):
-    """fc8_voc12 of the ASPP net, or of LargeFOV where there is one branch."""
+def caffe_vgg16(net, images, *, multi_scale=False):
+    """fc8_voc12 of the ASPP net, or of LargeFOV where there is one branch.
+
+    It has no multi-scale inputs of its own; `multi_scale` puts those of the ResNet around it.
+    """
     x = preprocess(images)
+    return caffe_msc(lambda x: vgg16(net, x), x) if multi_scale else vgg16(net, x)
+
+
+def vgg16(net, x):
     for i, name in enumerate(VGG_LAYERS):
         rate = 2 if name[0] == "5" else 1
         x = F.conv2d(x, *net[f"conv{name}"], padding=rate, dilation=rate).relu()
@@ -218,3 +239,67 @@ def _branch(net, suffix, x, rate):
     x = F.conv2d(x, *net[f"fc6{suffix}"], padding=rate, dilation=rate).relu()
     x = F.conv2d(x, *net[f"fc7{suffix}"]).relu()
     return F.conv2d(x, *net[f"fc8_voc12{suffix}"])
+
+
+OWN_RATES = (2, 4)
+
+
+def random_own(num_classes=21):
+    """Weights by the names of a checkpoint of ours: resnet10_quarter, ASPP with rates 2 and 4."""
+    net = {f"preprocess.{name}": torch.rand(1, 3, 1, 1) * 50 + 50 for name in ("mean", "std")}
+
+    def layer(conv, norm, inputs, outputs, kernel):
+        net[f"backbone.{conv}.weight"] = random_conv(inputs, outputs, kernel)[0]
+        for name in ("weight", "running_var"):
+            net[f"backbone.{norm}.{name}"] = torch.rand(outputs) + 0.5
+        for name in ("bias", "running_mean"):
+            net[f"backbone.{norm}.{name}"] = torch.randn(outputs) * 0.1
+
+    layer("conv1", "bn1", 3, 16, 7)
+    for i, width in enumerate((16, 32, 64, 128), start=1):
+        place, inputs = f"layer{i}.0", width if i == 1 else width // 2
+        layer(f"{place}.conv1", f"{place}.bn1", inputs, width, 3)
+        layer(f"{place}.conv2", f"{place}.bn2", width, width, 3)
+        if i > 1:
+            layer(f"{place}.downsample.0", f"{place}.downsample.1", inputs, width, 1)
+    for k in range(len(OWN_RATES)):
+        weight, bias = random_conv(128, num_classes, 3)
+        net |= {f"head.branches.{k}.weight": weight, f"head.branches.{k}.bias": bias}
+    return net
+
+
+def own_network(net, images, *, multi_scale):
+    """At stride 8: the strides of layer3 and layer4 became rates of what follows them."""
+
+    def layer(conv, norm, x, **options):
+        x = F.conv2d(x, net[f"backbone.{conv}.weight"], **options)
+        mean, var, weight, bias = (
+            net[f"backbone.{norm}.{name}"].view(1, -1, 1, 1)
+            for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    def network(x):
+        x = F.max_pool2d(layer("conv1", "bn1", x, stride=2, padding=3).relu(), 3, 2, 1)
+        for i, stride, before, after in ((1, 1, 1, 1), (2, 2, 1, 1), (3, 1, 1, 2), (4, 1, 2, 4)):
+            place = f"layer{i}.0"
+            y = layer(
+                f"{place}.conv1", f"{place}.bn1", x, stride=stride, padding=before, dilation=before
+            )
+            y = layer(f"{place}.conv2", f"{place}.bn2", y.relu(), padding=after, dilation=after)
+            if i > 1:
+                x = layer(f"{place}.downsample.0", f"{place}.downsample.1", x, stride=stride)
+            x = (x + y).relu()
+        return sum(
+            F.conv2d(
+                x,
+                net[f"head.branches.{k}.weight"],
+                net[f"head.branches.{k}.bias"],
+                padding=rate,
+                dilation=rate,
+            )
+            for k, rate in enumerate(OWN_RATES)
+        )
+
+    x = (images.float() - net["preprocess.mean"]) / net["preprocess.std"]
+    return caffe_msc(network, x) if multi_scale else network(x)

@@ -5,10 +5,11 @@ import source_networks as theirs
 import torch
 from layouts import conv2d_list, torchvision_state
 
+from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError
-from deeplab_lit.network.formats import read_source, recognise
+from deeplab_lit.network.formats import read_source, recognise, translate
 from deeplab_lit.network.formats.adaptsegnet import from_adaptsegnet
-from deeplab_lit.network.weights import build, load
+from deeplab_lit.network.weights import build, initialise, load
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +86,6 @@ def test_branches_that_were_never_trained_are_refused_until_somebody_says_how_ma
     assert from_adaptsegnet(state, 4).network["atrous_rates"] == (6, 12, 18, 24)
 
 
-def test_an_init_file_whose_whole_head_is_random_is_taken(resnet101):
-    head = [(torch.randn_like(w) * 0.01, b) for w, b in resnet101["head"]]
-    assert from_adaptsegnet(multi_level(resnet101 | {"head": head})).num_classes == 21
-
-
 @pytest.mark.parametrize("branches", [0, 5])
 def test_more_branches_than_there_are_cannot_be_kept(resnet101, branches):
     with pytest.raises(WeightsError, match=f"--branches {branches}: the file has 4 branches"):
@@ -99,13 +95,45 @@ def test_more_branches_than_there_are_cannot_be_kept(resnet101, branches):
 def test_names_behind_no_prefix_or_another_one_are_refused(resnet101):
     state = multi_level(resnet101, "module.") | {"discriminator.weight": torch.zeros(1)}
     with pytest.raises(WeightsError, match=r"discriminator\.weight.*--ignore"):
-        from_adaptsegnet(state)
-    assert from_adaptsegnet(state, ignore=["discriminator.weight"]).num_classes == 21
+        translate(state)
+    assert translate(state, ignore=["discriminator.weight"]).num_classes == 21
 
 
 def test_torchvisions_names_without_any_head_may_be_either(resnet101):
-    """resnet101COCO-41f33a49.pth: torchvision's names, Caffe's values."""
     state = torchvision_state(resnet101)
     with pytest.raises(WeightsError, match=r"--format torchvision .* or --format adaptsegnet"):
         recognise(state)
     assert from_adaptsegnet(state).num_classes is None
+
+
+@pytest.mark.parametrize("classifier", [False, True])
+def test_advsemisegs_init_is_known_by_its_name_to_hold_caffes_values(
+    resnet101, tmp_path, classifier
+):
+    state = torchvision_state(resnet101)
+    if classifier:
+        state |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    path = tmp_path / "resnet101COCO-41f33a49.pth"
+    torch.save(state, path)
+    net = DeepLabV2(3, style="caffe")
+    source = initialise(net, str(path))
+    assert (source.format, source.network["style"]) == ("adaptsegnet", "caffe")
+    assert torch.equal(net.backbone.conv1.weight, resnet101["conv1"][0].flip(1))
+    assert len(source.copied) == 520
+    with pytest.raises(WeightsError, match=r"--model\.style caffe"):
+        initialise(DeepLabV2(3, style="torchvision"), str(path))
+    with pytest.raises(WeightsError, match=r"--model\.weights"):
+        load(path)
+
+
+def test_adaptsegnets_init_has_isht7s_layout_and_starts_a_training(resnet101, tmp_path):
+    """DeepLab_resnet_pretrained_init-f81d91e8.pth; its loader leaves Scale.layer5 out."""
+    path = tmp_path / "DeepLab_resnet_pretrained_init-f81d91e8.pth"
+    state = torchvision_state(resnet101, prefix="Scale.")
+    fresh = [(torch.randn_like(w) * 0.01, torch.zeros_like(b)) for w, b in resnet101["head"]]
+    torch.save(state | conv2d_list("Scale.layer5", fresh), path)
+    net = DeepLabV2(19, style="caffe")
+    initialise(net, str(path))
+    assert torch.equal(net.backbone.layer4[2].conv3.weight, resnet101["5c_branch2c"][0])
+    with pytest.raises(WeightsError, match=r"never trained: there is nothing to evaluate.*weights"):
+        load(path)

@@ -7,7 +7,7 @@ from caffe_writer import write_caffemodel
 from layouts import FACTOR, caffe_layers
 
 from deeplab_lit.network.files import WeightsError
-from deeplab_lit.network.formats import read_source
+from deeplab_lit.network.formats import read_source, translate
 from deeplab_lit.network.formats.caffe_names import from_caffe
 from deeplab_lit.network.preprocess import STATISTICS
 from deeplab_lit.network.weights import load
@@ -115,7 +115,23 @@ def test_a_layer_that_is_not_known_is_refused_unless_it_is_named(resnet101):
     with pytest.raises(WeightsError, match=r"attention1/0.*--ignore"):
         from_caffe(blobs)
     for name in ("attention1/0", "attention1"):
-        assert from_caffe(blobs, [name]).skipped["attention1/0"] == "ignored, as asked"
+        source = translate({"state_dict": blobs}, ignore=[name])
+        assert source.skipped["attention1/0"] == "ignored, as asked"
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_statistics_and_their_factor_are_left_out_together_or_not_at_all(resnet101, index):
+    """Without its factor a mean would be taken for another, a thousand times as large."""
+    blobs = read_blobs(caffe_layers(resnet101, multi_scale=False))
+    with pytest.raises(WeightsError, match=rf"bn_conv1/{index} is missing.*--ignore bn_conv1\)"):
+        translate({"state_dict": blobs}, ignore=[f"bn_conv1/{index}"])
+    del blobs[f"bn_conv1/{index}"]
+    with pytest.raises(WeightsError, match="fetch the file again"):
+        from_caffe(blobs)
+    blobs = read_blobs(caffe_layers(resnet101, multi_scale=False))
+    source = translate({"state_dict": blobs}, ignore=["bn_conv1"])
+    left_out = {"backbone.bn1.running_mean", "backbone.bn1.running_var"}
+    assert set(from_caffe(blobs).state) - set(source.state) == left_out
 
 
 @pytest.mark.parametrize("branches", [1, 4], ids=["LargeFOV", "ASPP-L"])

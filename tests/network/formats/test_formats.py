@@ -52,7 +52,7 @@ def test_weights_may_stand_inside_a_checkpoint(wrap):
     state = {"layer1.conv1.conv.weight": torch.randn(64, 3, 7, 7)}
     source = translate(wrap(state))
     assert source.format == "kazuto1011"
-    assert source.copied == list(state)
+    assert source.copied == {"layer1.conv1.conv.weight": "backbone.conv1.weight"}
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"state_dict": {"a": 1}}], ids=str)
@@ -70,3 +70,20 @@ def test_errors_name_the_file(tmp_path):
 def test_branches_can_be_chosen_only_where_they_are_in_doubt():
     with pytest.raises(WeightsError, match="--branches is for isht7 and adaptsegnet"):
         translate({"layer1.conv1.conv.weight": torch.zeros(1)}, branches=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("layer1.conv1.weight", "; did you mean layer1.conv1.conv"), ("x", "")]
+)
+def test_a_name_to_leave_out_that_the_file_does_not_have_is_refused(name, hint):
+    state = {"layer1.conv1.conv.weight": torch.randn(64, 3, 7, 7)}
+    words = f"--ignore {name}: the file has no such name{hint}"
+    with pytest.raises(WeightsError, match=words):
+        translate(state, ignore=[name])
+
+
+def test_names_of_our_own_files_can_be_left_out_too():
+    state = {"net.backbone.conv1.weight": torch.zeros(1), "net.extra": torch.zeros(1)}
+    source = translate({"state_dict": state}, ignore=["net.extra"])
+    assert list(source.state) == ["backbone.conv1.weight"]
+    assert source.skipped == {"net.extra": "ignored, as asked"}

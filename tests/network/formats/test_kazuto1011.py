@@ -6,6 +6,7 @@ import torch
 from layouts import kazuto1011_state
 
 from deeplab_lit.network.files import WeightsError
+from deeplab_lit.network.formats import translate
 from deeplab_lit.network.formats.kazuto1011 import from_kazuto1011
 from deeplab_lit.network.weights import load
 
@@ -51,7 +52,7 @@ def test_without_the_prefix_it_is_a_single_scale(resnet101):
 
 def test_an_unknown_name_is_refused_unless_it_is_named(resnet101):
     state = kazuto1011_state(resnet101) | {"base.aspp.c4.weight": torch.zeros(1)}
-    from_kazuto1011(state, ["base.aspp.c4.weight"])
+    assert translate(state, ignore=["base.aspp.c4.weight"]).num_classes == 21
     state["base.layer6.weight"] = torch.zeros(1)
     with pytest.raises(WeightsError, match=r"base\.layer6\.weight.*--ignore"):
-        from_kazuto1011(state, ["base.aspp.c4.weight"])
+        translate(state, ignore=["base.aspp.c4.weight"])

@@ -1,0 +1,100 @@
+"""What a file of ours says of itself: read from a file, it may be anything, so it is checked."""
+
+import inspect
+import json
+from typing import Any, Literal, get_args, get_origin
+
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.files import WeightsError
+
+DAMAGED = "The file is damaged, or not of this program: take another copy of it"
+WORDS = {int: "a whole number", bool: "true or false", float: "a number"}
+
+
+def checked_network(settings: Any) -> dict[str, Any]:
+    """Those of a checkpoint's hyper_parameters that are arguments of DeepLabV2.
+
+    Ranges are left to DeepLabV2.
+
+    Raises:
+        WeightsError: they are no names and values, or one is of another type.
+    """
+    if not isinstance(settings, dict):
+        raise _refused("hyper_parameters", settings, "names and values")
+    network = {}
+    for name, parameter in inspect.signature(DeepLabV2).parameters.items():
+        if name in settings and name != "num_classes":
+            if not _fits(settings[name], parameter.annotation):
+                expected = _in_words(parameter.annotation)
+                raise _refused(f"hyper_parameters.{name}", settings[name], expected)
+            network[name] = settings[name]
+    return network
+
+
+def checked_classes(classes: Any) -> dict[str, tuple[int, int, int]]:
+    """Name → RGB colour, from a checkpoint's hyper_parameters.
+
+    Raises:
+        WeightsError: they are something else.
+    """
+    expected = "the classes' names, each with its colour (three whole numbers in 0…255)"
+    if not isinstance(classes, dict) or not classes:
+        raise _refused("hyper_parameters.classes", classes, expected)
+    for name, colour in classes.items():
+        if not isinstance(name, str) or not _is_colour(colour):
+            raise _refused("hyper_parameters.classes", {name: colour}, expected)
+    return {name: tuple(colour) for name, colour in classes.items()}
+
+
+def checked_provenance(provenance: Any) -> dict[str, Any] | None:
+    """Where weights come from, as training/provenance.py writes it; null where nothing is said.
+
+    Raises:
+        WeightsError: it is something else.
+    """
+    if provenance is None:
+        return None
+    if not isinstance(provenance, dict):
+        raise _refused("provenance", provenance, "names and values")
+    if not isinstance(provenance.get("init", ""), str):
+        raise _refused("provenance.init", provenance["init"], "a word")
+    splits = provenance.get("trained_on", [])
+    if not isinstance(splits, list | tuple) or not all(isinstance(split, str) for split in splits):
+        raise _refused("provenance.trained_on", splits, "a list of splits like VOC:train_aug")
+    try:
+        json.dumps(provenance)
+    except (TypeError, ValueError) as error:
+        raise _refused("provenance", provenance, f"plain values ({error})") from error
+    return provenance
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return isinstance(value, str) and value in get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return isinstance(value, list | tuple) and all(
+            _fits(part, get_args(annotation)[0]) for part in value
+        )
+    return type(value) is annotation or (annotation is float and type(value) is int)
+
+
+def _in_words(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(get_args(annotation))}"
+    if get_origin(annotation) is tuple:
+        return f"a list, each {WORDS[get_args(annotation)[0]]}"
+    return WORDS[annotation]
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    )
+
+
+def _refused(name: str, value: Any, expected: str) -> WeightsError:
+    found = " ".join(repr(value).split())
+    found = found if len(found) < 80 else f"{found[:80]}…"
+    return WeightsError(f"its {name} is {found}, expected {expected}. {DAMAGED}")
