@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.seen import seen_splits
-from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.module import Evaluation
 from deeplab_lit.training.provenance import UNKNOWN
 from deeplab_lit.training.screen import say
@@ -76,6 +76,19 @@ def check_options(asked: Mapping[str, Any], stored: Mapping[str, Any], path: str
                 "checkpoint keeps its own. Leave the option out; or, to start a new training "
                 f"from these weights, use --model.weights {path} instead of --ckpt_path."
             )
+
+
+def refuse_without_data(path: str) -> None:
+    """Say what is wrong with a checkpoint, or that its data must be named: it is in no run folder.
+
+    Raises:
+        WeightsError: always.
+    """
+    read_checkpoint(path)
+    raise WeightsError(
+        f"{path} lies in no run folder, whose config.yaml would name the data: name them with "
+        "--data and --data.root, like --data VOC --data.root VOCdevkit"
+    )
 
 
 def check_classes(checkpoint: Checkpoint, path: str, data: SegmentationData) -> None:

@@ -19,13 +19,14 @@ from deeplab_lit.agreement import (
     check_resumable,
     check_training,
     check_unseen,
+    refuse_without_data,
     seen_before,
 )
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import Cityscapes, SegmentationData
 from deeplab_lit.data.summary import table
 from deeplab_lit.errors import plain_errors
-from deeplab_lit.implied import SHAPES, configs_first, flags, implied_config, names_data
+from deeplab_lit.implied import SHAPES, configs_first, flags, implied_config, names_data, value_of
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.options import PARSER, add_options
 from deeplab_lit.training.band import BandCurve
@@ -99,6 +100,8 @@ class DeepLabCLI(LightningCLI):
         config = implied_config(self.verb, argv)
         if self.verb == "validate" and not ("--ckpt_path" in flags(argv) or names_data(argv)):
             raise WeightsError(NO_CHECKPOINT)
+        if self.verb == "validate" and config is None and not names_data(argv):
+            refuse_without_data(value_of(argv, "--ckpt_path"))
         if config is not None:
             argv = [f"--config={config}", *argv]
         if config == SHAPES:

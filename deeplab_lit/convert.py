@@ -64,7 +64,8 @@ def checkpoint_of(
         "global_step": 0,
         "pytorch-lightning_version": lightning.__version__,
     }
-    return checkpoint, sorted(state.keys() - source.state.keys())
+    missing = sorted(state.keys() - source.state.keys())
+    return checkpoint, [name for name in missing if not name.endswith("num_batches_tracked")]
 
 
 def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> str:

@@ -27,10 +27,10 @@ def implied_config(verb: str, argv: list[str]) -> Path | None:
     """
     if names_data(argv):
         return None
-    checkpoint = _value(argv, "--ckpt_path")
+    checkpoint = value_of(argv, "--ckpt_path")
     if checkpoint == "last" and verb == "fit":
-        runs, experiment = _value(argv, "--runs_dir") or "runs", _value(argv, "--experiment")
-        run = _value(argv, "--run") or None
+        runs, experiment = value_of(argv, "--runs_dir") or "runs", value_of(argv, "--experiment")
+        run = value_of(argv, "--run") or None
         checkpoint = last_checkpoint(Path(runs), experiment or "*", run)
     if checkpoint:
         config = Path(checkpoint).parent.parent / "config.yaml"
@@ -75,7 +75,8 @@ def flags(argv: list[str]) -> set[str]:
     return {arg.partition("=")[0] for arg in argv if arg.startswith("-")}
 
 
-def _value(argv: list[str], flag: str) -> str:
+def value_of(argv: list[str], flag: str) -> str:
+    """The value of an option on a command line; nothing where it is not there."""
     for arg, following in pairwise([*argv, ""]):
         if arg == flag:
             return following

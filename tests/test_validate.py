@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -185,3 +186,19 @@ def test_evaluation_options_out_of_range_get_a_sentence(trained, tmp_path, capsy
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+def test_a_checkpoint_in_no_run_folder_needs_its_data_named(trained, tmp_path, capsys):
+    checkpoint = tmp_path / "a/b/moved.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(trained.read_bytes())
+    reasons = {
+        checkpoint: f"{checkpoint} lies in no run folder, .* name them with --data and --data.root",
+        checkpoint.parent: f"{checkpoint.parent} is a folder, .* like moved.ckpt",
+        tmp_path / "a/b/typo.ckpt": "typo.ckpt: no such file",
+    }
+    for path, words in reasons.items():
+        with pytest.raises(SystemExit) as stop:
+            main("validate", [f"--ckpt_path={path}", f"--runs_dir={tmp_path}"])
+        assert stop.value.code == 2
+        assert re.search(words, capsys.readouterr().err)

@@ -1,6 +1,7 @@
 """Weight files of any container: PyTorch's, safetensors, Caffe's. Nothing in them is executed."""
 
 import hashlib
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,9 +99,14 @@ def _read_torch(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if wanted is None:
+            raise WeightsError(
+                f"{path}: not a weight file, or a damaged one. Fetch it again, or take another one"
+            ) from error
         raise WeightsError(
-            f"{path}: not a weight file, or one that holds more than weights, which is not "
-            f"executed ({_first_line(error)})"
+            f"{path} holds more than weights ({wanted[1]}), which is not executed. Take a file of "
+            "names and tensors alone: whoever wrote this one can save its state_dict()"
         ) from error
     except Exception as error:  # a damaged file makes torch raise almost anything
         raise WeightsError(
@@ -117,7 +123,9 @@ def _refuse_what_is_no_weights(path: Path, start: bytes) -> None:
         raise WeightsError(f"{path} is empty: the download went wrong. Fetch it again.")
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html")):
-        raise WeightsError(f"{path} is a web page, not weights: the download went wrong")
+        raise WeightsError(
+            f"{path} is a web page, not weights: the download went wrong. Fetch it again."
+        )
     if text.startswith(b"version https://git-lfs"):
         raise WeightsError(
             f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it "

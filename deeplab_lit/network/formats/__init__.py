@@ -105,7 +105,8 @@ def _without(state: StateDict, ignore: set[str]) -> StateDict:
     layers = {key: key.partition("/")[0] for key in state}
     for name in ignore:
         if name not in state and name not in layers.values():
-            close = get_close_matches(name, [*state, *layers.values()], 1)
+            names = [*layers.values(), *state]
+            close = [one for one in names if name in one] or get_close_matches(name, names, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise WeightsError(f"--ignore {name}: the file has no such name{hint}")
     return {k: v for k, v in state.items() if not {k, layers[k]} & ignore}
@@ -141,7 +142,7 @@ def recognise(keys: Iterable[str]) -> str:
     if prefix is None:
         raise WeightsError(
             f"its names ({', '.join(map(repr, keys[:3]))}, …) are those of none of the formats "
-            f"{', '.join(FORMATS)}"
+            f"{', '.join(FORMATS)}. If it is one all the same, say which: --format of convert"
         )
     if prefix == "Scale.":
         return ISHT7

@@ -59,7 +59,8 @@ def read_blobs(layers):
     return {f"{name}/{i}": blob for name, blobs in layers.items() for i, blob in enumerate(blobs)}
 
 
-def test_it_fills_the_520_tensors_of_the_backbone_and_the_8_of_the_head(released):
+def test_it_fills_the_520_tensors_of_the_backbone_and_the_8_of_the_head(released, resnet101):
+    assert len(caffe_layers(resnet101, multi_scale=False)) == 312 + 4
     state = read_source(released).state
     assert sum(key.startswith("backbone.") for key in state) == 520
     assert sum(key.startswith("head.") for key in state) == 8
