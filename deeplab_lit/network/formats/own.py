@@ -10,7 +10,7 @@ from deeplab_lit.network.formats.settings import (
     checked_network,
     checked_provenance,
 )
-from deeplab_lit.network.formats.source import Source, StateDict, classifiers_in
+from deeplab_lit.network.formats.source import Source, StateDict, drop_head
 
 NAME = "deeplab_lit"
 
@@ -39,9 +39,11 @@ def from_own(content: dict[str, Any], state: StateDict) -> Source:
     if settings is None:
         return source
     source.network = checked_network(settings)
-    if "classes" in settings or classifiers_in(source.state):
-        source.classes = checked_classes(settings.get("classes"))
+    if "classes" in settings:
+        source.classes = checked_classes(settings["classes"])
         source.num_classes = len(source.classes)
+    else:  # of another program, or to train from
+        drop_head(source, "a head, but the file does not say of which classes")
     return source
 
 

@@ -132,12 +132,6 @@ def leave_out(source: Source, ours: Iterable[str], reason: str) -> None:
             source.skipped[theirs] = reason
 
 
-def classifiers_in(state: StateDict) -> list[str]:
-    """Our names of what makes a head one: all of it but VGG-16's fc6 and fc7."""
-    head = [key for key in state if key.startswith("head.")]
-    return [key for key in head if ".fc6." not in key and ".fc7." not in key]
-
-
 def drop_head(source: Source, reason: str) -> None:
     """Make a file one to train from: without classifiers, and without what they say.
 
@@ -145,7 +139,8 @@ def drop_head(source: Source, reason: str) -> None:
         source: changed in place; VGG-16's fc6 and fc7 stay.
         reason: why, for the report.
     """
-    leave_out(source, classifiers_in(source.state), reason)
+    head = [key for key in source.state if key.startswith("head.")]
+    leave_out(source, [k for k in head if ".fc6." not in k and ".fc7." not in k], reason)
     source.num_classes = source.classes = None
     for name in ("head", "atrous_rates"):
         source.network.pop(name, None)

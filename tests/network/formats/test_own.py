@@ -44,3 +44,12 @@ def test_exported_weights_say_the_same_in_their_remarks():
     for damage in ({"palette": "[]"}, {"network": "{"}):
         with pytest.raises(WeightsError, match="remarks"):
             translate({"state_dict": STATE, "metadata": remarks | damage})
+
+
+def test_a_head_without_names_of_classes_is_left_out_with_the_reason():
+    """As in checkpoints of other programs whose network has a backbone and a head, too."""
+    state = STATE | {"net.head.branches.0.fc6.weight": torch.zeros(3)}
+    source = translate({"state_dict": state, "hyper_parameters": {"lr": 0.1}})
+    assert source.state.keys() == {"backbone.conv1.weight", "head.branches.0.fc6.weight"}
+    assert list(source.skipped) == ["net.head.bias"]
+    assert source.num_classes is None
