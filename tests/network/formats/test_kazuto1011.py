@@ -6,9 +6,10 @@ import torch
 from layouts import kazuto1011_state
 
 from deeplab_lit.network.files import WeightsError
-from deeplab_lit.network.formats import translate
+from deeplab_lit.network.formats import read_source, translate
 from deeplab_lit.network.formats.kazuto1011 import from_kazuto1011
 from deeplab_lit.network.weights import load
+from deeplab_lit.training.provenance import of_file
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,16 @@ def test_without_the_prefix_it_is_a_single_scale(resnet101):
     source = from_kazuto1011(kazuto1011_state(resnet101, base="", counters=False))
     assert source.network["scales"] == (1.0,)
     assert source.num_classes == 21
+
+
+def test_coco_stuffs_file_is_read_with_its_182_classes_and_known_by_its_name(resnet101, tmp_path):
+    path = tmp_path / "deeplabv2_resnet101_msc-cocostuff164k-100000.pth"
+    torch.save(kazuto1011_state(resnet101 | {"head": theirs.random_head(182, 2048)}), path)
+    source = read_source(path)
+    assert (source.format, source.num_classes, len(source.copied)) == ("kazuto1011", 182, 528)
+    assert source.state["head.branches.3.weight"].shape == (182, 2048, 3, 3)
+    found = of_file(path, source)
+    assert (found["init"], found["trained_on"]) == ("coco", ["CocoStuff164k:train"])
 
 
 def test_an_unknown_name_is_refused_unless_it_is_named(resnet101):
