@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from deeplab_lit.ablate.sweep import SweepError
 from deeplab_lit.crf import CRFError
 from deeplab_lit.data.image import DataError
+from deeplab_lit.network.device import DeviceError
 from deeplab_lit.network.graph import ExportError
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.module import TrainingDiverged
@@ -20,6 +21,7 @@ MISTAKES = (
     CRFError,
     DataError,
     WeightsError,
+    DeviceError,
     ExportError,
     RunFolderError,
     SweepError,

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
 
 import deeplab_lit
@@ -22,6 +21,7 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.data.submission import Server, Submission
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import configs_first
+from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.segment.images import Job, segment_images
@@ -59,9 +59,7 @@ def build_parser() -> ArgumentParser:
         help="Of --submission: the split's official list; other images are left out.",
     )
     parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
-    parser.add_argument(
-        "--device", type=str, default="auto", help='"auto", "cpu", "cuda", "cuda:1", "mps".'
-    )
+    parser.add_argument("--device", type=str, default="auto", help=HELP)
     parser.add_argument(
         "--num_workers",
         type=int,
@@ -99,7 +97,7 @@ def main(args: Sequence[str] | None = None) -> int:
             )
             for name, image in images.items()
         ]
-        device = _device(options.device)
+        device = device_of(options.device)
         settings = {
             "checkpoint_sha256": sha256_of(options.ckpt_path),
             **inference.settings(net),
@@ -144,15 +142,6 @@ def _inference(options: Namespace) -> Inference:
         return Inference(**vars(options))
     except ValueError as error:
         raise DataError(f"--eval.{error}") from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise DataError(f"--device {name}: {str(error).splitlines()[0]}") from error
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import implied_config
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.training.charts import heat_maps
 from deeplab_lit.training.metric import SegmentationScores
 from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
@@ -33,16 +35,15 @@ from deeplab_lit.training.run_folder import claim_results
 COLUMNS = [*Point._fields, "miou"]
 
 
-def fill(
-    cache: CachedProbabilities, net: torch.nn.Module, split: Split, indices: Sequence[int]
-) -> None:
+def fill(cache: CachedProbabilities, net: DeepLabV2, split: Split, indices: Sequence[int]) -> None:
     """Let the network see the images that have no probabilities yet."""
     for index in tqdm(indices, "network", unit=" images", dynamic_ncols=True):
         if cache.read(split.ids[index]) is not None:
             continue
         image, _ = split.read(index)
+        pixels = torch.tensor(image, device=net.preprocess.mean.device)
         with torch.inference_mode():
-            logits = net(torch.tensor(image).permute(2, 0, 1)[None])[0]
+            logits = net(pixels.permute(2, 0, 1)[None])[0]
         cache.write(split.ids[index], logits.softmax(0))
 
 
@@ -55,6 +56,7 @@ class Score:
         cache: of their probabilities.
         num_classes: C.
         fixed: parameters that are not searched, and the backend.
+        device: of the CRF, where its backend can use it.
     """
 
     def __init__(
@@ -64,15 +66,19 @@ class Score:
         cache: CachedProbabilities,
         num_classes: int,
         fixed: dict,
+        device: torch.device,
     ) -> None:
         self.split, self.indices, self.cache = split, indices, cache
         self.num_classes, self.fixed = num_classes, fixed
+        on_gpu = DenseCRF(**fixed).stays_on(device)
+        self.device = device if on_gpu else torch.device("cpu")
+        self.workers = 2 if on_gpu else cores()  # on a GPU the second reads what is next
 
     def __call__(self, point: Point | None) -> float:
         """0…1; without parameters that of the network alone."""
         crf = DenseCRF(**point._asdict(), **self.fixed, threads=1) if point else None
         metric = SegmentationScores(self.num_classes)
-        with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(self.workers, "crf", torch.set_num_threads, (1,)) as pool:
             for labels, mask in pool.map(lambda index: self._labels(crf, index), self.indices):
                 metric.update(labels[None], mask[None])
         return metric.compute().miou
@@ -81,8 +87,8 @@ class Score:
         image, mask = self.split.read(index)
         scores = self.cache.read(self.split.ids[index])
         if crf is not None:
-            scores = crf(image, scores)
-        return scores.argmax(0), torch.from_numpy(mask)
+            scores = crf(image, scores.to(self.device))
+        return scores.argmax(0).cpu(), torch.from_numpy(mask)
 
 
 def read_scores(path: Path) -> dict[Point, float]:
@@ -122,6 +128,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--pos_xy_std", type=float, default=3.0, help="σγ, not searched.")
     parser.add_argument("--iterations", type=int, default=10, help="Mean-field steps.")
     parser.add_argument("--backend", type=str, default="auto", help="See DenseCRF.")
+    parser.add_argument("--device", type=str, default="auto", help=HELP)
     return parser
 
 
@@ -154,14 +161,15 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations")}
     fixed["backend"] = options.backend
     DenseCRF(**fixed).check_installed()  # refuses what cannot be before anything is written
+    device = device_of(options.device)
     claim_results(
         out, what_decides(options.ckpt_path, typed_data, name) | {"images": number, **fixed}
     )
     if name == data.val_split:
         print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
     cache = CachedProbabilities(out / "probabilities")
-    fill(cache, net, split, indices)
-    score = Score(split, indices, cache, len(data.classes), fixed)
+    fill(cache, net.to(device), split, indices)
+    score = Score(split, indices, cache, len(data.classes), fixed, device)
     before = score(None)
     print(f"{number} images of {name}, mIoU without the CRF {100 * before:.2f} %", flush=True)
     scores = _search(score, out / "scores.csv")

@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,34 @@ def test_a_folder_of_other_weights_or_other_images_is_refused(trained, tmp_path,
     assert "another checkpoint_sha256" in capsys.readouterr().err
 
 
+def test_network_and_torch_crf_run_on_the_device(trained, tmp_path, few, monkeypatch):
+    """On "meta", torch's device without memory, which stands in for a GPU."""
+    used = set()
+
+    class Net:
+        classes, preprocess = dict.fromkeys("0123456"), SimpleNamespace(mean=torch.zeros(3))
+
+        def to(self, device):
+            self.preprocess.mean = self.preprocess.mean.to(device)
+            return self
+
+        def __call__(self, images):
+            used.add(("network", images.device.type))
+            return torch.zeros(1, 7, *images.shape[-2:])  # a meta tensor has no numbers to keep
+
+    def refine(self, image, probabilities):
+        used.add(("CRF", probabilities.device.type))
+        return torch.zeros(probabilities.shape)
+
+    monkeypatch.setattr(deeplab_lit, "load", lambda path: Net())
+    monkeypatch.setattr(tune_crf.DenseCRF, "__call__", refine)
+    tune(trained, tmp_path / "out", num_images=2, device="meta")
+    assert used == {("network", "meta"), ("CRF", "meta")}
+    used.clear()
+    tune(trained, tmp_path / "cpu", num_images=2, device="meta", backend="native")
+    assert used == {("network", "meta"), ("CRF", "cpu")}
+
+
 def test_that_no_setting_helps_is_said(trained, tmp_path, few, monkeypatch, capsys):
     monkeypatch.setattr(tune_crf.Score, "__call__", lambda self, point: 0.5 if point else 0.6)
     tune(trained, tmp_path / "out", num_images=1)
@@ -122,6 +151,7 @@ def test_searching_on_val_is_warned_of(trained, tmp_path, few, capsys):
     [
         ({"split": "nothing"}, "no split 'nothing'"),
         ({"pos_xy_std": -1}, "pos_xy_std"),
+        ({"device": "toaster"}, "--device toaster"),
         ({"out": "{file}"}, "holds something else"),
         ({"out": "{file}/x"}, "cannot be made"),
         ({"ckpt_path": "{file}"}, "file: not a weight file"),

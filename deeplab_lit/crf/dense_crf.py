@@ -80,6 +80,10 @@ class DenseCRF(Parameters):
             return "torch"
         return _native_or_torch()
 
+    def stays_on(self, device: torch.device | str) -> bool:
+        """Whether probabilities of this device, a GPU, are refined there and not on the CPU."""
+        return torch.device(device).type != "cpu" and self.backend_for(device) == "torch"
+
     def __call__(self, image: Array, probabilities: Given) -> Given:
         """Refined probabilities, of the kind given: an array, or a tensor on the same device.
 

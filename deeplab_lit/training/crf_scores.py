@@ -43,7 +43,7 @@ class CRFScores(Callback):
         """Begin to count."""
         device = pl_module.device
         self.results |= described(self.crf, device.type)
-        self.on_device = device.type != "cpu" and self.results["backend"] == "torch"
+        self.on_device = self.crf.stays_on(device)
         self.metric = SegmentationScores(len(pl_module.hparams.classes)).to(device)
         self.pool = RefiningPool(self.crf, max(cores() // trainer.num_devices, 1))
         self.seconds: list[float] = []
