@@ -1,6 +1,7 @@
 """Many images at once: one thread an image, since the CRF lets go of Python's lock."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -53,11 +54,11 @@ class RefiningPool:
         self.waiting[self.pool.submit(self._refine, image, probabilities)] = note
         return done
 
-    def rest(self) -> list[Refined]:
-        """Wait for all that is left."""
-        done = [self._take_one() for _ in range(len(self.waiting))]
+    def rest(self) -> Iterator[Refined]:
+        """Wait for all that is left, one after the other."""
+        while self.waiting:
+            yield self._take_one()
         self.pool.shutdown()
-        return done
 
     def stop(self) -> None:
         """Do not begin what nobody waits for."""

@@ -1,12 +1,13 @@
 """A list of image files to masks and overlays, going on where it was stopped."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -59,25 +60,40 @@ def segment_images(
     Returns:
         What went wrong, one sentence an image that could not be read.
     """
-    problems, told = [], False
+    problems: list[str] = []
     images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
-    for index, image in tqdm(images, "predicting", unit=" images", dynamic_ncols=True):
-        job = jobs[index]
+    with tqdm(desc="predicting", total=len(jobs), unit=" images", dynamic_ncols=True) as bar:
+        readable = _readable(images, segmenter, problems, bar)
+        for index, image, mask in segmenter.many(readable):
+            job = jobs[index]
+            blended = Image.fromarray(overlay(image.numpy(), mask, segmenter.colours, opacity))
+            save(blended, job.overlay, quality=92)
+            save(as_picture(mask), job.mask)
+            bar.update()
+    return problems
+
+
+def _readable(
+    images: Iterable[tuple[int, Tensor | str]],
+    segmenter: Segmenter,
+    problems: list[str],
+    bar: tqdm,
+) -> Iterator[tuple[int, Tensor]]:
+    """The images; what could not be read is told and kept in `problems`."""
+    told = False
+    for index, image in images:
         if isinstance(image, str):
             problems.append(image)
             tqdm.write(image, file=sys.stderr)
+            bar.update()
             continue
         if not told:
             tqdm.write(segmenter.cost(image.shape[:2]))
             told = True
-        mask = segmenter(image)
-        blended = Image.fromarray(overlay(image.numpy(), mask, segmenter.colours, opacity))
-        _save(blended, job.overlay, quality=92)
-        _save(as_picture(mask), job.mask)
-    return problems
+        yield index, image
 
 
-def _save(picture: Image.Image, path: Path, **options: int) -> None:
+def save(picture: Image.Image, path: Path, **options: int) -> None:
     """Write whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")

@@ -1,19 +1,24 @@
-"""One image in, its mask out: network, inference options and CRF together.
+"""Images in, their masks out: network, inference options and CRF together.
 
-Letters: H×W image.
+Letters: C classes · H×W image.
 """
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from deeplab_lit.crf import DenseCRF
+from deeplab_lit.crf.pool import RefiningPool, cores
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import Inference
 
 
 class Segmenter:
-    """Segments images one at a time.
+    """Segments images, one at a time or many.
 
     Args:
         net: as `deeplab_lit.load` gives it, on the device to use.
@@ -26,17 +31,51 @@ class Segmenter:
     ) -> None:
         self.net, self.crf = net, crf
         self.inference = inference or Inference()
+        self.device = net.preprocess.mean.device
         self.colours = list(net.classes.values())
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> np.ndarray:
         """Class indices (H,W) uint8 of an image (H,W,3) uint8 RGB on the CPU."""
-        pixels = image.to(self.net.preprocess.mean.device).permute(2, 0, 1)[None]
-        scores = self.inference(self.net, pixels)[0]
+        scores = self._logits(image)
         if self.crf is not None:
             scores = self.crf(image, scores.softmax(dim=0))
-        return scores.argmax(dim=0).to("cpu", torch.uint8).numpy()
+        return _indices(scores.argmax(dim=0))
+
+    def many(
+        self, images: Iterable[tuple[Any, Tensor]]
+    ) -> Iterator[tuple[Any, Tensor, np.ndarray]]:
+        """Each image with its note and its class indices, whichever is done first.
+
+        A CRF on the CPU refines images side by side, while the network sees the next ones.
+
+        Args:
+            images: a note and an image (H,W,3) uint8 RGB each, of which a few are read ahead.
+        """
+        if self.crf is None or self.crf.stays_on(self.device):
+            for note, image in images:
+                yield note, image, self(image)
+            return
+        pool = RefiningPool(replace(self.crf, threads=1), cores())
+        try:
+            for note, image in images:
+                with torch.inference_mode():
+                    probabilities = self._logits(image).softmax(dim=0).cpu().numpy()
+                for done in pool.submit((note, image), image.numpy(), probabilities):
+                    yield *done.note, _indices(done.labels)
+            for done in pool.rest():
+                yield *done.note, _indices(done.labels)
+        finally:
+            pool.stop()
+
+    def _logits(self, image: Tensor) -> Tensor:
+        """(C,H,W)."""
+        return self.inference(self.net, image.to(self.device).permute(2, 0, 1)[None])[0]
 
     def cost(self, size: tuple[int, int]) -> str:
         """What an image (height, width) takes, in words."""
         return f"Network: {self.inference.in_words(self.net, size)}"
+
+
+def _indices(labels: Tensor) -> np.ndarray:
+    return labels.to("cpu", torch.uint8).numpy()

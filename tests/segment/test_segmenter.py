@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ import torch
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import Inference
+from deeplab_lit.segment import segmenter
 from deeplab_lit.segment.segmenter import Segmenter
 
 
@@ -27,6 +31,56 @@ def test_a_mask_is_what_the_parts_give_one_after_the_other(net, crf):
     found = Segmenter(net, inference, crf)(image)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, probabilities.argmax(0).numpy())
+
+
+@pytest.mark.parametrize("backend", [None, "torch", "native"])
+def test_many_images_get_the_masks_that_they_get_alone(net, backend):
+    crf = backend and DenseCRF(backend=backend, iterations=2, threads=1)
+    sizes = [(33, 49), (49, 33), (40, 40), (33, 65), (65, 65), (34, 34)]
+    images = [torch.randint(256, (*size, 3), dtype=torch.uint8) for size in sizes]
+    one = Segmenter(net, crf=crf)
+    done = {number: (image, mask) for number, image, mask in one.many(enumerate(images))}
+    assert sorted(done) == [0, 1, 2, 3, 4, 5]
+    for number, (image, mask) in done.items():
+        assert image is images[number]
+        assert mask.dtype == np.uint8
+        np.testing.assert_array_equal(mask, one(image))
+
+
+def test_an_image_that_takes_long_holds_up_no_other(net, monkeypatch):
+    """The first is not done before all others have come out."""
+    others, slow = threading.Event(), torch.zeros((33, 33, 3), dtype=torch.uint8)
+
+    def refine(self, image, probabilities):
+        assert image.any() or others.wait(60)
+        return probabilities
+
+    monkeypatch.setattr(DenseCRF, "__call__", refine)
+    monkeypatch.setattr(segmenter, "cores", lambda: 2)
+    images = [slow, *torch.randint(1, 256, (4, 33, 33, 3), dtype=torch.uint8)]
+    order = []
+    for number, _, _ in Segmenter(net, crf=DenseCRF(backend="torch")).many(enumerate(images)):
+        order.append(number)
+        if len(order) == 4:
+            others.set()
+    assert order[-1] == 0
+
+
+def test_where_nobody_wants_the_rest_no_further_image_is_begun(net, monkeypatch):
+    begun = []
+
+    def refine(self, image, probabilities):
+        begun.append(image)
+        time.sleep(0.1)
+        return probabilities
+
+    monkeypatch.setattr(DenseCRF, "__call__", refine)
+    monkeypatch.setattr(segmenter, "cores", lambda: 1)
+    images = torch.randint(256, (20, 33, 33, 3), dtype=torch.uint8)
+    for _ in Segmenter(net, crf=DenseCRF(backend="torch")).many(enumerate(images)):
+        break
+    time.sleep(0.5)
+    assert len(begun) < 5
 
 
 def test_it_says_what_an_image_costs(net):
