@@ -2,8 +2,8 @@
 
 Any image, folder or glob in; for each image a palette PNG of class indices in masks/ and a blended
 picture in overlays/ out, at the image's own size (turned upright where EXIF says so). Of a video or
-webcam a blended one in videos/. With --submission, what the test servers of PASCAL VOC and
-Cityscapes take instead of masks/.
+webcam a blended one in videos/, with --video_masks its masks too. With --submission, what the test
+servers of PASCAL VOC and Cityscapes take instead of masks/.
 """
 
 import os
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
 from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_enabled
@@ -26,7 +27,7 @@ from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.segment.images import Job, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
-from deeplab_lit.segment.video import is_video, segment_video
+from deeplab_lit.segment.video import check_sources, is_video, segment_video
 from deeplab_lit.training.picture import palette_image
 from deeplab_lit.training.run_folder import claim_results
 
@@ -59,10 +60,16 @@ def build_parser() -> ArgumentParser:
         help="Of --submission: the split's official list; other images are left out.",
     )
     parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
+    parser.add_argument(
+        "--video_masks",
+        type=bool,
+        default=False,
+        help="Of videos and webcams: a palette PNG of class indices for each frame too.",
+    )
     parser.add_argument("--device", type=str, default="auto", help=HELP)
     parser.add_argument(
         "--num_workers",
-        type=int,
+        type=NonNegativeInt,
         default=min(os.cpu_count() or 1, 8),
         help="Processes that read images ahead.",
     )
@@ -81,6 +88,11 @@ def main(args: Sequence[str] | None = None) -> int:
         out = Path(options.out)
         films = [source for source in options.images if is_video(source)]
         pictures = [source for source in options.images if source not in films]
+        if options.ids and not options.submission:
+            raise DataError("--ids is the list of a --submission, which is not given")
+        if options.submission and films:
+            raise DataError(f"--submission takes images, and {films[0]} is a video")
+        check_sources(films)
         images = find_images(pictures, leave_out=out)
         net = deeplab_lit.load(options.ckpt_path)
         submission = None
@@ -112,29 +124,43 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f"CRF: {in_words(settings['crf'])}", flush=True)
         segmenter = Segmenter(net.to(device), inference, crf)
         shown = partial(palette_image, colours=segmenter.colours)
-        for film in films:
-            path = segment_video(film, out / "videos", segmenter, options.opacity)
-            print(f"Video {path}", flush=True)
-        if not jobs:
-            return 0
+        problems = _segment_videos(films, segmenter, options)
         todo = [job for job in jobs if not job.mask.exists()]
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")
-        problems = segment_images(
-            segmenter,
-            todo,
-            as_picture=submission.picture if submission else shown,
-            opacity=options.opacity,
-            num_workers=options.num_workers,
-        )
-        masks = jobs[0].mask.parent if submission else out / "masks"
-        print(f"{len(todo) - len(problems)} masks in {masks}, overlays in {out / 'overlays'}")
+        if jobs:
+            unread = segment_images(
+                segmenter,
+                todo,
+                as_picture=submission.picture if submission else shown,
+                opacity=options.opacity,
+                num_workers=options.num_workers,
+            )
+            problems += unread
+            masks = jobs[0].mask.parent if submission else out / "masks"
+            print(f"{len(todo) - len(unread)} masks in {masks}, overlays in {out / 'overlays'}")
         if submission and not problems:
             submission.check()
             print(f"{len(jobs)} label maps are checked. To upload: {submission.pack()}")
     if problems:
-        print(f"error: {len(problems)} images could not be read (see above)", file=sys.stderr)
+        what = "of the images and videos" if films else "images"
+        print(f"error: {len(problems)} {what} could not be read (see above)", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _segment_videos(films: Sequence[str], segmenter: Segmenter, options: Namespace) -> list[str]:
+    """Returns what went wrong, one sentence a video that could not be read."""
+    problems = []
+    out = Path(options.out) / "videos"
+    for film in films:
+        try:
+            path = segment_video(film, out, segmenter, options.opacity, masks=options.video_masks)
+        except DataError as error:
+            problems.append(str(error))
+            print(error, file=sys.stderr)
+        else:
+            print(f"Video {path}" if path else f"{film} is done already", flush=True)
+    return problems
 
 
 def _inference(options: Namespace) -> Inference:

@@ -100,15 +100,69 @@ def test_the_results_are_not_taken_for_images(trained, images):
     assert len(list((out / "masks").rglob("*.png"))) == 6
 
 
-def test_a_video_becomes_a_video_and_images_become_masks(trained, images, tmp_path):
-    film = cv2.VideoWriter(str(tmp_path / "f.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (96, 64))
+@pytest.fixture
+def film(tmp_path):
+    path = tmp_path / "f.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (96, 64))
     for i in range(3):
-        film.write(draw_sample(1, i)[0][:64, :96])
-    film.release()
+        writer.write(draw_sample(1, i)[0][:64, :96])
+    writer.release()
+    return path
+
+
+def test_a_video_becomes_a_video_and_images_become_masks(trained, images, film, tmp_path):
     out = tmp_path / "out"
-    assert run(trained, tmp_path / "f.avi", images / "rgb.png", out=out) == 0
+    assert run(trained, film, images / "rgb.png", out=out) == 0
     assert cv2.VideoCapture(str(out / "videos/f.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert (out / "masks/rgb.png").is_file()
+
+
+def test_a_video_that_is_done_is_skipped_and_the_command_goes_on(
+    trained, images, film, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    run(trained, film, out=out)
+    kept = (out / "videos/f.mp4").stat().st_mtime_ns
+    assert run(trained, film, images / "rgb.png", out=out) == 0
+    assert "f.avi is done already" in capsys.readouterr().out
+    assert (out / "videos/f.mp4").stat().st_mtime_ns == kept
+    assert (out / "masks/rgb.png").is_file()
+
+
+def test_a_video_that_cannot_be_read_is_told_and_the_others_are_done(
+    trained, images, film, tmp_path, capsys
+):
+    (tmp_path / "broken.mp4").write_bytes(b"no film" * 100)
+    out = tmp_path / "out"
+    assert run(trained, tmp_path / "broken.mp4", film, images / "rgb.png", out=out) == 1
+    error = capsys.readouterr().err
+    assert "broken.mp4: cannot be read as a video" in error
+    assert "1 of the images and videos could not be read" in error
+    assert (out / "videos/f.mp4").is_file()
+    assert (out / "masks/rgb.png").is_file()
+
+
+def test_the_masks_of_a_video_are_those_of_its_frames(trained, film, tmp_path):
+    out = tmp_path / "out"
+    assert run(trained, film, out=out, video_masks="true") == 0
+    net, frames = deeplab_lit.load(trained), cv2.VideoCapture(str(film))
+    for number in range(3):
+        pixels = torch.from_numpy(frames.read()[1][..., ::-1].copy()).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            expected = net(pixels)[0].argmax(0).numpy()
+        mask = np.asarray(Image.open(out / f"videos/f_masks/{number:06}.png"))
+        np.testing.assert_array_equal(mask, expected)
+
+
+def test_a_folder_after_the_crf_has_the_masks_that_its_images_get_alone(trained, images, tmp_path):
+    options = {"crf.iterations": 2, "crf.pos_xy_std": 2}
+    assert run(trained, images, out=tmp_path / "folder", **options) == 0
+    names = [path.relative_to(images) for path in images.rglob("*.*")]
+    for name in names:
+        run(trained, images / name, out=tmp_path / f"{name.stem}", **options)
+        alone = np.asarray(Image.open(tmp_path / f"{name.stem}/masks/{name.stem}.png"))
+        together = Image.open(tmp_path / "folder/masks" / name.with_suffix(".png"))
+        np.testing.assert_array_equal(np.asarray(together), alone)
 
 
 def test_a_submission_is_checked_and_packed(trained, images, tmp_path, capsys, monkeypatch):
@@ -139,6 +193,10 @@ def test_a_submission_is_checked_and_packed(trained, images, tmp_path, capsys, m
         ("*.png", {"out": "{images}/rgb.png/x"}, "cannot be made"),
         ("*.png", {"eval.scales": "[0]"}, "scales"),
         ("*.png", {"eval.overlap": "1"}, "--eval.overlap must be from 0 to below 1"),
+        ("nothing.mp4", {}, "nothing.mp4: no such file"),
+        ("*.png", {"num_workers": "-1"}, "num_workers"),
+        ("*.png", {"ids": "list.txt"}, "--ids is the list of a --submission"),
+        ("*.mp4", {"submission": "voc"}, "--submission takes images"),
         ("*.png", {"submission": "voc"}, "the server wants 21 classes, the network has 7"),
     ],
 )

@@ -1,6 +1,9 @@
 """Videos and webcams, frame by frame, as a video with the classes' colours over it."""
 
-from collections.abc import Iterator
+import errno
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -9,8 +12,9 @@ import torch
 from tqdm import tqdm
 
 from deeplab_lit.data.image import DataError
+from deeplab_lit.segment.images import save
 from deeplab_lit.segment.segmenter import Segmenter
-from deeplab_lit.training.picture import overlay
+from deeplab_lit.training.picture import overlay, palette_image
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 WEBCAM = "webcam:"
@@ -22,38 +26,70 @@ def is_video(source: str) -> bool:
     return source.startswith(WEBCAM) or Path(source).suffix.lower() in SUFFIXES
 
 
-def segment_video(source: str, out: Path, segmenter: Segmenter, opacity: float) -> Path:
+def check_sources(sources: Sequence[str]) -> None:
+    """Refuse what can be seen to be wrong before anything is written.
+
+    Raises:
+        DataError: a film is not there, two would have the same name, or a webcam has no number.
+    """
+    names: dict[str, str] = {}
+    for source in sources:
+        if source.startswith(WEBCAM):
+            if not source.removeprefix(WEBCAM).isdecimal():
+                raise DataError(f"--images {source}: expected webcam:0, webcam:1, …")
+        elif not Path(source).is_file():
+            raise DataError(f"--images {source}: no such file")
+        other = names.setdefault(_name(source), source)
+        if other != source:
+            raise DataError(
+                f"{other} and {source} would both be called {_name(source)}.mp4 in the results: "
+                "rename one, or treat them one after the other with different --out folders"
+            )
+
+
+def segment_video(
+    source: str, out: Path, segmenter: Segmenter, opacity: float, *, masks: bool = False
+) -> Path | None:
     """Write the video with its masks blended over it, at its size and frame rate, without sound.
 
-    The progress bar shows frames a second. Ctrl-C ends it, and what is done is a whole file; that
-    is also how a webcam ends.
+    The progress bar shows frames a second. Only a film seen to its end gets its name: one that
+    Ctrl-C stops is left as <name>.part.mp4, which can be played, and is begun anew next time. Of a
+    webcam, Ctrl-C is the end, and each recording gets a name of its own.
 
     Args:
         source: a video file, or "webcam:<number>".
-        out: folder of the result.
+        out: folder of the result, <name>.mp4.
         segmenter: of each frame.
         opacity: of the colours, 0…1.
+        masks: write <name>_masks/000000.png, … too, palette PNGs of class indices.
 
     Returns:
-        The video written, an MP4.
+        The video written, an MP4; null where it was there already.
 
     Raises:
-        DataError: the source cannot be read, or is in the results already.
+        DataError: the source cannot be read.
+        OSError: not all frames could be written.
     """
-    name = source.replace(":", "") if source.startswith(WEBCAM) else Path(source).stem
-    path = out / f"{name}.mp4"
-    if path.exists():
-        raise DataError(f"{path} is there already: remove it, or choose another --out")
+    live = source.startswith(WEBCAM)
+    name = _name(source)
+    if live:
+        there = {path.name for path in out.glob("*")}
+        names = (f"{name}_{number}" if number > 1 else name for number in count(1))
+        name = next(n for n in names if not {f"{n}.mp4", f"{n}_masks"} & there)
+    path, folder = out / f"{name}.mp4", out / f"{name}_masks"
+    if path.exists() and (folder.is_dir() or not masks):
+        return None
     film = _opened(source)
     rate = film.get(cv2.CAP_PROP_FPS)
     rate = rate if 0 < rate < 1000 else USUAL_RATE
     expected = int(film.get(cv2.CAP_PROP_FRAME_COUNT))
-    temporary = path.with_name(f".{path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = None
+    out.mkdir(parents=True, exist_ok=True)
+    part, folder_part = out / f"{name}.part.mp4", out / f"{name}_masks.part"
+    shutil.rmtree(folder_part, ignore_errors=True)
+    writer, written = None, 0
     frames = tqdm(
         _frames(film, source),
-        f"{name}",
+        name,
         total=expected if expected > 0 else None,
         unit=" frames",
         dynamic_ncols=True,
@@ -64,29 +100,39 @@ def segment_video(source: str, out: Path, segmenter: Segmenter, opacity: float) 
                 height, width = frame.shape[:2]
                 tqdm.write(segmenter.cost((height, width)))
                 codec = cv2.VideoWriter.fourcc(*"mp4v")
-                writer = cv2.VideoWriter(str(temporary), codec, rate, (width, height))
-            shown = overlay(frame, segmenter(torch.from_numpy(frame)), segmenter.colours, opacity)
+                writer = cv2.VideoWriter(str(part), codec, rate, (width, height))
+            mask = segmenter(torch.from_numpy(frame))
+            shown = overlay(frame, mask, segmenter.colours, opacity)
             writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
+            if masks:
+                save(palette_image(mask, segmenter.colours), folder_part / f"{written:06}.png")
+            written += 1
+    except KeyboardInterrupt:
+        if not live or not written:
+            tqdm.write(f"Stopped: the same command begins {name} anew")
+            raise
     finally:  # after Ctrl-C too: a film without its end cannot be played
         film.release()
         if writer is not None:
             writer.release()
-            temporary.replace(path)
-    return path
+    _check_written(part, written)
+    if written < expected and not live:
+        tqdm.write(f"{source}: it claims {expected} frames, of which {written} could be read")
+    if masks:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder_part.rename(folder)
+    return part.replace(path)
+
+
+def _name(source: str) -> str:
+    return source.replace(":", "") if source.startswith(WEBCAM) else Path(source).stem
 
 
 def _opened(source: str) -> cv2.VideoCapture:
-    where = source
-    if source.startswith(WEBCAM):
-        number = source.removeprefix(WEBCAM)
-        if not number.isdecimal():
-            raise DataError(f"--images {source}: expected webcam:0, webcam:1, …")
-        where = int(number)
-    elif not Path(source).is_file():
-        raise DataError(f"--images {source}: no such file")
-    film = cv2.VideoCapture(where)
+    live = source.startswith(WEBCAM)
+    film = cv2.VideoCapture(int(source.removeprefix(WEBCAM)) if live else str(Path(source)))
     if not film.isOpened():
-        what = "no such camera" if source.startswith(WEBCAM) else "cannot be read as a video"
+        what = "no such camera" if live else "cannot be read as a video"
         raise DataError(f"--images {source}: {what}")
     return film
 
@@ -102,3 +148,13 @@ def _frames(film: cv2.VideoCapture, source: str) -> Iterator[np.ndarray]:
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     if not number:
         raise DataError(f"--images {source}: not one frame can be read")
+
+
+def _check_written(path: Path, number: int) -> None:
+    """OpenCV says nothing where a disk is full."""
+    film = cv2.VideoCapture(str(path))
+    found = int(film.get(cv2.CAP_PROP_FRAME_COUNT)) if film.isOpened() else 0
+    film.release()
+    if found != number:
+        what = f"only {found} of {number} frames could be written (is the disk full?)"
+        raise OSError(errno.ENOSPC, what, str(path))

@@ -1,9 +1,12 @@
+import errno
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from deeplab_lit.data import DataError
-from deeplab_lit.segment.video import is_video, segment_video
+from deeplab_lit.segment.video import check_sources, is_video, segment_video
 
 
 class Painter:
@@ -58,12 +61,81 @@ def test_every_frame_has_its_masks_colours_over_it(film, tmp_path):
             np.testing.assert_allclose(frame[10:50, x].mean(0), expected, atol=12)  # it is lossy
 
 
-def test_ctrl_c_leaves_what_is_done_as_a_whole_film(film, tmp_path):
+def test_a_film_that_ctrl_c_ended_can_be_played_and_is_done_anew(film, tmp_path):
+    out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        segment_video(str(film), tmp_path / "out", Painter(stop_at=5), opacity=0.5)
-    frames, _ = frames_of(tmp_path / "out/film.mp4")
-    assert len(frames) == 4
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["film.mp4"]
+        segment_video(str(film), out, Painter(stop_at=5), opacity=0.5, masks=True)
+    assert {path.name for path in out.iterdir()} == {"film.part.mp4", "film_masks.part"}
+    assert len(frames_of(out / "film.part.mp4")[0]) == 4
+    assert segment_video(str(film), out, Painter(), opacity=0.5) == out / "film.mp4"
+    assert len(frames_of(out / "film.mp4")[0]) == 10
+    assert [path.name for path in out.iterdir()] == ["film.mp4"]
+
+
+def test_a_film_that_is_whole_is_skipped_unless_its_masks_are_missing(film, tmp_path):
+    out = tmp_path / "out"
+    segment_video(str(film), out, Painter(), opacity=0.5)
+    again = Painter()
+    assert segment_video(str(film), out, again, opacity=0.5) is None
+    assert again.seen == 0
+    assert segment_video(str(film), out, again, opacity=0.5, masks=True)
+    assert again.seen == 10
+    assert segment_video(str(film), out, again, opacity=0.5, masks=True) is None
+    assert segment_video(str(film), out, again, opacity=0.5) is None
+    assert again.seen == 10
+
+
+def test_each_frame_has_its_mask_if_masks_are_wanted(film, tmp_path):
+    segment_video(str(film), tmp_path / "out", Painter(), opacity=0.5, masks=True)
+    masks = sorted((tmp_path / "out/film_masks").iterdir())
+    assert [path.name for path in masks] == [f"{i:06}.png" for i in range(10)]
+    with Image.open(masks[3]) as mask:
+        assert (mask.mode, mask.size) == ("P", (96, 64))
+        assert np.asarray(mask)[0].tolist() == [0] * 48 + [1] * 48
+        assert mask.getpalette()[:6] == [250, 0, 0, 0, 0, 250]
+
+
+def test_ctrl_c_is_the_end_of_a_webcam_and_no_recording_is_overwritten(film, tmp_path, monkeypatch):
+    capture, out = cv2.VideoCapture, tmp_path / "out"
+    opened = lambda source: capture(str(film) if source == 0 else source)  # noqa: E731
+    monkeypatch.setattr(cv2, "VideoCapture", opened)
+    for name, frames in (("webcam0", 3), ("webcam0_2", 5)):
+        painter = Painter(stop_at=frames + 1)
+        assert segment_video("webcam:0", out, painter, 0.5, masks=True) == out / f"{name}.mp4"
+        assert len(frames_of(out / f"{name}.mp4")[0]) == frames
+        assert len(list((out / f"{name}_masks").iterdir())) == frames
+    assert len(frames_of(out / "webcam0.mp4")[0]) == 3
+
+
+def test_a_film_that_the_disk_did_not_take_is_not_called_done(film, tmp_path, monkeypatch):
+    class Full(cv2.VideoWriter):
+        number = 0
+
+        def write(self, frame):  # OpenCV tells nobody
+            self.number += 1
+            if self.number <= 6:
+                super().write(frame)
+
+    monkeypatch.setattr(cv2, "VideoWriter", Full)
+    monkeypatch.setattr(Full, "fourcc", staticmethod(lambda *letters: 0x7634706D), raising=False)
+    with pytest.raises(OSError, match="only 6 of 10 frames") as error:
+        segment_video(str(film), tmp_path / "out", Painter(), opacity=0.5)
+    assert error.value.errno == errno.ENOSPC
+    assert not (tmp_path / "out/film.mp4").exists()
+
+
+def test_a_film_that_breaks_off_is_told(tmp_path, capsys):
+    path = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (96, 64))
+    for frame in np.random.default_rng(0).integers(256, size=(10, 64, 96, 3)):
+        writer.write(frame.astype(np.uint8))
+    writer.release()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    written = segment_video(str(path), tmp_path / "out", Painter(), opacity=0.5)
+    number = len(frames_of(written)[0])
+    assert 0 < number < 10
+    assert f"it claims 10 frames, of which {number} could be read" in capsys.readouterr().out
 
 
 def test_what_is_no_film_is_refused(tmp_path):
@@ -71,8 +143,6 @@ def test_what_is_no_film_is_refused(tmp_path):
     broken.write_bytes(b"no film" * 100)
     for source, words in (
         (str(broken), "cannot be read as a video"),
-        (str(tmp_path / "nothing.avi"), "no such file"),
-        ("webcam:front", "expected webcam:0"),
         ("webcam:99", "no such camera"),
     ):
         with pytest.raises(DataError, match=words):
@@ -80,10 +150,18 @@ def test_what_is_no_film_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_result_is_not_overwritten(film, tmp_path):
-    segment_video(str(film), tmp_path / "out", Painter(), opacity=0.5)
-    with pytest.raises(DataError, match="is there already"):
-        segment_video(str(film), tmp_path / "out", Painter(), opacity=0.5)
+def test_what_cannot_be_a_source_is_refused_before_anything_is_done(film, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other/film.avi"
+    other.write_bytes(film.read_bytes())
+    for sources, words in (
+        ([tmp_path / "nothing.avi"], "nothing.avi: no such file"),
+        (["webcam:front"], "expected webcam:0"),
+        ([film, other], "would both be called film.mp4"),
+    ):
+        with pytest.raises(DataError, match=words):
+            check_sources([str(source) for source in sources])
+    check_sources([str(film), str(film), "webcam:0", "webcam:1"])
 
 
 @pytest.mark.parametrize(
