@@ -13,7 +13,7 @@ from importlib import import_module
 
 from jsonargparse import ArgumentParser, Namespace
 
-from deeplab_lit.data import SegmentationData
+from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.prepare.ade20k import prepare_ade20k
 from deeplab_lit.prepare.check import check, data_section
@@ -79,7 +79,10 @@ def _build(data: Namespace) -> SegmentationData:
 
 def _prepare(name: str, options: Namespace) -> None:
     source = Source(**vars(options))
-    source.root.mkdir(parents=True, exist_ok=True)
+    try:
+        source.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--root {source.root} cannot be made ({error.strerror})") from error
     hint = DATA_SETS[name](source)
     print(
         f"{name} is in place; archives in {source.root} can be deleted. Check every file with\n"

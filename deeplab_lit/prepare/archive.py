@@ -20,6 +20,7 @@ from deeplab_lit.prepare.whole import whole_file
 
 Rename = Callable[[str], str | None]
 DAMAGED = (EOFError, KeyError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+UNSUPPORTED = (NotImplementedError, RuntimeError)  # what zipfile raises for them
 
 
 class _Member(NamedTuple):
@@ -56,8 +57,9 @@ def unpack(archive: Path, folder: Path, rename: Rename) -> None:
         rename: name of a member → name in `folder`; null for one that is not wanted.
 
     Raises:
-        DataError: the archive is damaged, holds nothing that is wanted, needs more room than there
-            is, or has a member that points outside or a link. Such a member is not written.
+        DataError: the archive is damaged, encrypted or of an unknown kind, holds nothing that is
+            wanted, needs more room than there is, or has a member that points outside or a link.
+            Such a member is not written.
     """
     found = False
     read = _zip_members if archive.suffix == ".zip" else _tar_members
@@ -78,6 +80,11 @@ def unpack(archive: Path, folder: Path, rename: Rename) -> None:
         raise DataError(
             f"{archive} is damaged or not an archive ({str(error) or type(error).__name__}): "
             "delete it and get it again"
+        ) from error
+    except UNSUPPORTED as error:
+        raise DataError(
+            f"{archive} is encrypted, or packed in a way that Python cannot read ({error}): get "
+            "the official file, or pack it again as an ordinary zip"
         ) from error
     if not found:
         raise DataError(f"{archive} does not hold what {archive.name} should: is it another file?")

@@ -160,6 +160,22 @@ def test_a_wrong_checksum_inside_an_archive_is_found_every_time(files, tmp_path,
             unpack(archive, out, under("kit"))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"), [(0, 1, "encrypted"), (2, 9, "compression method")]
+)
+def test_a_zip_that_python_cannot_read_is_a_sentence(files, tmp_path, field, value, words):
+    """A bit of the flags, or the method (9 is Deflate64, which Windows takes for large files)."""
+    archive, out = make(files, tmp_path, ".zip", {"kit/a.txt": b"A" * 5000}), tmp_path / "out"
+    out.mkdir()
+    content = bytearray(archive.read_bytes())
+    for header in (6, content.rfind(b"PK\x01\x02") + 8):
+        content[header + field] = value
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=rf"archive\.zip is encrypted, or .*{words}"):
+        unpack(archive, out, under("kit"))
+    assert not list(out.rglob("*"))
+
+
 @pytest.mark.parametrize("kind", [".tar", ".zip"])
 def test_what_does_not_fit_is_refused_before_it_is_unpacked(files, tmp_path, kind, monkeypatch):
     archive, out = make(files, tmp_path, kind), tmp_path / "out"

@@ -89,6 +89,8 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_that_looks_finished(
         (["cityscapes", "--root", "ROOT"], "leftImg8bit_trainvaltest.zip is missing"),
         (["check", "--data", "VOC", "--data.root", "ROOT"], "no PASCAL VOC 2012 there"),
         (["check", "--config", "ROOT/none.yaml"], "none.yaml cannot be read"),
+        (["voc", "--root", "/dev/null"], "--root /dev/null cannot be made"),
+        (["ade20k", "--root", "/dev/null/x"], "--root /dev/null/x cannot be made"),
         (["check"], "data"),
         (["voc"], "root"),
         (["imagenet", "--root", "ROOT"], "imagenet"),
