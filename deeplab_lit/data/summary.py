@@ -85,7 +85,9 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
             f"{summary.title}: {number:,} images, {summary.void_share:.2%} of their pixels void"
             + (f", {summary.all_void:,} of them nothing but void" if summary.all_void else "")
         )
-        if sizes:
+        if len(sizes) == 1:
+            lines.append(f"  all of {_size(*sizes)}")
+        elif sizes:
             ((usual, often),) = sizes.most_common(1)
             areas = sorted(sizes, key=lambda size: size[0] * size[1])
             lines.append(
