@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deeplab_lit.training.metric import VOID
+
 Colours = Sequence[tuple[int, int, int]]
 
 VOID_COLOUR = (224, 224, 192)  # VOC's, of index 255
@@ -17,7 +19,7 @@ def palette(colours: Colours) -> np.ndarray:
     """Colours of all 256 mask values, (256,3) uint8: the classes, then black, 255 as in VOC."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(colours)] = colours
-    table[255] = VOID_COLOUR
+    table[VOID] = VOID_COLOUR
     return table
 
 
@@ -65,6 +67,8 @@ def comparison(
         _beside(strips[i : i + columns], len(titles) * width)
         for i in range(0, len(strips), columns)
     ]
+    if any((mask == VOID).any() for _, *masks in samples for mask in masks):
+        classes = classes | {"void": VOID_COLOUR}
     return stack([title, *rows, _legend(classes, title.width)])
 
 

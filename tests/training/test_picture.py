@@ -90,6 +90,16 @@ def test_masks_are_not_blended_and_the_legend_names_every_class():
     assert all(len(set(c)) == 1 for c in found - {*COLOURS, (224, 224, 192)})  # black to white
 
 
+def test_the_legend_names_void_where_there_is_some():
+    image, mask = np.zeros((40, 30, 3), np.uint8), np.zeros((40, 30), np.uint8)
+    without = comparison([(image, mask)], CLASSES, ("image", "truth"))
+    mask[0, 0] = 255
+    sheet = np.asarray(comparison([(image, mask)], CLASSES, ("image", "truth")))
+    legend = sheet[-60:]
+    assert (legend == (224, 224, 192)).all(-1).any()
+    assert not (np.asarray(without) == (224, 224, 192)).all(-1).any()
+
+
 def test_images_of_all_sizes_are_shown():
     samples = [
         (np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8))
