@@ -281,7 +281,9 @@ class DeepLabCLI(LightningCLI):
     def after_validate(self) -> None:
         """The table, and where it is written."""
         scales = list(self.model.evaluation.scales or self.model.net.scales)
-        data = f"{type(self.datamodule).__name__} {self.datamodule.val_split}, scales {scales}"
+        images = f"{self.record.final['images']:,} images"
+        name = f"{type(self.datamodule).__name__} {self.datamodule.val_split}"
+        data = f"{name}, {images}, scales {scales}"
         if self.trainer.is_global_zero:
             curves = next(
                 (c.curves for c in self.trainer.callbacks if isinstance(c, BandCurve)), {}

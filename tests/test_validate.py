@@ -49,10 +49,18 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
         pictures = {path.name for path in (tmp_path / f"ddp/{processes}").glob("*.png")}
         assert {"worst_best.png", "classes.png", "confusion.png", "band.png"} <= pictures
     assert scores[1] == scores[2]
+    assert scores[2]["images"] == 3
     assert bands[1] == bands[2]
     assert images[1] == images[2]
     assert len(images[1]["ids"]) == 3
     assert bands[1].startswith("width,miou,miou_crf")
+
+
+def test_how_many_images_were_scored_is_said_where_the_scores_are(trained, tmp_path, capsys):
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--trainer.limit_val_batches=2"]
+    done = main("validate", args)
+    assert "on Shapes val, 2 images, scales [1.0]: mIoU" in capsys.readouterr().out
+    assert json.loads((done.folder / "results.json").read_text())["final"]["images"] == 2
 
 
 @pytest.mark.parametrize("args", [[], ["--data=Shapes"], ["--runs_dir=x"]])

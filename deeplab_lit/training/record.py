@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from deeplab_lit.training.cityscapes_scores import CityscapesScores
 from deeplab_lit.training.crf_scores import CRFScores
@@ -46,6 +47,7 @@ class RunRecord(Callback):
         self.benchmark = benchmark
         self.best: dict[str, Any] | None = None
         self.final: dict[str, Any] | None = None
+        self.images = 0  # of a validation, on this process
         self.seconds_before = 0.0
         self.start = time.monotonic()
 
@@ -66,12 +68,33 @@ class RunRecord(Callback):
         """Start the clock."""
         self.start = time.monotonic()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self.images = 0
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor,
+        batch: dict,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the images."""
+        self.images += len(batch["id"])
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the scores of the validation that has just ended."""
         if trainer.sanity_checking:
             return
         classes = list(pl_module.hparams.classes)
-        self.final = {"step": trainer.global_step, **as_dict(pl_module.scores, classes)}
+        images = torch.tensor(self.images, device=trainer.strategy.root_device)
+        self.final = {
+            "step": trainer.global_step,
+            "images": int(trainer.strategy.reduce(images, reduce_op="sum")),
+            **as_dict(pl_module.scores, classes),
+        }
         if self.crf is not None:
             self.final["crf"] = self.crf.results | as_dict(self.crf.scores, classes)
         if self.benchmark is not None:

@@ -23,7 +23,9 @@ def validate(callback, *mious):
         trainer = SimpleNamespace(
             sanity_checking=False, global_step=10 * i, is_global_zero=True, world_size=1,
             checkpoint_callback=None, state=SimpleNamespace(fn="fit"),
-            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+            strategy=SimpleNamespace(
+                root_device=torch.device("cpu"), reduce=lambda number, reduce_op: number
+            ),
         )  # fmt: skip
         module = SimpleNamespace(hparams=SimpleNamespace(classes=CLASSES), scores=scores(miou))
         callback.on_validation_end(trainer, module)
@@ -46,7 +48,7 @@ def test_results_tell_what_came_out_and_of_what(make_module, make_data, make_tra
     assert found["best"]["miou"] >= found["final"]["miou"]
     assert list(found["final"]["iou"]) == list(module.hparams.classes)
     assert found["final"].keys() == {
-        "step", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou",
+        "step", "images", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou",
     }  # fmt: skip
     assert torch.__version__.startswith(found["versions"]["torch"])
     assert {"python", "lightning", "torchvision", "torchmetrics"} < found["versions"].keys()
@@ -64,6 +66,7 @@ def test_validate_leaves_results_too(make_module, make_data, make_trainer, tmp_p
     assert found["finished"] is True
     assert found["checkpoint"] == "a.ckpt"
     assert found["final"]["miou"] == pytest.approx(logged["val/miou"])
+    assert found["final"]["images"] == len(make_data().split("val").ids)
 
 
 def test_a_run_that_crashes_has_the_results_so_far(make_module, make_data, make_trainer, tmp_path):
