@@ -8,17 +8,18 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from jsonargparse import ArgumentParser
 
 from deeplab_lit.data import DataError
 from deeplab_lit.errors import plain_errors
-from deeplab_lit.training.band import NAMES
+from deeplab_lit.training.band import NAMES, Around
 from deeplab_lit.training.charts import band_curves
 
 
-def read_bands(path: Path) -> tuple[list[int], dict[str, list[float]]]:
-    """Widths in pixels, and the curves of a band.csv by the names of its columns.
+def read_bands(path: Path) -> tuple[tuple[list[int], str], dict[str, list[float]]]:
+    """Widths in pixels with what they are around, and the curves of a band.csv by their columns.
 
     Args:
         path: the file, or its folder.
@@ -30,7 +31,7 @@ def read_bands(path: Path) -> tuple[list[int], dict[str, list[float]]]:
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        widths = [int(row["width"]) for row in rows]
+        bands = [int(row["width"]) for row in rows], "".join({row["around"] for row in rows})
         names = [name for name in NAMES if rows and name in rows[0]]
         curves = {name: [float(row[name]) for row in rows] for name in names}
     except OSError as error:
@@ -40,9 +41,9 @@ def read_bands(path: Path) -> tuple[list[int], dict[str, list[float]]]:
         ) from error
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} is no band.csv that validate wrote") from error
-    if not curves:
+    if not curves or bands[1] not in get_args(Around):
         raise DataError(f"{path} is no band.csv that validate wrote")
-    return widths, curves
+    return bands, curves
 
 
 def build_parser() -> ArgumentParser:
@@ -66,17 +67,20 @@ def main(args: Sequence[str] | None = None) -> None:
             raise DataError(f"--labels names {len(labels)} runs, but {len(runs)} are given")
         if len(set(labels)) < len(labels):
             raise DataError(f"the runs need different names, got {', '.join(labels)}: use --labels")
-        shown, widths = {}, []
+        shown, bands = {}, None
         for label, run in zip(labels, runs, strict=True):
             own, curves = read_bands(run)
-            if widths and own != widths:
-                raise DataError(f"{run} has other widths than {runs[0]}")
-            widths = own
+            if bands and own != bands:
+                raise DataError(
+                    f"{run} has bands around {own[1]}, {runs[0]} around {bands[1]}, or other "
+                    "widths: they cannot be compared"
+                )
+            bands = own
             for name, curve in curves.items():
                 shown[label + NAMES[name].removeprefix("mIoU")] = curve
         out = Path(options.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        band_curves(shown, widths, out)
+        band_curves(shown, *bands, out)
     print(f"{len(shown)} curves in {out}")
 
 

@@ -6,12 +6,14 @@ from PIL import Image
 from deeplab_lit.plot_bands import main, read_bands
 
 
-def write(folder, columns):
+def write(folder, columns, around="void"):
     folder.mkdir(parents=True)
     with (folder / "band.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["width", *columns])
-        writer.writerows([width, *(0.01 * width for _ in columns)] for width in range(1, 41))
+        writer.writerow(["width", *columns, "around"])
+        writer.writerows(
+            [width, *(0.01 * width for _ in columns), around] for width in range(1, 41)
+        )
     return folder
 
 
@@ -20,8 +22,8 @@ def test_several_runs_become_one_picture(tmp_path, capsys):
     main([str(one), str(two / "band.csv"), f"--out={tmp_path / 'plots/bands.png'}"])
     assert "3 curves" in capsys.readouterr().out
     assert Image.open(tmp_path / "plots/bands.png").size[0] > 300
-    widths, curves = read_bands(one)
-    assert widths == list(range(1, 41))
+    (widths, around), curves = read_bands(one)
+    assert (widths, around) == (list(range(1, 41)), "void")
     assert curves["miou_crf"][9] == pytest.approx(0.1)
 
 
@@ -30,13 +32,22 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
     main([*runs, f"--out={tmp_path / 'bands.png'}"])
 
 
+def test_bands_around_void_and_around_classes_are_not_compared(tmp_path, capsys):
+    one, two = write(tmp_path / "a", ["miou"]), write(tmp_path / "b", ["miou"], "classes")
+    with pytest.raises(SystemExit) as stop:
+        main([str(one), str(two), f"--out={tmp_path / 'bands.png'}"])
+    assert stop.value.code == 2
+    assert "b has bands around classes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
         (None, [], "Run validate with --eval.band"),
         ("a,b\n1,2\n", [], "no band.csv"),
-        ("width,other\n1,2\n", [], "no band.csv"),
-        ("width,miou\n1,0.5\n", ["--labels=[one,two]"], "--labels names 2 runs, but 1"),
+        ("width,other,around\n1,2,void\n", [], "no band.csv"),
+        ("width,miou,around\n1,2,nothing\n", [], "no band.csv"),
+        ("width,miou,around\n1,0.5,void\n", ["--labels=[one,two]"], "names 2 runs, but 1"),
     ],
 )
 def test_mistakes_get_a_sentence(tmp_path, capsys, content, options, words):

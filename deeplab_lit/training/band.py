@@ -149,10 +149,11 @@ class BandCurve(Callback):
     def _write(self) -> None:
         with (self.folder / "band.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["width", *self.curves])
-            writer.writerows(zip(WIDTHS, *self.curves.values(), strict=True))
+            writer.writerow(["width", *self.curves, "around"])
+            rows = zip(WIDTHS, *self.curves.values(), strict=True)
+            writer.writerows([*row, self.around] for row in rows)
         named = {NAMES[name]: curve for name, curve in self.curves.items()}
-        band_curves(named, WIDTHS, self.folder / "band.png")
+        band_curves(named, WIDTHS, self.around, self.folder / "band.png")
 
 
 def band_table(

@@ -43,7 +43,7 @@ def confusion_matrix(confusion: Tensor, names: Sequence[str], path: Path) -> Non
 
 
 def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path) -> None:
-    """IoU of each class as bars, side by side where there are several series.
+    """IoU of each class as bars, side by side where there are several series; absent ones are "–".
 
     Args:
         iou: name of a series → (C,) in 0…1, NaN for a class without IoU.
@@ -57,6 +57,8 @@ def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path
         heights = 100 * np.asarray(values, np.float64)
         mean = float(np.nanmean(heights)) if np.isfinite(heights).any() else np.nan
         axes.bar(places, heights, width, label=f"{label} (mean {mean:.2f})")
+        for place in places[np.isnan(heights)]:
+            axes.text(place, 1, "–", ha="center")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_ylabel("IoU (%)")
     axes.set_ylim(0, 100)
@@ -67,18 +69,22 @@ def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path
     _save(figure, path)
 
 
-def band_curves(curves: dict[str, Sequence[float]], widths: Sequence[int], path: Path) -> None:
+def band_curves(
+    curves: dict[str, Sequence[float]], widths: Sequence[int], around: str, path: Path
+) -> None:
     """MIoU by the width of the band around borders, as in the paper's Fig. 10.
 
     Args:
         curves: name → mIoU in 0…1 at each width, NaN where a band has no pixel.
         widths: in pixels.
+        around: "void" or "classes": the borders meant, see training/band.py.
         path: of the picture.
     """
+    borders = {"void": "void pixels", "classes": "the borders of classes"}[around]
     figure, (axes,) = _figure(1, (6, 4.2))
     for label, values in curves.items():
         axes.plot(widths, 100 * np.asarray(values, np.float64), label=label)
-    axes.set_xlabel("width of the band (pixels)")
+    axes.set_xlabel(f"width of the band around {borders} (pixels)")
     axes.set_ylabel("mIoU in the band (%)")
     axes.set_xlim(0, max(widths))
     axes.grid(alpha=0.4)

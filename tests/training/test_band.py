@@ -88,6 +88,7 @@ def test_validation_writes_the_curve_of_the_networks_labels(
     with (tmp_path / "band.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["width"]) for row in rows] == list(WIDTHS)
+    assert {row["around"] for row in rows} == {"classes"}
     assert [float(row["miou"]) for row in rows] == pytest.approx(
         expected.compute().tolist(), nan_ok=True
     )

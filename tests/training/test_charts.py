@@ -52,9 +52,24 @@ def test_bars_are_as_high_as_their_values(tmp_path):
     assert ratio == pytest.approx(3, rel=0.1)
 
 
+def test_an_absent_class_is_told_from_one_that_was_never_right(tmp_path):
+    class_bars({"network": [0.5, 0, 0.5]}, NAMES, tmp_path / "wrong.png")
+    class_bars({"network": [0.5, np.nan, 0.5]}, NAMES, tmp_path / "absent.png")
+    wrong, absent = (pixels(tmp_path / f"{name}.png") for name in ("wrong", "absent"))
+    height, width = wrong.shape[:2]
+    middle = np.s_[height // 3 :, int(0.45 * width) : int(0.55 * width)]  # of the second class
+    assert (wrong[middle] != absent[middle]).any()
+
+
+def test_the_bands_say_around_what_they_are(tmp_path):
+    for around in ("void", "classes"):
+        band_curves({"a": [0.5, 0.75]}, [1, 2], around, tmp_path / f"{around}.png")
+    assert (pixels(tmp_path / "void.png") != pixels(tmp_path / "classes.png")).any()
+
+
 def test_curves_may_have_gaps(tmp_path):
     curves = {"a": [float("nan"), 0.5, 0.75], "b": [float("nan")] * 3}
-    band_curves(curves, [1, 2, 3], tmp_path / "band.png")
+    band_curves(curves, [1, 2, 3], "void", tmp_path / "band.png")
     assert share(tmp_path / "band.png", (31, 119, 180)) > 0
 
 
