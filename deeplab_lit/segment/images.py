@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,8 +98,10 @@ def save(picture: Image.Image, path: Path, **options: int) -> None:
     """Write whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
+    encoded = BytesIO()  # Pillow does not see that a disk takes only a part of a JPEG
+    picture.save(encoded, format="PNG" if path.suffix == ".png" else "JPEG", **options)
     try:
-        picture.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG", **options)
+        temporary.write_bytes(encoded.getbuffer())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_lit.segment.images import Job, segment_images
+from deeplab_lit.segment.images import Job, save, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.picture import palette_image
 
@@ -22,6 +22,21 @@ class Ones(Segmenter):
 
     def cost(self, size):
         return f"{size}"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_disk_that_takes_only_a_part_leaves_no_picture(tmp_path, name):
+    """As where it is full: the first write comes through in part, the next one fails."""
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(256, size=(200, 200, 3)).astype(np.uint8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(Image.fromarray(noise), tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
