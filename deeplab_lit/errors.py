@@ -60,6 +60,10 @@ def plain_errors() -> Iterator[None]:
         _refuse(f"{place}: {error.strerror}. What was written before is kept.", error)
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning leaves with 1
+            raise SystemExit(130) from stop
+        raise
 
 
 def _refuse(message: str, error: BaseException) -> None:

@@ -105,8 +105,9 @@ def test_a_validation_that_was_stopped_goes_on_from_its_cache(trained, tmp_path,
 
     with monkeypatch.context() as patched:
         patched.setattr(DeepLabV2, "forward", counted)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
+        with pytest.raises(SystemExit) as stop:
             main("validate", args)
+    assert stop.value.code == 130
     assert len(list(cache.glob("*.npy.gz"))) == 1
     seen.clear()
     with monkeypatch.context() as patched:
