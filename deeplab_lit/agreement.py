@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.seen import seen_splits
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
-from deeplab_lit.training.module import Evaluation
+from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.provenance import UNKNOWN
 from deeplab_lit.training.screen import say
 

@@ -14,7 +14,7 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.network.device import DeviceError
 from deeplab_lit.network.graph import ExportError
 from deeplab_lit.network.weights import WeightsError
-from deeplab_lit.training.module import TrainingDiverged
+from deeplab_lit.training.divergence import TrainingDiverged
 from deeplab_lit.training.run_folder import RunFolderError
 
 MISTAKES = (

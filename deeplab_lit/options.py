@@ -7,7 +7,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from deeplab_lit import __version__
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.training.checkpoints import BestAndLast
-from deeplab_lit.training.module import Evaluation
+from deeplab_lit.training.evaluation import Evaluation
 
 PARSER: dict[str, Any] = {
     "prog": "python -m deeplab_lit",

@@ -11,7 +11,7 @@ from deeplab_lit.agreement import (
 )
 from deeplab_lit.data import Shapes
 from deeplab_lit.network.weights import WeightsError
-from deeplab_lit.training.module import Evaluation
+from deeplab_lit.training.evaluation import Evaluation
 
 FILE = "some/best.ckpt"
 

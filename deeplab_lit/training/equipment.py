@@ -9,10 +9,10 @@ from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.cityscapes_scores import CityscapesScores, Instances
 from deeplab_lit.training.crf_scores import CRFScores
+from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.extremes import WorstAndBest
 from deeplab_lit.training.image_scores import ImageScores
 from deeplab_lit.training.interrupt import SaveOnSignal
-from deeplab_lit.training.module import Evaluation
 from deeplab_lit.training.progress import StepProgress
 from deeplab_lit.training.record import RunRecord
 from deeplab_lit.training.reproducible import StepSeed

@@ -1,7 +1,5 @@
 """DeepLabv2 as a LightningModule: network, loss, optimizer, schedule, metric."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,68 +8,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights import initialise
-from deeplab_lit.training.band import Around
+from deeplab_lit.training.divergence import check_collapse, check_finite
+from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.loss import deeplab_loss
 from deeplab_lit.training.metric import Scores, SegmentationScores
 from deeplab_lit.training.optimizer import build_sgd
-from deeplab_lit.training.probabilities import CachedProbabilities
 from deeplab_lit.training.provenance import of_start
 from deeplab_lit.training.schedule import Policy, check_policy, poly_schedule, step_schedule
-
-
-@dataclass
-class Evaluation(Inference):
-    """How a trained network is evaluated; never part of a checkpoint.
-
-    Args:
-        cache_dir: of validate: keep the network's probabilities there, as 16-bit floats, and take
-            those of images that are there already.
-        band: of validate: mIoU of the pixels near borders too, by their distance from them: "void"
-            (the paper's Fig. 10) or "classes"; see training/band.py.
-    """
-
-    cache_dir: str | None = None
-    band: Around | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.cache_dir == "":
-            raise ValueError("--eval.cache_dir must name a folder, got nothing")
-
-    def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
-        """Logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
-        if self.cache_dir is None:
-            return self(net, batch["image"])
-        cache = CachedProbabilities(self.cache_dir)
-        return cache.log_probabilities(batch["id"], batch["image"], lambda x: self(net, x))
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss is no number any more; says when, and what helps."""
-
-
-def _check_finite(loss: Tensor, step: int) -> None:
-    if not torch.isfinite(loss):
-        raise TrainingDiverged(
-            f"the loss is {loss.item()} at step {step}: a lower --model.lr helps most often, then "
-            "float32 (--trainer.precision 32-true). Checkpoints written before are kept."
-        )
-
-
-def _check_collapse(scores: Scores, classes: Sequence[str], share: float, step: int) -> None:
-    truth, predicted = (scores.confusion.sum(axis).double() for axis in (1, 0))
-    truth, predicted = truth / truth.sum(), predicted / predicted.sum()
-    most = int(predicted.argmax())
-    if predicted[most] > share >= truth[most]:
-        raise TrainingDiverged(
-            f"at step {step} {100 * predicted[most]:.2f} % of all predictions are "
-            f"{list(classes)[most]}, which has {100 * truth[most]:.2f} % of the validation set's "
-            "pixels: the training has collapsed. Look at the masks (prepare check, or the table "
-            "before the first step); a lower --model.lr helps often. --model.collapse_share 1 goes "
-            "on all the same. Checkpoints written before are kept."
-        )
 
 
 class DeepLabModule(LightningModule):
@@ -185,7 +129,7 @@ class DeepLabModule(LightningModule):
     def on_train_batch_end(self, outputs: dict, batch: dict, batch_idx: int) -> None:
         """Stop where training on is no use; looked at now and then, since looking waits."""
         if self.global_step % self.trainer.log_every_n_steps == 0:
-            _check_finite(outputs["loss"], self.global_step)
+            check_finite(outputs["loss"], self.global_step)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count, in memory of this process alone: spawned ones share the module's."""
@@ -215,7 +159,7 @@ class DeepLabModule(LightningModule):
         """Stop where training on is no use; by now the scores are written."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and self.scores:
             share = self.hparams.collapse_share
-            _check_collapse(self.scores, self.hparams.classes, share, self.global_step)
+            check_collapse(self.scores, self.hparams.classes, share, self.global_step)
 
     def configure_optimizers(self) -> dict:
         """SGD with the authors' parameter groups, and the learning rate by optimizer step."""

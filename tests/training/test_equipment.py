@@ -2,7 +2,7 @@ import pytest
 
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.training.equipment import equip
-from deeplab_lit.training.module import Evaluation
+from deeplab_lit.training.evaluation import Evaluation
 
 
 def names(tmp_path, verb="validate", crf=False, band=None, progress=False):

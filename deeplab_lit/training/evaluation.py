@@ -1,0 +1,37 @@
+"""How a trained network is evaluated: what `--eval.…` says."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.inference import Inference
+from deeplab_lit.training.band import Around
+from deeplab_lit.training.probabilities import CachedProbabilities
+
+
+@dataclass
+class Evaluation(Inference):
+    """How a trained network is evaluated; never part of a checkpoint.
+
+    Args:
+        cache_dir: of validate: keep the network's probabilities there, as 16-bit floats, and take
+            those of images that are there already.
+        band: of validate: mIoU of the pixels near borders too, by their distance from them: "void"
+            (the paper's Fig. 10) or "classes"; see training/band.py.
+    """
+
+    cache_dir: str | None = None
+    band: Around | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cache_dir == "":
+            raise ValueError("--eval.cache_dir must name a folder, got nothing")
+
+    def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
+        """Logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
+        if self.cache_dir is None:
+            return self(net, batch["image"])
+        cache = CachedProbabilities(self.cache_dir)
+        return cache.log_probabilities(batch["id"], batch["image"], lambda x: self(net, x))
