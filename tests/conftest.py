@@ -2,11 +2,12 @@
 
 import os
 
+os.environ["WANDB_MODE"] = "disabled"
+# before torch begins: on tiny networks more threads do nothing but wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
-
-os.environ["WANDB_MODE"] = "disabled"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 TINY = {
     "--data": "Shapes",

@@ -1,33 +1,50 @@
-import subprocess
+import runpy
 import sys
 
 import pytest
 
-from deeplab_lit.__main__ import commands
+from deeplab_lit.__main__ import commands, main
 
 
-def run(*args):
-    command = [sys.executable, "-m", "deeplab_lit", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Exit code, output and errors of a function that is a process's whole work."""
+
+    def run(function, *args):
+        monkeypatch.setattr(sys, "argv", ["deeplab_lit/__main__.py", *args])
+        try:
+            function()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
 
 
-def test_it_lists_the_commands():
-    listed = run()
-    assert listed.returncode == 0
+def test_it_lists_the_commands(run):
+    code, listed, _ = run(main)
+    assert code == 0
     assert {"fit", "validate", "predict", "benchmark"} <= commands().keys()
-    assert all(name in listed.stdout and what in listed.stdout for name, what in commands().items())
+    assert all(name in listed and what in listed for name, what in commands().items())
 
 
-def test_an_unknown_command_is_refused():
-    refused = run("paint")
-    assert refused.returncode == 2
-    assert "no command 'paint'" in refused.stderr
+def test_an_unknown_command_is_refused(run):
+    code, _, error = run(main, "paint")
+    assert code == 2
+    assert "no command 'paint'" in error
 
 
+@pytest.mark.filterwarnings("ignore:.* found in sys.modules")  # other tests have imported it
 @pytest.mark.parametrize("command", sorted(commands()))
-def test_every_command_has_help_in_both_spellings(command):
-    dotted = [sys.executable, "-m", f"deeplab_lit.{command}", "--help"]
-    dotted = subprocess.run(dotted, capture_output=True, text=True, timeout=120)
-    assert dotted.returncode == 0, dotted.stderr
-    assert "usage:" in dotted.stdout
-    assert run(command, "--help").stdout.split() == dotted.stdout.split()
+def test_every_command_has_help_in_both_spellings(command, run):
+    def dotted():
+        """As `python -m deeplab_lit.COMMAND` does."""
+        runpy.run_module(f"deeplab_lit.{command}", run_name="__main__", alter_sys=True)
+
+    code, shown, error = run(dotted, "--help")
+    assert code == 0, error
+    assert "usage:" in shown
+    code, other, _ = run(main, command, "--help")
+    assert code == 0
+    assert other.split() == shown.split()

@@ -30,23 +30,25 @@ def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
 
 def test_one_process_and_two_give_the_same_score(trained, tmp_path):
     """Three images on two processes: one process has an image more."""
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--experiment=ddp"]
+    args += ["--crf.backend=torch", "--crf.bi_rgb_std=20", "--eval.band=classes"]
+    args += ["--eval.window=97", "--eval.flip=true", "--trainer.accelerator=cpu"]
+    main("validate", [*args, "--run=1"])
+    command = [sys.executable, "-m", "deeplab_lit.validate", *args, "--run=2"]
+    command += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
     scores, bands, images = {}, {}, {}
     for processes in (1, 2):
-        command = [sys.executable, "-m", "deeplab_lit.validate", f"--ckpt_path={trained}"]
-        command += [f"--runs_dir={tmp_path}", f"--run={processes}", "--experiment=ddp"]
-        command += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
-        command += ["--crf.backend=torch", "--crf.bi_rgb_std=20", "--eval.band=classes"]
-        command += ["--eval.window=97", "--eval.flip=true"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, run.stderr
-        results = json.loads((tmp_path / f"ddp/{processes}/results.json").read_text())
+        folder = tmp_path / f"ddp/{processes}"
+        results = json.loads((folder / "results.json").read_text())
         assert results["processes"] == processes
         del results["final"]["crf"]["seconds_per_image"]
         scores[processes] = results["final"]
-        bands[processes] = (tmp_path / f"ddp/{processes}/band.csv").read_text()
-        with np.load(tmp_path / f"ddp/{processes}/images.npz") as arrays:
+        bands[processes] = (folder / "band.csv").read_text()
+        with np.load(folder / "images.npz") as arrays:
             images[processes] = {name: arrays[name].tolist() for name in arrays}
-        pictures = {path.name for path in (tmp_path / f"ddp/{processes}").glob("*.png")}
+        pictures = {path.name for path in folder.glob("*.png")}
         assert {"worst_best.png", "classes.png", "confusion.png", "band.png"} <= pictures
     assert scores[1] == scores[2]
     assert scores[2]["images"] == 3

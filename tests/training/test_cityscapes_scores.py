@@ -1,4 +1,3 @@
-import json
 import math
 from pathlib import Path
 
@@ -17,23 +16,9 @@ from deeplab_lit.training.cityscapes_scores import (
 )
 from deeplab_lit.training.image_scores import count
 from deeplab_lit.training.metric import SegmentationScores, iou_of
-from deeplab_lit.training.record import RunRecord
 
 CLASSES = list(Cityscapes.classes)
 SIZE = (120, 160)
-
-
-def frame(rng):
-    """A label map and its instances: blobs of all kinds, groups (below 1000) among them."""
-    labels = np.kron(rng.integers(0, 34, (6, 8)), np.ones((20, 20), np.int64))
-    instances = labels.copy()
-    for number in range(40):
-        y, x = rng.integers(0, 110), rng.integers(0, 150)
-        label = rng.integers(24, 34)
-        place = np.s_[y : y + rng.integers(1, 30), x : x + rng.integers(1, 30)]
-        labels[place] = label
-        instances[place] = label if rng.random() < 0.2 else 1000 * label + number
-    return labels, instances
 
 
 def guess(labels, rng):
@@ -41,26 +26,6 @@ def guess(labels, rng):
     index = np.full(256, 0, np.uint8)
     index[list(LABEL_IDS)] = range(19)
     return np.where(rng.random(labels.shape) < 0.5, index[labels], rng.integers(0, 19, SIZE))
-
-
-@pytest.fixture
-def synthetic(tmp_path):
-    """Cityscapes of three drawn val frames."""
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        labels, instances = frame(rng)
-        name = f"val/bonn/bonn_00000{i}_000019"
-        files = {
-            f"leftImg8bit/{name}_leftImg8bit.png": rng.integers(256, size=(*SIZE, 3)).astype(
-                np.uint8
-            ),
-            f"gtFine/{name}_gtFine_labelIds.png": labels.astype(np.uint8),
-            f"gtFine/{name}_gtFine_instanceIds.png": instances.astype(np.uint16),
-        }
-        for file, values in files.items():
-            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(values).save(tmp_path / file)
-    return Cityscapes(str(tmp_path), num_workers=0)
 
 
 def ours(data, split, predictions):
@@ -120,12 +85,12 @@ def compare(data, split, predictions, folder, monkeypatch):
 
 
 def test_drawn_frames_score_as_the_official_script_says_to_the_last_digit(
-    synthetic, tmp_path, monkeypatch
+    city, tmp_path, monkeypatch
 ):
     rng = np.random.default_rng(1)
-    labels = [np.asarray(Image.open(pair.mask)) for pair in synthetic.split("val").pairs]
+    labels = [np.asarray(Image.open(pair.mask)) for pair in city.split("val").pairs]
     predictions = [guess(own, rng).astype(np.uint8) for own in labels]
-    found = compare(synthetic, "val", predictions, tmp_path, monkeypatch)
+    found = compare(city, "val", predictions, tmp_path, monkeypatch)
     assert 0 < found["iiou_mean"] < 1
 
 
@@ -166,25 +131,9 @@ def test_iiou_worked_out_by_hand():
     assert counts[:, person].tolist() == [9, 10, 10]
 
 
-def test_validation_scores_instances_on_any_number_of_processes(
-    synthetic, make_module, make_trainer, tmp_path
-):
-    module, found = make_module(Cityscapes.classes), []
-    torch.nn.init.normal_(module.net.head.branches[0].weight, std=0.5)
-    for options in ({}, {"devices": 2, "strategy": "ddp_spawn"}):
-        folder = tmp_path / str(len(found))
-        benchmark = CityscapesScores(Instances(*synthetic.instances("val")))
-        record = RunRecord(folder, {}, None, benchmark)
-        trainer = make_trainer(callbacks=[benchmark, record], **options)
-        trainer.validate(module, synthetic, verbose=False)
-        found.append(json.loads((folder / "results.json").read_text())["final"]["cityscapes"])
-    assert found[0] == found[1]  # iIoU sets counts against weights: pixels counted twice would show
-    assert 0 < found[0]["iiou_mean"] < 1
-
-
-def test_without_instance_maps_there_is_no_iiou_and_it_says_so(synthetic):
-    synthetic.instance_map("val", "bonn_000001_000019").unlink()
-    categories, sizes, read = synthetic.instances("val")
+def test_without_instance_maps_there_is_no_iiou_and_it_says_so(city):
+    city.instance_map("val", "bonn_000001_000019").unlink()
+    categories, sizes, read = city.instances("val")
     assert read is None
     callback = CityscapesScores(Instances(categories, sizes, read))
     found = callback.score(torch.eye(19, dtype=torch.int64), {}, CLASSES)

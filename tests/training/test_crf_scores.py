@@ -56,18 +56,6 @@ def test_scores_are_those_of_refining_one_image_after_the_other(
     assert written["seconds_per_image"] > 0
 
 
-def test_two_processes_score_as_one_does(module, make_data, make_trainer):
-    """Nine images: one process has one more."""
-    found = []
-    for options in ({}, {"devices": 2, "strategy": "ddp_spawn"}):
-        callback = CRFScores(CRFOptions(bi_rgb_std=20, backend="torch"))
-        trainer = make_trainer(callbacks=[callback], **options)
-        (logged,) = trainer.validate(module, make_data(val_size=9), verbose=False)
-        found.append({k: v for k, v in logged.items() if k.startswith("val")})
-    assert found[0] == found[1]
-    assert found[0]["val_crf/miou"] != found[0]["val/miou"]
-
-
 def test_a_crf_that_fails_ends_the_validation(module, make_data, make_trainer, monkeypatch):
     def refine(self, image, probabilities):
         raise RuntimeError("no memory")

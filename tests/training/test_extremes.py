@@ -60,17 +60,6 @@ def test_few_images_are_shown_once_each(
     assert len({caption.split()[-1] for caption, _ in shown}) == len(shown) == expected
 
 
-def test_two_processes_show_what_one_does(module, make_data, make_trainer, tmp_path):
-    pictures = []
-    for options in ({}, {"devices": 2, "strategy": "ddp_spawn"}):
-        folder = tmp_path / str(len(pictures))
-        folder.mkdir()
-        trainer = make_trainer(callbacks=[WorstAndBest(folder, 2)], **options)
-        trainer.validate(module, make_data(val_size=9), verbose=False)
-        pictures.append(np.asarray(Image.open(folder / "worst_best.png")))
-    np.testing.assert_array_equal(*pictures)
-
-
 def test_large_images_are_kept_small_and_labels_stay_labels():
     labels = torch.full((100, 2000), 7)
     labels[:, 1000:] = 3

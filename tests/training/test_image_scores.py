@@ -51,16 +51,11 @@ def module(make_module):
     return module
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_the_images_add_up_to_the_scores_of_the_set(
-    module, make_data, make_trainer, tmp_path, processes
-):
-    """Nine images: of two processes one has one more."""
+def test_the_images_add_up_to_the_scores_of_the_set(module, make_data, make_trainer, tmp_path):
     images = ImageScores(tmp_path)
     crf = CRFScores(CRFOptions(bi_rgb_std=20, backend="torch"), see=(images.see_refined,))
-    options = {"devices": 2, "strategy": "ddp_spawn"} if processes == 2 else {}
     data = make_data(val_size=9)
-    trainer = make_trainer(callbacks=[images, crf], **options)
+    trainer = make_trainer(callbacks=[images, crf])
     (logged,) = trainer.validate(module, data, verbose=False)
     rows, arrays = read(tmp_path)
     ids = sorted(data.split("val").ids)

@@ -3,9 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
 
-from deeplab_lit.data.sampler import EverySampleOnce
 from deeplab_lit.training.metric import SegmentationScores
 
 
@@ -41,17 +39,6 @@ def numpy_scores(prediction, truth, classes):
         "mean_accuracy": np.nanmean(accuracy),
         "fw_iou": np.nansum(true * iou) / true.sum(),
     }
-
-
-def _one_of_two(rank, store, results):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    prediction, truth = random_masks()
-    metric = SegmentationScores(6)
-    for index in EverySampleOnce(range(len(truth)), 2, rank):
-        metric.update(prediction[index : index + 1], truth[index : index + 1])
-    torch.save(metric.compute()._asdict(), f"{results}/{rank}.pt")
-    distributed.destroy_process_group()
 
 
 def test_scores_worked_out_by_hand():
@@ -128,15 +115,3 @@ def test_counts_are_exact_beyond_what_float32_holds():
     metric.confmat.fill_(2**24)
     metric.update(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.uint8))
     assert metric.compute().confusion[0, 0] == 2**24 + 1
-
-
-def test_two_processes_score_an_odd_number_of_images_as_one_does(tmp_path):
-    args = tmp_path / "store", tmp_path
-    multiprocessing.spawn(_one_of_two, args, nprocs=2)
-    alone = score(*random_masks(), 6)
-    for rank in range(2):
-        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        np.testing.assert_array_equal(together["iou"], alone.iou)  # NaN in the same places
-        assert together["confusion"].equal(alone.confusion)
-        for name in ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou"):
-            assert together[name] == getattr(alone, name), name

@@ -255,13 +255,6 @@ def test_every_pixel_of_every_image_is_scored_once(fitted):
     assert found == np.bincount(masks[masks != 255], minlength=7).tolist()
 
 
-def test_two_processes_score_as_one_does(make_module, make_data, make_trainer):
-    (alone,) = make_trainer().validate(make_module(), make_data(), verbose=False)
-    trainer = make_trainer(devices=2, strategy="ddp_spawn")
-    (together,) = trainer.validate(make_module(), make_data(), verbose=False)
-    assert together["val/miou"] == alone["val/miou"]
-
-
 def test_initial_weights_are_loaded_once(make_module, resnet18_file):
     module = make_module(backbone="resnet18", weights=resnet18_file)
     module.initialise()
