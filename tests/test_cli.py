@@ -86,25 +86,31 @@ def test_the_saved_config_reproduces_the_run(tmp_path, tiny_args):
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+# two steps an epoch and a validation every two: 4 is an epoch's end, 3 and 5 its middle
+STOPPED = {
+    "--data.batch_size": "2",
+    "--trainer.accumulate_grad_batches": "2",
+    "--trainer.val_check_interval": "4",
+    "--trainer.max_steps": "6",
+    "--trainer.log_every_n_steps": "1",
+}
+
+
 class Crash(Exception):
     pass
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_args):
+    """The folder of a run that was not stopped."""
+    return main("fit", tiny_args(tmp_path_factory.mktemp("whole"), **STOPPED)).folder
 
 
 @pytest.mark.parametrize("how", ["signal", "crash"])
 @pytest.mark.parametrize("at", [3, 4, 5])
 def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
-    tmp_path, tiny_args, monkeypatch, how, at
+    whole, tmp_path, tiny_args, monkeypatch, how, at
 ):
-    # two steps an epoch and a validation every two: 4 is an epoch's end, 3 and 5 its middle
-    options = {
-        "--data.batch_size": "2",
-        "--trainer.accumulate_grad_batches": "2",
-        "--trainer.val_check_interval": "4",
-        "--trainer.max_steps": "6",
-        "--trainer.log_every_n_steps": "1",
-    }
-    main("fit", tiny_args(tmp_path, **options, **{"--run": "whole"}))
-
     class Stopped(equipment.SaveOnSignal):
         def on_train_batch_end(self, trainer, *args):
             if trainer.global_step == at != self.steps_done:
@@ -116,17 +122,20 @@ def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(equipment, "SaveOnSignal", Stopped)
         with pytest.raises(Crash if how == "crash" else SystemExit) as stop:
-            main("fit", tiny_args(tmp_path, **options, **{"--run": "parts"}))
+            main("fit", tiny_args(tmp_path, **STOPPED, **{"--run": "parts"}))
         if how == "signal":
             assert stop.value.code == 128 + signal.SIGTERM
-    main("fit", tiny_args(tmp_path, **options, **{"--run": "parts", "--ckpt_path": "last"}))
+    main("fit", tiny_args(tmp_path, **STOPPED, **{"--run": "parts", "--ckpt_path": "last"}))
 
-    folders = [tmp_path / "shapes" / name for name in ("whole", "parts")]
+    folders = [whole, tmp_path / "shapes/parts"]
     one, two = (weights(folder / "checkpoints/last.ckpt") for folder in folders)
     assert all(torch.equal(one[key], two[key]) for key in one)
-    whole, parts = map(rows, folders)
-    assert [row["train/loss"] for row in whole] == [row["train/loss"] for row in parts]
-    assert [row["lr/backbone"] for row in whole] == [row["lr/backbone"] for row in parts]
+    losses, rates = (
+        [[row[column] for row in rows(folder)] for folder in folders]
+        for column in ("train/loss", "lr/backbone")
+    )
+    assert losses[0] == losses[1]
+    assert rates[0] == rates[1]
     finals = [json.loads((f / "results.json").read_text())["final"] for f in folders]
     assert finals[0] == finals[1]
 

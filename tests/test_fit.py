@@ -24,12 +24,14 @@ def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
 
 
 def test_training_on_two_processes_writes_one_run(tmp_path, tiny_args):
+    """The other spelling of `deeplab_lit.fit`: further processes start as the first was started."""
     options = {"--trainer.devices": "2", "--trainer.strategy": "ddp", "--run": "two"}
-    command = [sys.executable, "-m", "deeplab_lit.fit", *tiny_args(tmp_path, **options)]
+    command = [sys.executable, "-m", "deeplab_lit", "fit", *tiny_args(tmp_path, **options)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert [path.name for path in (tmp_path / "shapes").iterdir()] == ["two"]
     assert run.stdout.count("Best mIoU") == 1
+    assert json.loads((tmp_path / "shapes/two/results.json").read_text())["processes"] == 2
 
 
 def test_an_interrupted_first_run_goes_on_with_ckpt_path_last_alone(tmp_path, tiny_args):
@@ -86,14 +88,6 @@ def test_a_moved_run_remembers_its_best(tmp_path, tiny_args):
     checkpoints = done.trainer.checkpoint_callback
     assert checkpoints.best_model_path == str(tmp_path / "b/shapes/x/checkpoints/best.ckpt")
     assert float(checkpoints.best_model_score) == pytest.approx(done.record.best["miou"])
-
-
-def test_the_other_spelling_trains_on_two_processes_too(tmp_path, tiny_args):
-    options = {"--trainer.devices": "2", "--trainer.strategy": "ddp", "--run": "two"}
-    command = [sys.executable, "-m", "deeplab_lit", "fit", *tiny_args(tmp_path, **options)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert json.loads((tmp_path / "shapes/two/results.json").read_text())["processes"] == 2
 
 
 @pytest.mark.parametrize("option", ["--eval.cache_dir=cache", "--eval.band=void"])
