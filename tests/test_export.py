@@ -77,10 +77,10 @@ def test_graphs_take_pixels_of_any_size_and_give_the_networks_logits(exported, n
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"style": "caffe"},
+        {"style": "caffe", "scales": (1.0,)},
         {"style": "caffe", "align_corners": False, "norm": "frozen"},
         {"head": "aspp_concat", "scales": (1.0, 1.25), "channels_last": True},
-        {"backbone": "resnet18", "style": "torchvision", "output_stride": 32},
+        {"backbone": "resnet18", "style": "torchvision", "output_stride": 32, "scales": (1.0,)},
         {"backbone": "vgg16", "style": "caffe", "head": "largefov", "scales": (1.0,)},
     ],
     ids=str,
@@ -88,6 +88,7 @@ def test_graphs_take_pixels_of_any_size_and_give_the_networks_logits(exported, n
 @torch.no_grad()
 def test_onnx_is_right_for_every_kind_of_network(tmp_path, arguments):
     small = {"backbone": "resnet10_quarter", "norm": "batch", "atrous_rates": (2,)}
+    small["scales"] = (1.0, 0.75)  # each is a copy of the graph
     net = DeepLabV2(4, **(small | arguments)).eval()
     assert 0 < export.export(net, {}, tmp_path / "net.onnx") <= 1e-4
     graph = run(tmp_path / "net.onnx")
