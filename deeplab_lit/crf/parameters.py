@@ -24,15 +24,7 @@ class Parameters:
     w1·exp(−|p_i−p_j|²/2σα² − |I_i−I_j|²/2σβ²) + w2·exp(−|p_i−p_j|²/2σγ²),
     p in pixels, I the RGB values 0…255.
 
-    Args:
-        bi_w: w1, weight of the bilateral (appearance) kernel. 0 leaves it out.
-        bi_xy_std: σα, its reach in pixels.
-        bi_rgb_std: σβ, its reach in colour, in steps of 0…255.
-        pos_w: w2, weight of the spatial (smoothness) kernel. 0 leaves it out.
-        pos_xy_std: σγ, its reach in pixels.
-        iterations: mean-field steps; the paper has 10. 0 gives the input back.
-        normalization: "symmetric" divides a message by √(n_i·n_j), n the kernel's sum at a pixel
-            (pydensecrf's default); "after" by n_i, as the authors' C++ release does.
+    `DenseCRF`, which adds how it is computed, says what each is.
     """
 
     bi_w: float = 4
