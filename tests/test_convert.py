@@ -16,7 +16,8 @@ import deeplab_lit
 from deeplab_lit import convert
 from deeplab_lit.cli import main as cli
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.weights import WeightsError, initialise
+from deeplab_lit.network.initialise import initialise
+from deeplab_lit.network.weights import WeightsError
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SIZES = {"0": (65, 97), "1": (97, 65)}  # at 32k + 1 the authors' multi-scale network exists

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.weights import initialise
+from deeplab_lit.network.initialise import initialise
 from deeplab_lit.training.divergence import check_collapse, check_finite
 from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.loss import deeplab_loss

@@ -9,7 +9,8 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError
 from deeplab_lit.network.formats import read_source, recognise, translate
 from deeplab_lit.network.formats.adaptsegnet import from_adaptsegnet
-from deeplab_lit.network.weights import build, initialise, load
+from deeplab_lit.network.initialise import initialise
+from deeplab_lit.network.weights import build, load
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError
 from deeplab_lit.network.formats import read_source, recognise, translate
 from deeplab_lit.network.formats.torchvision import from_torchvision
-from deeplab_lit.network.weights import initialise
+from deeplab_lit.network.initialise import initialise
 
 
 def classifier(name):
