@@ -33,6 +33,7 @@ tr.baseline { background: #f7fafc; }
   white-space: normal; font-size: .8rem; width: 150px; }
 .pictures img { width: 150px; display: block; image-rendering: auto; }
 img.plot { max-width: 100%; } li { margin-bottom: .4rem; }
+.class { white-space: nowrap; }
 .swatch { display: inline-block; width: .8em; height: .8em; border: 1px solid #555; }
 """
 READING = """mIoU is the mean intersection over union on the validation images, in percent;
@@ -138,7 +139,8 @@ def _samples(rows: Sequence[Row], shown: Shown) -> str:
         line = "".join(f"<td>{_image(p, f'image {id}')}</td>" for p in pictures)
         lines.append(f"<tr>{line}</tr>")
     legend = " ".join(
-        f'<span class="swatch" style="background: rgb{tuple(colour)}"></span> {escape(name)}&ensp;'
+        f'<span class="class"><span class="swatch" style="background: rgb{tuple(colour)}"></span> '
+        f"{escape(name)}</span>&ensp;"
         for name, colour in shown.classes.items()
     )
     return (
