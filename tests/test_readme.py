@@ -44,9 +44,9 @@ def test_the_first_screen_has_two_commands_that_need_nothing_before_them():
     first, second = LINES[:2]
     setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && "
     assert first == f"{setup}python -m deeplab_lit.fit"
-    assert second == f"{setup}python -m pytest"
+    assert second == f"{setup}python -m pytest -n 2"
     assert README[: README.index(second)].count("\n") < 40
-    assert "python -m pytest" in (ROOT / ".ci/run").read_text("utf-8")
+    assert "python -m pytest -n 2" in (ROOT / ".ci/run").read_text("utf-8")
 
 
 def test_every_command_is_shown():
