@@ -18,8 +18,8 @@ UNTRAINED = f"a head whose weights are {INITIALISED}, so it was never trained"
 def drop_untrained_head(source: Source) -> None:
     """Leave out a head that was never trained: nothing can be scored with it.
 
-    Weights alone could look so by chance; but the first step of a training takes a bias further
-    from 0 than any initialisation does.
+    Weights alone could look so by chance; but the first steps of a training take some bias further
+    from 0 than any initialisation does, at the authors' learning rates.
 
     Args:
         source: changed in place.
