@@ -75,7 +75,7 @@ def segment_video(
     if live:
         there = {path.name for path in out.glob("*")}
         names = (f"{name}_{number}" if number > 1 else name for number in count(1))
-        name = next(n for n in names if not {f"{n}.mp4", f"{n}_masks"} & there)
+        name = next(n for n in names if not {f"{n}.mp4", f"{n}.part.mp4", f"{n}_masks"} & there)
     path, folder = out / f"{name}.mp4", out / f"{name}_masks"
     if path.exists() and (folder.is_dir() or not masks):
         return None
@@ -103,9 +103,9 @@ def segment_video(
                 writer = cv2.VideoWriter(str(part), codec, rate, (width, height))
             mask = segmenter(torch.from_numpy(frame))
             shown = overlay(frame, mask, segmenter.colours, opacity)
-            writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
             if masks:
                 save(palette_image(mask, segmenter.colours), folder_part / f"{written:06}.png")
+            writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
             written += 1
     except KeyboardInterrupt:
         if not live or not written:
@@ -151,10 +151,10 @@ def _frames(film: cv2.VideoCapture, source: str) -> Iterator[np.ndarray]:
 
 
 def _check_written(path: Path, number: int) -> None:
-    """OpenCV says nothing where a disk is full."""
+    """OpenCV says nothing where a disk is full. Ctrl-C may have come after one more was written."""
     film = cv2.VideoCapture(str(path))
     found = int(film.get(cv2.CAP_PROP_FRAME_COUNT)) if film.isOpened() else 0
     film.release()
-    if found != number:
+    if found < number:
         what = f"only {found} of {number} frames could be written (is the disk full?)"
         raise OSError(errno.ENOSPC, what, str(path))

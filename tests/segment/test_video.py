@@ -107,6 +107,40 @@ def test_ctrl_c_is_the_end_of_a_webcam_and_no_recording_is_overwritten(film, tmp
     assert len(frames_of(out / "webcam0.mp4")[0]) == 3
 
 
+def test_ctrl_c_right_after_a_frame_was_written_is_no_full_disk(film, tmp_path, monkeypatch):
+    class Stopping:  # Python raises where OpenCV comes back
+        fourcc = cv2.VideoWriter.fourcc
+
+        def __init__(self, *args):
+            self.number, self.writer = 0, real(*args)
+            self.release = self.writer.release
+
+        def write(self, frame):
+            self.number += 1
+            self.writer.write(frame)
+            if self.number == 4:
+                raise KeyboardInterrupt
+
+    real, capture = cv2.VideoWriter, cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoWriter", Stopping)
+    opened = lambda source: capture(str(film) if source == 0 else source)  # noqa: E731
+    monkeypatch.setattr(cv2, "VideoCapture", opened)
+    written = segment_video("webcam:0", tmp_path / "out", Painter(), opacity=0.5, masks=True)
+    assert len(frames_of(written)[0]) == 4
+    assert len(list((tmp_path / "out/webcam0_masks").iterdir())) == 4
+
+
+def test_a_recording_that_the_disk_cut_short_is_not_overwritten(film, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "webcam0.part.mp4").write_bytes(film.read_bytes())
+    capture = cv2.VideoCapture
+    opened = lambda source: capture(str(film) if source == 0 else source)  # noqa: E731
+    monkeypatch.setattr(cv2, "VideoCapture", opened)
+    assert segment_video("webcam:0", out, Painter(), opacity=0.5) == out / "webcam0_2.mp4"
+    assert (out / "webcam0.part.mp4").read_bytes() == film.read_bytes()
+
+
 def test_a_film_that_the_disk_did_not_take_is_not_called_done(film, tmp_path, monkeypatch):
     class Full:  # no subclass: one of OpenCV's classes corrupts memory when it is freed
         fourcc = cv2.VideoWriter.fourcc
