@@ -54,9 +54,9 @@ def read_source(
             of a name to leave out.
     """
     content = read_weight_file(path)
-    if format is None and ADVSEMISEG in Path(path).name:
-        format = ADAPTSEGNET
     try:
+        if format is None and ADVSEMISEG in Path(path).name and not is_own(_state_dict(content)):
+            format = ADAPTSEGNET
         source = translate(content, format, branches, ignore)
         if source.format == TORCHVISION:
             refuse_caffes_by_name(Path(path).name)

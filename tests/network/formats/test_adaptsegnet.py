@@ -5,6 +5,7 @@ import source_networks as theirs
 import torch
 from layouts import conv2d_list, torchvision_state
 
+from deeplab_lit import convert
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError
 from deeplab_lit.network.formats import read_source, recognise, translate
@@ -125,6 +126,15 @@ def test_advsemisegs_init_is_known_by_its_name_to_hold_caffes_values(
         initialise(DeepLabV2(3, style="torchvision"), str(path))
     with pytest.raises(WeightsError, match=r"--model\.weights"):
         load(path)
+
+
+def test_what_convert_made_of_it_may_keep_its_name(resnet101, tmp_path):
+    path, out = (tmp_path / f"resnet101COCO-41f33a49.{suffix}" for suffix in ("pth", "ckpt"))
+    torch.save(torchvision_state(resnet101), path)
+    convert.main([str(path), str(out)])
+    net = DeepLabV2(3, style="caffe")
+    assert initialise(net, str(out)).format == "deeplab_lit"
+    assert torch.equal(net.backbone.conv1.weight, resnet101["conv1"][0].flip(1))
 
 
 def test_adaptsegnets_init_has_isht7s_layout_and_starts_a_training(resnet101, tmp_path):
