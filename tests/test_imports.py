@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import deeplab_lit
+from deeplab_lit.__main__ import commands
 
 PACKAGE = Path(deeplab_lit.__file__).parent
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
@@ -106,6 +107,23 @@ print("deeplab_lit.cli" in sys.modules)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["True"]
+
+
+def test_every_command_can_be_the_first_that_is_imported():
+    """Modules that import each other may do so in one order and not in another."""
+    code = """
+import sys
+from runpy import run_module
+from deeplab_lit.__main__ import commands
+for name in commands():
+    for module in [module for module in sys.modules if module.partition(".")[0] == "deeplab_lit"]:
+        del sys.modules[module]
+    run_module(f"deeplab_lit.{name}", run_name="imported")  # of a package its __main__
+    print(name)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == list(commands())
 
 
 def test_importing_the_network_loads_no_lightning():
