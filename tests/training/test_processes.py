@@ -13,6 +13,7 @@ from deeplab_lit.data import Cityscapes
 from deeplab_lit.training.cityscapes_scores import Instances
 from deeplab_lit.training.equipment import equip
 from deeplab_lit.training.evaluation import Evaluation
+from deeplab_lit.training.extremes import WorstAndBest
 
 
 @pytest.fixture
@@ -32,6 +33,8 @@ def validate(city, make_module, make_trainer):
             progress=False,
             instances=Instances(*data.instances("val")),
         )
+        (few := folder.with_name(f"{folder.name} few")).mkdir()
+        callbacks.append(WorstAndBest(few, num_images=1))  # of three, one is shown by neither
         (logged,) = make_trainer(callbacks=callbacks, **options).validate(
             module, data, verbose=False
         )
@@ -67,6 +70,8 @@ def test_scores_tables_and_pictures_do_not_depend_on_the_number_of_processes(val
     assert {path.name for path in two.iterdir()} == names
     for name in names - {"predictions.png"}:  # of the first process's images
         assert content(two / name) == content(one / name), name
+    few = "worst_best.png"
+    assert content(tmp_path / "two few" / few) == content(tmp_path / "one few" / few)
     # iIoU sets counts against weights: pixels counted twice would show
     final = content(one / "results.json")
     assert 0 < final["cityscapes"]["iiou_mean"] < 1
