@@ -101,6 +101,8 @@ def segment_video(
                 tqdm.write(segmenter.cost((height, width)))
                 codec = cv2.VideoWriter.fourcc(*"mp4v")
                 writer = cv2.VideoWriter(str(part), codec, rate, (width, height))
+                if not writer.isOpened():  # OpenCV would take the frames and write none
+                    raise DataError(f"{part} cannot be written: no MPEG-4 encoder, or no room")
             mask = segmenter(torch.from_numpy(frame))
             shown = overlay(frame, mask, segmenter.colours, opacity)
             if masks:

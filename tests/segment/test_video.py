@@ -113,7 +113,7 @@ def test_ctrl_c_right_after_a_frame_was_written_is_no_full_disk(film, tmp_path, 
 
         def __init__(self, *args):
             self.number, self.writer = 0, real(*args)
-            self.release = self.writer.release
+            self.release, self.isOpened = self.writer.release, self.writer.isOpened
 
         def write(self, frame):
             self.number += 1
@@ -147,7 +147,7 @@ def test_a_film_that_the_disk_did_not_take_is_not_called_done(film, tmp_path, mo
 
         def __init__(self, *args):
             self.number, self.writer = 0, real(*args)
-            self.release = self.writer.release
+            self.release, self.isOpened = self.writer.release, self.writer.isOpened
 
         def write(self, frame):  # OpenCV tells nobody
             self.number += 1
@@ -160,6 +160,20 @@ def test_a_film_that_the_disk_did_not_take_is_not_called_done(film, tmp_path, mo
         segment_video(str(film), tmp_path / "out", Painter(), opacity=0.5)
     assert error.value.errno == errno.ENOSPC
     assert not (tmp_path / "out/film.mp4").exists()
+
+
+def test_without_an_encoder_no_frame_is_segmented_in_vain(film, tmp_path, monkeypatch):
+    class Closed:
+        fourcc = cv2.VideoWriter.fourcc
+
+        def __init__(self, *args):
+            self.isOpened, self.release = lambda: False, lambda: None
+
+    monkeypatch.setattr(cv2, "VideoWriter", Closed)
+    painter = Painter()
+    with pytest.raises(DataError, match=r"film\.part\.mp4 cannot be written: no MPEG-4 encoder"):
+        segment_video(str(film), tmp_path / "out", painter, opacity=0.5)
+    assert painter.seen == 0
 
 
 def test_a_film_that_breaks_off_is_told(tmp_path, capsys):
