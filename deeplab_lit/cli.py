@@ -270,9 +270,12 @@ class DeepLabCLI(LightningCLI):
         """What came out, where it is, and what to type next."""
         checkpoints = self.trainer.checkpoint_callback
         best = checkpoints.best_model_path if checkpoints else ""
-        after_fit(self.record.best, best, self.folder)
         if best and self.config.fit.wandb_checkpoint:
             log_checkpoint(self.trainer.loggers, Path(best))
+        if best and self.record.final is None:  # validated by processes that have ended
+            say(f"Done. Scores: {self.folder / 'results.json'}\nBest        {best}")
+            return
+        after_fit(self.record.best, best, self.folder)
         if self.record.final is None or self.record.final["step"] < self.trainer.global_step:
             say(
                 "The last steps have not been validated: run validate on last.ckpt for their score."
@@ -280,15 +283,18 @@ class DeepLabCLI(LightningCLI):
 
     def after_validate(self) -> None:
         """The table, and where it is written."""
-        scales = list(self.model.evaluation.scales or self.model.net.scales)
-        images = f"{self.record.final['images']:,} images"
-        name = f"{type(self.datamodule).__name__} {self.datamodule.val_split}"
-        data = f"{name}, {images}, scales {scales}"
+        final = self.record.final
+        if final is None:  # the strategy's spawned processes have scored, and one has written it
+            say(f"Results     {self.folder / 'results.json'}")
+            return
         if self.trainer.is_global_zero:
+            scales = list(self.model.evaluation.scales or self.model.net.scales)
+            name = f"{type(self.datamodule).__name__} {self.datamodule.val_split}"
+            data = f"{name}, {final['images']:,} images, scales {scales}"
             curves = next(
                 (c.curves for c in self.trainer.callbacks if isinstance(c, BandCurve)), {}
             )
-            after_validate(self.record.final, f"{self._described()} on {data}", self.folder, curves)
+            after_validate(final, f"{self._described()} on {data}", self.folder, curves)
 
 
 def main(verb: str, args: ArgsType = None) -> DeepLabCLI:

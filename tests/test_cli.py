@@ -42,6 +42,20 @@ def make_folder(root, *, value=1, size=(40, 36), images=2, classes=("sky", "road
     return root
 
 
+def test_spawned_processes_leave_their_scores_in_a_file_that_is_named(tmp_path, tiny_args, capsys):
+    """With the strategy ddp_spawn, the process that was typed has seen no validation itself."""
+    fit = main("fit", tiny_args(tmp_path))
+    best = fit.trainer.checkpoint_callback.best_model_path
+    validate = main("validate", [f"--ckpt_path={best}", f"--runs_dir={tmp_path}"])
+    capsys.readouterr()
+    for done, end in ((fit, fit.after_fit), (validate, validate.after_validate)):
+        done.record.final = None
+        end()
+        said = capsys.readouterr().out
+        assert str(done.folder / "results.json") in said
+        assert "No validation" not in said
+
+
 def test_fit_ends_with_table_checkpoint_and_next_command(tmp_path, tiny_args, capsys):
     cli = main("fit", tiny_args(tmp_path))
     out = capsys.readouterr().out
