@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from deeplab_lit.ablate.plan import Step, Trial
-from deeplab_lit.ablate.process import progress
+from deeplab_lit.ablate.process import progress, share_done
 from deeplab_lit.ablate.runner import State
 
 WORDS = ("done", "running", "elsewhere", "waiting", "failed", "left out")
@@ -92,9 +92,12 @@ def seconds_left(states: dict[Step, State], jobs: int) -> float | None:
     left = 0.0
     for verb in ("fit", "validate"):
         own = {step: state for step, state in states.items() if step.verb == verb}
-        shares = {s: _share(s) for s, state in own.items() if state.word == "running"}
+        shares = {s: share_done(s) for s, state in own.items() if state.word == "running"}
         took = [state.seconds for state in own.values() if state.word == "done" and state.seconds]
-        took += [own[s].process.seconds() / share for s, share in shares.items() if share > 0.02]
+        for step, share in shares.items():
+            process = own[step].process
+            if (since := share - process.share_before) > 0.02:
+                took.append(process.seconds() / since)
         open_steps = [state for state in own.values() if state.word in ("waiting", "running")]
         if open_steps and not took:
             if verb == "fit":
@@ -103,11 +106,6 @@ def seconds_left(states: dict[Step, State], jobs: int) -> float | None:
         each = sum(took) / len(took) if took else 0.0
         left += each * (len(open_steps) - sum(shares.values()))
     return left / jobs if left else None
-
-
-def _share(step: Step) -> float:
-    done, total, _ = progress(step.folder) if step.verb == "fit" else (0, 0, None)
-    return min(done / total, 1.0) if total else 0.0
 
 
 def duration(seconds: float) -> str:

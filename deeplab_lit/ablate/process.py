@@ -38,6 +38,12 @@ def progress(folder: Path) -> tuple[int, int, float | None]:
     return done, total, miou
 
 
+def share_done(step: Step) -> float:
+    """How much of a training is done, 0…1; nothing is known of a validation."""
+    done, total, _ = progress(step.folder) if step.verb == "fit" else (0, 0, None)
+    return min(done / total, 1.0) if total else 0.0
+
+
 class Process:
     """A step that runs.
 
@@ -50,11 +56,15 @@ class Process:
 
     Raises:
         BlockingIOError: another call runs it, or has finished it.
+
+    Attributes:
+        share_before: how much of it was done when it was started.
     """
 
     def __init__(self, step: Step, environment: dict[str, str]) -> None:
         self.step = step
         self.start = time.monotonic()
+        self.share_before = share_done(step)
         self.log = log_of(step)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:

@@ -7,8 +7,8 @@ from deeplab_lit.ablate.runner import State
 class Timed:
     """A process that has run for so many seconds."""
 
-    def __init__(self, seconds):
-        self.taken = seconds
+    def __init__(self, seconds, share_before=0.0):
+        self.taken, self.share_before = seconds, share_before
 
     def seconds(self):
         return self.taken
@@ -31,6 +31,14 @@ def test_the_time_left_is_worked_out_from_what_is_done(states):
     # a half and two whole trainings of 100 s; the validations' time is unknown yet
     assert seconds_left(states, jobs=1) == pytest.approx(250)
     assert seconds_left(states, jobs=2) == pytest.approx(125)
+
+
+def test_what_an_earlier_call_did_counts_as_done_but_not_as_speed(states, trials):
+    # from a quarter to a half in 50 s: 200 s a training; with the one of 100 s, 150 on average
+    states[trials[1].fit] = State("running", Timed(50, share_before=0.25))
+    assert seconds_left(states, jobs=1) == pytest.approx(150 * 2.5)
+    states[trials[1].fit] = State("running", Timed(1, share_before=0.5))  # nothing new to go by
+    assert seconds_left(states, jobs=1) == pytest.approx(100 * 2.5)
 
 
 def test_validations_count_when_their_time_is_known(states, trials):
