@@ -1,6 +1,119 @@
 """python -m deeplab_lit.fit: train; see --help."""
 
-from deeplab_lit.cli import main
+from pathlib import Path
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import ArgsType
+
+from deeplab_lit import __version__
+from deeplab_lit.agreement import check_classes, check_resumable, check_training, seen_before
+from deeplab_lit.cli import DeepLabCLI, run
+from deeplab_lit.data.summary import table
+from deeplab_lit.implied import SHAPES, implied_config
+from deeplab_lit.training.loggers import log_checkpoint
+from deeplab_lit.training.provenance import completed, of_checkpoint
+from deeplab_lit.training.run_folder import last_checkpoint
+from deeplab_lit.training.screen import after_fit, introduce, say
+
+
+class FitCLI(DeepLabCLI):
+    """Train, or go on with a training."""
+
+    verb = "fit"
+    help = {
+        "usage": "python -m deeplab_lit.fit [options]",
+        "description": "Train. Without --config and --data: on the Shapes set.",
+    }
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verb, and the arguments of Trainer.fit that the command line leaves out."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"}
+        }
+
+    def begin_with(self, argv: list[str]) -> Path | None:
+        """As the parent; Shapes where nothing is said."""
+        config = implied_config("fit", argv)
+        if config == SHAPES:
+            say("No --config and no --data: training on the built-in Shapes set (shapes.yaml).")
+        return config
+
+    def find_folder(self, options: Namespace, argv: list[str]) -> Path:
+        """As the parent; the folder of the run that `--ckpt_path last` goes on with."""
+        if options.ckpt_path != "last":
+            return super().find_folder(options, argv)
+        self.resumes = True
+        options.ckpt_path = str(
+            last_checkpoint(Path(options.runs_dir), self.experiment, options.run)
+        )
+        return Path(options.ckpt_path).parents[1]
+
+    def before_instantiate_classes(self) -> None:
+        """As the parent; refuse weights that were converted, for they have no optimizer."""
+        if self.checkpoint is not None:
+            check_resumable(self.checkpoint, self.config.fit.ckpt_path)
+        super().before_instantiate_classes()
+
+    def before_fit(self) -> None:
+        """Everything that can be refused before the first step."""
+        check_training(
+            self.config.fit.trainer,
+            self.model.evaluation,
+            allow_seen_split=self.allow_seen_split,
+        )
+        data, path = self.datamodule, self.config.fit.ckpt_path
+        if self.checkpoint is None:
+            self.model.initialise()
+        else:
+            check_classes(self.checkpoint, path, data)
+            self.model.provenance = of_checkpoint(self.checkpoint)
+        self.record_seen(
+            seen_before(data, self.model.provenance, path or self.model.hparams.weights)
+        )
+        self.model.provenance = completed(
+            self.model.provenance, __version__, "fit", self.typed, data.label(data.train_split)
+        )
+        data.preflight("fit")
+        if self.trainer.is_global_zero and (labels := data.pseudo_labels()):
+            say(table([labels], list(data.classes)), "")
+        seen = data.trained_on()
+        if seen:
+            self.record.about["validation_images_trained_on"] = seen
+            say(
+                f"WARNING: {seen} of the validation images are trained on too. Their scores say "
+                "nothing about new images and compare with no published ones."
+            )
+        weights = 4 * sum(p.numel() for p in self.model.parameters())
+        self.claim(bytes_needed=2 * weights * 3)  # momentum too; best, last, and one in writing
+        introduce(
+            self.model,
+            f"{type(data).__name__}: {len(data.training().ids)} training images "
+            f"({data.train_split}), {len(data.split(data.val_split).ids)} validation images "
+            f"({data.val_split}), {len(data.classes)} classes",
+            f"{self.folder}" + (f", from {self.described()}" if self.checkpoint else ""),
+        )
+
+    def after_fit(self) -> None:
+        """What came out, where it is, and what to type next."""
+        checkpoints = self.trainer.checkpoint_callback
+        best = checkpoints.best_model_path if checkpoints else ""
+        if best and self.config.fit.wandb_checkpoint:
+            log_checkpoint(self.trainer.loggers, Path(best))
+        if best and self.record.final is None:  # validated by processes that have ended
+            say(f"Done. Scores: {self.folder / 'results.json'}\nBest        {best}")
+            return
+        after_fit(self.record.best, best, self.folder)
+        if self.record.final is None or self.record.final["step"] < self.trainer.global_step:
+            say(
+                "The last steps have not been validated: run validate on last.ckpt for their score."
+            )
+
+
+def main(args: ArgsType = None) -> FitCLI:
+    """Train; as `deeplab_lit.cli.run`."""
+    return run(FitCLI, args)
+
 
 if __name__ == "__main__":
-    main("fit")
+    main()

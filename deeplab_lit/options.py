@@ -1,26 +1,10 @@
 """The options of `fit` and `validate` beside those of trainer, model and data."""
 
-from typing import Any
-
 from lightning.pytorch.cli import LightningArgumentParser
 
-from deeplab_lit import __version__
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.training.checkpoints import BestAndLast
 from deeplab_lit.training.evaluation import Evaluation
-
-PARSER: dict[str, Any] = {
-    "prog": "python -m deeplab_lit",
-    "version": __version__,
-    "fit": {
-        "usage": "python -m deeplab_lit.fit [options]",
-        "description": "Train. Without --config and --data: on the Shapes set.",
-    },
-    "validate": {
-        "usage": "python -m deeplab_lit.validate --ckpt_path FILE [options]",
-        "description": "Score a checkpoint, by default on what it was trained with.",
-    },
-}
 
 
 def add_options(parser: LightningArgumentParser) -> None:

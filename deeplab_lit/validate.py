@@ -1,6 +1,115 @@
 """python -m deeplab_lit.validate: score a checkpoint; see --help."""
 
-from deeplab_lit.cli import main
+from pathlib import Path
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import ArgsType
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from deeplab_lit.agreement import check_classes, check_unseen, refuse_without_data
+from deeplab_lit.cli import DeepLabCLI, run
+from deeplab_lit.data import Cityscapes
+from deeplab_lit.implied import flags, implied_config, names_data, value_of
+from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.training.band import BandCurve
+from deeplab_lit.training.cityscapes_scores import Instances
+from deeplab_lit.training.probabilities import what_decides
+from deeplab_lit.training.provenance import of_checkpoint
+from deeplab_lit.training.run_folder import claim_results
+from deeplab_lit.training.screen import after_validate, say
+
+NO_CHECKPOINT = "validate needs --ckpt_path FILE, a checkpoint that fit wrote"
+
+
+class ValidateCLI(DeepLabCLI):
+    """Score a checkpoint."""
+
+    verb = "validate"
+    help = {
+        "usage": "python -m deeplab_lit.validate --ckpt_path FILE [options]",
+        "description": "Score a checkpoint, by default on what it was trained with.",
+    }
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verb, and the arguments of Trainer.validate that the command line leaves out."""
+        return {"validate": {"model", "dataloaders", "datamodule", "weights_only"}}
+
+    def begin_with(self, argv: list[str]) -> Path | None:
+        """As the parent; refuse where neither a checkpoint nor its data is known."""
+        if names_data(argv):
+            return None
+        if "--ckpt_path" not in flags(argv):
+            raise WeightsError(NO_CHECKPOINT)
+        config = implied_config("validate", argv)
+        if config is None:
+            refuse_without_data(value_of(argv, "--ckpt_path"))
+        return config
+
+    def find_folder(self, options: Namespace, argv: list[str]) -> Path:
+        """As the parent; a `run` in the configuration is the training's name."""
+        if "--run" not in flags(argv):
+            options.run = None
+        return super().find_folder(options, argv)
+
+    def before_instantiate_classes(self) -> None:
+        """As the parent; refuse to score a network that nobody trained."""
+        if self.checkpoint is None:
+            raise WeightsError(NO_CHECKPOINT)
+        super().before_instantiate_classes()
+
+    def instances(self) -> Instances | None:
+        """As the parent."""
+        if not isinstance(self.datamodule, Cityscapes):
+            return None
+        return Instances(*self.datamodule.instances(self.datamodule.val_split))
+
+    def before_validate(self) -> None:
+        """Everything that can be refused before the first image."""
+        options, data = self.config.validate, self.datamodule
+        check_classes(self.checkpoint, options.ckpt_path, data)
+        self.model.provenance = self.record.about["provenance"] = of_checkpoint(self.checkpoint)
+        allowed = self.allow_seen_split
+        self.record_seen(
+            check_unseen(data, self.model.provenance, options.ckpt_path, allowed=allowed)
+        )
+        data.preflight("validate")
+        if self.model.evaluation.cache_dir is not None:
+            self._claim_cache(Path(self.model.evaluation.cache_dir))
+        self.claim(bytes_needed=10_000_000)
+        image, _ = data.split(data.val_split).read(0)
+        evaluation, net = self.model.evaluation, self.model.net
+        self.record.about["inference"] = evaluation.settings(net)
+        say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
+
+    @rank_zero_only
+    def _claim_cache(self, folder: Path) -> None:
+        options = self.config.validate
+        settings = what_decides(options.ckpt_path, options.data, self.datamodule.val_split)
+        settings |= self.model.evaluation.settings(self.model.net)
+        settings["precision"] = str(self.trainer.precision)
+        claim_results(folder, settings)
+
+    def after_validate(self) -> None:
+        """The table, and where it is written."""
+        final = self.record.final
+        if final is None:  # the strategy's spawned processes have scored, and one has written it
+            say(f"Results     {self.folder / 'results.json'}")
+            return
+        if self.trainer.is_global_zero:
+            scales = list(self.model.evaluation.scales or self.model.net.scales)
+            name = f"{type(self.datamodule).__name__} {self.datamodule.val_split}"
+            data = f"{name}, {final['images']:,} images, scales {scales}"
+            curves = next(
+                (c.curves for c in self.trainer.callbacks if isinstance(c, BandCurve)), {}
+            )
+            after_validate(final, f"{self.described()} on {data}", self.folder, curves)
+
+
+def main(args: ArgsType = None) -> ValidateCLI:
+    """Score a checkpoint; as `deeplab_lit.cli.run`."""
+    return run(ValidateCLI, args)
+
 
 if __name__ == "__main__":
-    main("validate")
+    main()

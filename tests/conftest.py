@@ -46,10 +46,10 @@ def tiny_args():
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, tiny_args):
     """A checkpoint that `fit` wrote, in its run folder."""
-    from deeplab_lit.cli import main
+    from deeplab_lit import fit
 
     runs = tmp_path_factory.mktemp("trained") / "runs"
-    main("fit", tiny_args(runs, **{"--run": "one"}))
+    fit.main(tiny_args(runs, **{"--run": "one"}))
     return runs / "shapes/one/checkpoints/best.ckpt"
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_lit import cli
-from deeplab_lit.cli import main
+from deeplab_lit import fit, validate
 from deeplab_lit.network.head import ASPP
 from deeplab_lit.training import equipment, run_folder
 
@@ -44,11 +43,11 @@ def make_folder(root, *, value=1, size=(40, 36), images=2, classes=("sky", "road
 
 def test_spawned_processes_leave_their_scores_in_a_file_that_is_named(tmp_path, tiny_args, capsys):
     """With the strategy ddp_spawn, the process that was typed has seen no validation itself."""
-    fit = main("fit", tiny_args(tmp_path))
-    best = fit.trainer.checkpoint_callback.best_model_path
-    validate = main("validate", [f"--ckpt_path={best}", f"--runs_dir={tmp_path}"])
+    trained = fit.main(tiny_args(tmp_path))
+    best = trained.trainer.checkpoint_callback.best_model_path
+    scored = validate.main([f"--ckpt_path={best}", f"--runs_dir={tmp_path}"])
     capsys.readouterr()
-    for done, end in ((fit, fit.after_fit), (validate, validate.after_validate)):
+    for done, end in ((trained, trained.after_fit), (scored, scored.after_validate)):
         done.record.final = None
         end()
         said = capsys.readouterr().out
@@ -57,19 +56,19 @@ def test_spawned_processes_leave_their_scores_in_a_file_that_is_named(tmp_path, 
 
 
 def test_fit_ends_with_table_checkpoint_and_next_command(tmp_path, tiny_args, capsys):
-    cli = main("fit", tiny_args(tmp_path))
+    done = fit.main(tiny_args(tmp_path))
     out = capsys.readouterr().out
-    best = cli.trainer.checkpoint_callback.best_model_path
+    best = done.trainer.checkpoint_callback.best_model_path
     assert "Best mIoU" in out
-    assert all(name in out for name in cli.datamodule.classes)
+    assert all(name in out for name in done.datamodule.classes)
     assert f"Checkpoint  {best}" in out
     assert f"deeplab_lit.validate --ckpt_path {best}" in out
-    files = {path.name for path in cli.folder.iterdir()}
+    files = {path.name for path in done.folder.iterdir()}
     assert files == {"config.yaml", "checkpoints", "metrics.csv", "predictions.png", "results.json"}
-    results = json.loads((cli.folder / "results.json").read_text())
+    results = json.loads((done.folder / "results.json").read_text())
     assert results["finished"]
     assert results["steps"] == 4
-    scores = [float(row["val/miou"]) for row in rows(cli.folder) if row["val/miou"]]
+    scores = [float(row["val/miou"]) for row in rows(done.folder) if row["val/miou"]]
     assert len(scores) == 2
     assert results["best"]["miou"] == pytest.approx(max(scores))
     assert results["final"]["miou"] == pytest.approx(scores[-1])
@@ -88,14 +87,14 @@ def test_rates_on_the_command_line_are_the_dilations_of_the_convolutions(
         assert [conv.dilation for conv in head.branches] == [(rate, rate) for rate in rates]
         raise Built
 
-    monkeypatch.setattr(cli.DeepLabCLI, "before_fit", stop)
+    monkeypatch.setattr(fit.FitCLI, "before_fit", stop)
     with pytest.raises(Built):
-        main("fit", tiny_args(tmp_path, **{"--model.atrous_rates": str(rates)}))
+        fit.main(tiny_args(tmp_path, **{"--model.atrous_rates": str(rates)}))
 
 
 def test_the_saved_config_reproduces_the_run(tmp_path, tiny_args):
-    first = main("fit", tiny_args(tmp_path, **{"--run": "a"}))
-    main("fit", [f"--config={first.folder / 'config.yaml'}", "--run=b"])
+    first = fit.main(tiny_args(tmp_path, **{"--run": "a"}))
+    fit.main([f"--config={first.folder / 'config.yaml'}", "--run=b"])
     one, two = (weights(tmp_path / f"shapes/{run}/checkpoints/last.ckpt") for run in "ab")
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -117,7 +116,7 @@ class Crash(Exception):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, tiny_args):
     """The folder of a run that was not stopped."""
-    return main("fit", tiny_args(tmp_path_factory.mktemp("whole"), **STOPPED)).folder
+    return fit.main(tiny_args(tmp_path_factory.mktemp("whole"), **STOPPED)).folder
 
 
 @pytest.mark.parametrize("how", ["signal", "crash"])
@@ -136,10 +135,10 @@ def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(equipment, "SaveOnSignal", Stopped)
         with pytest.raises(Crash if how == "crash" else SystemExit) as stop:
-            main("fit", tiny_args(tmp_path, **STOPPED, **{"--run": "parts"}))
+            fit.main(tiny_args(tmp_path, **STOPPED, **{"--run": "parts"}))
         if how == "signal":
             assert stop.value.code == 128 + signal.SIGTERM
-    main("fit", tiny_args(tmp_path, **STOPPED, **{"--run": "parts", "--ckpt_path": "last"}))
+    fit.main(tiny_args(tmp_path, **STOPPED, **{"--run": "parts", "--ckpt_path": "last"}))
 
     folders = [whole, tmp_path / "shapes/parts"]
     one, two = (weights(folder / "checkpoints/last.ckpt") for folder in folders)
@@ -184,10 +183,10 @@ BAD_FOLDERS = {
 }
 
 
-def refused(capsys, verb, args, runs):
+def refused(capsys, main, args, runs):
     """The sentence with which a command line is refused; nothing may have been written."""
     with pytest.raises(SystemExit) as stop:
-        main(verb, args)
+        main(args)
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert "Traceback" not in error
@@ -202,7 +201,7 @@ def test_bad_data_is_refused_before_the_first_step(tmp_path, tiny_args, capsys, 
     make(root)
     args = tiny_args(runs, **{"--data.train_size": None, "--data.val_size": None, "--data": None})
     args = ["--data=Folder", f"--data.root={root}", "--data.void=2", *args]
-    error = refused(capsys, "fit", args, runs)
+    error = refused(capsys, fit.main, args, runs)
     assert all(word in error for word in words), error
 
 
@@ -242,14 +241,14 @@ def test_bad_data_is_refused_before_the_first_step(tmp_path, tiny_args, capsys, 
 )
 def test_bad_options_are_refused_before_the_first_step(tmp_path, tiny_args, capsys, changes, words):
     runs = tmp_path / "runs"
-    error = refused(capsys, "fit", tiny_args(runs, **changes), runs)
+    error = refused(capsys, fit.main, tiny_args(runs, **changes), runs)
     assert all(word in error for word in words), error
 
 
 def test_an_unknown_key_in_a_config_is_refused(tmp_path, tiny_args, capsys):
     config, runs = tmp_path / "c.yaml", tmp_path / "runs"
     config.write_text("model:\n  atrous_rate: [6]\n")
-    error = refused(capsys, "fit", [f"--config={config}", *tiny_args(runs)], runs)
+    error = refused(capsys, fit.main, [f"--config={config}", *tiny_args(runs)], runs)
     assert "model.atrous_rate" in error
 
 
@@ -257,13 +256,13 @@ def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path, capsys):
     make_folder(tmp_path / "data")
     args = [f"--ckpt_path={trained}", "--data=Folder", f"--data.root={tmp_path / 'data'}"]
     runs = tmp_path / "runs"
-    error = refused(capsys, "validate", [*args, "--data.void=2", f"--runs_dir={runs}"], runs)
+    error = refused(capsys, validate.main, [*args, "--data.void=2", f"--runs_dir={runs}"], runs)
     assert "has 7 classes (background, disc, square, …), but Folder has 2 (sky, road)" in error
 
 
 def test_a_flag_that_the_checkpoint_would_override_is_refused(trained, tmp_path, capsys):
     args = [f"--ckpt_path={trained}", "--model.atrous_rates=[6,12]", f"--runs_dir={tmp_path}"]
-    error = refused(capsys, "validate", args, tmp_path / "none")
+    error = refused(capsys, validate.main, args, tmp_path / "none")
     assert "--model.atrous_rates is" in error
     assert "trained with" in error
 
@@ -272,20 +271,20 @@ def test_a_flag_that_the_checkpoint_would_override_is_refused(trained, tmp_path,
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, tiny_args, capsys, content):
     path, runs = tmp_path / "x.ckpt", tmp_path / "runs"
     path.write_bytes(content)
-    error = refused(capsys, "fit", tiny_args(runs, **{"--ckpt_path": str(path)}), runs)
+    error = refused(capsys, fit.main, tiny_args(runs, **{"--ckpt_path": str(path)}), runs)
     assert str(path) in error
 
 
 def test_a_truncated_checkpoint_is_refused(trained, tmp_path, tiny_args, capsys):
     path, runs = tmp_path / "half.ckpt", tmp_path / "runs"
     path.write_bytes(trained.read_bytes()[:5000])
-    error = refused(capsys, "fit", tiny_args(runs, **{"--ckpt_path": str(path)}), runs)
+    error = refused(capsys, fit.main, tiny_args(runs, **{"--ckpt_path": str(path)}), runs)
     assert "truncated" in error
 
 
 def test_an_unwritable_runs_folder_is_refused(tmp_path, tiny_args, capsys):
     (tmp_path / "file").touch()
-    error = refused(capsys, "fit", tiny_args(tmp_path / "file"), tmp_path / "none")
+    error = refused(capsys, fit.main, tiny_args(tmp_path / "file"), tmp_path / "none")
     assert "cannot be written" in error
     assert "--runs_dir" in error
 
@@ -295,7 +294,7 @@ def test_a_full_disk_is_refused_before_the_first_step(tmp_path, tiny_args, capsy
     monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: usage)
     runs = tmp_path / "runs"
     with pytest.raises(SystemExit) as stop:
-        main("fit", tiny_args(runs))
+        fit.main(tiny_args(runs))
     assert stop.value.code == 2
     assert "make room" in capsys.readouterr().err
     assert not [path for path in runs.rglob("*") if path.is_file()]
@@ -305,7 +304,7 @@ def test_a_run_is_never_overwritten(trained, tiny_args, capsys):
     runs = trained.parents[3]
     before = (runs / "shapes/one/results.json").read_bytes()
     with pytest.raises(SystemExit) as stop:
-        main("fit", tiny_args(runs, **{"--run": "one"}))
+        fit.main(tiny_args(runs, **{"--run": "one"}))
     assert stop.value.code == 2
     assert "exists already" in capsys.readouterr().err
     assert (runs / "shapes/one/results.json").read_bytes() == before
@@ -313,7 +312,7 @@ def test_a_run_is_never_overwritten(trained, tiny_args, capsys):
 
 def test_weights_of_a_checkpoint_start_a_new_training(trained, tmp_path, tiny_args):
     options = {"--model.weights": str(trained), "--model.lr": "0", "--trainer.max_steps": "2"}
-    done = main("fit", tiny_args(tmp_path, **options))
+    done = fit.main(tiny_args(tmp_path, **options))
     start = weights(trained)
     learned = dict(done.model.named_parameters())
     assert all(torch.equal(learned[key], start[key]) for key in learned)
@@ -321,7 +320,7 @@ def test_weights_of_a_checkpoint_start_a_new_training(trained, tmp_path, tiny_ar
 
 def test_frozen_normalisation_stays_as_it_was(trained, tmp_path, tiny_args):
     options = {"--model.weights": str(trained), "--model.norm": "frozen"}
-    done = main("fit", tiny_args(tmp_path, **options))
+    done = fit.main(tiny_args(tmp_path, **options))
     start, end = weights(trained), weights(done.folder / "checkpoints/last.ckpt")
     frozen = [key for key in end if ".bn" in key]
     assert frozen

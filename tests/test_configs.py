@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
-from deeplab_lit import cli
+from deeplab_lit import fit
 from deeplab_lit.data import VOC, Cityscapes, Folder, PascalContext, PersonPart, Shapes
 from deeplab_lit.network.head import ASPP
 
-CONFIGS = Path(cli.__file__).parents[1] / "configs"
+CONFIGS = Path(fit.__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted(CONFIGS.glob("table*/*.yaml"))
 
@@ -96,11 +96,11 @@ def build(tmp_path_factory):
         data = [] if paths[0].stem == "shapes" else [f"--data.root={root}"]
         configs = [f"--config={path}" for path in paths]
         with pytest.raises(Built) as stopped, torch.device("meta"):  # weights without memory
-            cli.main("fit", [*configs, *data, "--trainer.accelerator=cpu"])
+            fit.main([*configs, *data, "--trainer.accelerator=cpu"])
         return stopped.value.args[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli.DeepLabCLI, "before_fit", stop)
+        patch.setattr(fit.FitCLI, "before_fit", stop)
         yield run
 
 
@@ -247,4 +247,5 @@ def test_a_name_in_the_tables_is_a_setting(path, build):
         assert model.hparams.lr_policy == policy
         assert images_a_step(built) == int(batch)
         assert built.trainer.max_steps == int(steps.removesuffix("k")) * 1000
-        assert (model.hparams.step_size, model.hparams.step_factor) == (2000, 0.1)
+        if policy == "step":
+            assert (model.hparams.step_size, model.hparams.step_factor) == (2000, 0.1)

@@ -13,8 +13,7 @@ from layouts import caffe_layers, kazuto1011_state, torchvision_state
 from PIL import Image
 
 import deeplab_lit
-from deeplab_lit import convert
-from deeplab_lit.cli import main as cli
+from deeplab_lit import convert, fit, validate
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.initialise import initialise
 from deeplab_lit.network.weights import WeightsError
@@ -232,10 +231,10 @@ def test_validate_stops_where_the_weights_have_seen_the_split(converted, root, t
     args += [f"--runs_dir={tmp_path}", "--data.num_workers=0", "--trainer.accelerator=cpu"]
     args += ["--trainer.enable_progress_bar=false", "--trainer.logger=false"]
     with pytest.raises(SystemExit) as stop:
-        cli("validate", args)
+        validate.main(args)
     assert stop.value.code == 2
     assert "trained on folder/mine:val" in capsys.readouterr().err
-    done = cli("validate", [*args, "--allow_seen_split", "--eval.scales=[1.0]"])
+    done = validate.main([*args, "--allow_seen_split", "--eval.scales=[1.0]"])
     results = json.loads((done.folder / "results.json").read_text())
     assert results["validation_split_trained_on"] == ["folder/mine:val"]
     assert results["provenance"]["source"] == "train2_iter_20000.caffemodel"
@@ -251,6 +250,6 @@ def test_it_is_a_command(tmp_path):
 def test_a_converted_file_holds_no_training_to_go_on_with(converted, root, tmp_path, capsys):
     args = [f"--ckpt_path={converted['caffe']}", "--data=Folder", f"--data.root={root}"]
     with pytest.raises(SystemExit) as stop:
-        cli("fit", [*args, f"--runs_dir={tmp_path}", "--trainer.accelerator=cpu"])
+        fit.main([*args, f"--runs_dir={tmp_path}", "--trainer.accelerator=cpu"])
     assert stop.value.code == 2
     assert "no training to go on with" in capsys.readouterr().err

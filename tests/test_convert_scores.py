@@ -18,8 +18,7 @@ from caffe_writer import write_caffemodel
 from layouts import caffe_layers, conv2d_list, kazuto1011_state, torchvision_state
 from PIL import Image
 
-from deeplab_lit import convert, export
-from deeplab_lit.cli import main as cli
+from deeplab_lit import convert, export, validate
 
 REAL = Path(__file__).parents[1].parent / "shared/data/VOCdevkit/VOC2012"
 SIZES = {"oblong": [(33, 97), (65, 33)], "square": [(33, 33), (65, 65)]}
@@ -190,12 +189,12 @@ def predictor(case, networks, *, multi_scale):
     return predict
 
 
-def validate(checkpoint, root, split, runs, data="Folder", *options):
-    """Of the command, what has run."""
+def scores_of(checkpoint, root, split, runs, data="Folder", *options):
+    """What `validate` has run, with its scores."""
     args = [f"--ckpt_path={checkpoint}", f"--data={data}", f"--data.root={root}"]
     args += [f"--data.val_split={split}", f"--runs_dir={runs}", "--data.num_workers=0"]
     args += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    return cli("validate", [*args, "--trainer.logger=false", *options])
+    return validate.main([*args, "--trainer.logger=false", *options])
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
@@ -207,7 +206,7 @@ def test_validate_scores_the_converted_file_as_its_source_network(case, networks
     convert.main([str(file), str(checkpoint), *case.options])
     names = [f"{case.split}/{i}.png" for i in range(len(SIZES[case.split]))]
     pairs = [(root / "images" / name, root / "labels" / name) for name in names]
-    done = validate(checkpoint, root, case.split, tmp_path)
+    done = scores_of(checkpoint, root, case.split, tmp_path)
     assert done.model.net.scales == SCALES[case.has_scales]
     counts = []
     for multi_scale in (case.has_scales, not case.has_scales):
@@ -226,7 +225,7 @@ def test_of_a_classifier_without_head_validate_says_that_there_is_nothing_to_sco
     convert.main([str(tmp_path / "resnet18.pth"), str(tmp_path / "converted.ckpt")])
     assert "fit --model.style torchvision --model.weights" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        validate(tmp_path / "converted.ckpt", root, "square", tmp_path)
+        scores_of(tmp_path / "converted.ckpt", root, "square", tmp_path)
     assert stop.value.code == 2
     assert "without a segmentation head: there is nothing to evaluate" in capsys.readouterr().err
 
@@ -244,7 +243,7 @@ def test_validate_scores_real_photographs_as_the_source_network(networks, tmp_pa
     (devkit / "ImageSets/Segmentation/val.txt").write_text("\n".join(ids))
     checkpoint = tmp_path / "converted.ckpt"
     convert.main([str(write_own(networks["own"], tmp_path)), str(checkpoint)])
-    done = validate(checkpoint, tmp_path, "val", tmp_path, "VOC", "--eval.scales=[1.0]")
+    done = scores_of(checkpoint, tmp_path, "val", tmp_path, "VOC", "--eval.scales=[1.0]")
     assert done.record.final["miou"] > 0
     pairs = [(REAL / f"JPEGImages/{id}.jpg", REAL / f"SegmentationClass/{id}.png") for id in ids]
     check(done, slow_counts(pairs, predictor(CASES["own checkpoint"], networks, multi_scale=False)))

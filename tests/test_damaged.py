@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 import deeplab_lit
-from deeplab_lit import convert, export, predict
-from deeplab_lit.cli import main as cli
+from deeplab_lit import convert, export, predict, validate
 from deeplab_lit.network.weights import WeightsError
 
 
@@ -61,7 +60,7 @@ DAMAGES = {
     "not finite": (weight("head.branches.0.bias", torch.full((7,), torch.nan)), "not finite"),
 }  # fmt: skip
 COMMANDS = {
-    "validate": lambda path, new: cli("validate", [f"--ckpt_path={path}", f"--runs_dir={new}"]),
+    "validate": lambda path, new: validate.main([f"--ckpt_path={path}", f"--runs_dir={new}"]),
     "predict": lambda path, new: predict.main(
         [f"--ckpt_path={path}", f"--images={path.parent / 'image.png'}", f"--out={new}"]
     ),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from deeplab_lit.cli import main
+from deeplab_lit import fit, validate
 from deeplab_lit.data import Shapes
 from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.implied import SHAPES
@@ -17,7 +17,7 @@ from deeplab_lit.implied import SHAPES
 def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
     few = ["--trainer.max_steps=2", "--data.val_size=2", "--trainer.val_check_interval=2"]
     few += ["--model.collapse_share=1"]
-    done = main("fit", [*few, f"--runs_dir={tmp_path}", "--trainer.enable_progress_bar=false"])
+    done = fit.main([*few, f"--runs_dir={tmp_path}", "--trainer.enable_progress_bar=false"])
     assert "training on the built-in Shapes set" in capsys.readouterr().out
     assert type(done.datamodule).__name__ == "Shapes"
     assert done.config.fit.model.lr == yaml.safe_load(SHAPES.read_text())["model"]["lr"]
@@ -35,28 +35,28 @@ def test_training_on_two_processes_writes_one_run(tmp_path, tiny_args):
 
 
 def test_an_interrupted_first_run_goes_on_with_ckpt_path_last_alone(tmp_path, tiny_args):
-    first = main("fit", tiny_args(tmp_path, **{"--trainer.max_steps": "2"}))
-    more = main("fit", ["--ckpt_path=last", f"--runs_dir={tmp_path}", "--trainer.max_steps=4"])
+    first = fit.main(tiny_args(tmp_path, **{"--trainer.max_steps": "2"}))
+    more = fit.main(["--ckpt_path=last", f"--runs_dir={tmp_path}", "--trainer.max_steps=4"])
     assert more.folder == first.folder
     assert more.trainer.global_step == 4
     assert (first.folder / "config_from_step_2.yaml").is_file()
 
 
 def test_a_named_run_is_repeated_from_its_config(tmp_path, tiny_args):
-    first = main("fit", tiny_args(tmp_path, **{"--run": "one", "--trainer.max_steps": "2"}))
-    again = main("fit", [f"--config={first.folder / 'config.yaml'}"])
+    first = fit.main(tiny_args(tmp_path, **{"--run": "one", "--trainer.max_steps": "2"}))
+    again = fit.main([f"--config={first.folder / 'config.yaml'}"])
     assert again.folder != first.folder
     assert again.trainer.global_step == 2
 
 
 def test_options_before_a_config_win_over_it(tmp_path, tiny_args):
-    first = main("fit", tiny_args(tmp_path, **{"--trainer.max_steps": "2"}))
+    first = fit.main(tiny_args(tmp_path, **{"--trainer.max_steps": "2"}))
     args = ["--trainer.max_steps=1", "--run=x", f"--config={first.folder / 'config.yaml'}"]
-    assert main("fit", args).trainer.global_step == 1
+    assert fit.main(args).trainer.global_step == 1
 
 
 def test_training_on_validation_images_is_said(tmp_path, tiny_args, capsys):
-    main("fit", tiny_args(tmp_path, **{"--data.train_split": "val", "--run": "x"}))
+    fit.main(tiny_args(tmp_path, **{"--data.train_split": "val", "--run": "x"}))
     assert "WARNING: 3 of the validation images are trained on too" in capsys.readouterr().out
     results = json.loads((tmp_path / "shapes/x/results.json").read_text())
     assert results["validation_images_trained_on"] == 3
@@ -65,13 +65,13 @@ def test_training_on_validation_images_is_said(tmp_path, tiny_args, capsys):
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path, tiny_args, capsys):
     options = {"--model.lr": "1e9", "--trainer.log_every_n_steps": "1", "--run": "x"}
     with pytest.raises(SystemExit) as stop:
-        main("fit", tiny_args(tmp_path, **options, **{"--trainer.max_steps": "40"}))
+        fit.main(tiny_args(tmp_path, **options, **{"--trainer.max_steps": "40"}))
     assert stop.value.code == 2
     assert "a lower --model.lr helps" in capsys.readouterr().err
 
 
 def test_without_other_loggers_there_still_is_a_csv_in_the_run_folder(tmp_path, tiny_args):
-    done = main("fit", tiny_args(tmp_path, **{"--trainer.logger": "false"}))
+    done = fit.main(tiny_args(tmp_path, **{"--trainer.logger": "false"}))
     files = {path.name for path in done.folder.iterdir()}
     assert {"metrics.csv", "checkpoints"} <= files
     assert {path.name for path in (done.folder / "checkpoints").iterdir()} == {
@@ -81,10 +81,10 @@ def test_without_other_loggers_there_still_is_a_csv_in_the_run_folder(tmp_path, 
 
 
 def test_a_moved_run_remembers_its_best(tmp_path, tiny_args):
-    main("fit", tiny_args(tmp_path / "a", **{"--run": "x"}))
+    fit.main(tiny_args(tmp_path / "a", **{"--run": "x"}))
     (tmp_path / "a").rename(tmp_path / "b")
     options = {"--run": "x", "--ckpt_path": "last", "--trainer.max_steps": "6"}
-    done = main("fit", tiny_args(tmp_path / "b", **options))
+    done = fit.main(tiny_args(tmp_path / "b", **options))
     checkpoints = done.trainer.checkpoint_callback
     assert checkpoints.best_model_path == str(tmp_path / "b/shapes/x/checkpoints/best.ckpt")
     assert float(checkpoints.best_model_score) == pytest.approx(done.record.best["miou"])
@@ -94,7 +94,7 @@ def test_a_moved_run_remembers_its_best(tmp_path, tiny_args):
 def test_options_of_validate_alone_are_refused(tmp_path, tiny_args, capsys, option):
     """A cache would score every validation on the probabilities of the first."""
     with pytest.raises(SystemExit) as stop:
-        main("fit", [*tiny_args(tmp_path), option])
+        fit.main([*tiny_args(tmp_path), option])
     assert stop.value.code == 2
     assert f"{option.partition('=')[0]} is for validate" in capsys.readouterr().err
     assert not (tmp_path / "shapes").exists()
@@ -103,7 +103,7 @@ def test_options_of_validate_alone_are_refused(tmp_path, tiny_args, capsys, opti
 def test_a_training_that_finds_one_class_only_is_stopped(tmp_path, tiny_args, capsys):
     options = {"--model.collapse_share": "0.99", "--model.lr": "0.05"}
     with pytest.raises(SystemExit) as stop:
-        main("fit", tiny_args(tmp_path, **options, **{"--run": "flat"}))
+        fit.main(tiny_args(tmp_path, **options, **{"--run": "flat"}))
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert re.search(r"at step 2 (99\.\d+|100\.00) % of all predictions are \w+", error)
@@ -128,7 +128,7 @@ def test_pseudo_labels_are_counted_before_training(tmp_path, tiny_args, capsys):
         Image.fromarray(np.full((161, 161), value, np.uint8)).save(pseudo / f"{i}.png")
     options = {"--data": "Folder", "--data.root": str(root), "--data.mask_dir": str(pseudo)}
     options |= {"--data.train_size": None, "--data.val_size": None, "--trainer.max_steps": "1"}
-    main("fit", tiny_args(tmp_path, **options))
+    fit.main(tiny_args(tmp_path, **options))
     out = capsys.readouterr().out
     assert "3 images, 33.33% of their pixels void, 1 of them nothing but void" in out
     rows = [line.split() for line in out.splitlines()]
@@ -138,14 +138,14 @@ def test_pseudo_labels_are_counted_before_training(tmp_path, tiny_args, capsys):
     for path in pseudo.glob("*.png"):
         Image.fromarray(np.full((161, 161), 255, np.uint8)).save(path)
     with pytest.raises(SystemExit):
-        main("fit", tiny_args(tmp_path, **options))
+        fit.main(tiny_args(tmp_path, **options))
     assert "there is nothing to learn" in capsys.readouterr().err
 
 
 def test_allowing_seen_splits_is_for_validate_and_is_not_kept(tmp_path, tiny_args, trained, capsys):
     with pytest.raises(SystemExit):
-        main("fit", [*tiny_args(tmp_path), "--allow_seen_split"])
+        fit.main([*tiny_args(tmp_path), "--allow_seen_split"])
     assert "--allow_seen_split is for validate" in capsys.readouterr().err
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--data.val_split=train"]
-    done = main("validate", [*args, "--allow_seen_split"])
+    done = validate.main([*args, "--allow_seen_split"])
     assert yaml.safe_load((done.folder / "config.yaml").read_text())["allow_seen_split"] is False

@@ -66,8 +66,7 @@ def test_it_runs_and_writes_into_a_temporary_folder_only(path, temporary):
 def test_a_command_that_fails_stops_a_notebook(temporary):
     """Commands end in SystemExit, which a kernel could take for a wish to leave."""
     code = (
-        "import sys\nsys.path.insert(0, '..')\nfrom deeplab_lit.cli import main\n"
-        'main("validate", [])'
+        "import sys\nsys.path.insert(0, '..')\nfrom deeplab_lit import validate\nvalidate.main([])"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     with pytest.raises(CellExecutionError, match="validate needs --ckpt_path") as stop:

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from deeplab_lit.cli import main
+from deeplab_lit import fit
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,7 @@ from deeplab_lit.cli import main
 )
 def test_the_defaults_stand_in_the_printed_configuration(capsys, option, default):
     with pytest.raises(SystemExit) as stop:
-        main("fit", ["--data=Shapes", "--print_config"])
+        fit.main(["--data=Shapes", "--print_config"])
     assert stop.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed[option] == default

@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -14,13 +13,13 @@ import torch
 from PIL import Image
 
 import deeplab_lit
-from deeplab_lit import cli, export
+from deeplab_lit import export, fit
 from deeplab_lit.__main__ import commands
 from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.prepare.__main__ import build_parser
 from deeplab_lit.prepare.check import data_section
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(fit.__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.strip().splitlines()]
@@ -60,13 +59,13 @@ def test_fit_understands_what_is_shown(command, tmp_path, monkeypatch):
 
     (tmp_path / "VOC2012/JPEGImages").mkdir(parents=True)
     (tmp_path / "classes.txt").write_text("\n".join(f"class {i}" for i in range(12)))
-    monkeypatch.setattr(cli.DeepLabCLI, "before_fit", stop)
+    monkeypatch.setattr(fit.FitCLI, "before_fit", stop)
     monkeypatch.chdir(ROOT)
     _, args = call(command)
     if "--data.root" in args:
         args[args.index("--data.root") + 1] = str(tmp_path)
     with pytest.raises(Built):
-        cli.main("fit", [*args, "--trainer.accelerator=cpu", f"--runs_dir={tmp_path}"])
+        fit.main([*args, "--trainer.accelerator=cpu", f"--runs_dir={tmp_path}"])
 
 
 @pytest.mark.parametrize("command", [c for c in CALLS if "deeplab_lit.prepare check" in c])
@@ -84,9 +83,8 @@ def test_the_other_commands_have_the_options_that_are_shown(command, capsys):
     module = import_module(f"deeplab_lit.{name}")
     if hasattr(module, "__path__"):
         module = import_module(f"deeplab_lit.{name}.__main__")
-    main = partial(cli.main, name) if name in ("fit", "validate") else module.main
     with pytest.raises(SystemExit):
-        main([*args[: name in ("benchmark", "prepare")], "--help"])
+        module.main([*args[: name in ("benchmark", "prepare")], "--help"])
     shown = capsys.readouterr().out
     assert all(f"{flag} " in shown for flag in flags), flags
 

@@ -10,8 +10,7 @@ import yaml
 from PIL import Image
 
 import deeplab_lit
-from deeplab_lit import tune_crf
-from deeplab_lit.cli import main as fit_or_validate
+from deeplab_lit import tune_crf, validate
 from deeplab_lit.crf import search as crf_search
 from deeplab_lit.crf.search import Point
 from deeplab_lit.training.probabilities import CachedProbabilities
@@ -49,9 +48,7 @@ def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few
         expected = deeplab_lit.load(trained)(pixels)[0].softmax(0).numpy()
     np.testing.assert_allclose(cached, expected, rtol=2**-10, atol=2e-5)
     configs = [f"--config={out / 'best.yaml'}"]
-    done = fit_or_validate(
-        "validate", [*configs, f"--ckpt_path={trained}", f"--runs_dir={tmp_path / 'runs'}"]
-    )
+    done = validate.main([*configs, f"--ckpt_path={trained}", f"--runs_dir={tmp_path / 'runs'}"])
     used = json.loads((done.folder / "results.json").read_text())["final"]["crf"]
     assert {k: used[k] for k in found if k != "enabled"} == {
         k: v for k, v in found.items() if k != "enabled"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit.cli import main
+from deeplab_lit import validate
 from deeplab_lit.network.deeplab import DeepLabV2
 
 
 def test_validate_gives_the_score_of_fit(trained, tmp_path, capsys):
     best = json.loads((trained.parents[1] / "results.json").read_text())["best"]
-    done = main("validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}"])
+    done = validate.main([f"--ckpt_path={trained}", f"--runs_dir={tmp_path}"])
     results = json.loads((done.folder / "results.json").read_text())
     scores = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou")
     assert {key: results["final"][key] for key in scores} == {key: best[key] for key in scores}
@@ -21,8 +21,8 @@ def test_validate_gives_the_score_of_fit(trained, tmp_path, capsys):
 
 
 def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
-    done = main(
-        "validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.scales=[1.0,0.5]"]
+    done = validate.main(
+        [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.scales=[1.0,0.5]"]
     )
     assert done.model.evaluation.scales == (1.0, 0.5)
     assert done.model.net.scales == (1.0,)
@@ -33,7 +33,7 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--experiment=ddp"]
     args += ["--crf.backend=torch", "--crf.bi_rgb_std=20", "--eval.band=classes"]
     args += ["--eval.window=97", "--eval.flip=true", "--trainer.accelerator=cpu"]
-    main("validate", [*args, "--run=1"])
+    validate.main([*args, "--run=1"])
     command = [sys.executable, "-m", "deeplab_lit.validate", *args, "--run=2"]
     command += ["--trainer.devices=2", "--trainer.strategy=ddp"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -60,7 +60,7 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
 
 def test_how_many_images_were_scored_is_said_where_the_scores_are(trained, tmp_path, capsys):
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--trainer.limit_val_batches=2"]
-    done = main("validate", args)
+    done = validate.main(args)
     assert "on Shapes val, 2 images, scales [1.0]: mIoU" in capsys.readouterr().out
     assert json.loads((done.folder / "results.json").read_text())["final"]["images"] == 2
 
@@ -68,21 +68,21 @@ def test_how_many_images_were_scored_is_said_where_the_scores_are(trained, tmp_p
 @pytest.mark.parametrize("args", [[], ["--data=Shapes"], ["--runs_dir=x"]])
 def test_without_a_checkpoint_it_says_what_is_missing(args, capsys):
     with pytest.raises(SystemExit) as stop:
-        main("validate", args)
+        validate.main(args)
     assert stop.value.code == 2
     assert "validate needs --ckpt_path FILE" in capsys.readouterr().err
 
 
 def test_the_next_command_that_fit_prints_works_after_a_named_run(trained):
     runs = trained.parents[3]
-    done = main("validate", ["--ckpt_path", str(trained), f"--runs_dir={runs}"])
+    done = validate.main(["--ckpt_path", str(trained), f"--runs_dir={runs}"])
     assert done.folder.name.endswith("-validate")
     assert (done.folder / "results.json").is_file()
 
 
 def test_crf_scores_stand_beside_the_networks(trained, tmp_path, capsys):
     args = ["--crf", "--crf.backend=torch", "--crf.iterations=2", f"--runs_dir={tmp_path}"]
-    done = main("validate", [f"--ckpt_path={trained}", *args])
+    done = validate.main([f"--ckpt_path={trained}", *args])
     final = json.loads((done.folder / "results.json").read_text())["final"]
     assert final["crf"]["iterations"] == 2
     out = capsys.readouterr().out
@@ -108,15 +108,15 @@ def test_a_validation_that_was_stopped_goes_on_from_its_cache(trained, tmp_path,
     with monkeypatch.context() as patched:
         patched.setattr(DeepLabV2, "forward", counted)
         with pytest.raises(SystemExit) as stop:
-            main("validate", args)
+            validate.main(args)
     assert stop.value.code == 130
     assert len(list(cache.glob("*.npy.gz"))) == 1
     seen.clear()
     with monkeypatch.context() as patched:
         patched.setattr(DeepLabV2, "forward", lambda *a: seen.append(1) or forward(*a))
-        stopped = main("validate", args)
+        stopped = validate.main(args)
     assert len(seen) == 2  # of three images
-    whole = main("validate", [a for a in args if "cache_dir" not in a])
+    whole = validate.main([a for a in args if "cache_dir" not in a])
     scores = []
     for done in (stopped, whole):
         final = json.loads((done.folder / "results.json").read_text())["final"]
@@ -130,16 +130,16 @@ def test_a_cache_of_something_else_is_refused(trained, tmp_path, capsys):
         f"--runs_dir={tmp_path}",
         f"--eval.cache_dir={tmp_path / 'c'}",
     ]
-    main("validate", args)
+    validate.main(args)
     with pytest.raises(SystemExit) as stop:
-        main("validate", [*args, "--eval.scales=[0.5]"])
+        validate.main([*args, "--eval.scales=[0.5]"])
     assert stop.value.code == 2
     assert "another scales" in capsys.readouterr().err
 
 
 def test_the_band_stands_on_the_screen_and_in_a_file(trained, tmp_path, capsys):
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.band=classes"]
-    done = main("validate", args)
+    done = validate.main(args)
     assert "pixels from a border" in capsys.readouterr().out
     assert len((done.folder / "band.csv").read_text().splitlines()) == 41
 
@@ -153,10 +153,10 @@ def test_fit_says_in_its_checkpoint_what_it_was_trained_on(trained):
 def test_the_training_split_is_scored_only_when_that_is_wanted(trained, tmp_path, capsys):
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--data.val_split=train"]
     with pytest.raises(SystemExit) as stop:
-        main("validate", args)
+        validate.main(args)
     assert stop.value.code == 2
     assert "was trained on Shapes:train" in capsys.readouterr().err
-    done = main("validate", [*args, "--allow_seen_split"])
+    done = validate.main([*args, "--allow_seen_split"])
     results = json.loads((done.folder / "results.json").read_text())
     assert results["validation_split_trained_on"] == ["Shapes:train"]
 
@@ -168,14 +168,14 @@ def test_of_a_checkpoint_without_provenance_validate_says_that_nothing_is_known(
     del content["provenance"]
     torch.save(content, tmp_path / "old.ckpt")
     config = trained.parents[1] / "config.yaml"
-    main("validate", [f"--ckpt_path={tmp_path / 'old.ckpt'}", f"--config={config}",
+    validate.main([f"--ckpt_path={tmp_path / 'old.ckpt'}", f"--config={config}",
                       f"--runs_dir={tmp_path}"])  # fmt: skip
     assert "it is not known which data" in capsys.readouterr().out
 
 
 def test_the_cost_is_said_and_recorded(trained, tmp_path, capsys):
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.flip=true"]
-    done = main("validate", [*args, "--eval.window=97", "--eval.overlap=0.1"])
+    done = validate.main([*args, "--eval.window=97", "--eval.overlap=0.1"])
     # two windows of 97 across 161 pixels and two down, each twice
     assert "8 passes through the network for an image of 161×161" in capsys.readouterr().out
     record = json.loads((done.folder / "results.json").read_text())["inference"]
@@ -192,7 +192,7 @@ def test_the_cost_is_said_and_recorded(trained, tmp_path, capsys):
 )
 def test_evaluation_options_out_of_range_get_a_sentence(trained, tmp_path, capsys, option, words):
     with pytest.raises(SystemExit) as stop:
-        main("validate", [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", option])
+        validate.main([f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", option])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert words in error
@@ -210,6 +210,6 @@ def test_a_checkpoint_in_no_run_folder_needs_its_data_named(trained, tmp_path, c
     }
     for path, words in reasons.items():
         with pytest.raises(SystemExit) as stop:
-            main("validate", [f"--ckpt_path={path}", f"--runs_dir={tmp_path}"])
+            validate.main([f"--ckpt_path={path}", f"--runs_dir={tmp_path}"])
         assert stop.value.code == 2
         assert re.search(words, capsys.readouterr().err)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deeplab_lit import cli
+from deeplab_lit import cli, fit, validate
 from deeplab_lit.ablate.plan import plan
 from deeplab_lit.ablate.sweep import KEYS, read_sweep
 
@@ -69,7 +69,7 @@ def test_fit_and_validate_understand_every_setting(path, tmp_path, monkeypatch, 
     sweep = read_sweep(path)
     for trial in plan(sweep, tmp_path / sweep.name, seeds=1):
         with pytest.raises(Parsed) as parsed:
-            cli.main("fit", [*trial.fit.args, f"--runs_dir={tmp_path}", f"--run={id(trial)}"])
+            fit.main([*trial.fit.args, f"--runs_dir={tmp_path}", f"--run={id(trial)}"])
         options = parsed.value.args[0].config.fit
         steps = options.trainer.max_steps * options.trainer.accumulate_grad_batches
         assert steps % options.trainer.val_check_interval == 0  # the last step is validated
@@ -77,7 +77,7 @@ def test_fit_and_validate_understand_every_setting(path, tmp_path, monkeypatch, 
         assert rates is None or list(options.model.atrous_rates) == rates
         scoring = [f"--ckpt_path={trained}", *trial.validate.args[1:]]
         with pytest.raises(Parsed):
-            cli.main("validate", [*scoring, f"--runs_dir={tmp_path}"])
+            validate.main([*scoring, f"--runs_dir={tmp_path}"])
 
 
 def test_the_rates_of_the_paper_are_in_the_grid():
