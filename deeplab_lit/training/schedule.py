@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 Policy = Literal["poly", "step"]
 DEFAULTS = {  # the paper's
     "poly": {"poly_power": 0.9},
-    "step": {"step_size": 2000, "step_factor": 0.1},
+    "step": {"step_size": None, "step_factor": 0.1},
 }
 
 
@@ -36,12 +36,12 @@ def step_schedule(optimizer: Optimizer, size: int, factor: float) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: stairs(step, size, factor))
 
 
-def check_policy(policy: Policy, options: dict[str, float]) -> None:
+def check_policy(policy: Policy, options: dict[str, float | None]) -> None:
     """Refuse options out of range, and those that the policy does not read: set in vain.
 
     Args:
         policy: which one.
-        options: of all policies, by name.
+        options: of all policies, by name; null: what follows from the training's length.
 
     Raises:
         ValueError: an unknown policy; an option that is not positive; an option of another policy
@@ -51,7 +51,7 @@ def check_policy(policy: Policy, options: dict[str, float]) -> None:
         raise ValueError(f"lr_policy must be one of {', '.join(DEFAULTS)}, got {policy!r}")
     for owner, defaults in DEFAULTS.items():
         for name, default in defaults.items():
-            if options[name] <= 0:
+            if options[name] is not None and options[name] <= 0:
                 raise ValueError(f"{name} is out of range: {options[name]}")
             if owner != policy and options[name] != default:
                 raise ValueError(

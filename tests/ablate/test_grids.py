@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from deeplab_lit import cli, fit, validate
 from deeplab_lit.ablate.plan import plan
 from deeplab_lit.ablate.sweep import KEYS, read_sweep
+from deeplab_lit.training.module import DeepLabModule
 
 ROOT = Path(cli.__file__).parents[1]
 GRIDS = sorted((ROOT / "configs/ablations").rglob("*.yaml"))
@@ -71,6 +73,8 @@ def test_fit_and_validate_understand_every_setting(path, tmp_path, monkeypatch, 
         with pytest.raises(Parsed) as parsed:
             fit.main([*trial.fit.args, f"--runs_dir={tmp_path}", f"--run={id(trial)}"])
         options = parsed.value.args[0].config.fit
+        with torch.device("meta"):  # no weights: refuses what does not go together
+            DeepLabModule({"a": (0, 0, 0), "b": (1, 1, 1)}, **vars(options.model))
         steps = options.trainer.max_steps * options.trainer.accumulate_grad_batches
         assert steps % options.trainer.val_check_interval == 0  # the last step is validated
         rates = sweep.settings()[trial.setting].get("model.atrous_rates")

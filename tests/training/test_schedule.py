@@ -130,6 +130,16 @@ def test_the_step_policy_needs_no_end(make_module, make_data, make_trainer):
     assert [lr for _, lr in rates.seen] == pytest.approx([1, 1, 0.5, 0.5, 0.25])
 
 
+def test_the_step_policy_falls_after_each_third_of_the_training_if_nothing_else_is_said(
+    make_module, make_data, make_trainer
+):
+    """The paper: after each 2,000 steps of 6,000."""
+    rates = Rates()
+    trainer = make_trainer(max_steps=6, limit_val_batches=0, callbacks=[rates])
+    trainer.fit(make_module(lr=1.0, lr_policy="step"), make_data(train_size=4))
+    assert [lr for _, lr in rates.seen] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_all_groups_fall_together():
     optimizer = sgd(1.0, 2.0, 10.0, 20.0)
     schedule = poly_schedule(optimizer, 4, 0.9)
