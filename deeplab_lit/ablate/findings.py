@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from deeplab_lit.ablate.table import Row, cells, verdict
+from deeplab_lit.ablate.table import Row, interval, spread, verdict
 
 
 def findings(rows: Sequence[Row], missing: int) -> list[str]:
@@ -13,13 +13,15 @@ def findings(rows: Sequence[Row], missing: int) -> list[str]:
         missing: how many trials are not done.
     """
     if rows[0].results[0].trial.setting == 0:
-        said = [f"The baseline, {_quoted(rows[0])}, has mIoU {cells(rows[0])['mIoU']} %."]
+        mean = spread(rows[0].scores(rows[0].after_crf))
+        when = " after the CRF" if rows[0].after_crf else ""
+        said = [f"The baseline, {_quoted(rows[0])}, has mIoU {mean} %{when}."]
     else:
         said = ["The baseline is not done yet, so nothing is compared."]
     compared = [row for row in rows if row.difference is not None]
     clear = [row for row in compared if not row.difference.noise]
     said += [
-        f"{_quoted(row)} is {verdict(row.difference)}: {cells(row)['difference']} points."
+        f"{_quoted(row)} is {verdict(row.difference)}: {interval(row.difference)} points."
         for row in sorted(clear, key=lambda row: -row.difference.mean)
     ]
     noise = [_quoted(row) for row in compared if row.difference.noise]

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from deeplab_lit.ablate.branches import Fields
 from deeplab_lit.ablate.findings import findings
 from deeplab_lit.ablate.pictures import Shown
 from deeplab_lit.ablate.plots import curves_plot, fields_plot, picture, settings_plot, taps_plot
@@ -37,13 +38,12 @@ img.plot { max-width: 100%; } li { margin-bottom: .4rem; }
 .swatch { display: inline-block; width: .8em; height: .8em; border: 1px solid #555; }
 """
 READING = """mIoU is the mean intersection over union on the validation images, in percent;
-± is the standard deviation between seeds. The difference is to the first row, with the interval
-that holds 95 % of what it becomes when the validation images are drawn anew (paired bootstrap).
-“Within noise” says that the interval contains zero, or that seeds alone differ as much: p, the
-probability of such a difference between seeds (Welch’s t-test; paired where rows share their
+± is the standard deviation between seeds. The difference is to the first row{when}, with the
+interval that holds 95 % of what it becomes when the validation images are drawn anew (paired
+bootstrap). “Within noise” says that the interval contains zero, or that seeds alone differ as much:
+p, the probability of such a difference between seeds (Welch’s t-test; paired where rows share their
 trainings; corrected for the number of rows after Holm), is above 5 %. Parameters are the learnable
-ones; images/s and seconds are of the training, on
-"""
+ones; images/s and seconds are of the training, on {device}."""
 
 
 def page(sweep: Sweep, rows: Sequence[Row], missing: int, shown: Shown | None, why_not: str) -> str:
@@ -57,6 +57,8 @@ def page(sweep: Sweep, rows: Sequence[Row], missing: int, shown: Shown | None, w
         why_not: the reason.
     """
     first = rows[0].results[0].fit
+    when = ", after the CRF" if rows[0].after_crf else ""
+    reading = READING.format(when=when, device=escape(first["device"]))
     parts = [
         f"<h1>{escape(sweep.name)}</h1>",
         f'<p class="lead">{escape(sweep.description)}</p>',
@@ -64,19 +66,20 @@ def page(sweep: Sweep, rows: Sequence[Row], missing: int, shown: Shown | None, w
         *(f"<li>{escape(line)}</li>" for line in findings(rows, missing)),
         "</ul>",
         f"<h2>Table</h2>{_table(rows)}",
-        f'<p class="note">{READING}{escape(first["device"])}.</p>',
+        f'<p class="note">{reading}</p>',
         _plot(settings_plot(rows), "mIoU of every setting and seed"),
         "<h2>While it was trained</h2>",
         _plot(curves_plot(rows), "mIoU over the training, mean and range of the seeds"),
         "<h2>Class by class</h2>",
-        '<p class="note">IoU in percent of the first row; below it, the difference to that.</p>',
+        f'<p class="note">IoU in percent of the first row{when}; below it, the difference to '
+        "that.</p>",
         _classes(rows),
         "<h2>The same images under every setting</h2>",
     ]
     if shown is None:
         parts.append(f"<p>No pictures: {escape(why_not)}</p>")
     else:
-        parts += [_samples(rows, shown), _fields(rows, shown)]
+        parts += [_samples(rows, shown), _fields(shown.fields)]
     versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     commit = first.get("git_commit") or "unknown"
     parts.append(
@@ -104,7 +107,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _classes(rows: Sequence[Row]) -> str:
-    classes = list(rows[0].results[0].scores["iou"])
+    classes = list(rows[0].results[0].scored(rows[0].after_crf)["iou"])
     iou = np.array([[_mean(row, name) for name in classes] for row in rows]) * 100
     head = "".join(f"<th>{escape(name)}</th>" for name in classes)
     lines = []
@@ -118,7 +121,7 @@ def _classes(rows: Sequence[Row]) -> str:
 
 
 def _mean(row: Row, name: str) -> float:
-    values = [v for r in row.results if (v := r.scores["iou"].get(name)) is not None]
+    values = [v for r in row.results if (v := r.scored(row.after_crf)["iou"].get(name)) is not None]
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -146,17 +149,19 @@ def _samples(rows: Sequence[Row], shown: Shown) -> str:
     return (
         f'<p class="note">{legend}</p><div class="scroll"><table class="pictures">'
         f"<tr>{head}</tr>{''.join(lines)}</table></div>"
-        '<p class="note">Predictions of the first seed of each setting, without the CRF.</p>'
+        '<p class="note">Predictions of the first seed of each setting, '
+        f"{'after' if rows[0].after_crf else 'without'} the CRF.</p>"
     )
 
 
-def _fields(rows: Sequence[Row], shown: Shown) -> str:
-    """What the branches see; networks of one structure give one row each."""
+def _fields(seen: Fields) -> str:
+    """What the branches see, of each training."""
     lines, fields = [], {}
-    for row, branches in zip(rows, shown.branches, strict=True):
+    for label, branches in seen.branches.items():
         for branch in branches:
             taps = "–" if branch.taps is None else f"{100 * branch.taps:.0f} %"
-            values = (row.label, branch.name, branch.theoretical, branch.effective, taps)
+            square = branch.theoretical or "whole image"
+            values = (label, branch.name, square, branch.effective, taps)
             lines.append("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in values) + "</tr>")
             fields.setdefault(branch.name, branch.field)
     names = ("setting", "branch", "theoretical field, px", "90 % of the gradient, px", "real taps")
@@ -170,7 +175,7 @@ def _fields(rows: Sequence[Row], shown: Shown) -> str:
         "convolution.</p>"
         + _scrolled(head, lines)
         + _plot(fields_plot(first), "Effective fields, brighter is more, logarithmic")
-        + _plot(taps_plot(*shown.grid, shown.rates), "Taps on real features by rate")
+        + _plot(taps_plot(*seen.grid, seen.rates()), "Taps on real features by rate")
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deeplab_lit.ablate.table import Row
+from deeplab_lit.ablate.table import Row, by_training
 from deeplab_lit.network.receptive_field import real_taps, share_of_real_taps
 
 BEFORE, AFTER = "#2b6cb0", "#c05621"
@@ -26,9 +26,9 @@ def settings_plot(rows: Sequence[Row]) -> Any:
                 axes.plot(scores, [y] * len(scores), "o", color=colour, alpha=0.45, markersize=5)
                 axes.plot(scores.mean(), y, "|", color=colour, markersize=20, markeredgewidth=2.5)
         axes.plot([], [], "o", color=colour, label=name)
-    baseline = rows[0].scores(after_crf=False)
-    if baseline:
-        axes.axvline(100 * np.mean(baseline), color=BEFORE, linewidth=0.8, linestyle=":")
+    if baseline := rows[0].scores(rows[0].after_crf):
+        colour = AFTER if rows[0].after_crf else BEFORE
+        axes.axvline(100 * np.mean(baseline), color=colour, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("mIoU on the validation images, %  (a dot a seed, a bar at the mean)")
@@ -41,12 +41,12 @@ def settings_plot(rows: Sequence[Row]) -> Any:
 def curves_plot(rows: Sequence[Row]) -> Any:
     """Scores over the training: mean over seeds, with the band from the lowest to the highest."""
     figure, axes = _figure(7.5, 4)
-    for row in rows:
+    for label, row in by_training(rows).items():
         curves = [dict(result.curve) for result in row.results]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
         values = 100 * np.array([[curve[step] for step in steps] for curve in curves])
         if steps:
-            (line,) = axes.plot(steps, values.mean(0), marker=".", label=row.label)
+            (line,) = axes.plot(steps, values.mean(0), marker=".", label=label)
             axes.fill_between(
                 steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.15, linewidth=0
             )

@@ -11,6 +11,7 @@ from deeplab_lit.ablate.plots import picture, settings_plot
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
 from deeplab_lit.ablate.table import as_csv, markdown, rows
+from deeplab_lit.crf import CRFError
 from deeplab_lit.data import DataError
 from deeplab_lit.training.run_folder import RunFolderError
 
@@ -28,9 +29,8 @@ def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
         print("Nothing to report yet: no run is done.", file=sys.stderr)
         return
     labels = short([label(setting) for setting in sweep.settings()])
-    # settings that share their trainings can differ after the CRF only
-    shared = len({trial.fit for trial in trials}) * len(labels) == len(trials)
-    made = rows(results, labels, after_crf=shared and all(r.miou_crf is not None for r in results))
+    refined = all(result.miou_crf is not None for result in results)
+    made = rows(results, labels, after_crf=sweep.after_crf and refined)
     missing = len(trials) - len(results)
     shown, why = _look(made)
     files = {
@@ -53,7 +53,7 @@ def _look(made: list) -> tuple[Shown | None, str]:
     """The pictures, or why there are none: the data may lie elsewhere by now."""
     try:
         return look(made), ""
-    except (DataError, RunFolderError) as error:
+    except (DataError, RunFolderError, CRFError) as error:
         return None, str(error)
 
 

@@ -36,6 +36,10 @@ class Result:
     parameters: int
     images: dict[str, np.ndarray]
 
+    def scored(self, after_crf: bool) -> dict[str, Any]:
+        """`miou`, `iou` of each class, and what else results.json has."""
+        return self.scores["crf"] if after_crf else self.scores
+
     @property
     def miou(self) -> float:
         """Before the CRF; NaN where nothing could be scored."""

@@ -22,6 +22,7 @@ KEYS = {
     "parameters",
     "command",
 }
+METRICS = ("val/miou", "val_crf/miou")
 EVALUATION = ("crf.", "eval.")  # what only the scoring of a trained network depends on
 EXAMPLE = '[${env}, python, -m, deeplab_lit.fit, "--config=configs/shapes.yaml", "${args}"]'
 
@@ -43,6 +44,7 @@ class Sweep:
         fixed: parameter → its one value.
         grid: parameter → its values, in the file's order.
         seeds: of seed_everything.
+        after_crf: settings are compared by their mIoU after the CRF: the metric is val_crf/miou.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Sweep:
     fixed: dict[str, Any]
     grid: dict[str, list]
     seeds: tuple[int, ...]
+    after_crf: bool = False
 
     def settings(self) -> list[dict[str, Any]]:
         """All combinations of the grid's values; the first is the baseline."""
@@ -90,6 +93,9 @@ def read_sweep(path: str | Path) -> Sweep:
         )
     if content.get("method") != "grid":
         raise SweepError(f"{path}: method is {content.get('method')!r}, and only grid is run here")
+    metric = content.get("metric") or {"name": METRICS[0]}
+    if not isinstance(metric, dict) or metric.get("name") not in METRICS:
+        raise SweepError(f"{path}: metric is {metric}; its name should be {' or '.join(METRICS)}")
     fixed, grid = _parameters(path, content.get("parameters"))
     seeds = grid.pop(SEED, [fixed.pop(SEED, 0)])
     if any(type(seed) is not int for seed in seeds):
@@ -108,6 +114,7 @@ def read_sweep(path: str | Path) -> Sweep:
         fixed=fixed,
         grid=grid,
         seeds=tuple(seeds),
+        after_crf=metric["name"] == METRICS[1],
     )
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import deeplab_lit
 from deeplab_lit.ablate.bootstrap import Difference, compare, corrected
 from deeplab_lit.ablate.results import Result
+from deeplab_lit.network.deeplab import DeepLabV2
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,22 @@ class Row:
         label: the setting in words.
         results: of its seeds.
         difference: to the baseline; null for the baseline itself.
+        after_crf: whether that is one of the scores after the CRF.
     """
 
     label: str
     results: list[Result]
     difference: Difference | None
+    after_crf: bool = False
 
     def scores(self, after_crf: bool) -> list[float]:
         """The mIoU of each seed; empty where the CRF was not run."""
         found = [r.miou_crf if after_crf else r.miou for r in self.results]
         return [value for value in found if value is not None]
+
+    def network(self) -> DeepLabV2:
+        """The first seed's."""
+        return deeplab_lit.load(self.results[0].trial.fit.folder / "checkpoints/best.ckpt")
 
     def median(self, name: str) -> float | None:
         """Of images_per_second or parameters, over seeds."""
@@ -58,7 +66,19 @@ def rows(results: Sequence[Result], labels: Sequence[str], after_crf: bool) -> l
             for _, own in done
         ]
     )
-    return [Row(*row, difference) for row, difference in zip(done, differences, strict=True)]
+    return [
+        Row(*row, difference, after_crf) for row, difference in zip(done, differences, strict=True)
+    ]
+
+
+def by_training(rows: Sequence[Row]) -> dict[str, Row]:
+    """Rows that share their trainings as one, under the words for all of them."""
+    groups: dict[frozenset, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(frozenset(r.trial.fit.folder for r in row.results), []).append(row)
+    if len(groups) == 1 < len(rows):
+        return {"all settings": rows[0]}
+    return {" / ".join(row.label for row in group): group[0] for group in groups.values()}
 
 
 def _difference(own: list[Result], baseline: list[Result], after_crf: bool) -> Difference | None:
@@ -89,7 +109,7 @@ def cells(row: Row) -> dict[str, str]:
         "seeds": str(len(row.results)),
         "mIoU": spread(row.scores(after_crf=False)),
         "mIoU, CRF": spread(row.scores(after_crf=True)),
-        "difference": _interval(row.difference),
+        f"difference{', CRF' if row.after_crf else ''}": interval(row.difference),
         "p, seeds": _probability(row.difference),
         "verdict": verdict(row.difference),
         "parameters": f"{size:,.0f}",
@@ -106,7 +126,8 @@ def spread(scores: Sequence[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(scores):.2f}" if len(scores) > 1 else mean
 
 
-def _interval(difference: Difference | None) -> str:
+def interval(difference: Difference | None) -> str:
+    """A difference in points, with its ends; “–” where there is none."""
     if difference is None:
         return "–"
     text = f"{100 * difference.mean:+.2f}"

@@ -56,7 +56,8 @@ def write_run(trial, miou, *, crf=None, hits=None):
     """What `fit` and `validate` leave of a trial whose every class has IoU `miou`."""
     fit, validate = trial.fit.folder, trial.validate.folder
     scores = {"miou": miou, "iou": dict.fromkeys(CLASSES, miou)}
-    final = scores if crf is None else scores | {"crf": {"miou": crf}}
+    refined = {"miou": crf, "iou": dict.fromkeys(CLASSES, crf)}
+    final = scores if crf is None else scores | {"crf": refined}
     about = {"finished": True, "wall_seconds": 12.0, "device": "cpu, 1 threads"}
     about |= {"versions": {"torch": "2"}, "git_commit": "abc"}
     for folder, content in ((fit, {"best": scores}), (validate, {"final": final})):
@@ -80,7 +81,8 @@ def write_run(trial, miou, *, crf=None, hits=None):
     checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     torch.save(checkpoint | {"global_step": 30}, fit / "checkpoints/best.ckpt")
     data = {"class_path": "deeplab_lit.data.Shapes", "init_args": {"val_size": 4}}
-    (fit / "config.yaml").write_text(yaml.safe_dump({"data": data, "trainer": {"max_steps": 30}}))
+    config = {"data": data, "eval": {"scales": None}, "crf": {"enabled": crf is not None}}
+    (validate / "config.yaml").write_text(yaml.safe_dump(config))
 
 
 @pytest.fixture
@@ -98,17 +100,19 @@ def done(trials):
     return trials
 
 
-def hand_row(label, mious, difference=None, *, setting=0, crf=None, iou=None, curves=None):
+def hand_row(
+    label, mious, difference=None, *, setting=0, crf=None, iou=None, curves=None, after_crf=False
+):
     """A row of the table with these scores, one a seed; nothing of it is on disk."""
     results = []
     for seed, miou in enumerate(mious):
         scores = {"miou": miou, "iou": iou or {"disc": miou}}
-        scores |= {} if crf is None else {"crf": {"miou": crf[seed]}}
+        scores |= {} if crf is None else {"crf": {"miou": crf[seed], "iou": {"disc": crf[seed]}}}
         fit = {"wall_seconds": 30.0, "device": "a <fast> GPU", "versions": {"torch": "2.5"}}
         steps = (Step("fit", Path(f"a{setting}-{seed}"), ()), Step("validate", Path("b"), ()))
         curve = curves[seed] if curves else [(10, miou)]
         results.append(Result(Trial(setting, seed, *steps), scores, fit, curve, 8.0, 1234, {}))
-    return Row(label, results, difference)
+    return Row(label, results, difference, after_crf)
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from deeplab_lit.ablate.bootstrap import Difference
+from deeplab_lit.ablate.branches import Branch, Fields
 from deeplab_lit.ablate.page import page
-from deeplab_lit.ablate.pictures import Branch, Shown
+from deeplab_lit.ablate.pictures import Shown
 
 COLOURS = {"background": (0, 0, 0), "disc": (230, 60, 60)}
 
@@ -74,10 +75,11 @@ def shown():
     truth[2, 3:5] = 1, 255
     masks = [np.full((6, 8), kind, np.uint8) for kind in (0, 1, 1, 0)]
     field = torch.full((6, 8), 1 / 48)
-    atrous = Branch("rate 6", 205, 31, field, 0.5)
-    plain = Branch("branch 1", 99, 21, field, None)
-    branches = [[plain], [atrous], [atrous], [atrous]]
-    return Shown(COLOURS, [("img1", image, truth, masks)], branches, (5, 5), [6])
+    atrous = Branch("rate 6", 6, 205, 31, field, 0.5)
+    plain = Branch("1×1", None, 99, 21, field, None)
+    pooling = Branch("image pooling", None, None, 121, field, None)
+    branches = {"one": [plain, pooling], "two": [atrous], "three / four": [atrous]}
+    return Shown(COLOURS, [("img1", image, truth, masks)], Fields(branches, (5, 5)))
 
 
 def decoded(source):
@@ -154,21 +156,39 @@ def test_classes_are_compared_with_the_first_row(sweep, rows):
 
 
 def test_branches_are_listed_with_their_fields_and_taps(sweep, rows, shown):
-    assert Page(page(sweep, rows, 0, shown, "")).words(3)[1:3] == [
-        ["one", "branch 1", "99", "21", "–"],
+    assert Page(page(sweep, rows, 0, shown, "")).words(3)[1:] == [
+        ["one", "1×1", "99", "21", "–"],
+        ["one", "image pooling", "whole image", "121", "–"],
         ["two", "rate 6", "205", "31", "50 %"],
+        ["three / four", "rate 6", "205", "31", "50 %"],
     ]
+
+
+def test_what_is_compared_after_the_crf_is_shown_after_it(sweep, make_row, shown):
+    first = make_row("one", [0.5, 0.5], crf=[0.6, 0.6], after_crf=True)
+    change = Difference(-0.2, -0.3, -0.1, 0.01)
+    second = make_row("two", [0.5, 0.5], change, crf=[0.4, 0.4], after_crf=True)
+    seen = Page(page(sweep, [first, second], 0, shown, ""))
+    assert "“one”, has mIoU 60.00 ± 0.00 % after the CRF." in seen.text
+    assert "The difference is to the first row, after the CRF, with" in " ".join(seen.text.split())
+    assert "difference, CRF" in seen.words(0)[0]
+    assert seen.words(1)[1:] == [["one", "60.0"], ["two", "-20.0"]]
+    assert "of each setting, after the CRF." in seen.text
+    before = Page(page(sweep, [replace(first, after_crf=False)], 0, shown, ""))
+    assert before.words(1)[1:] == [["one", "50.0"]]
+    assert "of each setting, without the CRF." in before.text
 
 
 def test_names_from_files_are_text_and_no_markup(sweep, rows, shown):
     evil = "<script>alert('1')</script> & \"more\""
     rows[0] = replace(rows[0], label=evil)
     shown.classes[evil] = shown.classes.pop("disc")
+    shown.fields.branches[evil] = shown.fields.branches.pop("two")
     shown.samples[0] = (f'"><script>{evil}', *shown.samples[0][1:])
     seen = Page(page(replace(sweep, name=evil, description=evil), rows, 0, shown, ""))
     assert "script" not in seen.tags
     assert seen.open == []
-    # title, heading, description, finding, table, classes, head of pictures, legend, branch
+    # title, heading, description, finding, table, classes, head of pictures, legend, branches
     assert seen.text.count(evil) == 9
     assert "a <fast> GPU" in seen.text
 

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import deeplab_lit
-from deeplab_lit.ablate.pictures import data_of, look
+from deeplab_lit.ablate.pictures import look, scoring_of
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.table import rows
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.data import DataError, Shapes
 from deeplab_lit.training.run_folder import RunFolderError
 
@@ -31,20 +33,23 @@ def test_pictures_are_of_the_same_images_for_every_setting(made, done):
     assert shown.classes == Shapes.classes
 
 
-def test_branches_are_those_of_each_network(made):
-    shown = look(made, num_images=1)
-    names = [[branch.name for branch in branches] for branches in shown.branches]
-    assert names == [["rate 1"], ["rate 2", "rate 4"]]
-    assert shown.grid == (21, 21)  # (161 − 1) / 8 + 1
-    assert shown.rates == [1, 2, 4]
-    # along a side of 21 cells, a rate r leaves 3·21 − 2r of 3·21 taps
-    one, four = shown.branches[0][0], shown.branches[1][1]
-    assert one.taps == pytest.approx((61 / 63) ** 2)
-    assert four.taps == pytest.approx((55 / 63) ** 2)
-    # from rate 1 to rate 4 the kernel grows from 3 to 9 cells of 8 pixels
-    assert four.theoretical - one.theoretical == 6 * 8
-    assert one.field.shape == (161, 161)
-    assert 0 < one.effective <= one.theoretical
+def test_pictures_are_scored_as_the_setting_was(done):
+    """At its own scales, and after its own CRF where the settings are compared after it."""
+    for trial, bi_w in zip(done[:2], (10.0, 0.0), strict=True):
+        path = trial.validate.folder / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        config["eval"]["scales"] = [1.0, 0.5]
+        config["crf"] |= {"bi_w": bi_w, "pos_w": 0.0, "backend": "torch"}
+        path.write_text(yaml.safe_dump(config))
+    made = rows(read_results(done), ["a", "b"], after_crf=True)
+    _, image, _, masks = look(made, num_images=1).samples[0]
+    for row, mask, bi_w in zip(made, masks, (10.0, 0.0), strict=True):
+        with torch.inference_mode():
+            pixels = torch.tensor(image).permute(2, 0, 1)[None]
+            probabilities = row.network()(pixels, (1.0, 0.5)).softmax(1)[0]
+        refined = DenseCRF(bi_w=bi_w, pos_w=0.0, backend="torch")(image, probabilities.numpy())
+        np.testing.assert_array_equal(mask, refined.argmax(0))
+        assert (mask == probabilities.argmax(0).numpy()).all() == (bi_w == 0)
 
 
 def test_of_few_images_each_is_shown_once(made):
@@ -59,20 +64,21 @@ def test_of_few_images_each_is_shown_once(made):
         None,
         "data: [1",
         "trainer: {max_steps: 3}",
-        "data: {class_path: nowhere.Gone}",
-        "data: {class_path: deeplab_lit.data.Shapes, init_args: {old_option: 4}}",
+        "{data: nowhere.Gone, eval: {}, crf: {}}",
+        "{data: {class_path: Shapes, init_args: {old_option: 4}}, eval: {}, crf: {}}",
+        "{data: Shapes, eval: {old_option: 4}, crf: {}}",
     ],
 )
-def test_a_configuration_that_does_not_say_the_data_is_named(made, done, text):
-    path = done[0].fit.folder / "config.yaml"
+def test_a_configuration_that_cannot_be_followed_is_named(made, done, text):
+    path = done[0].validate.folder / "config.yaml"
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(RunFolderError) as caught:
-        data_of(made[0])
+        scoring_of(made[0])
     assert str(caught.value).startswith(str(path))
 
 
 def test_data_that_is_gone_is_said_in_its_own_words(made, done):
-    voc = "data: {class_path: deeplab_lit.data.VOC, init_args: {root: /nowhere}}"
-    (done[0].fit.folder / "config.yaml").write_text(voc)
+    voc = "{data: {class_path: VOC, init_args: {root: /nowhere}}, eval: {}, crf: {}}"
+    (done[0].validate.folder / "config.yaml").write_text(voc)
     with pytest.raises(DataError, match=r"^--data\.root /nowhere: no PASCAL VOC"):
-        data_of(made[0])
+        scoring_of(made[0])

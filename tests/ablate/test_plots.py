@@ -47,6 +47,19 @@ def test_curves_are_the_mean_and_the_range_of_the_seeds_where_all_have_one(make_
     assert {(x, round(y)) for x, y in band} == {(10, 20), (10, 30), (20, 40), (20, 60)}
 
 
+def test_settings_that_share_their_trainings_have_one_curve(make_row):
+    one, other = make_row("a", [0.4], setting=0), make_row("b", [0.5], setting=1)
+    shared = [make_row(label, [0.4], setting=0) for label in ("a", "c")]
+    for rows, names in (
+        (shared, ["all settings"]),
+        ([*shared, other], ["a / c", "b"]),
+        ([one, other], ["a", "b"]),
+    ):
+        axes = curves_plot(rows).axes[0]
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == names
+        assert len(points(axes, ".")) == len(names)
+
+
 def test_taps_are_those_that_a_loop_counts():
     height, width = 4, 6
     axes = taps_plot(height, width, [2, 5]).axes[0]

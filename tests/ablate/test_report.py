@@ -1,4 +1,8 @@
+import pytest
+
+from deeplab_lit.ablate.plan import plan
 from deeplab_lit.ablate.report import short, write_report
+from deeplab_lit.ablate.sweep import read_sweep
 
 
 def test_the_report_is_four_files_and_the_table_on_the_screen(sweep, done, tmp_path, capsys):
@@ -32,23 +36,26 @@ def test_nothing_done_is_said(sweep, trials, tmp_path, capsys):
 
 def test_where_the_data_is_gone_the_report_says_so(sweep, done, tmp_path):
     for trial in done:
-        config = trial.fit.folder / "config.yaml"
-        config.write_text("data: {class_path: deeplab_lit.data.VOC, init_args: {root: /nowhere}}")
+        config = trial.validate.folder / "config.yaml"
+        config.write_text("{data: {class_path: VOC, init_args: {root: /n}}, eval: {}, crf: {}}")
     write_report(sweep, done, tmp_path / "runs/rates")
     assert "No pictures: " in (tmp_path / "runs/rates/report.html").read_text()
 
 
-def test_settings_that_differ_after_the_crf_only_are_compared_there(sweep_file, make_run, tmp_path):
-    from deeplab_lit.ablate.plan import plan
-    from deeplab_lit.ablate.sweep import read_sweep
-
-    sweep = read_sweep(sweep_file(parameters={"crf.bi_w": {"values": [3, 4]}}))
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("val/miou", "+0.00"), ("val_crf/miou", "+10.00")]
+)
+def test_the_metric_says_whether_settings_are_compared_after_the_crf(
+    sweep_file, make_run, tmp_path, metric, expected
+):
+    parameters = {"crf.bi_w": {"values": [3, 4]}}
+    sweep = read_sweep(sweep_file(parameters=parameters, metric={"name": metric}))
     folder = tmp_path / "runs/rates"
     trials = plan(sweep, folder)
     for trial, crf in zip(trials, (0.6, 0.7), strict=True):
         make_run(trial, 0.5, crf=crf)
     write_report(sweep, trials, folder)
-    assert "+10.00" in (folder / "table.md").read_text()
+    assert f"| {expected}" in (folder / "table.md").read_text()
 
 
 def test_labels_are_short_where_one_option_varies():

@@ -54,6 +54,8 @@ def test_arguments_are_those_that_wandb_agents_give():
         ({"command": ["python", "-m", "deeplab_lit.fit"]}, "${args}"),
         ({"command": ["python", "-m", "deeplab_lit.fit", "${args}", "${x}"]}, "macros"),
         ({"name": "a/b"}, "slash"),
+        ({"metric": {"name": "val/accuracy"}}, "val/miou or val_crf/miou"),
+        ({"metric": [1]}, "val/miou or val_crf/miou"),
     ],
 )
 def test_what_would_not_be_followed_is_refused_with_the_file_named(change, said, sweep_file):

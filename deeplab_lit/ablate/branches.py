@@ -1,0 +1,87 @@
+"""What the branches of every setting's network see, for the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deeplab_lit.ablate.table import Row, by_training
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.head import ImagePooling
+from deeplab_lit.network.receptive_field import (
+    effective_field,
+    rate_of,
+    share_of_real_taps,
+    side_of,
+    theoretical_field,
+)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What a branch sees.
+
+    Attributes:
+        name: its rate, in words.
+        rate: of its 3×3 kernel; null where it has none.
+        theoretical: field of view in pixels; null for image pooling, which sees everything.
+        effective: side of the square that holds 90 % of the gradient, in pixels.
+        field: (H,W) the gradient.
+        taps: share of the 3×3 kernel's taps on real features; null where it has none.
+    """
+
+    name: str
+    rate: int | None
+    theoretical: int | None
+    effective: int
+    field: Tensor
+    taps: float | None
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What all branches see.
+
+    Attributes:
+        branches: of the first seed's network of each row, under the words for all rows that share
+            it.
+        grid: cells (h,w) of the last network's features.
+    """
+
+    branches: dict[str, list[Branch]]
+    grid: tuple[int, int]
+
+    def rates(self) -> list[int]:
+        """Of all branches, each once, in order."""
+        rates = {branch.rate for own in self.branches.values() for branch in own}
+        return sorted(rates - {None})
+
+
+def fields(rows: Sequence[Row], images: Tensor) -> Fields:
+    """What the branches of each row's network see.
+
+    Args:
+        rows: of the table, at least one.
+        images: (B,3,H,W) RGB in 0…255, over which gradients are averaged.
+    """
+    branches, grid = {}, (0, 0)
+    for words, row in by_training(rows).items():
+        net = row.network()
+        with torch.inference_mode():
+            grid = tuple(net.logits(images[:1], (1.0,)).fused.shape[-2:])
+        branches[words] = [_branch(net, i, images, grid) for i in range(len(net.head.branches))]
+    return Fields(branches, grid)
+
+
+def _branch(net: DeepLabV2, number: int, images: Tensor, grid: tuple[int, int]) -> Branch:
+    rate, field = rate_of(net, number), effective_field(net, number, images)
+    pools = isinstance(net.head.branches[number], ImagePooling)
+    return Branch(
+        name=f"rate {rate}" if rate else "image pooling" if pools else "1×1",
+        rate=rate,
+        theoretical=None if pools else theoretical_field(net, number),
+        effective=side_of(field),
+        field=field,
+        taps=None if rate is None else share_of_real_taps(rate, *grid),
+    )
