@@ -14,6 +14,7 @@ DEFAULTS = {  # the paper's
     "poly": {"poly_power": 0.9},
     "step": {"step_size": None, "step_factor": 0.1},
 }
+ONCE = {"step_size": 2000}  # a default of before, which older checkpoints hold with poly too
 
 
 def poly(step: int, total_steps: int, power: float) -> float:
@@ -53,7 +54,7 @@ def check_policy(policy: Policy, options: dict[str, float | None]) -> None:
         for name, default in defaults.items():
             if options[name] is not None and options[name] <= 0:
                 raise ValueError(f"{name} is out of range: {options[name]}")
-            if owner != policy and options[name] != default:
+            if owner != policy and options[name] not in (default, ONCE.get(name, default)):
                 raise ValueError(
                     f"{name} is {options[name]}, but lr_policy {policy} does not use it: leave it "
                     f"out, or set --model.lr_policy {owner}"

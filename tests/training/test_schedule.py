@@ -121,6 +121,10 @@ def test_an_option_that_the_policy_does_not_read_is_refused(make_module, options
         make_module(**options)
 
 
+def test_a_checkpoint_from_when_step_size_was_2000_is_still_taken(make_module):
+    assert make_module(step_size=2000).hparams.lr_policy == "poly"
+
+
 def test_the_step_policy_needs_no_end(make_module, make_data, make_trainer):
     rates = Rates()
     trainer = make_trainer(max_steps=-1, max_epochs=-1, limit_val_batches=0, callbacks=[rates])
