@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import deeplab_lit
-from deeplab_lit import export, fit
+from deeplab_lit import export, fit, validate
 from deeplab_lit.__main__ import commands
 from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.prepare.__main__ import build_parser
@@ -144,3 +144,24 @@ def test_the_example_would_notice_this_package(package, tmp_path):
     code = f"import sys\nsys.modules |= {dict.fromkeys(ABSENT)}\nimport {package}"
     run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
     assert "ModuleNotFoundError" in run.stderr
+
+
+def test_the_class_of_ones_own_is_trained_on_as_shown(tmp_path, monkeypatch):
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Plants" in c]
+    (tmp_path / "plants.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text(f"{split}1\n{split}2\n")
+        for name in (f"{split}1", f"{split}2"):
+            mask = np.zeros((40, 50), np.uint8)
+            mask[:20], mask[-5:] = 1, 255
+            Image.fromarray(mask).save(tmp_path / f"{name}.png")
+            Image.fromarray(np.stack([mask] * 3, axis=2)).save(tmp_path / f"{name}.jpg")
+    data = ["--data=plants.Plants", f"--data.root={tmp_path}", "--data.crop_size=33"]
+    network = ["--model.backbone=resnet6_half", "--model.weights=none", "--model.norm=batch"]
+    few = ["--model.scales=[1.0]", "--data.num_workers=0", "--trainer.max_steps=2"]
+    where = [f"--runs_dir={tmp_path}", "--trainer.accelerator=cpu", "--trainer.logger=false"]
+    done = fit.main([*data, *network, *few, *where, "--data.batch_size=2"])
+    assert done.record.final["iou"].keys() == {"soil", "leaf"}
+    checkpoint = done.folder / "checkpoints/best.ckpt"
+    assert validate.main([f"--ckpt_path={checkpoint}", *where]).record.final["images"] == 2
