@@ -22,6 +22,8 @@ from deeplab_lit.ablate.runner import Runner
 from deeplab_lit.ablate.sweep import Sweep, read_sweep
 from deeplab_lit.errors import plain_errors
 
+LONGEST_TAG = 64  # W&B refuses longer ones
+
 
 def build_parser() -> ArgumentParser:
     """The options."""
@@ -84,9 +86,6 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
     labels = [label(setting) for setting in sweep.settings()]
     whole, failed = True, []
     if not options.report:
-        variables = {"WANDB_TAGS": f"ablation,{sweep.name}"}
-        if sweep.project:
-            variables["WANDB_PROJECT"] = sweep.project
         steps = list(dict.fromkeys(step for t in trials for step in (t.fit, t.validate)))
         print(
             f"{sweep.name}: {len(labels)} settings, {len(trials) // len(labels)} seeds; "
@@ -94,7 +93,7 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
             flush=True,
         )
         live = Live(trials, labels, options.jobs)
-        runner = Runner(steps, options.jobs, _gpus(), variables, live)
+        runner = Runner(steps, options.jobs, _gpus(), variables_of(sweep), live)
         whole = runner.run()
         failed = [(s, state) for s, state in runner.states.items() if state.word == "failed"]
         print(summary(runner.states, options.jobs))
@@ -108,6 +107,15 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
         raise SystemExit(130)
     if failed:
         raise SystemExit(1)
+
+
+def variables_of(sweep: Sweep) -> dict[str, str]:
+    """How W&B files the runs, as variables of the environment."""
+    tag = sweep.name.replace(",", " ").strip()[:LONGEST_TAG]
+    variables = {"WANDB_TAGS": f"ablation,{tag}"}
+    if sweep.project:
+        variables["WANDB_PROJECT"] = sweep.project
+    return variables
 
 
 def _gpus() -> list[str]:

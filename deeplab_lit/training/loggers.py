@@ -1,16 +1,21 @@
 """Where a run's numbers go: metrics.csv always, and Weights & Biases whenever it is installed."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from deeplab_lit.training.harmless_wandb import HarmlessWandb, may_fail
 from deeplab_lit.training.metrics_file import MetricsFile
+from deeplab_lit.training.screen import say
 
 PROJECT = "deeplab_lit"
+METRICS = ("val/miou",)
+LONGEST_ID = 100  # W&B allows 128 to names that it makes of the id, of tables for example
 
 
 def build_loggers(
@@ -34,14 +39,14 @@ def build_loggers(
     try:
         import wandb
     except ImportError:
-        rank_zero_info("wandb is not installed: this run is logged to metrics.csv only")
+        say("wandb is not installed: this run is logged to metrics.csv only")
         return loggers
     loggers.append(
-        WandbLogger(
+        HarmlessWandb(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             group=experiment,
             name=folder.name,
-            id=re.sub(r"[^\w.-]", "-", f"{experiment}-{folder.name}"),
+            id=run_id(experiment, folder.name),
             job_type=job_type,
             save_dir=folder,
             mode=None if "WANDB_MODE" in os.environ else _mode(),
@@ -50,14 +55,22 @@ def build_loggers(
     return loggers
 
 
+def run_id(experiment: str, name: str) -> str:
+    """W&B's id of a run: what W&B names after it may have 128 characters."""
+    id = re.sub(r"[^\w.-]", "-", f"{experiment}-{name}")
+    if len(id) <= LONGEST_ID:
+        return id
+    return f"{id[: LONGEST_ID - 9]}-{hashlib.sha256(id.encode()).hexdigest()[:8]}"
+
+
 @rank_zero_only
 def _mode() -> str:
     import wandb
 
     try:
         return "online" if wandb.login(prompt=False) else "offline"
-    except wandb.errors.Error as error:
-        rank_zero_info(f"W&B cannot be reached, so this run is logged offline ({error})")
+    except Exception as error:  # a wrong key, address or file of W&B's is no reason not to train
+        say(f"WARNING: W&B cannot be reached, so this run is logged offline ({error})")
         return "offline"
 
 
@@ -66,26 +79,24 @@ def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
     for logger in loggers:
         logger.log_hyperparams(config)
         if isinstance(logger, WandbLogger):
-            logger.experiment.define_metric("val/miou", summary="max")
+            with may_fail(logger):
+                for metric in METRICS:
+                    logger.experiment.define_metric(metric, summary="max")
 
 
 @rank_zero_only
 def log_checkpoint(loggers: list[Logger], path: Path) -> None:
     """A checkpoint as an artifact of the W&B run, named after it; uploaded when that is synced.
 
-    Trouble with it is said and does no harm: the file stays where it is.
-
     Args:
         loggers: of the run.
-        path: of the checkpoint.
+        path: of the checkpoint; it stays where it is.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
 
-            try:
+            with may_fail(logger):
                 artifact = wandb.Artifact(f"{logger.experiment.id}-{path.stem}", type="model")
                 artifact.add_file(str(path))
                 logger.experiment.log_artifact(artifact, aliases=[path.stem])
-            except (wandb.errors.Error, OSError, ValueError) as error:
-                rank_zero_info(f"W&B did not take {path} as an artifact ({error})")

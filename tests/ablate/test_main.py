@@ -1,8 +1,10 @@
 import json
 
 import pytest
+import wandb
 
-from deeplab_lit.ablate.__main__ import main, options_of_fit
+from deeplab_lit.ablate.__main__ import main, options_of_fit, variables_of
+from deeplab_lit.ablate.sweep import read_sweep
 
 
 def test_options_with_a_dot_go_to_the_trainings():
@@ -11,6 +13,12 @@ def test_options_with_a_dot_go_to_the_trainings():
     )
     assert ours == ["x.yaml", "--jobs", "2", "--crf"]
     assert theirs == ["--data.root=a b", "--model.lr=1"]
+
+
+@pytest.mark.parametrize(("name", "tag"), [("a" * 70, "a" * 64), ("a, b", "a  b"), ("x", "x")])
+def test_any_name_of_a_grid_is_a_tag_that_wandb_takes(name, tag, sweep_file):
+    tags = variables_of(read_sweep(sweep_file(name=name)))["WANDB_TAGS"].split(",")
+    assert wandb.Settings(run_tags=tags).run_tags == ("ablation", tag)
 
 
 @pytest.mark.parametrize("option", ["--jobs=0", "--seeds=0", "--jobs=2x"])

@@ -4,7 +4,7 @@ import pytest
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-from deeplab_lit.training.loggers import build_loggers, log_checkpoint, log_config
+from deeplab_lit.training.loggers import build_loggers, log_checkpoint, log_config, run_id
 from deeplab_lit.training.metrics_file import MetricsFile
 
 
@@ -53,6 +53,15 @@ def test_a_run_is_filed_under_its_experiment(folder, monkeypatch):
     assert build(folder)[1]._wandb_init["project"] == "mine"
 
 
+@pytest.mark.parametrize("name", ["x" * 130, "x" * 85, "short"])
+def test_a_long_name_leaves_room_for_what_wandb_names_after_the_id(name):
+    id = run_id("a b", name)
+    assert id.startswith("a-b-")
+    assert wandb.Artifact(f"run-{id}-valiou_by_class", type="table").name  # or it raises
+    assert id == run_id("a b", name)
+    assert id != run_id("a b", name + "x")
+
+
 def test_a_run_that_goes_on_keeps_its_numbers(folder):
     folder.mkdir(parents=True)
     (folder / "metrics.csv").write_text("step,x\n1,5\n9,6\n")
@@ -75,13 +84,16 @@ def test_who_is_logged_in_logs_online(answer, expected, folder, monkeypatch):
 
 
 @pytest.mark.usefixtures("_logged_out")
-@pytest.mark.parametrize("error", [wandb.errors.CommError, wandb.errors.AuthenticationError])
-def test_where_the_server_does_not_answer_a_run_is_logged_offline(error, folder, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [wandb.errors.CommError, wandb.errors.AuthenticationError, OSError, ValueError]
+)
+def test_where_nobody_can_log_in_a_run_is_logged_offline(error, folder, monkeypatch, capsys):
     def fail(**kwargs):
         raise error("no route to host")
 
     monkeypatch.setattr(wandb, "login", fail)
     assert mode(build(folder)) == "offline"
+    assert "logged offline (no route to host)" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_logged_out")
@@ -132,7 +144,7 @@ def test_the_nested_configuration_reaches_every_logger():
 
 
 @pytest.mark.parametrize("error", [wandb.errors.CommError("no route"), OSError("disk full")])
-def test_a_checkpoint_that_wandb_does_not_take_harms_nothing(error, tmp_path):
+def test_a_checkpoint_that_wandb_does_not_take_harms_nothing(error, tmp_path, capsys):
     class Experiment:
         id = "voc-first"
         taken = []
@@ -152,3 +164,4 @@ def test_a_checkpoint_that_wandb_does_not_take_harms_nothing(error, tmp_path):
     log_checkpoint([MetricsFile(tmp_path), Fake()], path)
     assert Experiment.taken == [("voc-first-best", "model", ["best"])]
     assert path.read_bytes() == b"weights"
+    assert str(error) in capsys.readouterr().out

@@ -1,0 +1,71 @@
+"""Weights & Biases as something that a training can do without."""
+
+import atexit
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
+
+from deeplab_lit.training.screen import say
+
+
+@contextmanager
+def may_fail(logger: WandbLogger) -> Iterator[None]:
+    """Whatever W&B raises in here is said, and stops nobody."""
+    try:
+        yield
+    except Exception as error:  # any: its process, its server, its settings, its disk
+        if not getattr(logger, "failed", False):
+            logger.failed = True
+            atexit.register(_part)
+            say(
+                "WARNING: W&B has failed and gets no more of this run; metrics.csv goes on "
+                f"({type(error).__name__}: {' '.join(str(error).split())})"
+            )
+
+
+def _part() -> None:
+    """What W&B does when a process ends, without a traceback where its own process is dead."""
+    import wandb
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
+
+
+def _harmless(method: Callable) -> Callable:
+    @functools.wraps(method)
+    def attempt(self: "HarmlessWandb", *args: Any, **kwargs: Any) -> Any:
+        if self.failed:
+            return None
+        with may_fail(self):
+            return method(self, *args, **kwargs)
+        return None
+
+    return attempt
+
+
+class HarmlessWandb(WandbLogger):
+    """Lightning's WandbLogger, but the first failure is said and ends the logging to W&B only.
+
+    Attributes:
+        failed: nothing is handed to W&B any more.
+    """
+
+    failed = False
+    log_hyperparams = _harmless(WandbLogger.log_hyperparams)
+    log_metrics = _harmless(WandbLogger.log_metrics)
+    log_table = _harmless(WandbLogger.log_table)
+    log_image = _harmless(WandbLogger.log_image)
+
+    @property
+    def experiment(self) -> Any:
+        """W&B's run; after a failure something that takes every call and does nothing."""
+        run = self._run()
+        return DummyLogger().experiment if run is None else run
+
+    @_harmless
+    def _run(self) -> Any:
+        return super().experiment
