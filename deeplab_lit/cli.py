@@ -144,6 +144,7 @@ class DeepLabCLI(LightningCLI):
             crf=config.crf,
             progress=config.trainer.enable_progress_bar is not False,
             instances=self.instances(),
+            resumes=self.resumes,
         )
         kwargs["callbacks"] = callbacks + (config.trainer.callbacks or [])
         if config.checkpoint.dirpath is None:

@@ -1,5 +1,6 @@
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -88,6 +89,33 @@ def test_a_moved_run_remembers_its_best(tmp_path, tiny_args):
     checkpoints = done.trainer.checkpoint_callback
     assert checkpoints.best_model_path == str(tmp_path / "b/shapes/x/checkpoints/best.ckpt")
     assert float(checkpoints.best_model_score) == pytest.approx(done.record.best["miou"])
+
+
+KILLED = """
+import os, sys
+from deeplab_lit import fit
+from deeplab_lit.training.record import RunRecord
+RunRecord.on_fit_end = lambda *args: os.kill(os.getpid(), 9)
+fit.main()
+"""
+
+
+def test_a_run_killed_before_its_last_write_is_finished_by_going_on(tmp_path, tiny_args, capsys):
+    args = tiny_args(tmp_path, **{"--run": "x"})
+    code = subprocess.run([sys.executable, "-c", KILLED, *args], timeout=300).returncode
+    assert code == -signal.SIGKILL
+    file = tmp_path / "shapes/x/results.json"
+    killed = json.loads(file.read_text())
+    assert (killed["finished"], killed["steps"]) == (False, 4)
+    for _ in range(2):  # the second time without the file that was left
+        fit.main([*args, "--ckpt_path=last"])
+        found = json.loads(file.read_text())
+        assert found["finished"]
+        assert found["best_checkpoint"] == str(tmp_path / "shapes/x/checkpoints/best.ckpt")
+        kept = ("best", "final", "steps")
+        assert {key: found[key] for key in kept} == {key: killed[key] for key in kept}
+        assert f"Best mIoU {100 * killed['best']['miou']:.2f} %" in capsys.readouterr().out
+        file.unlink()
 
 
 @pytest.mark.parametrize("option", ["--eval.cache_dir=cache", "--eval.band=void"])

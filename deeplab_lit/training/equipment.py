@@ -30,6 +30,7 @@ def equip(
     crf: CRFOptions,
     progress: bool,
     instances: Instances | None = None,
+    resumes: bool = False,
 ) -> tuple[RunRecord, list[Callback]]:
     """The callbacks of a run.
 
@@ -41,6 +42,7 @@ def equip(
         crf: as on the command line.
         progress: whether to show a progress bar.
         instances: of Cityscapes, for validate.
+        resumes: the run goes on in a folder that it already has.
 
     Returns:
         The one that writes results.json; and all of them, it included.
@@ -48,7 +50,7 @@ def equip(
     refining = [CRFScores(crf)] if crf.enabled else []
     about_crf = refining[0] if refining else None
     benchmark = [CityscapesScores(instances, about_crf)] if instances else []
-    record = RunRecord(folder, about, about_crf, *benchmark)
+    record = RunRecord(folder, about, about_crf, *benchmark, resumes=resumes)
     seeing: list[Callback] = [SamplePictures(folder)]  # each image, before and after the CRF
     waiting: list[Callback] = []  # for the CRF's last image
     if verb == "validate":

@@ -32,6 +32,7 @@ class RunRecord(Callback):
         about: further entries.
         crf: the callback that scores after the CRF, if there is one.
         benchmark: the callback that scores as Cityscapes does, if there is one.
+        resumes: the run goes on in its folder; a new one may begin with a checkpoint of another.
     """
 
     def __init__(
@@ -40,11 +41,14 @@ class RunRecord(Callback):
         about: dict[str, Any],
         crf: CRFScores | None = None,
         benchmark: CityscapesScores | None = None,
+        *,
+        resumes: bool = False,
     ) -> None:
         self.folder = folder
         self.about = about
         self.crf = crf
         self.benchmark = benchmark
+        self.resumes = resumes
         self.best: dict[str, Any] | None = None
         self.final: dict[str, Any] | None = None
         self.images = 0  # of a validation, on this process
@@ -53,12 +57,15 @@ class RunRecord(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps; plain numbers and strings."""
-        return {"best": self.best, "seconds": self._seconds()}
+        return {"best": self.best, "final": self.final, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What a resumed run begins with; a new run in its own folder begins with nothing."""
-        if (self.folder / "results.json").is_file():
-            self.best = state_dict["best"]
+        """What a resumed run begins with: it may have nothing left to do but to write results.json.
+
+        A new run, in a folder of its own, begins with nothing.
+        """
+        if self.resumes:
+            self.best, self.final = state_dict["best"], state_dict.get("final")
             self.seconds_before = state_dict["seconds"]
 
     def _seconds(self) -> float:

@@ -121,15 +121,23 @@ def test_a_resumed_run_knows_its_best_and_its_time(tmp_path, monkeypatch):
     validate(first, 0.1, 0.6)
     torch.save(first.state_dict(), tmp_path / "state")
     clock.now += 1000  # between the runs
-    resumed = RunRecord(tmp_path, {})
+    resumed = RunRecord(tmp_path, {}, resumes=True)
     resumed.setup(None, None, "fit")
     resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert resumed.final["step"] == 20
     clock.now += 7
     validate(resumed, 0.2)
     found = read(tmp_path)
     assert (found["best"]["step"], found["best"]["miou"]) == (20, 0.6)
     assert found["final"]["miou"] == 0.2
     assert found["wall_seconds"] == 57
+
+
+def test_a_new_run_from_a_checkpoint_begins_with_nothing(tmp_path):
+    validate(first := RunRecord(tmp_path, {}), 0.6)
+    other = RunRecord(tmp_path / "new", {})
+    other.load_state_dict(first.state_dict())
+    assert (other.best, other.final, other.seconds_before) == (None, None, 0)
 
 
 def test_scores_become_plain_numbers():
