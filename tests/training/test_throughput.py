@@ -1,5 +1,8 @@
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from lightning.pytorch import Callback
 
@@ -81,3 +84,42 @@ def test_no_logger_is_needed(make_module, make_data, make_trainer):
     trainer = make_trainer(callbacks=[Throughput()], max_steps=2)
     trainer.fit(make_module(), make_data())
     assert trainer.global_step == 2
+
+
+def test_memory_is_logged_on_a_cpu_too(make_module, make_data, make_trainer, tmp_path):
+    log = MetricsFile(tmp_path)
+    make_trainer(callbacks=[Throughput()], logger=log).fit(make_module(), make_data())
+    values = [float(row["train/resident_memory_gib"]) for _, row in sorted(log.rows.items())]
+    assert len(values) == 4
+    assert values == sorted(values)
+    assert 0.1 < values[-1] < 100  # PyTorch alone takes more, no test as much
+    assert "train/gpu_memory_gib" not in log.rows[0]
+
+
+PEAKS = """
+from pathlib import Path
+import numpy as np
+from deeplab_lit.training.throughput import peak_resident_memory
+
+def missing(*args):
+    raise FileNotFoundError
+
+print(peak_resident_memory())
+held = np.ones(2**25)
+print(peak_resident_memory())
+del held
+print(peak_resident_memory())
+Path.read_text = missing
+print(peak_resident_memory())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="without /proc a child's peak is its parent's")
+def test_memory_is_the_peak_of_the_process_itself_in_bytes():
+    parent = np.ones(2**27)
+    child = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True)
+    before, holding, after, without_proc = map(int, child.stdout.split())
+    assert 2**26 < before < parent.nbytes  # whoever started it holds more
+    assert holding - before == pytest.approx(8 * 2**25, rel=0.2)
+    assert after == pytest.approx(holding, rel=0.01)
+    assert 0.99 * holding < without_proc < 100 * 2**30
