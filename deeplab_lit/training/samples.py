@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from deeplab_lit.training.metric import VOID
 from deeplab_lit.training.picture import comparison
 
 TITLES = ("image", "truth", "prediction")
@@ -88,25 +89,26 @@ class SamplePictures(Callback):
     def _log(
         self, logger: WandbLogger, names: list[str], module: LightningModule, step: int
     ) -> None:
-        labels = dict(enumerate(names)) | {255: "void"}
-        masks = [
-            {
-                "truth": {"mask_data": truth, "class_labels": labels},
-                "prediction": {"mask_data": prediction, "class_labels": labels},
-            }
-            for _, _, truth, prediction in self.samples
-        ]
-        sizes = sorted({image.shape[:2] for _, image, _, _ in self.samples})
-        for size in sizes:  # W&B shows images of different sizes under one key wrongly
-            key = "val/images" if len(sizes) == 1 else f"val/images_{size[1]}x{size[0]}"
-            which = [i for i, sample in enumerate(self.samples) if sample[1].shape[:2] == size]
-            logger.log_image(
-                key,
-                [self.samples[i][1] for i in which],
-                step=step,
-                caption=[self.samples[i][0] for i in which],
-                masks=[masks[i] for i in which],
+        labels = dict(enumerate(names)) | {VOID: "void"}
+        size = tuple(np.max([image.shape[:2] for _, image, _, _ in self.samples], axis=0))
+        masks = []
+        for id, _, truth, prediction in self.samples:
+            shown = {"truth": truth, "prediction": prediction}
+            if id in self.refined:
+                shown["after_crf"] = self.refined[id]
+            masks.append(
+                {
+                    name: {"mask_data": _filled(mask, size, VOID), "class_labels": labels}
+                    for name, mask in shown.items()
+                }
             )
+        logger.log_image(
+            "val/images",
+            [_filled(image, size, 0) for _, image, _, _ in self.samples],
+            step=step,
+            caption=[id for id, *_ in self.samples],
+            masks=masks,
+        )
         rows = [[name, iou] for name, iou in zip(names, module.scores.iou.tolist(), strict=True)]
         logger.log_table("val/iou_by_class", columns=["class", "iou"], data=rows, step=step)
         cells = [
@@ -116,3 +118,10 @@ class SamplePictures(Callback):
         ]
         columns = ["true", "predicted", "pixels"]
         logger.log_table("val/confusion", columns=columns, data=cells, step=step)
+
+
+def _filled(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    """Larger below and on the right: W&B shows images of different sizes under one key wrongly."""
+    height, width = (own - old for own, old in zip(size, array.shape, strict=False))
+    edges = [(0, height), (0, width), (0, 0)]
+    return np.pad(array, edges[: array.ndim], constant_values=value)

@@ -127,21 +127,28 @@ def test_the_check_before_training_leaves_no_picture(
     assert not (tmp_path / "predictions.png").exists()
 
 
-def test_wandb_gets_images_of_each_size_under_a_key_of_their_own():
+def test_images_of_several_sizes_are_filled_up_to_one_size():
     wandb, pictures = FakeWandb(), SamplePictures(None)
     sizes = [(4, 6), (5, 5), (4, 6)]
-    pictures.samples = [
-        (str(i), np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8), np.ones(size, np.uint8))
-        for i, size in enumerate(sizes)
-    ]
+    zeros = [np.zeros(size, np.uint8) for size in sizes]
+    images = [np.full((*size, 3), 9, np.uint8) for size in sizes]
+    pictures.samples = list(zip("012", images, zeros, [a + 1 for a in zeros], strict=True))
     module = SimpleNamespace(
         scores=SimpleNamespace(iou=torch.tensor([0.5]), confusion=torch.tensor([[9]]))
     )
+    pictures.refined = {"1": zeros[1] + 2}
     pictures._log(wandb, ["sky"], module, 7)
-    assert [(key, captions) for key, _, _, captions, _ in wandb.images] == [
-        ("val/images_6x4", ["0", "2"]),
-        ("val/images_5x5", ["1"]),
-    ]
-    for _, _, images, _, masks in wandb.images:
-        for image, mask in zip(images, masks, strict=True):
-            assert image.shape[:2] == mask["truth"]["mask_data"].shape
+    ((key, _, images, captions, masks),) = wandb.images
+    assert (key, captions) == ("val/images", ["0", "1", "2"])
+    for (height, width), image, mask in zip(sizes, images, masks, strict=True):
+        assert image.shape == (5, 6, 3)
+        assert (image[:height, :width] == 9).all()
+        assert image.sum() == 9 * 3 * height * width
+        for name, label in (("truth", 0), ("prediction", 1)):
+            labels = mask[name]["mask_data"]
+            assert (labels[:height, :width] == label).all()
+            assert (labels == 255).sum() == 30 - height * width
+            assert labels.dtype == np.uint8
+    refined = ["after_crf" in mask for mask in masks]
+    assert refined == [False, True, False]
+    assert set(masks[1]["after_crf"]["mask_data"].flat) == {2, 255}
