@@ -9,6 +9,7 @@ a dot in their name, like --data.root=DIR, go to every training.
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,9 +45,11 @@ def build_parser() -> ArgumentParser:
         "--report", action="store_true", help="Run nothing; report what is there, at any time."
     )
     parser.add_argument(
-        "--dashboard", action="store_true", help="Run nothing; build W&B's dashboard (online)."
+        "--dashboard", action="store_true", help="Run nothing; build W&B's dashboards (online)."
     )
-    parser.add_argument("--entity", type=str | None, default=None, help="W&B's, of the dashboard.")
+    parser.add_argument(
+        "--entity", type=str | None, default=None, help="W&B's user or team instead of the file's."
+    )
     return parser
 
 
@@ -72,10 +75,11 @@ def main(args: Sequence[str] | None = None) -> None:
         ours, theirs = options_of_fit(sys.argv[1:] if args is None else list(args))
         options = build_parser().parse_args(ours)
         sweep = read_sweep(options.file)
+        sweep = replace(sweep, entity=options.entity or sweep.entity)
         if options.dashboard:
-            from deeplab_lit.ablate.dashboard import save_dashboard
+            from deeplab_lit.ablate.dashboard import save_dashboards
 
-            print(f"Dashboard   {save_dashboard(sweep, options.entity)}")
+            print("\n".join(f"{name}  {url}" for name, url in save_dashboards(sweep).items()))
             return
         _ablate(sweep, options, theirs)
 
@@ -115,6 +119,8 @@ def variables_of(sweep: Sweep) -> dict[str, str]:
     variables = {"WANDB_TAGS": f"ablation,{tag}"}
     if sweep.project:
         variables["WANDB_PROJECT"] = sweep.project
+    if sweep.entity:
+        variables["WANDB_ENTITY"] = sweep.entity
     return variables
 
 

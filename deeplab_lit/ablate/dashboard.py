@@ -1,17 +1,19 @@
-"""The dashboard of an ablation on Weights & Biases, built with W&B's own wandb-workspaces.
+"""The dashboards of an ablation on Weights & Biases, built with W&B's own wandb-workspaces.
 
-One view of the project: runs of this ablation grouped by setting, the best mIoU as a column and as
-bars, curves as mean and range over the seeds, classes, speed, memory, pictures.
+Two views of the project, runs grouped by setting and the best first. Scores are of the `validate`
+runs, which alone have been told crf.… and eval.…; trainings are of the `fit` runs: curves as mean
+and range over the seeds, speed, memory. W&B's agents only make the latter, so its view has the
+scores as well.
 """
 
 from typing import Any
 
-from deeplab_lit.ablate.sweep import SEED, Sweep, SweepError
+from deeplab_lit.ablate.sweep import METRICS, SEED, Sweep, SweepError
 from deeplab_lit.training.loggers import PROJECT
 
 
-def build_dashboard(sweep: Sweep, entity: str, project: str) -> Any:
-    """The specification; nothing is sent.
+def build_dashboards(sweep: Sweep, entity: str, project: str) -> dict[str, Any]:
+    """The specifications; nothing is sent.
 
     Args:
         sweep: the grid.
@@ -19,64 +21,92 @@ def build_dashboard(sweep: Sweep, entity: str, project: str) -> Any:
         project: W&B's.
 
     Returns:
-        A wandb_workspaces.workspaces.Workspace.
+        Name → a wandb_workspaces.workspaces.Workspace.
 
     Raises:
         SweepError: wandb-workspaces is not installed.
     """
     try:
-        import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
         raise SweepError(
-            "the dashboard needs wandb-workspaces: pip install wandb-workspaces"
+            "the dashboards need wandb-workspaces: pip install wandb-workspaces"
         ) from error
 
-    def curves(title: str, *metrics: str) -> Any:
-        over_seeds = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-        return wr.LinePlot(title=title, x="Step", y=list(metrics), **over_seeds)
-
-    best = ws.Summary("val/miou.max")
-    scores = [
-        wr.BarPlot(title="Best mIoU", metrics=["val/miou.max"], groupby_aggfunc="mean"),
-        curves("mIoU", "val/miou"),
-        curves("Pixel accuracy", "val/pixel_accuracy"),
-        wr.LinePlot(title="IoU of each class", x="Step", metric_regex="val/iou/.*"),
-    ]
-    training = [
-        curves("Loss", "train/loss"),
-        wr.LinePlot(title="Learning rates", x="Step", metric_regex="lr/.*"),
-        curves("Images a second", "train/images_per_second"),
-        curves("GPU memory, GiB", "train/memory_gib"),
-    ]
-    pictures = [wr.MediaBrowser(title="Validation images", media_keys=["val/images"])]
-    return ws.Workspace(
-        name=f"Ablation {sweep.name}",
-        entity=entity,
-        project=project,
-        sections=[
-            ws.Section(name="Scores", panels=scores, is_open=True),
-            ws.Section(name="Predictions", panels=pictures, is_open=True),
-            ws.Section(name="Training", panels=training),
-        ],
-        runset_settings=ws.RunsetSettings(
-            filters=[ws.Metric("Group") == sweep.name, ws.Metric("JobType") == "fit"],
-            groupby=[ws.Config(name) for name in sweep.grid],
-            order=[ws.Ordering(best, ascending=False)],
-            pinned_columns=["summary:val/miou.max", f"config:{SEED}"],
+    metrics = METRICS[::-1] if sweep.after_crf else METRICS
+    best = [f"{metric}.max" for metric in metrics]
+    scores, curves, predictions, training = _panels(best)
+    views = {
+        "scores": ("validate", {"Scores": scores, "Predictions": predictions}),
+        "trainings": (
+            "fit",
+            {"Scores": scores + curves, "Predictions": predictions, "Training": training},
         ),
-    )
+    }
+    return {
+        f"Ablation {sweep.name}: {what}": ws.Workspace(
+            name=f"Ablation {sweep.name}: {what}",
+            entity=entity,
+            project=project,
+            sections=[
+                ws.Section(name=name, panels=panels, is_open=True)
+                for name, panels in sections.items()
+            ],
+            runset_settings=ws.RunsetSettings(
+                filters=ws.And(ws.Metric("Group") == sweep.name, ws.Metric("JobType") == job_type),
+                groupby=[ws.Config(name) for name in sweep.grid],
+                order=[ws.Ordering(ws.Summary(name), ascending=False) for name in best],
+                pinned_columns=[*(f"summary:{name}" for name in best), f"config:{SEED}"],
+            ),
+        )
+        for what, (job_type, sections) in views.items()
+    }
 
 
-def save_dashboard(sweep: Sweep, entity: str | None) -> str:
-    """Build it on W&B's server.
+def _panels(best: list[str]) -> list[list[Any]]:
+    """Scores, their curves, predictions, training; `best` names the summaries of the scores."""
+    import wandb_workspaces.reports.v2 as wr
+
+    def curves(title: str, metrics: str) -> Any:
+        over_seeds = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+        return wr.LinePlot(title=title, x="Step", metric_regex=f"^{metrics}$", **over_seeds)
+
+    table = {"summaryTable": {"tableKey": "val/confusion"}}
+    return [
+        [
+            wr.BarPlot(title="Best mIoU", metrics=best, groupby_aggfunc="mean"),
+            curves("IoU of each class", "val(_crf)?/iou/.*"),
+        ],
+        [
+            curves("mIoU", "val(_crf)?/miou"),
+            curves("Pixel accuracy", "val(_crf)?/pixel_accuracy"),
+        ],
+        [
+            wr.MediaBrowser(title="Validation images", media_keys=["val/images"]),
+            wr.CustomChart(  # the chart of wandb.plot.confusion_matrix, on our table
+                query={"id": None, "name": None, "_defaultColorIndex": None, **table},
+                chart_name="wandb/confusion_matrix/v1",
+                chart_fields={"Actual": "true", "Predicted": "predicted", "nPredictions": "pixels"},
+                chart_strings={"title": "Confusion matrix of the network, pixels"},
+            ),
+        ],
+        [
+            curves("Loss", "train/loss"),
+            curves("Learning rates", "lr/.*"),
+            curves("Images a second", "train/images_per_second"),
+            curves("Peak memory, GiB", "train/(resident|gpu)_memory_gib"),
+        ],
+    ]
+
+
+def save_dashboards(sweep: Sweep) -> dict[str, str]:
+    """Build them on W&B's server.
 
     Args:
-        sweep: the grid.
-        entity: W&B's: user or team; null for the user who is logged in.
+        sweep: the grid; without an entity the user's who is logged in.
 
     Returns:
-        Its address.
+        Name → address.
 
     Raises:
         SweepError: the user is not logged in, the server does not answer or refuses.
@@ -85,11 +115,11 @@ def save_dashboard(sweep: Sweep, entity: str | None) -> str:
 
     project = sweep.project or PROJECT
     try:
-        entity = entity or wandb.Api().default_entity
-        workspace = build_dashboard(sweep, entity, project)
-        return workspace.save().url
+        entity = sweep.entity or wandb.Api().default_entity
+        views = build_dashboards(sweep, entity, project)
+        return {name: view.save().url for name, view in views.items()}
     except (wandb.errors.Error, OSError, ValueError) as error:
         raise SweepError(
-            f"W&B did not take the dashboard ({error}): log in with `wandb login`, and send runs "
+            f"W&B did not take the dashboards ({error}): log in with `wandb login`, and send runs "
             f"to the project {project} first (`wandb sync`)"
         ) from error

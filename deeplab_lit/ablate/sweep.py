@@ -45,6 +45,7 @@ class Sweep:
         grid: parameter → its values, in the file's order.
         seeds: of seed_everything.
         after_crf: settings are compared by their mIoU after the CRF: the metric is val_crf/miou.
+        entity: W&B's user or team; null for the usual one.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Sweep:
     grid: dict[str, list]
     seeds: tuple[int, ...]
     after_crf: bool = False
+    entity: str | None = None
 
     def settings(self) -> list[dict[str, Any]]:
         """All combinations of the grid's values; the first is the baseline."""
@@ -96,6 +98,8 @@ def read_sweep(path: str | Path) -> Sweep:
     metric = content.get("metric") or {"name": METRICS[0]}
     if not isinstance(metric, dict) or metric.get("name") not in METRICS:
         raise SweepError(f"{path}: metric is {metric}; its name should be {' or '.join(METRICS)}")
+    if not isinstance(content.get("entity"), str | None):
+        raise SweepError(f"{path}: entity should be W&B's user or team, got {content['entity']!r}")
     fixed, grid = _parameters(path, content.get("parameters"))
     seeds = grid.pop(SEED, [fixed.pop(SEED, 0)])
     if any(type(seed) is not int for seed in seeds):
@@ -115,6 +119,7 @@ def read_sweep(path: str | Path) -> Sweep:
         grid=grid,
         seeds=tuple(seeds),
         after_crf=metric["name"] == METRICS[1],
+        entity=content.get("entity"),
     )
 
 

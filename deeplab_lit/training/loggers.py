@@ -14,7 +14,7 @@ from deeplab_lit.training.metrics_file import MetricsFile
 from deeplab_lit.training.screen import say
 
 PROJECT = "deeplab_lit"
-METRICS = ("val/miou",)
+BEST = ("val/miou", "val_crf/miou")  # metrics of which a run's highest value counts
 LONGEST_ID = 100  # W&B allows 128 to names that it makes of the id, of tables for example
 
 
@@ -80,7 +80,7 @@ def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
         logger.log_hyperparams(config)
         if isinstance(logger, WandbLogger):
             with may_fail(logger):
-                for metric in METRICS:
+                for metric in BEST:
                     logger.experiment.define_metric(metric, summary="max")
 
 

@@ -1,34 +1,50 @@
+import re
+
 import pytest
 import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from deeplab_lit.ablate.dashboard import build_dashboard, save_dashboard
-from deeplab_lit.ablate.sweep import SweepError
+from deeplab_lit.ablate.dashboard import build_dashboards, save_dashboards
+from deeplab_lit.ablate.sweep import SweepError, read_sweep
 
 
-@pytest.fixture
-def dashboard(sweep):
-    return build_dashboard(sweep, "me", "deeplab_lit")
+def views(sweep):
+    return list(build_dashboards(sweep, "me", "deeplab_lit").values())
 
 
-def test_runs_are_those_of_the_ablation_grouped_by_setting_and_best_first(dashboard):
-    runs = dashboard.runset_settings
-    assert "Group" in str(runs.filters)
-    assert "'rates'" in str(runs.filters)
-    assert [group.name for group in runs.groupby] == ["model.atrous_rates"]
-    assert [(o.item.name, o.ascending) for o in runs.order] == [("val/miou.max", False)]
-    assert "summary:val/miou.max" in runs.pinned_columns
-    assert isinstance(runs.groupby[0], ws.Config)
+def test_scores_are_of_the_validations_and_curves_of_the_trainings(sweep):
+    for view, job_type in zip(views(sweep), ("validate", "fit"), strict=True):
+        runs = view.runset_settings
+        for name, value in (("Group", "rates"), ("JobType", job_type)):
+            assert re.search(rf"{name}.*'{value}'", str(runs.filters))
+        assert [group.name for group in runs.groupby] == ["model.atrous_rates"]
+        assert isinstance(runs.groupby[0], ws.Config)
+    names = [[section.name for section in view.sections] for view in views(sweep)]
+    assert names == [["Scores", "Predictions"], ["Scores", "Predictions", "Training"]]
 
 
-def test_panels_show_what_fit_logs(dashboard):
-    panels = [panel for section in dashboard.sections for panel in section.panels]
-    lines = {str(name) for p in panels if isinstance(p, wr.LinePlot) for name in p.y or []}
-    logged = {"val/miou", "train/loss", "train/images_per_second", "train/memory_gib"}
-    assert all(any(name in line for line in lines) for name in logged)
-    (media,) = [p for p in panels if isinstance(p, wr.MediaBrowser)]
-    assert media.media_keys == ["val/images"]
+@pytest.mark.parametrize("metric", ["val/miou", "val_crf/miou"])
+def test_the_best_by_the_metric_of_the_file_comes_first(metric, sweep_file):
+    for view in views(read_sweep(sweep_file(metric={"name": metric, "goal": "maximize"}))):
+        runs = view.runset_settings
+        first = runs.order[0]
+        assert (first.item.name, first.ascending) == (f"{metric}.max", False)
+        assert runs.pinned_columns[1] == f"summary:{metric}.max"
+        bars = next(p for p in view.sections[0].panels if isinstance(p, wr.BarPlot))
+        assert bars.metrics[0] == f"{metric}.max"
+
+
+def test_the_confusion_matrix_is_the_chart_of_wandb_on_our_table(sweep):
+    theirs = wandb.plot.confusion_matrix(y_true=[0], preds=[0], class_names=["a"]).spec
+    theirs.key = "confusion"
+    for view in views(sweep):
+        panels = [panel for section in view.sections for panel in section.panels]
+        (ours,) = [panel for panel in panels if isinstance(panel, wr.CustomChart)]
+        assert ours.chart_name == theirs.spec_name
+        assert ours.chart_fields.keys() == theirs.fields.keys()
+        query = theirs.config_value["panel_config"]["userQuery"]["queryFields"][0]
+        assert ours.query.keys() == {field["name"] for field in query["fields"]}
 
 
 def test_who_is_not_logged_in_is_told_what_to_do(sweep, tmp_path, monkeypatch):
@@ -38,5 +54,5 @@ def test_who_is_not_logged_in_is_told_what_to_do(sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     wandb.teardown()
     with pytest.raises(SweepError, match="wandb login"):
-        save_dashboard(sweep, None)
+        save_dashboards(sweep)
     wandb.teardown()

@@ -21,6 +21,21 @@ def test_any_name_of_a_grid_is_a_tag_that_wandb_takes(name, tag, sweep_file):
     assert wandb.Settings(run_tags=tags).run_tags == ("ablation", tag)
 
 
+def test_runs_go_to_the_project_and_entity_of_the_file(sweep_file):
+    found = variables_of(read_sweep(sweep_file(entity="us", project="p")))
+    assert (found["WANDB_ENTITY"], found["WANDB_PROJECT"]) == ("us", "p")
+    assert variables_of(read_sweep(sweep_file())).keys() == {"WANDB_TAGS"}
+
+
+@pytest.mark.parametrize(("option", "entity"), [([], "us"), (["--entity=me"], "me")])
+def test_the_entity_of_the_file_is_that_of_the_dashboards(option, entity, sweep_file, monkeypatch):
+    asked = []
+    save = "deeplab_lit.ablate.dashboard.save_dashboards"
+    monkeypatch.setattr(save, lambda sweep: asked.append(sweep.entity) or {})
+    main([str(sweep_file(entity="us")), "--dashboard", *option])
+    assert asked == [entity]
+
+
 @pytest.mark.parametrize("option", ["--jobs=0", "--seeds=0", "--jobs=2x"])
 def test_options_out_of_range_are_refused(option, sweep_file, capsys):
     with pytest.raises(SystemExit) as stop:

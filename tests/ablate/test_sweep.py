@@ -54,6 +54,7 @@ def test_arguments_are_those_that_wandb_agents_give():
         ({"command": ["python", "-m", "deeplab_lit.fit"]}, "${args}"),
         ({"command": ["python", "-m", "deeplab_lit.fit", "${args}", "${x}"]}, "macros"),
         ({"name": "a/b"}, "slash"),
+        ({"entity": 5}, "entity should be"),
         ({"metric": {"name": "val/accuracy"}}, "val/miou or val_crf/miou"),
         ({"metric": [1]}, "val/miou or val_crf/miou"),
     ],

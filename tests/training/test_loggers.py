@@ -140,7 +140,7 @@ def test_the_nested_configuration_reaches_every_logger():
     fake, config = Fake(), {"model": {"atrous_rates": [6, 12]}}
     log_config([MetricsFile.__new__(MetricsFile), fake], config)
     assert fake.config == config
-    assert Experiment.defined == {"val/miou": "max"}
+    assert Experiment.defined == {"val/miou": "max", "val_crf/miou": "max"}
 
 
 @pytest.mark.parametrize("error", [wandb.errors.CommError("no route"), OSError("disk full")])

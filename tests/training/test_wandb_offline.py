@@ -2,31 +2,56 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import wandb_workspaces.reports.v2 as wr
+
+import deeplab_lit
+from deeplab_lit.ablate.dashboard import build_dashboards
+from deeplab_lit.ablate.sweep import read_sweep
+
+ROOT = Path(deeplab_lit.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory, tiny_args):
-    """Records of a run's offline file by type, as `wandb leet inspect --json` prints them."""
+def command(tmp_path_factory):
+    """Runs a command of ours offline; returns its records by type, as W&B's own command prints."""
     folder = tmp_path_factory.mktemp("offline")
-    options = {"--experiment": "rates", "--run": "one", "--wandb_checkpoint": "true"}
-    options |= {"--trainer.log_every_n_steps": "1"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    environment |= {"WANDB_MODE": "offline", "WANDB_TAGS": "ablation,rates"}
+    environment |= {"WANDB_MODE": "offline", "WANDB_TAGS": "ablation,rates", "WANDB_ENTITY": "us"}
     environment |= {"WANDB_DATA_DIR": str(folder), "WANDB_CACHE_DIR": str(folder)}
     run = {"env": environment, "capture_output": True, "text": True, "timeout": 300, "check": True}
-    fit = [sys.executable, "-m", "deeplab_lit.fit", *tiny_args(folder / "runs", **options)]
-    subprocess.run(fit, **run)
-    (file,) = (folder / "runs/rates/one/wandb").glob("offline-run-*/run-*.wandb")
-    read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    found = {}
-    for line in subprocess.run(read, **run).stdout.splitlines():
-        record = json.loads(line)
-        found.setdefault(record["type"], []).append(record[record["type"]])
-    return found
+
+    def call(verb, *args):
+        start = [sys.executable, "-m", f"deeplab_lit.{verb}", f"--run={verb}"]
+        subprocess.run([*start, f"--runs_dir={folder}", "--experiment=rates", *args], **run)
+        (file,) = (folder / f"rates/{verb}/wandb").glob("offline-run-*/run-*.wandb")
+        read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+        found = {"folder": folder / f"rates/{verb}"}
+        for line in subprocess.run(read, **run).stdout.splitlines():
+            record = json.loads(line)
+            found.setdefault(record["type"], []).append(record[record["type"]])
+        return found
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def written(command, tiny_args):
+    """Of a training."""
+    options = {"--wandb_checkpoint": "true", "--trainer.log_every_n_steps": "1"}
+    return command("fit", *tiny_args("", **options, **{"--runs_dir": None}))
+
+
+@pytest.fixture(scope="module")
+def scored(command, written):
+    """Of its validation, with the CRF."""
+    checkpoint = written["folder"] / "checkpoints/best.ckpt"
+    return command("validate", f"--ckpt_path={checkpoint}", "--crf", "--crf.bi_w=0")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +62,8 @@ def rows(written):
 def test_a_run_is_filed_so_that_a_dashboard_needs_no_clicking(written):
     run = written["run"][0]
     assert (run["project"], run["run_group"], run["job_type"]) == ("deeplab_lit", "rates", "fit")
-    assert (run["display_name"], run["run_id"]) == ("one", "rates-one")
+    assert (run["display_name"], run["run_id"]) == ("fit", "rates-fit")
+    assert run["entity"] == "us"
     assert run["tags"] == ["ablation", "rates"]
 
 
@@ -56,7 +82,7 @@ def test_a_run_is_summed_up_by_its_best_miou(written, rows):
     assert sums[-1] == {"max": best}
 
 
-def test_scores_rates_and_speed_are_in_the_history(rows):
+def test_scores_rates_speed_and_memory_are_in_the_history(rows):
     names = {name for row in rows for name in row}
     assert names >= {
         "val/miou",
@@ -64,6 +90,7 @@ def test_scores_rates_and_speed_are_in_the_history(rows):
         "val/iou/background",
         "train/loss",
         "train/images_per_second",
+        "train/resident_memory_gib",
         "lr/backbone",
         "lr/head.weight",
     }
@@ -82,5 +109,48 @@ def test_predictions_and_the_confusion_matrix_are_there(rows):
 
 def test_the_best_checkpoint_is_an_artifact_on_request(written):
     (artifact,) = [a for a in written["artifact"] if a["type"] == "model"]
-    assert artifact["name"] == "rates-one-best"
+    assert artifact["name"] == "rates-fit-best"
     assert [entry["path"] for entry in artifact["manifest"]["contents"]] == ["best.ckpt"]
+
+
+def logged(records):
+    """Metrics, media and tables by name, and the names of summaries."""
+    rows = [row["item"] for row in records["history"]]
+    names = {name.partition("._type")[0] for row in rows for name in row}
+    updates = [item for summary in records["summary"] for item in summary["update"].items()]
+    sums = {f"{name}.max" for name, value in updates if isinstance(value, dict) and "max" in value}
+    return names, sums
+
+
+@pytest.mark.parametrize("grid", ["atrous_rates", "crf"])
+def test_every_panel_of_a_dashboard_finds_what_its_runs_log(grid, written, scored):
+    sweep = read_sweep(ROOT / f"configs/ablations/shapes/{grid}.yaml")
+    scores, trainings = build_dashboards(sweep, "us", "deeplab_lit").values()
+    for view, records in ((scores, scored), (trainings, written)):
+        names, sums = logged(records)
+        assert records["run"][0]["job_type"] in str(view.runset_settings.filters)
+        for panel in (panel for section in view.sections for panel in section.panels):
+            if isinstance(panel, wr.LinePlot):
+                assert [name for name in names if re.fullmatch(panel.metric_regex, name)], panel
+            elif isinstance(panel, wr.BarPlot):
+                assert sums & set(panel.metrics)
+            elif isinstance(panel, wr.MediaBrowser):
+                assert names >= set(panel.media_keys)
+            else:
+                key = panel.query["summaryTable"]["tableKey"]
+                assert key in names
+                (table, *_) = records["folder"].glob(f"wandb/*/files/media/table/{key}*.json")
+                columns = json.loads(table.read_text())["columns"]
+                assert columns == list(panel.chart_fields.values())
+
+
+def test_after_the_crf_there_are_scores_a_summary_masks_and_the_crf_s_parameters(scored):
+    names, sums = logged(scored)
+    assert names >= {"val/miou", "val_crf/miou", "val_crf/iou/disc"}
+    assert sums >= {"val/miou.max", "val_crf/miou.max"}
+    rows = [row["item"] for row in scored["history"]]
+    pictures = next(row for row in rows if "val/images._type" in row)
+    masks = [set(names) for names in pictures["val/images.all_masks"]]
+    assert masks == [{"truth", "prediction", "after_crf"}] * 3
+    config = scored["config"][-1]["update"]
+    assert (config["crf"]["bi_w"], config["model"]["atrous_rates"]) == (0, [2, 4])
