@@ -6,9 +6,12 @@
 - Would other seeds say the same? Welch's t-test between the seeds' scores; a paired one where the
   settings share their trainings. Of many settings some differ by chance: Holm's correction.
 
+Without an answer to one of them the verdict is "unknown", never "better" or "worse".
+
 Letters: N images · C classes · S seeds.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,11 +26,11 @@ class Difference(NamedTuple):
     """Between a setting and the baseline, in mIoU, 0…1.
 
     Attributes:
-        mean: over the seeds.
+        mean: over the seeds; NaN where a score is not known.
         low: end of the bootstrap's interval over images (95 %); null without counts of images.
         high: the other end.
-        p_seeds: probability of such a difference between seeds alone; null with one seed. In a
-            table of several settings, corrected for their number.
+        p_seeds: probability of such a difference between seeds alone; null with one seed on either
+            side. In a table of several settings, corrected for their number.
     """
 
     mean: float
@@ -36,11 +39,17 @@ class Difference(NamedTuple):
     p_seeds: float | None
 
     @property
-    def noise(self) -> bool:
-        """Whether images or seeds alone may explain it."""
-        images = self.low is not None and self.low <= 0 <= self.high
-        seeds = self.p_seeds is not None and self.p_seeds > 1 - LEVEL
-        return images or seeds or self.mean == 0
+    def verdict(self) -> str:
+        """One of better, worse, within noise (images or seeds alone may explain it), unknown."""
+        if math.isnan(self.mean):
+            return "unknown"
+        images = self.low is not None and not (self.low > 0 or self.high < 0)
+        seeds = self.p_seeds is not None and not self.p_seeds <= 1 - LEVEL
+        if images or seeds or self.mean == 0:
+            return "within noise"
+        if self.low is None or self.p_seeds is None:
+            return "unknown"
+        return "better" if self.mean > 0 else "worse"
 
 
 def miou(counts: np.ndarray) -> np.ndarray:
@@ -91,12 +100,16 @@ def compare(
     """A setting against the baseline.
 
     Args:
-        ours: mIoU of each seed.
-        theirs: the baseline's.
+        ours: mIoU of each seed; NaN: not known.
+        theirs: the baseline's; seed by seed beside ours with `same_trainings`, else as many as
+            there are.
         our_counts: of images (N,3,C), one array a seed; empty if they were not written.
         their_counts: the baseline's.
         same_trainings: seed by seed, both are scores of one and the same network.
     """
+    mean = float(np.mean(ours) - np.mean(theirs))
+    if math.isnan(mean):
+        return Difference(mean, None, None, None)
     low = high = p = None
     if our_counts and their_counts:
         low, high = interval(our_counts, their_counts)
@@ -108,7 +121,7 @@ def compare(
             p = 0.0 if ours[0] != theirs[0] else 1.0
         else:
             p = float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
-    return Difference(float(np.mean(ours) - np.mean(theirs)), low, high, p)
+    return Difference(mean, low, high, p)
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
@@ -116,8 +129,11 @@ def corrected(differences: Sequence[Difference | None]) -> list[Difference | Non
 
     So the chance that any of them passes, where none has an effect, stays that of a single test.
     """
-    tested = [d for d in differences if d is not None and d.p_seeds is not None]
-    tested.sort(key=lambda d: d.p_seeds)
-    p = [d.p_seeds * (len(tested) - i) for i, d in enumerate(tested)]
-    holm = {d: min(v, 1.0) for d, v in zip(tested, np.maximum.accumulate(p), strict=True)}
-    return [d._replace(p_seeds=float(holm[d])) if d in holm else d for d in differences]
+    found = list(differences)
+    tested = [i for i, d in enumerate(found) if d is not None and d.p_seeds is not None]
+    tested.sort(key=lambda i: found[i].p_seeds)
+    least = 0.0  # none may be below the one before it
+    for rank, i in enumerate(tested):
+        least = max(least, min(found[i].p_seeds * (len(tested) - rank), 1.0))
+        found[i] = found[i]._replace(p_seeds=least)
+    return found

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from deeplab_lit.ablate.branches import Fields
+from deeplab_lit.ablate.cells import cells
 from deeplab_lit.ablate.findings import findings
 from deeplab_lit.ablate.pictures import Shown
 from deeplab_lit.ablate.plots import curves_plot, fields_plot, picture, settings_plot, taps_plot
 from deeplab_lit.ablate.sweep import Sweep
-from deeplab_lit.ablate.table import Row, cells
+from deeplab_lit.ablate.table import Row
 from deeplab_lit.training.picture import palette_image
 
 STYLE = """
@@ -29,7 +30,7 @@ th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e2e8
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #a0aec0; vertical-align: bottom; }
 tr.baseline { background: #f7fafc; }
-.better { color: #22543d; } .worse { color: #9b2c2c; } .noise { color: #718096; }
+.better { color: #22543d; } .worse { color: #9b2c2c; } .noise { color: #4a5568; }
 .pictures td, .pictures th { padding: 2px; border: 0; text-align: center; font-weight: normal;
   white-space: normal; font-size: .8rem; width: 150px; }
 .pictures img { width: 150px; display: block; image-rendering: auto; }
@@ -42,17 +43,20 @@ READING = """mIoU is the mean intersection over union on the validation images, 
 interval that holds 95 % of what it becomes when the validation images are drawn anew (paired
 bootstrap). “Within noise” says that the interval contains zero, or that seeds alone differ as much:
 p, the probability of such a difference between seeds (Welch’s t-test; paired where rows share their
-trainings; corrected for the number of rows after Holm), is above 5 %. Parameters are the learnable
-ones; images/s and seconds are of the training, on {device}."""
+trainings; corrected for the number of rows after Holm), is above 5 %. With one seed p is unknown,
+and so is the verdict. Parameters are the learnable ones; images/s and seconds are of the training,
+on {device}."""
 
 
-def page(sweep: Sweep, rows: Sequence[Row], missing: int, shown: Shown | None, why_not: str) -> str:
+def page(
+    sweep: Sweep, rows: Sequence[Row], absent: Sequence[str], shown: Shown | None, why_not: str
+) -> str:
     """The whole document.
 
     Args:
         sweep: the grid.
         rows: of the table, at least one.
-        missing: how many trials are not done.
+        absent: sentences on what is left out.
         shown: pictures; null where they could not be made.
         why_not: the reason.
     """
@@ -63,7 +67,7 @@ def page(sweep: Sweep, rows: Sequence[Row], missing: int, shown: Shown | None, w
         f"<h1>{escape(sweep.name)}</h1>",
         f'<p class="lead">{escape(sweep.description)}</p>',
         "<h2>What came out</h2><ul>",
-        *(f"<li>{escape(line)}</li>" for line in findings(rows, missing)),
+        *(f"<li>{escape(line)}</li>" for line in (*findings(rows), *absent)),
         "</ul>",
         f"<h2>Table</h2>{_table(rows)}",
         f'<p class="note">{reading}</p>',
@@ -98,10 +102,10 @@ def _table(rows: Sequence[Row]) -> str:
     lines = []
     for i, row in enumerate(rows):
         values = cells(row)
-        kind = "noise" if row.difference is None or row.difference.noise else ""
-        kind = kind or ("better" if row.difference.mean > 0 else "worse")
+        word = row.difference.verdict if row.difference else ""
+        kind = "baseline" if i == 0 else word if word in ("better", "worse") else "noise"
         line = "".join(f"<td>{escape(value)}</td>" for value in values.values())
-        lines.append(f'<tr class="{"baseline" if i == 0 else kind}">{line}</tr>')
+        lines.append(f'<tr class="{kind}">{line}</tr>')
     head = "".join(f"<th>{escape(name)}</th>" for name in values)
     return _scrolled(head, lines)
 

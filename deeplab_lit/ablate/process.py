@@ -1,6 +1,6 @@
 """One step as a process: its lock, its log, where it goes on, how far it is.
 
-Letters in messages: a step is a training or a validation, a run is its folder.
+Words: a step is a training or a validation, a run is its folder.
 """
 
 import csv
@@ -16,6 +16,8 @@ import yaml
 
 from deeplab_lit.ablate.plan import Step
 from deeplab_lit.ablate.results import read_json
+
+FAILED = "failed: "  # how the log of a step that has failed ends
 
 
 def is_finished(step: Step) -> bool:
@@ -98,8 +100,14 @@ class Process:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
 
-    def why(self) -> str:
-        """The last thing it said, for a process that has failed."""
+    def note_failure(self) -> str:
+        """Why the process has failed: the last thing it said, which its log then ends with."""
+        why = self._last_word()
+        with self.log.open("a") as log:
+            log.write(f"{FAILED}{why}\n")
+        return why
+
+    def _last_word(self) -> str:
         with self.log.open(encoding="utf-8", errors="replace") as file:
             file.seek(self.begin)
             lines = [line.strip() for line in file if line.strip()]
@@ -111,6 +119,16 @@ class Process:
 def log_of(step: Step) -> Path:
     """Where a step's output goes."""
     return step.folder.parent / "logs" / f"{step.folder.name}.log"
+
+
+def failure(step: Step) -> str | None:
+    """Why the step failed when it ran last, in this call or another; null if it did not."""
+    try:
+        lines = log_of(step).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    last = lines[-1] if lines else ""
+    return last.removeprefix(FAILED) if last.startswith(FAILED) else None
 
 
 def runs_elsewhere(step: Step) -> bool:

@@ -4,13 +4,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deeplab_lit.ablate.cells import as_csv, markdown
+from deeplab_lit.ablate.left_out import left_out
 from deeplab_lit.ablate.page import page
 from deeplab_lit.ablate.pictures import Shown, look
 from deeplab_lit.ablate.plan import Trial, label
 from deeplab_lit.ablate.plots import picture, settings_plot
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
-from deeplab_lit.ablate.table import as_csv, markdown, rows
+from deeplab_lit.ablate.table import rows
 from deeplab_lit.crf import CRFError
 from deeplab_lit.data import DataError
 from deeplab_lit.training.run_folder import RunFolderError
@@ -25,27 +27,27 @@ def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
         folder: of the ablation, where the report goes.
     """
     results = read_results(trials)
-    if not results:
-        print("Nothing to report yet: no run is done.", file=sys.stderr)
-        return
     labels = short([label(setting) for setting in sweep.settings()])
+    absent = left_out(trials, results, labels)
+    if not results:
+        print("\n".join(["Nothing to report yet: no run is done.", *absent]), file=sys.stderr)
+        return
     refined = all(result.miou_crf is not None for result in results)
     made = rows(results, labels, after_crf=sweep.after_crf and refined)
-    missing = len(trials) - len(results)
     shown, why = _look(made)
     files = {
         "table.md": markdown(made).encode(),
         "table.csv": as_csv(made).encode(),
         "plot.png": picture(settings_plot(made), "png"),
-        "report.html": page(sweep, made, missing, shown, why).encode(),
+        "report.html": page(sweep, made, absent, shown, why).encode(),
     }
     for name, content in files.items():
         temporary = folder / f"{name}.tmp"
         temporary.write_bytes(content)
         temporary.replace(folder / name)
     print(f"\n{markdown(made)}")
-    if missing:
-        print(f"{missing} of {len(trials)} trials are not done and are left out.")
+    for line in absent:
+        print(line)
     print(f"Report      {folder / 'report.html'}\nTable       {folder / 'table.md'}, table.csv")
 
 

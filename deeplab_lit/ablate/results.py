@@ -3,7 +3,10 @@
 import csv
 import json
 import statistics
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,21 @@ import numpy as np
 
 import deeplab_lit
 from deeplab_lit.ablate.plan import Trial
+
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class ResultError(ValueError):
+    """A file of a run is damaged; says which and how."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +70,87 @@ class Result:
 
 
 def read_results(trials: Sequence[Trial]) -> list[Result]:
-    """Of all trials that are done; the others are left out."""
-    return [result for trial in trials if (result := _read(trial)) is not None]
+    """Of all trials that are done; damaged ones are left out as those are that are not done."""
+    found = []
+    for trial in trials:
+        try:
+            found.append(read_result(trial))
+        except ResultError:
+            continue
+    return [result for result in found if result is not None]
 
 
-def _read(trial: Trial) -> Result | None:
-    fit = read_json(trial.fit.folder / "results.json")
-    validation = read_json(trial.validate.folder / "results.json")
+def read_result(trial: Trial) -> Result | None:
+    """Of a trial; null if it is not done.
+
+    Raises:
+        ResultError: a file of it is damaged.
+    """
+    fit_file, validation_file = (
+        step.folder / "results.json" for step in (trial.fit, trial.validate)
+    )
+    fit, validation = read_json(fit_file), read_json(validation_file)
     checkpoint = trial.fit.folder / "checkpoints/best.ckpt"
     if not fit or not validation.get("finished") or not checkpoint.is_file():
         return None
-    columns = read_metrics(trial.fit.folder / "metrics.csv")
-    speeds = [value for _, value in columns.get("train/images_per_second", [])]
-    net = deeplab_lit.load(checkpoint)
+    with _named(fit_file):
+        fit = _about(fit)
+    with _named(validation_file):
+        scores = _checked(dict(validation["final"]))
+    metrics = trial.fit.folder / "metrics.csv"
+    with _named(metrics):
+        columns = read_metrics(metrics)
+    with _named(checkpoint):
+        net = deeplab_lit.load(checkpoint)
     images = trial.validate.folder / "images.npz"
+    with _named(images):
+        counts = _counts(images, len(scores["iou"])) if images.is_file() else {}
+    speeds = [value for _, value in columns.get("train/images_per_second", [])]
     return Result(
         trial=trial,
-        scores=validation["final"],
+        scores=scores,
         fit=fit,
         curve=columns.get("val/miou", []),
         images_per_second=statistics.median(speeds) if speeds else None,
         parameters=sum(p.numel() for p in net.parameters() if p.requires_grad),
-        images=dict(np.load(images)) if images.is_file() else {},
+        images=counts,
     )
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What goes wrong inside is the damage of this file."""
+    try:
+        yield
+    except DAMAGE as error:
+        words = str(error) if isinstance(error, ValueError | OSError) else repr(error)
+        named = words if str(path) in words else f"{path} is damaged: {words}"
+        raise ResultError(named) from error
+
+
+def _about(fit: dict[str, Any]) -> dict[str, Any]:
+    """The record of a training, with all in it that a report shows."""
+    shown = {"wall_seconds": float(fit["wall_seconds"]), "device": str(fit["device"])}
+    return fit | shown | {"versions": dict(fit["versions"])}
+
+
+def _checked(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores in which whatever is there is a number or null."""
+    for own in (scores, *([scores["crf"]] if "crf" in scores else [])):
+        for value in (own["miou"], *dict(own["iou"]).values()):
+            _number(value) + 0.0
+    return scores
+
+
+def _counts(path: Path, num_classes: int) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name, counts in arrays.items():
+        if name != "ids" and counts.shape != (len(arrays["ids"]), 3, num_classes):
+            raise ValueError(f"{name} has the shape {counts.shape}")
+    if "counts" not in arrays:
+        raise ValueError("there are no counts in it")
+    return arrays
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:

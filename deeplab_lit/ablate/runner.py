@@ -122,7 +122,7 @@ class Runner:
             elif self.interrupted:
                 state.word = "waiting"
             else:
-                state.word, state.why = "failed", state.process.why()
+                state.word, state.why = "failed", state.process.note_failure()
         for step, state in self.states.items():
             if state.word == "elsewhere" and not runs_elsewhere(step):
                 state.word = "done" if is_finished(step) else "waiting"

@@ -1,7 +1,5 @@
-"""The table of an ablation in the paper's form, as Markdown, as CSV and in words."""
+"""The rows of an ablation's table: each setting over its seeds, and against the baseline."""
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ class Row:
     after_crf: bool = False
 
     def scores(self, after_crf: bool) -> list[float]:
-        """The mIoU of each seed; empty where the CRF was not run."""
+        """The mIoU of each seed, NaN where it is not known; empty where the CRF was not run."""
         found = [r.miou_crf if after_crf else r.miou for r in self.results]
         return [value for value in found if value is not None]
 
@@ -39,10 +37,14 @@ class Row:
         """The first seed's."""
         return deeplab_lit.load(self.results[0].trial.fit.folder / "checkpoints/best.ckpt")
 
-    def median(self, name: str) -> float | None:
-        """Of images_per_second or parameters, over seeds."""
-        values = [v for r in self.results if (v := getattr(r, name)) is not None]
-        return statistics.median(values) if values else None
+    def images_per_second(self) -> float | None:
+        """Of the trainings, the median over seeds; null where none could be measured."""
+        speeds = [r.images_per_second for r in self.results if r.images_per_second is not None]
+        return statistics.median(speeds) if speeds else None
+
+    def parameters(self) -> float:
+        """Learnable ones, the median over seeds."""
+        return statistics.median(r.parameters for r in self.results)
 
     def seconds(self) -> float:
         """Of a training, the mean over seeds."""
@@ -82,96 +84,28 @@ def by_training(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def _difference(own: list[Result], baseline: list[Result], after_crf: bool) -> Difference | None:
-    """Over the seeds that both have."""
-    seeds = {r.trial.seed for r in own} & {r.trial.seed for r in baseline}
-    if not seeds:
+    """Between all seeds of each side, as in the table; where trainings are shared, in pairs."""
+    pairs = _pairs(own, baseline)
+    if pairs:
+        own, baseline = ([pair[i] for pair in pairs] for i in (0, 1))
+    sides = (own, baseline)
+    scores = [[r.miou_crf if after_crf else r.miou for r in side] for side in sides]
+    if any(value is None for side in scores for value in side):
         return None
-    key = "counts_crf" if after_crf else "counts"
-    pairs = [
-        sorted((r for r in x if r.trial.seed in seeds), key=lambda r: r.trial.seed)
-        for x in (own, baseline)
-    ]
-    scores = [[(r.miou_crf if after_crf else r.miou) for r in x] for x in pairs]
-    if any(value is None for x in scores for value in x):
-        return None
-    ids = {tuple(r.images["ids"]) if key in r.images else () for x in pairs for r in x}
+    counts = _counts(sides, "counts_crf" if after_crf else "counts")
+    return compare(*scores, *counts, same_trainings=bool(pairs))
+
+
+def _pairs(own: list[Result], baseline: list[Result]) -> list[tuple[Result, Result]]:
+    """Results of the same seeds, if those are scores of the very same trainings; else none."""
+    theirs = {r.trial.seed: r for r in baseline}
+    pairs = [(r, theirs[r.trial.seed]) for r in own if r.trial.seed in theirs]
+    shared = all(ours.trial.fit == other.trial.fit for ours, other in pairs)
+    return pairs if shared else []
+
+
+def _counts(sides: Sequence[list[Result]], key: str) -> list[list[np.ndarray]]:
+    """Of the images, one array a seed; none where not all counted the same images."""
+    ids = {tuple(r.images["ids"]) if key in r.images else () for side in sides for r in side}
     paired = len(ids) == 1 and ids != {()}
-    counts = [[r.images[key] for r in x] if paired else [] for x in pairs]
-    shared = all(a.trial.fit == b.trial.fit for a, b in zip(*pairs, strict=True))
-    return compare(*scores, *counts, same_trainings=shared)
-
-
-def cells(row: Row) -> dict[str, str]:
-    """A row as text; "–" for what was not measured."""
-    speed, size = row.median("images_per_second"), row.median("parameters")
-    return {
-        "setting": row.label,
-        "seeds": str(len(row.results)),
-        "mIoU": spread(row.scores(after_crf=False)),
-        "mIoU, CRF": spread(row.scores(after_crf=True)),
-        f"difference{', CRF' if row.after_crf else ''}": interval(row.difference),
-        "p, seeds": _probability(row.difference),
-        "verdict": verdict(row.difference),
-        "parameters": f"{size:,.0f}",
-        "images/s": f"{speed:.1f}" if speed else "–",
-        "seconds": f"{row.seconds():.0f}",
-    }
-
-
-def spread(scores: Sequence[float]) -> str:
-    """Mean ± standard deviation over seeds, in percent."""
-    if not scores:
-        return "–"
-    mean = f"{100 * np.mean(scores):.2f}"
-    return f"{mean} ± {100 * statistics.stdev(scores):.2f}" if len(scores) > 1 else mean
-
-
-def interval(difference: Difference | None) -> str:
-    """A difference in points, with its ends; “–” where there is none."""
-    if difference is None:
-        return "–"
-    text = f"{100 * difference.mean:+.2f}"
-    if difference.low is None:
-        return text
-    return f"{text} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-
-
-def _probability(difference: Difference | None) -> str:
-    if difference is None or difference.p_seeds is None:
-        return "–"
-    return f"{difference.p_seeds:.2g}" if difference.p_seeds >= 0.001 else "<0.001"
-
-
-def verdict(difference: Difference | None) -> str:
-    """What the difference to the baseline is worth."""
-    if difference is None:
-        return ""
-    if difference.noise:
-        return "within noise"
-    word = "better" if difference.mean > 0 else "worse"
-    if difference.low is None and difference.p_seeds is None:
-        return f"{word}, noise unknown"
-    return f"{word} (one seed)" if difference.p_seeds is None else word
-
-
-def markdown(made: Sequence[Row]) -> str:
-    """The table."""
-    lines = [cells(row) for row in made]
-    head = list(lines[0])
-    table = [head, ["---"] * len(head), *(list(line.values()) for line in lines)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
-
-
-def as_csv(made: Sequence[Row]) -> str:
-    """One line a setting and seed, with plain numbers."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["setting", "seed", "miou", "miou_crf", "parameters", "images_per_second", "seconds", "run"]
-    )
-    for row in made:
-        for r in row.results:
-            trial = r.trial
-            numbers = [r.miou, r.miou_crf, r.parameters, r.images_per_second, r.fit["wall_seconds"]]
-            writer.writerow([row.label, trial.seed, *numbers, trial.fit.folder.name])
-    return text.getvalue()
+    return [[r.images[key] for r in side] if paired else [] for side in sides]

@@ -1,5 +1,8 @@
+import math
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from deeplab_lit.ablate.bootstrap import Difference, compare, corrected, interval, miou
 
@@ -53,10 +56,11 @@ def test_images_that_cannot_be_paired_are_refused():
 
 def test_a_difference_that_other_seeds_may_not_show_is_noise():
     near = compare([0.50, 0.60], [0.48, 0.59])
-    assert near.noise
+    assert near.verdict == "within noise"
     assert near.low is None
-    far = compare([0.70, 0.71, 0.72], [0.50, 0.51, 0.52])
-    assert not far.noise
+    counts = [counts_of([[60, 61]])] * 3, [counts_of([[40, 41]])] * 3
+    far = compare([0.70, 0.71, 0.72], [0.50, 0.51, 0.52], *counts)
+    assert far.verdict == "better"
     assert far.mean == pytest.approx(0.2)
     # Welch, by hand: t = 0.2 / sqrt(2 · 0.01² / 3) = 24.5 with 4 degrees of freedom
     assert far.p_seeds == pytest.approx(1.6e-5, rel=0.1)
@@ -69,18 +73,58 @@ def test_a_difference_that_other_images_may_not_show_is_noise():
     found = compare([0.60, 0.601], [0.59, 0.591], ours, [counts_of(hits)] * 2)
     assert found.p_seeds < 0.05
     assert found.low < 0 < found.high
-    assert found.noise
+    assert found.verdict == "within noise"
+
+
+def test_seeds_need_not_be_equally_many():
+    """Welch's t-test by its formula, with the degrees of freedom of Welch and Satterthwaite."""
+    ours, theirs = [0.70, 0.72, 0.75, 0.71], [0.66, 0.69]
+    parts = [np.var(x, ddof=1) / len(x) for x in (ours, theirs)]
+    freedom = sum(parts) ** 2 / sum(
+        v**2 / (len(x) - 1) for v, x in zip(parts, (ours, theirs), strict=True)
+    )
+    t = (np.mean(ours) - np.mean(theirs)) / np.sqrt(sum(parts))
+    found = compare(ours, theirs)
+    assert found.mean == pytest.approx(0.72 - 0.675)
+    assert found.p_seeds == pytest.approx(2 * stats.t.sf(t, freedom))
+    assert found.p_seeds == pytest.approx(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
+
+
+def test_the_interval_takes_each_side_s_own_seeds():
+    rng = np.random.default_rng(5)
+    one, two, three = (counts_of(rng.integers(40, 90, (12, 3))) for _ in range(3))
+    low, high = interval([one, two], [three])
+    mean = (miou(one.sum(0)) + miou(two.sum(0))) / 2 - miou(three.sum(0))
+    assert low < mean < high
 
 
 def test_one_seed_says_nothing_of_others():
-    found = compare([0.6], [0.5])
+    counts = [counts_of([[60, 61]])], [counts_of([[40, 41]])]
+    found = compare([0.6], [0.5], *counts)
+    assert found.low > 0
     assert found.p_seeds is None
-    assert not found.noise
+    assert found.verdict == "unknown"
+    assert compare([0.6, 0.61], [0.5]).verdict == "unknown"
+    equal = compare([0.5], [0.5], counts[0], counts[0])
+    assert equal.verdict == "within noise"  # whatever other seeds would say
+
+
+def test_a_score_that_is_not_known_makes_nothing_better_or_worse():
+    gone = compare([0.6, math.nan], [0.5, 0.5])
+    assert gone.verdict == "unknown"
+    assert gone.p_seeds is None
+    differences = [Difference(0.1, 0.05, 0.15, p) for p in (0.01, 0.04)]
+    held = corrected([differences[0], gone, differences[1]])
+    assert [d.p_seeds for d in held] == pytest.approx([0.02, None, 0.04])
+    assert held[0].verdict == "better"
+    for broken in ((math.nan, math.nan, 0.01), (0.05, 0.15, math.nan)):
+        assert Difference(0.1, *broken).verdict == "within noise"
 
 
 def test_scores_without_any_spread_are_compared_too():
-    assert compare([0.5, 0.5], [0.5, 0.5]).noise
-    assert not compare([0.6, 0.6], [0.5, 0.5]).noise
+    counts = [counts_of([[60, 61]])] * 2, [counts_of([[40, 41]])] * 2
+    assert compare([0.5, 0.5], [0.5, 0.5], *counts).verdict == "within noise"
+    assert compare([0.6, 0.6], [0.5, 0.5], *counts).verdict == "better"
 
 
 def test_settings_that_share_their_trainings_are_compared_network_by_network():

@@ -88,7 +88,7 @@ def decoded(source):
 
 
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(sweep, rows, shown):
-    text = page(sweep, rows, 0, shown, "")
+    text = page(sweep, rows, [], shown, "")
     seen = Page(text)
     assert seen.open == []
     assert not {"script", "link", "iframe"} & set(seen.tags)
@@ -104,7 +104,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(sweep, rows, shown):
 
 
 def test_pictures_are_pixel_for_pixel_those_of_the_samples(sweep, rows, shown):
-    sources = Page(page(sweep, rows, 0, shown, "")).sources[2:8]
+    sources = Page(page(sweep, rows, [], shown, "")).sources[2:8]
     image, truth, *masks = (Image.open(io.BytesIO(decoded(s)[1])).convert("RGB") for s in sources)
     np.testing.assert_array_equal(image, shown.samples[0][1])
     expected = np.zeros((6, 8, 3))
@@ -116,7 +116,7 @@ def test_pictures_are_pixel_for_pixel_those_of_the_samples(sweep, rows, shown):
 
 
 def test_the_table_marks_what_is_better_worse_or_noise(sweep, rows):
-    seen = Page(page(sweep, rows, 0, None, "gone"))
+    seen = Page(page(sweep, rows, [], None, "gone"))
     assert [attrs.get("class") for attrs, _ in seen.tables[0][1:]] == [
         "baseline",
         "better",
@@ -139,7 +139,7 @@ def test_the_table_marks_what_is_better_worse_or_noise(sweep, rows):
 
 
 def test_classes_are_compared_with_the_first_row(sweep, rows):
-    seen = Page(page(sweep, rows, 0, None, "gone"))
+    seen = Page(page(sweep, rows, [], None, "gone"))
     assert seen.words(1) == [
         ["", "disc", "wire", "cross"],
         ["one", "50.0", "30.0", "–"],
@@ -156,7 +156,7 @@ def test_classes_are_compared_with_the_first_row(sweep, rows):
 
 
 def test_branches_are_listed_with_their_fields_and_taps(sweep, rows, shown):
-    assert Page(page(sweep, rows, 0, shown, "")).words(3)[1:] == [
+    assert Page(page(sweep, rows, [], shown, "")).words(3)[1:] == [
         ["one", "1×1", "99", "21", "–"],
         ["one", "image pooling", "whole image", "121", "–"],
         ["two", "rate 6", "205", "31", "50 %"],
@@ -168,13 +168,13 @@ def test_what_is_compared_after_the_crf_is_shown_after_it(sweep, make_row, shown
     first = make_row("one", [0.5, 0.5], crf=[0.6, 0.6], after_crf=True)
     change = Difference(-0.2, -0.3, -0.1, 0.01)
     second = make_row("two", [0.5, 0.5], change, crf=[0.4, 0.4], after_crf=True)
-    seen = Page(page(sweep, [first, second], 0, shown, ""))
+    seen = Page(page(sweep, [first, second], [], shown, ""))
     assert "“one”, has mIoU 60.00 ± 0.00 % after the CRF." in seen.text
     assert "The difference is to the first row, after the CRF, with" in " ".join(seen.text.split())
     assert "difference, CRF" in seen.words(0)[0]
     assert seen.words(1)[1:] == [["one", "60.0"], ["two", "-20.0"]]
     assert "of each setting, after the CRF." in seen.text
-    before = Page(page(sweep, [replace(first, after_crf=False)], 0, shown, ""))
+    before = Page(page(sweep, [replace(first, after_crf=False)], [], shown, ""))
     assert before.words(1)[1:] == [["one", "50.0"]]
     assert "of each setting, without the CRF." in before.text
 
@@ -185,7 +185,7 @@ def test_names_from_files_are_text_and_no_markup(sweep, rows, shown):
     shown.classes[evil] = shown.classes.pop("disc")
     shown.fields.branches[evil] = shown.fields.branches.pop("two")
     shown.samples[0] = (f'"><script>{evil}', *shown.samples[0][1:])
-    seen = Page(page(replace(sweep, name=evil, description=evil), rows, 0, shown, ""))
+    seen = Page(page(replace(sweep, name=evil, description=evil), rows, [], shown, ""))
     assert "script" not in seen.tags
     assert seen.open == []
     # title, heading, description, finding, table, classes, head of pictures, legend, branches
@@ -194,13 +194,13 @@ def test_names_from_files_are_text_and_no_markup(sweep, rows, shown):
 
 
 def test_without_pictures_the_reason_is_said(sweep, rows):
-    seen = Page(page(sweep, rows, 2, None, "no <VOC> there"))
+    seen = Page(page(sweep, rows, ["2 trials <gone>."], None, "no <VOC> there"))
     assert "No pictures: no <VOC> there" in seen.text
     assert len(seen.sources) == 2
-    assert "2 trials are not done yet" in seen.text
+    assert "2 trials <gone>." in seen.text
 
 
 def test_versions_and_commit_are_named(sweep, rows):
-    assert "torch 2.5; commit unknown." in Page(page(sweep, rows, 0, None, "")).text
+    assert "torch 2.5; commit unknown." in Page(page(sweep, rows, [], None, "")).text
     rows[0].results[0].fit["git_commit"] = "abc123"
-    assert "torch 2.5; commit abc123." in Page(page(sweep, rows, 0, None, "")).text
+    assert "torch 2.5; commit abc123." in Page(page(sweep, rows, [], None, "")).text

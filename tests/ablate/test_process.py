@@ -7,7 +7,14 @@ import time
 import pytest
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.process import Process, is_finished, log_of, progress, runs_elsewhere
+from deeplab_lit.ablate.process import (
+    Process,
+    failure,
+    is_finished,
+    log_of,
+    progress,
+    runs_elsewhere,
+)
 
 TELL = """
 import json, os, sys
@@ -114,7 +121,8 @@ def test_a_failure_is_told_by_its_code_and_its_last_word(program, step, code, ex
     log_of(step).write_text("error: what an earlier call died of\n")
     program(code)
     process = Process(step, {})
-    assert (code_of(process), process.why()) == expected
+    assert (code_of(process), process.note_failure()) == expected
+    assert failure(step) == expected[1]
     assert log_of(step).read_text().startswith("error: what an earlier call died of\n$ ")
 
 

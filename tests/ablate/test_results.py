@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit.ablate.results import read_json, read_metrics, read_results
+from deeplab_lit.ablate.results import (
+    ResultError,
+    read_json,
+    read_metrics,
+    read_result,
+    read_results,
+)
 
 
 def test_trials_that_are_not_done_are_left_out(trials, make_run):
@@ -42,6 +48,44 @@ def test_what_was_not_measured_is_empty(trials, make_run):
     assert result.images_per_second is None
     assert result.curve == []
     assert result.images == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("fit/results.json", '{"finished": true}'),
+        ("fit/metrics.csv", "step,val/miou\n9,half\n"),
+        ("fit/metrics.csv", "val/miou\n0.5\n"),
+        ("fit/metrics.csv", "step,val/miou\n9,0.5,1,2\n"),
+        ("fit/checkpoints/best.ckpt", "PK"),
+        ("validate/images.npz", "PK\x03\x04"),
+        ("validate/images.npz", ""),
+        ("validate/images.npz", "CUT"),
+        ("validate/images.npz", "OTHER"),
+        ("validate/results.json", '{"finished": true}'),
+        ("validate/results.json", '{"finished": true, "final": null}'),
+        ("validate/results.json", '{"finished": true, "final": {"miou": "high", "iou": {}}}'),
+        ("validate/results.json", '{"finished": true, "final": {"miou": 0.5}}'),
+        (
+            "validate/results.json",
+            '{"finished": true, "final": {"miou": 0.5, "iou": {}, "crf": 1}}',
+        ),
+    ],
+)
+def test_a_damaged_trial_is_left_out_and_its_file_named(done, name, content):
+    step, _, name = name.partition("/")
+    path = getattr(done[1], step).folder / name
+    if content == "CUT":
+        whole = path.read_bytes()
+        path.write_bytes(whole[:200] + b"\xff" * 50 + whole[250:])
+    elif content == "OTHER":
+        np.savez(path, ids=np.array(["a"]), counts=np.zeros((1, 3, 5), np.int64))
+    else:
+        path.write_text(content)
+    assert [result.trial for result in read_results(done)] == [done[0], *done[2:]]
+    with pytest.raises(ResultError) as caught:
+        read_result(done[1])
+    assert str(path) in str(caught.value)
 
 
 def test_metrics_are_columns_by_steps_done(tmp_path):

@@ -1,11 +1,12 @@
-import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from deeplab_lit.ablate.bootstrap import Difference
+from deeplab_lit.ablate.cells import cells
 from deeplab_lit.ablate.results import read_results
-from deeplab_lit.ablate.table import as_csv, cells, markdown, rows, spread, verdict
+from deeplab_lit.ablate.table import rows
 
 LABELS = ["1", "2, 4"]
 
@@ -64,51 +65,55 @@ def test_without_counts_of_images_there_is_no_interval(trials, make_run):
     assert other.difference.low is None
 
 
-def test_only_seeds_that_both_have_are_compared(trials, make_run):
-    for trial, miou in zip(trials[:3], (0.5, 0.6, 0.9), strict=True):
-        make_run(trial, miou)
+def test_after_a_failed_seed_the_difference_is_still_that_of_the_table(make_row):
+    """All seeds count on both sides: the means of the table, and Welch's test."""
+    results = [
+        *make_row("", [0.50, 0.52, 0.58], setting=0).results,
+        *make_row("", [0.60, 0.66], setting=1).results,
+    ]
+    baseline, other = rows(results, LABELS, after_crf=False)
+    assert cells(baseline)["mIoU"].startswith("53.33 ")
+    assert cells(other)["mIoU"].startswith("63.00 ")
+    assert cells(other)["difference"] == "+9.67"
+    expected = stats.ttest_ind([0.60, 0.66], [0.50, 0.52, 0.58], equal_var=False).pvalue
+    assert other.difference.p_seeds == pytest.approx(expected)
+
+
+def test_after_a_failed_seed_the_interval_is_over_all_seeds(trials, make_run):
+    """Trial 3 has failed: the baseline keeps both its seeds, of which the second is better."""
+    for trial, kept in zip(trials[:3], (40, 60, 70), strict=True):
+        hits = np.random.default_rng(trial.seed).integers(-4, 5, (9, 7)) + kept
+        make_run(trial, kept / 100, hits=hits)
     other = rows(read_results(trials), LABELS, after_crf=False)[1]
-    assert other.difference.mean == pytest.approx(0.1)
-    assert cells(other)["verdict"] == "better, noise unknown"
+    assert other.difference.mean == pytest.approx(0.60 - 0.55)
+    assert other.difference.low < 60 / 140 - (40 / 160 + 70 / 130) / 2 < other.difference.high
+    assert cells(other)["verdict"] == "unknown: one seed"
+
+
+def test_settings_that_share_trainings_are_compared_where_both_were_scored(make_row):
+    first = make_row("", [0.50, 0.60, 0.70], setting=0).results
+    second = [
+        replace(r, trial=replace(r.trial, setting=1), scores=r.scores | {"miou": r.miou + gain})
+        for r, gain in zip(first[1:], (0.01, 0.02), strict=True)
+    ]
+    other = rows([*first, *second], LABELS, after_crf=False)[1]
+    assert other.difference.mean == pytest.approx(0.015)
+    expected = stats.ttest_rel([0.61, 0.72], [0.60, 0.70]).pvalue
+    assert other.difference.p_seeds == pytest.approx(expected)
+
+
+def test_a_score_that_is_not_known_spoils_no_other_row(make_row):
+    results = []
+    for setting, mious in enumerate([[0.50, 0.52], [None, 0.58], [0.80, 0.81]]):
+        results += make_row("", mious, setting=setting).results
+    _, unknown, better = rows(results, "abc", False)
+    assert cells(unknown)["mIoU"] == cells(unknown)["difference"] == "–"
+    assert cells(unknown)["verdict"] == "unknown: a score is missing"
+    alone = stats.ttest_ind([0.80, 0.81], [0.50, 0.52], equal_var=False).pvalue
+    assert better.difference.p_seeds == pytest.approx(alone)
 
 
 def test_without_the_baseline_nothing_is_compared(trials, make_run):
     make_run(trials[1], 0.5)
     (only,) = rows(read_results(trials), LABELS, after_crf=False)
     assert only.difference is None
-
-
-def test_the_files_hold_the_same_numbers(made):
-    table = markdown(made).splitlines()
-    assert table[0].startswith("| setting | seeds | mIoU | mIoU, CRF | difference |")
-    assert len(table) == 4
-    lines = list(csv.DictReader(as_csv(made).splitlines()))
-    assert [(line["setting"], line["seed"]) for line in lines] == [
-        ("1", "0"),
-        ("1", "1"),
-        ("2, 4", "0"),
-        ("2, 4", "1"),
-    ]
-    assert float(lines[3]["miou"]) == 0.62
-
-
-@pytest.mark.parametrize(
-    ("difference", "expected"),
-    [
-        (None, ""),
-        (Difference(0.1, 0.05, 0.15, 0.01), "better"),
-        (Difference(-0.1, -0.15, -0.05, 0.01), "worse"),
-        (Difference(0.1, -0.05, 0.15, 0.01), "within noise"),
-        (Difference(0.1, 0.05, 0.15, 0.3), "within noise"),
-        (Difference(0.1, 0.05, 0.15, None), "better (one seed)"),
-        (Difference(0.1, None, None, None), "better, noise unknown"),
-        (Difference(0.1, None, None, 0.01), "better"),
-    ],
-)
-def test_the_verdict_says_when_a_difference_is_noise(difference, expected):
-    assert verdict(difference) == expected
-
-
-def test_spread_of_one_or_none():
-    assert spread([0.5]) == "50.00"
-    assert spread([]) == "–"

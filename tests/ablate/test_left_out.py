@@ -1,0 +1,50 @@
+from deeplab_lit.ablate.left_out import left_out
+from deeplab_lit.ablate.process import log_of
+from deeplab_lit.ablate.results import read_results
+
+LABELS = ["1", "2, 4"]
+
+
+def said(trials):
+    return left_out(trials, read_results(trials), LABELS)
+
+
+def log(step, text):
+    log_of(step).parent.mkdir(parents=True, exist_ok=True)
+    log_of(step).write_text(text)
+
+
+def test_of_a_whole_ablation_nothing_is_left_out(done):
+    assert said(done) == []
+
+
+def test_trials_that_are_not_done_are_counted(trials, make_run):
+    make_run(trials[0], 0.5)
+    assert said(trials) == ["3 trials are not done yet and left out."]
+    make_run(trials[1], 0.5)
+    make_run(trials[2], 0.5)
+    assert said(trials) == ["1 trial is not done yet and left out."]
+
+
+def test_what_failed_is_named_with_what_it_said(trials, make_run):
+    make_run(trials[0], 0.5)
+    for trial in (trials[1], trials[3]):
+        log(trial.fit, "$ python -m …\nerror: the loss is nan\nfailed: the loss is nan\n")
+    log(trials[2].fit, "$ python -m …\nerror: the loss is nan\n")  # it was begun again since
+    assert said(trials) == [
+        "Left out: “2, 4”, seed 0; “2, 4”, seed 1: its training failed: the loss is nan.",
+        "1 trial is not done yet and left out.",
+    ]
+
+
+def test_a_failed_validation_is_named_too(done):
+    (done[2].validate.folder / "results.json").unlink()
+    log(done[2].validate, "$ python -m …\nfailed: no such data\n")
+    assert said(done) == ["Left out: “1”, seed 1: its validation failed: no such data."]
+
+
+def test_damaged_files_are_named(done):
+    path = done[1].validate.folder / "images.npz"
+    path.write_bytes(path.read_bytes()[:50])
+    (line,) = said(done)
+    assert line.startswith(f"Left out: “2, 4”, seed 0: {path} is damaged: ")
