@@ -20,7 +20,7 @@ from deeplab_lit.ablate.live import Live, summary
 from deeplab_lit.ablate.plan import label, plan
 from deeplab_lit.ablate.report import write_report
 from deeplab_lit.ablate.runner import Runner
-from deeplab_lit.ablate.sweep import Sweep, read_sweep
+from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
 from deeplab_lit.errors import plain_errors
 
 LONGEST_TAG = 64  # W&B refuses longer ones
@@ -90,6 +90,7 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
     labels = [label(setting) for setting in sweep.settings()]
     whole, failed = True, []
     if not options.report:
+        _make(folder)
         steps = list(dict.fromkeys(step for t in trials for step in (t.fit, t.validate)))
         print(
             f"{sweep.name}: {len(labels)} settings, {len(trials) // len(labels)} seeds; "
@@ -122,6 +123,15 @@ def variables_of(sweep: Sweep) -> dict[str, str]:
     if sweep.entity:
         variables["WANDB_ENTITY"] = sweep.entity
     return variables
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SweepError(
+            f"{folder} cannot be made ({error.strerror}): choose another --runs_dir"
+        ) from error
 
 
 def _gpus() -> list[str]:

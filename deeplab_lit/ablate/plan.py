@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from deeplab_lit.ablate.sweep import EVALUATION, SEED, Sweep, SweepError, arguments
+from deeplab_lit.ablate.sweep import EVALUATION, SEED, Sweep, SweepError, arguments, overlaps
 
 PAPER = {(12,): "LargeFOV", (2, 4, 8, 12): "ASPP-S", (6, 12, 18, 24): "ASPP-L"}
 
@@ -72,8 +72,15 @@ def plan(
         options: further arguments of `fit`, the same for all.
 
     Raises:
-        SweepError: a configuration that the command names cannot be read.
+        SweepError: a configuration that the command names cannot be read, or an option sets what
+            the settings differ in.
     """
+    for option in options:
+        if any(overlaps(option, parameter) for parameter in sweep.grid):
+            raise SweepError(
+                f"{option}: the settings of {sweep.name} differ in that, so it cannot be the same "
+                "for all; change the sweep file instead"
+            )
     trials = []
     for seed in range(seeds) if seeds else sweep.seeds:
         for number, setting in enumerate(sweep.settings()):

@@ -29,7 +29,7 @@ def settings_plot(rows: Sequence[Row]) -> Any:
     if baseline := rows[0].scores(rows[0].after_crf):
         colour = AFTER if rows[0].after_crf else BEFORE
         axes.axvline(100 * np.mean(baseline), color=colour, linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_yticks(range(len(rows)), [_plain(row.label) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("mIoU on the validation images, %  (a dot a seed, a bar at the mean)")
     axes.grid(axis="x", alpha=0.3)
@@ -46,7 +46,7 @@ def curves_plot(rows: Sequence[Row]) -> Any:
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
         values = 100 * np.array([[curve[step] for step in steps] for curve in curves])
         if steps:
-            (line,) = axes.plot(steps, values.mean(0), marker=".", label=label)
+            (line,) = axes.plot(steps, values.mean(0), marker=".", label=_plain(label))
             axes.fill_between(
                 steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.15, linewidth=0
             )
@@ -101,6 +101,11 @@ def fields_plot(fields: dict[str, torch.Tensor]) -> Any:
         axes.set_title(name, fontsize=9)
         axes.set_axis_off()
     return figure
+
+
+def _plain(words: str) -> str:
+    """Words from a file for matplotlib, which reads what is between two $ as a formula."""
+    return words.replace("$", r"\$")
 
 
 def _figure(width: float, height: float, *, axes: bool = True) -> tuple:

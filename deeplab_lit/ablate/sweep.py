@@ -24,6 +24,8 @@ KEYS = {
 }
 METRICS = ("val/miou", "val_crf/miou")
 EVALUATION = ("crf.", "eval.")  # what only the scoring of a trained network depends on
+OURS = ("run", "runs_dir", "ckpt_path")  # given to every process by what runs it here
+BEFORE_MODULE = ("${env}", "${interpreter}", "python", "python3", "-m")
 EXAMPLE = '[${env}, python, -m, deeplab_lit.fit, "--config=configs/shapes.yaml", "${args}"]'
 
 
@@ -98,16 +100,17 @@ def read_sweep(path: str | Path) -> Sweep:
     metric = content.get("metric") or {"name": METRICS[0]}
     if not isinstance(metric, dict) or metric.get("name") not in METRICS:
         raise SweepError(f"{path}: metric is {metric}; its name should be {' or '.join(METRICS)}")
-    if not isinstance(content.get("entity"), str | None):
-        raise SweepError(f"{path}: entity should be W&B's user or team, got {content['entity']!r}")
+    for key in ("project", "entity"):
+        if not isinstance(content.get(key), str | None):
+            raise SweepError(f"{path}: {key} should be a name, got {content[key]!r}")
     fixed, grid = _parameters(path, content.get("parameters"))
     seeds = grid.pop(SEED, [fixed.pop(SEED, 0)])
     if any(type(seed) is not int for seed in seeds):
         raise SweepError(f"{path}: {SEED} must be whole numbers, got {seeds}")
-    before, after = _command(path, content.get("command"))
+    before, after = _command(path, content.get("command"), grid)
     name = str(content.get("name") or path.stem)
-    if "/" in name:
-        raise SweepError(f"{path}: name {name!r} becomes a folder, so it may not have a slash")
+    if "/" in name or name in (".", ".."):
+        raise SweepError(f"{path}: name {name!r} becomes a folder: no slash, and not . or ..")
     fixed.pop("experiment", None)  # the same name, for W&B's agents
     return Sweep(
         name=name,
@@ -128,6 +131,8 @@ def _parameters(path: Path, found: Any) -> tuple[dict[str, Any], dict[str, list]
         raise SweepError(f"{path}: parameters is missing: option of fit → {{values: […]}}")
     fixed, grid = {}, {}
     for name, what in found.items():
+        if not isinstance(name, str) or name in OURS:
+            raise SweepError(f"{path}: parameter {name} is not one of a setting: leave it out")
         if isinstance(what, dict) and what.keys() == {"value"}:
             fixed[name] = what["value"]
         elif isinstance(what, dict) and what.keys() == {"values"} and _several(what["values"]):
@@ -146,14 +151,38 @@ def _several(values: Any) -> bool:
     return isinstance(values, list) and bool(values) and len(set(map(str, values))) == len(values)
 
 
-def _command(path: Path, words: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    words = [str(word) for word in words or []]
+def overlaps(option: str, parameter: str) -> bool:
+    """Whether an option, as --model.lr=1, sets a parameter or part of it, or what it is part of."""
+    one, other = (
+        f"{name.removeprefix('--').partition('=')[0].rstrip('+').replace('.init_args.', '.')}."
+        for name in (option, parameter)
+    )
+    return one.startswith(other) or other.startswith(one)
+
+
+def _command(path: Path, words: Any, grid: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    words = [str(word) for word in words] if isinstance(words, list) else []
     if "deeplab_lit.fit" not in words or words.count("${args}") != 1:
         raise SweepError(
             f"{path}: command should run deeplab_lit.fit with ${{args}}, for example {EXAMPLE}"
         )
-    words = words[words.index("deeplab_lit.fit") + 1 :]
+    place = words.index("deeplab_lit.fit")
+    if unknown := [word for word in words[:place] if word not in BEFORE_MODULE]:
+        raise SweepError(
+            f"{path}: command has {' '.join(unknown)} before deeplab_lit.fit, which no run here "
+            f"would follow: each is one process of this Python; known are {' '.join(BEFORE_MODULE)}"
+        )
+    words = words[place + 1 :]
     place = words.index("${args}")
-    if any("${" in word for word in words[:place] + words[place + 1 :]):
+    before, after = words[:place], words[place + 1 :]
+    if any("${" in word for word in before + after):
         raise SweepError(f"{path}: of W&B's macros only ${{env}} and ${{args}} are known here")
-    return tuple(words[:place]), tuple(words[place + 1 :])
+    for word in before + after:
+        name = word.removeprefix("--").partition("=")[0]
+        hidden = word in after and any(overlaps(word, parameter) for parameter in grid)
+        if word.startswith("--") and (hidden or name in (*OURS, SEED, "experiment")):
+            raise SweepError(
+                f"{path}: {word} in command stands against the parameters, or the name that every "
+                "run gets here: leave it out"
+            )
+    return tuple(before), tuple(after)

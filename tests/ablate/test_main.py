@@ -43,6 +43,17 @@ def test_options_out_of_range_are_refused(option, sweep_file, capsys):
     assert stop.value.code == 2
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/none"])
+def test_a_place_where_nothing_can_be_written_is_a_sentence(place, sweep_file, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        main([str(sweep_file()), f"--runs_dir={tmp_path / place}"])
+    assert stop.value.code == 2
+    assert "choose another --runs_dir" in capsys.readouterr().err
+    main([str(sweep_file()), f"--runs_dir={tmp_path / place}", "--report"])
+    assert "Nothing to report" in capsys.readouterr().err
+
+
 def test_a_wrong_file_is_a_sentence(sweep_file, capsys):
     with pytest.raises(SystemExit) as stop:
         main([str(sweep_file(method="random"))])

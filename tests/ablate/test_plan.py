@@ -25,6 +25,15 @@ def test_seeds_and_options_can_be_given(sweep, tmp_path):
     assert all(t.validate.args[-1] == "--crf" for t in made)
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["--model.atrous_rates=[6]", "--model.init_args.atrous_rates=[6]", "--model.atrous_rates+=6"],
+)
+def test_an_option_may_not_override_what_the_settings_differ_in(sweep, tmp_path, option):
+    with pytest.raises(SweepError, match="settings of rates differ in that"):
+        plan(sweep, tmp_path, options=["--model.lr=1", option])
+
+
 def test_settings_of_the_evaluation_share_a_training(sweep_file, tmp_path):
     parameters = {"crf.bi_w": {"values": [3, 4]}, "eval.scales": {"value": [1.0]}}
     first, second = plan(read_sweep(sweep_file(parameters=parameters)), tmp_path)

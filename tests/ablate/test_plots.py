@@ -47,6 +47,16 @@ def test_curves_are_the_mean_and_the_range_of_the_seeds_where_all_have_one(make_
     assert {(x, round(y)) for x, y in band} == {(10, 20), (10, 30), (20, 40), (20, 60)}
 
 
+@pytest.mark.parametrize("plot", [settings_plot, curves_plot])
+def test_a_dollar_in_a_name_is_a_dollar(make_row, plot):
+    """Between two, matplotlib would read a formula, and refuse a wrong one."""
+    figure = plot([make_row("$x^$ & _y", [0.5]), make_row("b", [0.6], setting=1)])
+    assert picture(figure, "png")
+    axes = figure.axes[0]
+    words = axes.get_legend().get_texts() if plot is curves_plot else axes.get_yticklabels()
+    assert words[0].get_text() == r"\$x^\$ & _y"
+
+
 def test_settings_that_share_their_trainings_have_one_curve(make_row):
     one, other = make_row("a", [0.4], setting=0), make_row("b", [0.5], setting=1)
     shared = [make_row(label, [0.4], setting=0) for label in ("a", "c")]

@@ -32,6 +32,12 @@ def test_what_the_command_says_is_kept_around_the_parameters(sweep_file):
     assert (sweep.before, sweep.after) == (("--a=1",), ("--b=2",))
 
 
+def test_a_command_may_name_another_value_before_the_parameters(sweep_file):
+    """As a default: `${args}` comes after it and counts."""
+    words = ["${interpreter}", "-m", "deeplab_lit.fit", "--model.atrous_rates=[6]", "${args}"]
+    assert read_sweep(sweep_file(command=words)).before == ("--model.atrous_rates=[6]",)
+
+
 def test_arguments_are_those_that_wandb_agents_give():
     values = {"model.atrous_rates": [3, 6], "model.lr": 0.01, "model.compile": True, "run": "x"}
     theirs = create_sweep_command_args({"args": {k: {"value": v} for k, v in values.items()}})
@@ -53,8 +59,18 @@ def test_arguments_are_those_that_wandb_agents_give():
         ({"command": None}, "deeplab_lit.fit"),
         ({"command": ["python", "-m", "deeplab_lit.fit"]}, "${args}"),
         ({"command": ["python", "-m", "deeplab_lit.fit", "${args}", "${x}"]}, "macros"),
+        ({"command": 5}, "deeplab_lit.fit"),
+        ({"command": "python -m deeplab_lit.fit ${args}"}, "should run deeplab_lit.fit"),
+        ({"command": ["torchrun", "--x=2", "-m", "deeplab_lit.fit", "${args}"]}, "torchrun --x=2"),
+        ({"command": ["deeplab_lit.fit", "${args}", "--model.atrous_rates=[6]"]}, "leave it out"),
+        ({"command": ["deeplab_lit.fit", "--seed_everything=3", "${args}"]}, "leave it out"),
+        ({"command": ["deeplab_lit.fit", "${args}", "--experiment=x"]}, "leave it out"),
+        ({"parameters": {"run": {"value": "x"}, "a": {"values": [1, 2]}}}, "parameter run"),
+        ({"parameters": {5: {"values": [1, 2]}}}, "parameter 5"),
+        ({"project": 5}, "project should be"),
         ({"name": "a/b"}, "slash"),
         ({"entity": 5}, "entity should be"),
+        ({"name": ".."}, "not . or .."),
         ({"metric": {"name": "val/accuracy"}}, "val/miou or val_crf/miou"),
         ({"metric": [1]}, "val/miou or val_crf/miou"),
     ],
