@@ -42,7 +42,9 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all experiments.")
     parser.add_argument(
-        "--report", action="store_true", help="Run nothing; report what is there, at any time."
+        "--report",
+        action="store_true",
+        help="Run nothing; report what is there, at any time: give the same --crf, --seeds, --x.y.",
     )
     parser.add_argument(
         "--dashboard", action="store_true", help="Run nothing; build W&B's dashboards (online)."

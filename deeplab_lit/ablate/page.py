@@ -11,6 +11,7 @@ from PIL import Image
 from deeplab_lit.ablate.branches import Fields
 from deeplab_lit.ablate.cells import cells
 from deeplab_lit.ablate.findings import findings
+from deeplab_lit.ablate.origin import each, origin
 from deeplab_lit.ablate.pictures import Shown
 from deeplab_lit.ablate.plots import curves_plot, fields_plot, picture, settings_plot, taps_plot
 from deeplab_lit.ablate.sweep import Sweep
@@ -44,8 +45,9 @@ interval that holds 95 % of what it becomes when the validation images are drawn
 bootstrap). “Within noise” says that the interval contains zero, or that seeds alone differ as much:
 p, the probability of such a difference between seeds (Welch’s t-test; paired where rows share their
 trainings; corrected for the number of rows after Holm), is above 5 %. With one seed p is unknown,
-and so is the verdict. Parameters are the learnable ones; images/s and seconds are of the training,
-on {device}."""
+and so is the verdict. Scores are those of the best checkpoint of each training, which was chosen on
+these same images, so all rows may be somewhat high. Parameters are the learnable ones; images/s and
+seconds are of the training, on {devices}."""
 
 
 def page(
@@ -60,9 +62,9 @@ def page(
         shown: pictures; null where they could not be made.
         why_not: the reason.
     """
-    first = rows[0].results[0].fit
     when = ", after the CRF" if rows[0].after_crf else ""
-    reading = READING.format(when=when, device=escape(first["device"]))
+    devices = " and ".join(each(r.fit["device"] for row in rows for r in row.results))
+    reading = READING.format(when=when, devices=escape(devices))
     parts = [
         f"<h1>{escape(sweep.name)}</h1>",
         f'<p class="lead">{escape(sweep.description)}</p>',
@@ -84,11 +86,7 @@ def page(
         parts.append(f"<p>No pictures: {escape(why_not)}</p>")
     else:
         parts += [_samples(rows, shown), _fields(shown.fields)]
-    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
-    commit = first.get("git_commit") or "unknown"
-    parts.append(
-        f'<h2>How it was made</h2><p class="note">{escape(versions)}; commit {commit}.</p>'
-    )
+    parts.append(f'<h2>How it was made</h2><p class="note">{escape(origin(rows))}</p>')
     title = f"{escape(sweep.name)}: ablation"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'

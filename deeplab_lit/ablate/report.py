@@ -30,7 +30,7 @@ def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
     labels = short([label(setting) for setting in sweep.settings()])
     absent = left_out(trials, results, labels)
     if not results:
-        print("\n".join(["Nothing to report yet: no run is done.", *absent]), file=sys.stderr)
+        print("\n".join([_nothing(folder), *absent]), file=sys.stderr)
         return
     refined = all(result.miou_crf is not None for result in results)
     made = rows(results, labels, after_crf=sweep.after_crf and refined)
@@ -49,6 +49,17 @@ def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
     for line in absent:
         print(line)
     print(f"Report      {folder / 'report.html'}\nTable       {folder / 'table.md'}, table.csv")
+
+
+def _nothing(folder: Path) -> str:
+    """That there is no result, and what may be the matter where there are runs all the same."""
+    said = "Nothing to report yet: no run is done."
+    if any(folder.glob("*/results.json")):
+        said += (
+            f" {folder} holds runs, but none that is done and was asked for as here: give the same "
+            "--crf, --seeds and options with a dot as when they were made."
+        )
+    return said
 
 
 def _look(made: list) -> tuple[Shown | None, str]:

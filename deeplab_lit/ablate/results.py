@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Result:
         images_per_second: median over the training; null if it was too short to be measured.
         parameters: learnable ones of the network.
         images: images.npz of the validation: ids, counts, counts_crf; empty if there is none.
+        validation: results.json of the validation.
     """
 
     trial: Trial
@@ -53,6 +54,7 @@ class Result:
     images_per_second: float | None
     parameters: int
     images: dict[str, np.ndarray]
+    validation: dict[str, Any] = field(default_factory=dict)
 
     def scored(self, after_crf: bool) -> dict[str, Any]:
         """`miou`, `iou` of each class, and what else results.json has."""
@@ -96,6 +98,7 @@ def read_result(trial: Trial) -> Result | None:
     with _named(fit_file):
         fit = _about(fit)
     with _named(validation_file):
+        validation = _about(validation)
         scores = _checked(dict(validation["final"]))
     metrics = trial.fit.folder / "metrics.csv"
     with _named(metrics):
@@ -114,6 +117,7 @@ def read_result(trial: Trial) -> Result | None:
         images_per_second=statistics.median(speeds) if speeds else None,
         parameters=sum(p.numel() for p in net.parameters() if p.requires_grad),
         images=counts,
+        validation=validation,
     )
 
 
@@ -129,7 +133,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _about(fit: dict[str, Any]) -> dict[str, Any]:
-    """The record of a training, with all in it that a report shows."""
+    """The record of a run, with all in it that a report shows."""
     shown = {"wall_seconds": float(fit["wall_seconds"]), "device": str(fit["device"])}
     return fit | shown | {"versions": dict(fit["versions"])}
 

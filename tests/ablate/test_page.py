@@ -200,7 +200,9 @@ def test_without_pictures_the_reason_is_said(sweep, rows):
     assert "2 trials <gone>." in seen.text
 
 
-def test_versions_and_commit_are_named(sweep, rows):
-    assert "torch 2.5; commit unknown." in Page(page(sweep, rows, [], None, "")).text
-    rows[0].results[0].fit["git_commit"] = "abc123"
-    assert "torch 2.5; commit abc123." in Page(page(sweep, rows, [], None, "")).text
+def test_how_it_was_made_is_named(sweep, rows):
+    rows[1].results[0].fit["device"] = "an old CPU"
+    text = Page(page(sweep, rows, [], None, "")).text
+    assert "torch 2.5; commit unknown; on a <fast> GPU and an old CPU. Not all" in text
+    assert "of the training, on a <fast> GPU and an old CPU." in " ".join(text.split())
+    assert "chosen on these same images" in " ".join(text.split())

@@ -30,8 +30,18 @@ def test_part_of_an_ablation_can_be_reported(sweep, trials, make_run, tmp_path, 
 
 def test_nothing_done_is_said(sweep, trials, tmp_path, capsys):
     write_report(sweep, trials, tmp_path)
-    assert "Nothing to report yet" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("Nothing to report yet: no run is done.\n")
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_runs_of_other_options_are_not_passed_over_in_silence(sweep, done, tmp_path, capsys):
+    """Trainings with their validations without the CRF, and now with it asked for."""
+    folder = tmp_path / "runs/rates"
+    write_report(sweep, plan(sweep, folder, crf=True), folder)
+    said = capsys.readouterr().err
+    assert "Nothing to report yet" in said
+    assert "the same --crf, --seeds and options with a dot" in said
+    assert not (folder / "report.html").exists()
 
 
 def test_where_the_data_is_gone_the_report_says_so(sweep, done, tmp_path):
