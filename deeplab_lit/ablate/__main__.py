@@ -16,6 +16,7 @@ import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
+from deeplab_lit.ablate.check import check
 from deeplab_lit.ablate.live import Live, summary
 from deeplab_lit.ablate.plan import label, plan
 from deeplab_lit.ablate.report import write_report
@@ -92,6 +93,7 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
     labels = [label(setting) for setting in sweep.settings()]
     whole, failed = True, []
     if not options.report:
+        check(trials, labels)
         _make(folder)
         steps = list(dict.fromkeys(step for t in trials for step in (t.fit, t.validate)))
         print(

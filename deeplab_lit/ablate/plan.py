@@ -93,7 +93,7 @@ def plan(
             fit = Step("fit", folder / name, args)
             asked = (*arguments(scoring), *(["--crf"] if crf else []))
             checkpoint = f"--ckpt_path={fit.folder / 'checkpoints/best.ckpt'}"
-            own = folder / f"{name}-val-{fingerprint(asked)[:4]}"
+            own = folder / f"{name}-val-{fingerprint(asked)}"
             validate = Step("validate", own, (checkpoint, *asked), needs=fit)
             trials.append(Trial(number, seed, fit, validate))
     return trials

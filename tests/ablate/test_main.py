@@ -54,6 +54,17 @@ def test_a_place_where_nothing_can_be_written_is_a_sentence(place, sweep_file, t
     assert "Nothing to report" in capsys.readouterr().err
 
 
+def test_options_that_fit_does_not_take_start_no_run(sweep_file, tmp_path, capsys):
+    """Said once, not once a setting and seed."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(sweep_file()), f"--runs_dir={tmp_path / 'runs'}", "--model.momentun=0.9"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("unrecognized arguments: --model.momentun=0.9") == 1
+    assert "“atrous_rates 1”, “atrous_rates 2, 4”: " in said
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_wrong_file_is_a_sentence(sweep_file, capsys):
     with pytest.raises(SystemExit) as stop:
         main([str(sweep_file(method="random"))])

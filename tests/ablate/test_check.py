@@ -1,0 +1,56 @@
+import pytest
+
+from deeplab_lit.ablate.check import check
+from deeplab_lit.ablate.plan import plan
+from deeplab_lit.ablate.sweep import SweepError, read_sweep
+
+
+@pytest.fixture
+def planned(sweep_file, tmp_path):
+    """Plans a sweep with these values of one parameter."""
+
+    def make(name, values, **options):
+        sweep = read_sweep(sweep_file(parameters={name: {"values": values}}))
+        return plan(sweep, tmp_path / "runs/rates", **options)
+
+    return make
+
+
+def test_what_fit_and_validate_take_passes_and_leaves_nothing(planned, tmp_path, capsys):
+    check(planned("model.atrous_rates", [[1], [2, 4]], crf=True), "ab")
+    check(planned("crf.bi_w", [3, 4], seeds=2), "ab")
+    assert not (tmp_path / "runs").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.ratess", "“a”: unrecognized arguments: --model.ratess=1"),
+        ("crf.bi_ww", "“a”: unrecognized arguments: --crf.bi_ww=1"),
+        ("data.no_such", "no_such"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused_for_training_and_scoring(planned, name, said):
+    with pytest.raises(SweepError) as caught:
+        check(planned(name, [1, 2]), "ab")
+    assert said in str(caught.value)
+
+
+def test_only_the_settings_that_are_not_taken_are_named(planned):
+    with pytest.raises(SweepError) as caught:
+        check(planned("model.lr", [0.1, "high", "low"], seeds=3), "abc")
+    said = str(caught.value)
+    assert said.count("\n") == 2
+    assert "“b”: " in said
+    assert "high" in said
+    assert "“c”: " in said
+    assert "“a”" not in said
+
+
+def test_what_is_done_is_not_checked_again(planned, make_run):
+    trials = planned("model.lr", [0.1, "high"])
+    make_run(trials[1], 0.5)
+    for step in (trials[1].fit, trials[1].validate):
+        (step.folder / "results.json").write_text('{"finished": true}')
+    check(trials, "ab")
