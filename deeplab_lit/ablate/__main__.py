@@ -18,7 +18,7 @@ from jsonargparse.typing import PositiveInt
 
 from deeplab_lit.ablate.check import check
 from deeplab_lit.ablate.live import Live, summary
-from deeplab_lit.ablate.plan import label, plan
+from deeplab_lit.ablate.plan import labels_of, plan
 from deeplab_lit.ablate.report import write_report
 from deeplab_lit.ablate.runner import Runner
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
@@ -90,7 +90,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
     folder = Path(options.runs_dir) / sweep.name
     trials = plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=theirs)
-    labels = [label(setting) for setting in sweep.settings()]
+    labels = labels_of(sweep)
     whole, failed = True, []
     if not options.report:
         check(trials, labels)

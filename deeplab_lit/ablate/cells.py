@@ -16,7 +16,7 @@ def cells(row: Row) -> dict[str, str]:
     """A row as text; "–" for what was not measured."""
     speed, size = row.images_per_second(), row.parameters()
     return {
-        "setting": row.label,
+        row.option: row.label,
         "seeds": str(len(row.results)),
         "mIoU": spread(row.scores(after_crf=False)),
         "mIoU, CRF": spread(row.scores(after_crf=True)),
@@ -69,6 +69,7 @@ def markdown(made: Sequence[Row]) -> str:
     lines = [cells(row) for row in made]
     head = list(lines[0])
     table = [head, ["---"] * len(head), *(list(line.values()) for line in lines)]
+    table = [[" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in table]
     return "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
 
 

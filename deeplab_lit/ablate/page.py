@@ -1,22 +1,20 @@
 """report.html: one file that holds all it shows, for somebody who has not read the code."""
 
 import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from PIL import Image
 
 from deeplab_lit.ablate.branches import Fields
 from deeplab_lit.ablate.cells import cells
 from deeplab_lit.ablate.findings import findings
+from deeplab_lit.ablate.gallery import gallery
 from deeplab_lit.ablate.origin import each, origin
 from deeplab_lit.ablate.pictures import Shown
 from deeplab_lit.ablate.plots import curves_plot, fields_plot, picture, settings_plot, taps_plot
 from deeplab_lit.ablate.sweep import Sweep
 from deeplab_lit.ablate.table import Row
-from deeplab_lit.training.picture import palette_image
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a202c; background: #fff;
@@ -85,7 +83,7 @@ def page(
     if shown is None:
         parts.append(f"<p>No pictures: {escape(why_not)}</p>")
     else:
-        parts += [_samples(rows, shown), _fields(shown.fields)]
+        parts += [gallery(rows, shown), _fields(shown.fields)]
     parts.append(f'<h2>How it was made</h2><p class="note">{escape(origin(rows))}</p>')
     title = f"{escape(sweep.name)}: ablation"
     return (
@@ -119,7 +117,7 @@ def _classes(rows: Sequence[Row]) -> str:
         text = ["–" if np.isnan(v) else f"{v:+.1f}" if i else f"{v:.1f}" for v in values]
         line = "".join(f'<td style="{s}">{t}</td>' for s, t in zip(style, text, strict=True))
         lines.append(f"<tr><td>{escape(row.label)}</td>{line}</tr>")
-    return _scrolled(f"<th></th>{head}", lines)
+    return _scrolled(f"<th>{escape(rows[0].option)}</th>{head}", lines)
 
 
 def _mean(row: Row, name: str) -> float:
@@ -133,27 +131,6 @@ def _tint(points: float) -> str:
         return ""
     strength = min(abs(points) / 10, 1) * 0.6
     return f"background: rgba({'56,161,105' if points > 0 else '229,62,62'},{strength:.2f})"
-
-
-def _samples(rows: Sequence[Row], shown: Shown) -> str:
-    head = "".join(f"<th>{escape(x)}</th>" for x in ("image", "truth", *(r.label for r in rows)))
-    colours = list(shown.classes.values())
-    lines = []
-    for id, image, truth, masks in shown.samples:
-        pictures = [Image.fromarray(image), *(palette_image(m, colours) for m in (truth, *masks))]
-        line = "".join(f"<td>{_image(p, f'image {id}')}</td>" for p in pictures)
-        lines.append(f"<tr>{line}</tr>")
-    legend = " ".join(
-        f'<span class="class"><span class="swatch" style="background: rgb{tuple(colour)}"></span> '
-        f"{escape(name)}</span>&ensp;"
-        for name, colour in shown.classes.items()
-    )
-    return (
-        f'<p class="note">{legend}</p><div class="scroll"><table class="pictures">'
-        f"<tr>{head}</tr>{''.join(lines)}</table></div>"
-        '<p class="note">Predictions of the first seed of each setting, '
-        f"{'after' if rows[0].after_crf else 'without'} the CRF.</p>"
-    )
 
 
 def _fields(seen: Fields) -> str:
@@ -190,10 +167,3 @@ def _scrolled(head: str, lines: Sequence[str]) -> str:
 def _plot(figure: object, what: str) -> str:
     data = base64.b64encode(picture(figure, "svg")).decode()
     return f'<p><img class="plot" alt="{escape(what)}" src="data:image/svg+xml;base64,{data}"></p>'
-
-
-def _image(image: Image.Image, what: str) -> str:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img alt="{escape(what)}" src="data:image/png;base64,{data}">'

@@ -99,6 +99,15 @@ def plan(
     return trials
 
 
+def labels_of(sweep: Sweep) -> list[str]:
+    """All settings in words, with whole values where short words would be the same for two."""
+    settings = sweep.settings()
+    labels = [label(setting) for setting in settings]
+    if len(set(labels)) == len(labels):
+        return labels
+    return ["; ".join(f"{name.rpartition('.')[2]} {v}" for name, v in s.items()) for s in settings]
+
+
 def label(setting: dict[str, Any]) -> str:
     """A setting in words, as in "atrous_rates 6, 12, 18, 24 (ASPP-L)"."""
     return "; ".join(f"{name.rpartition('.')[2]} {shown(v)}" for name, v in setting.items())

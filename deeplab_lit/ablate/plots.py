@@ -11,11 +11,13 @@ from deeplab_lit.ablate.table import Row, by_training
 from deeplab_lit.network.receptive_field import real_taps, share_of_real_taps
 
 BEFORE, AFTER = "#2b6cb0", "#c05621"
+STYLES = ("-", "--", ":", "-.")  # of lines, which have ten colours
 
 
 def settings_plot(rows: Sequence[Row]) -> Any:
     """Scores of every setting: a dot a seed, a bar at their mean, before and after the CRF."""
-    figure, axes = _figure(7.5, 1.1 + 0.42 * len(rows))
+    longest = max(len(row.label) for row in rows)
+    figure, axes = _figure(7.5 + 0.08 * max(longest - 30, 0), 1.25 + 0.42 * len(rows))
     kinds = [(False, BEFORE, "network")]
     if any(row.scores(after_crf=True) for row in rows):
         kinds.append((True, AFTER, "after the CRF"))
@@ -31,7 +33,8 @@ def settings_plot(rows: Sequence[Row]) -> Any:
         axes.axvline(100 * np.mean(baseline), color=colour, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [_plain(row.label) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("mIoU on the validation images, %  (a dot a seed, a bar at the mean)")
+    axes.set_ylabel("" if rows[0].option == "setting" else rows[0].option)
+    axes.set_xlabel("mIoU on the validation images, %\n(a dot a seed, a bar at the mean)")
     axes.grid(axis="x", alpha=0.3)
     if len(kinds) > 1:
         axes.legend(loc="best", fontsize=8)
@@ -40,20 +43,26 @@ def settings_plot(rows: Sequence[Row]) -> Any:
 
 def curves_plot(rows: Sequence[Row]) -> Any:
     """Scores over the training: mean over seeds, with the band from the lowest to the highest."""
-    figure, axes = _figure(7.5, 4)
-    for label, row in by_training(rows).items():
+    trainings = by_training(rows)
+    outside = len(trainings) > 6 or max(map(len, trainings)) > 60
+    width = 0.4 + 0.065 * max(map(len, trainings)) if outside else 0
+    figure, axes = _figure(7.5 + width, max(4, 0.6 + 0.18 * len(trainings)))
+    for label, row in trainings.items():
         curves = [dict(result.curve) for result in row.results]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
         values = 100 * np.array([[curve[step] for step in steps] for curve in curves])
         if steps:
-            (line,) = axes.plot(steps, values.mean(0), marker=".", label=_plain(label))
+            style = STYLES[len(axes.lines) // 10 % len(STYLES)]
+            (line,) = axes.plot(steps, values.mean(0), style, marker=".", label=_plain(label))
             axes.fill_between(
                 steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.15, linewidth=0
             )
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("mIoU, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if outside else {"loc": "best"}
+    option = rows[0].option
+    axes.legend(fontsize=8, title=None if option == "setting" else option, **place)
     return figure
 
 

@@ -8,7 +8,7 @@ from deeplab_lit.ablate.cells import as_csv, markdown
 from deeplab_lit.ablate.left_out import left_out
 from deeplab_lit.ablate.page import page
 from deeplab_lit.ablate.pictures import Shown, look
-from deeplab_lit.ablate.plan import Trial, label
+from deeplab_lit.ablate.plan import Trial, labels_of
 from deeplab_lit.ablate.plots import picture, settings_plot
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
@@ -27,13 +27,13 @@ def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
         folder: of the ablation, where the report goes.
     """
     results = read_results(trials)
-    labels = short([label(setting) for setting in sweep.settings()])
+    option, labels = short(labels_of(sweep))
     absent = left_out(trials, results, labels)
     if not results:
         print("\n".join([_nothing(folder), *absent]), file=sys.stderr)
         return
     refined = all(result.miou_crf is not None for result in results)
-    made = rows(results, labels, after_crf=sweep.after_crf and refined)
+    made = rows(results, labels, after_crf=sweep.after_crf and refined, option=option)
     shown, why = _look(made)
     files = {
         "table.md": markdown(made).encode(),
@@ -70,9 +70,9 @@ def _look(made: list) -> tuple[Shown | None, str]:
         return None, str(error)
 
 
-def short(labels: Sequence[str]) -> list[str]:
-    """Labels without the option's name, where all are of one and the same option."""
+def short(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """The option that all labels are of, and its values; of several, "setting" and the labels."""
     names = {words.partition(" ")[0] for words in labels}
     if len(names) > 1 or any(";" in words for words in labels):
-        return list(labels)
-    return [words.partition(" ")[2] for words in labels]
+        return "setting", list(labels)
+    return names.pop(), [words.partition(" ")[2] for words in labels]

@@ -21,12 +21,14 @@ class Row:
         results: of its seeds.
         difference: to the baseline; null for the baseline itself.
         after_crf: whether that is one of the scores after the CRF.
+        option: what the label is a value of.
     """
 
     label: str
     results: list[Result]
     difference: Difference | None
     after_crf: bool = False
+    option: str = "setting"
 
     def scores(self, after_crf: bool) -> list[float]:
         """The mIoU of each seed, NaN where it is not known; empty where the CRF was not run."""
@@ -51,13 +53,16 @@ class Row:
         return statistics.mean(r.fit["wall_seconds"] for r in self.results)
 
 
-def rows(results: Sequence[Result], labels: Sequence[str], after_crf: bool) -> list[Row]:
+def rows(
+    results: Sequence[Result], labels: Sequence[str], after_crf: bool, option: str = "setting"
+) -> list[Row]:
     """One row a setting that has results, the baseline first.
 
     Args:
         results: of all trials.
         labels: of all settings.
         after_crf: compare the scores after the CRF.
+        option: what the labels are values of.
     """
     by_setting = [[r for r in results if r.trial.setting == i] for i in range(len(labels))]
     baseline = by_setting[0]
@@ -69,7 +74,8 @@ def rows(results: Sequence[Result], labels: Sequence[str], after_crf: bool) -> l
         ]
     )
     return [
-        Row(*row, difference, after_crf) for row, difference in zip(done, differences, strict=True)
+        Row(*row, difference, after_crf, option)
+        for row, difference in zip(done, differences, strict=True)
     ]
 
 

@@ -22,6 +22,12 @@ def test_the_files_hold_the_same_numbers(make_row):
     assert float(lines[3]["miou"]) == 0.62
 
 
+def test_a_bar_in_a_name_is_no_column(make_row):
+    table = markdown([make_row("a|b\nc", [0.5])]).splitlines()
+    assert len(table) == 3
+    assert table[2].startswith(r"| a\|b c | 1 |")
+
+
 @pytest.mark.parametrize(
     ("difference", "expected"),
     [

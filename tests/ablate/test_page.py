@@ -23,12 +23,14 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.sources, self.text = [], [], [], ""
+        self.alts = []
         self.tables = []  # of each: (attributes of the row, [(attributes, text) of its cells])
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
+        self.alts += [attrs["alt"]] if "alt" in attrs else []
         self.tags.append(tag)
         if tag not in ("meta", "img"):
             self.open.append(tag)
@@ -115,6 +117,26 @@ def test_pictures_are_pixel_for_pixel_those_of_the_samples(sweep, rows, shown):
     ]
 
 
+def test_every_picture_says_what_it_shows(sweep, rows, shown):
+    rows[1] = replace(rows[1], option="rates", label="<2>")
+    alts = Page(page(sweep, rows, [], shown, "")).alts[2:8]
+    settings = ["one", "rates <2>", "three", "four"]
+    expected = ["image img1", "truth, image img1", *(f"{x}, image img1" for x in settings)]
+    assert alts == expected
+
+
+def test_void_is_in_the_legend_where_a_mask_shows_some(sweep, rows, shown):
+    def legend():
+        return page(sweep, rows, [], shown, "").count('class="swatch"')
+
+    seen = Page(page(sweep, rows, [], shown, "")).text
+    assert "disc\u2002" in seen
+    assert "void\u2002" in seen
+    assert legend() == 3
+    shown.samples[0][2][:] = 0
+    assert legend() == 2
+
+
 def test_the_table_marks_what_is_better_worse_or_noise(sweep, rows):
     seen = Page(page(sweep, rows, [], None, "gone"))
     assert [attrs.get("class") for attrs, _ in seen.tables[0][1:]] == [
@@ -141,7 +163,7 @@ def test_the_table_marks_what_is_better_worse_or_noise(sweep, rows):
 def test_classes_are_compared_with_the_first_row(sweep, rows):
     seen = Page(page(sweep, rows, [], None, "gone"))
     assert seen.words(1) == [
-        ["", "disc", "wire", "cross"],
+        ["setting", "disc", "wire", "cross"],
         ["one", "50.0", "30.0", "–"],
         ["two", "+20.0", "-1.0", "–"],
         ["three", "-10.0", "+0.0", "–"],
@@ -168,12 +190,15 @@ def test_what_is_compared_after_the_crf_is_shown_after_it(sweep, make_row, shown
     first = make_row("one", [0.5, 0.5], crf=[0.6, 0.6], after_crf=True)
     change = Difference(-0.2, -0.3, -0.1, 0.01)
     second = make_row("two", [0.5, 0.5], change, crf=[0.4, 0.4], after_crf=True)
+    masks = shown.samples[0][3]
+    del masks[2:]
     seen = Page(page(sweep, [first, second], [], shown, ""))
     assert "“one”, has mIoU 60.00 ± 0.00 % after the CRF." in seen.text
     assert "The difference is to the first row, after the CRF, with" in " ".join(seen.text.split())
     assert "difference, CRF" in seen.words(0)[0]
     assert seen.words(1)[1:] == [["one", "60.0"], ["two", "-20.0"]]
     assert "of each setting, after the CRF." in seen.text
+    del masks[1:]
     before = Page(page(sweep, [replace(first, after_crf=False)], [], shown, ""))
     assert before.words(1)[1:] == [["one", "50.0"]]
     assert "of each setting, without the CRF." in before.text

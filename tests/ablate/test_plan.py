@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from deeplab_lit.ablate.plan import fingerprint, label, plan, shown
+from deeplab_lit.ablate.plan import fingerprint, label, labels_of, plan, shown
 from deeplab_lit.ablate.sweep import SweepError, read_sweep
 
 
@@ -64,6 +64,15 @@ def test_another_configuration_is_another_run_and_a_comment_is_not(tmp_path):
 def test_a_missing_configuration_is_refused(tmp_path):
     with pytest.raises(SweepError, match=r"missing\.yaml"):
         fingerprint([f"--config={tmp_path / 'missing.yaml'}"])
+
+
+def test_settings_whose_short_words_are_the_same_have_whole_ones(sweep_file):
+    values = ["a/poly.yaml", "b/poly.yaml"]
+    sweep = read_sweep(sweep_file(parameters={"config": {"values": values}}))
+    assert labels_of(sweep) == ["config a/poly.yaml", "config b/poly.yaml"]
+    values = ["a/poly.yaml", "b/step.yaml"]
+    sweep = read_sweep(sweep_file(parameters={"config": {"values": values}}))
+    assert labels_of(sweep) == ["config poly", "config step"]
 
 
 def test_settings_in_words_have_the_names_of_the_paper():

@@ -1,5 +1,6 @@
 import io
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,36 @@ def test_curves_are_the_mean_and_the_range_of_the_seeds_where_all_have_one(make_
     assert points(axes, ".") == [([10, 20], [25, 50])]
     band = axes.collections[0].get_paths()[0].vertices
     assert {(x, round(y)) for x, y in band} == {(10, 20), (10, 30), (20, 40), (20, 60)}
+
+
+def inside(figure, artist):
+    """Whether all of it is on the figure."""
+    figure.draw_without_rendering()
+    box, page = artist.get_window_extent(), figure.bbox
+    return page.x0 <= box.x0 < box.x1 <= page.x1 and page.y0 <= box.y0 < box.y1 <= page.y1
+
+
+def test_of_many_settings_each_has_its_own_line_and_all_words_can_be_read(make_row):
+    rows = [
+        make_row(f"head aspp_concat; atrous_rates 6, 12, {i}", [0.4], setting=i) for i in range(21)
+    ]
+    figure = curves_plot(rows)
+    legend = figure.axes[0].get_legend()
+    assert len(legend.get_texts()) == 21
+    assert inside(figure, legend)
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == 21
+    assert figure.axes[0].get_window_extent().width > 400  # of 750 pixels
+    figure = settings_plot(rows)
+    for words in (figure.axes[0].xaxis.label, *figure.axes[0].get_yticklabels()):
+        assert inside(figure, words)
+
+
+def test_the_option_that_varies_is_named(make_row):
+    rows = [replace(make_row("6", [0.5]), option="rates"), make_row("12", [0.6], setting=1)]
+    assert settings_plot(rows).axes[0].get_ylabel() == "rates"
+    assert curves_plot(rows).axes[0].get_legend().get_title().get_text() == "rates"
+    assert settings_plot(rows[1:]).axes[0].get_ylabel() == ""
 
 
 @pytest.mark.parametrize("plot", [settings_plot, curves_plot])

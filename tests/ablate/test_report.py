@@ -69,5 +69,15 @@ def test_the_metric_says_whether_settings_are_compared_after_the_crf(
 
 
 def test_labels_are_short_where_one_option_varies():
-    assert short(["rates 1", "rates 2, 4"]) == ["1", "2, 4"]
-    assert short(["head x; lr 1", "head y; lr 1"]) == ["head x; lr 1", "head y; lr 1"]
+    assert short(["rates 1", "rates 2, 4"]) == ("rates", ["1", "2, 4"])
+    several = ["head x; lr 1", "head y; lr 1"]
+    assert short(several) == ("setting", several)
+
+
+def test_the_option_that_varies_heads_the_table(sweep, done, tmp_path):
+    folder = tmp_path / "runs/rates"
+    write_report(sweep, done, folder)
+    assert (folder / "table.md").read_text().startswith("| atrous_rates | seeds |")
+    page = (folder / "report.html").read_text()
+    assert page.count("<th>atrous_rates</th>") == 2  # scores, classes
+    assert "<th>atrous_rates 2, 4</th>" in page  # pictures
