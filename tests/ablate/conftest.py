@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 
+from deeplab_lit.ablate.branches import Branch, Fields
+from deeplab_lit.ablate.pictures import Shown
 from deeplab_lit.ablate.plan import Step, Trial, plan
 from deeplab_lit.ablate.results import Result
 from deeplab_lit.ablate.sweep import read_sweep
@@ -118,6 +120,22 @@ def hand_row(
 @pytest.fixture
 def make_row():
     return hand_row
+
+
+@pytest.fixture
+def shown():
+    """One image, of which the settings' predictions are background, disc, disc, background."""
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    truth = np.zeros((6, 8), np.uint8)
+    truth[2, 3:5] = 1, 255
+    masks = [np.full((6, 8), kind, np.uint8) for kind in (0, 1, 1, 0)]
+    field = torch.full((6, 8), 1 / 48)
+    atrous = Branch("rate 6", 6, 205, 31, field, 0.5)
+    plain = Branch("1×1", None, 99, 21, field, None)
+    pooling = Branch("image pooling", None, None, 121, field, None)
+    branches = {"one": [plain, pooling], "two": [atrous], "three / four": [atrous]}
+    colours = {"background": (0, 0, 0), "disc": (230, 60, 60)}
+    return Shown(colours, [("img1", image, truth, masks)], Fields(branches, (5, 5)))
 
 
 @pytest.fixture

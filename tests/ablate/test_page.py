@@ -1,20 +1,12 @@
 import base64
-import io
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from deeplab_lit.ablate.bootstrap import Difference
-from deeplab_lit.ablate.branches import Branch, Fields
 from deeplab_lit.ablate.page import page
-from deeplab_lit.ablate.pictures import Shown
-
-COLOURS = {"background": (0, 0, 0), "disc": (230, 60, 60)}
 
 
 class Page(HTMLParser):
@@ -23,14 +15,12 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.sources, self.text = [], [], [], ""
-        self.alts = []
         self.tables = []  # of each: (attributes of the row, [(attributes, text) of its cells])
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.alts += [attrs["alt"]] if "alt" in attrs else []
         self.tags.append(tag)
         if tag not in ("meta", "img"):
             self.open.append(tag)
@@ -69,21 +59,6 @@ def rows(make_row):
     ]
 
 
-@pytest.fixture
-def shown():
-    """One image, of which the settings' predictions are background, disc, disc, background."""
-    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    truth = np.zeros((6, 8), np.uint8)
-    truth[2, 3:5] = 1, 255
-    masks = [np.full((6, 8), kind, np.uint8) for kind in (0, 1, 1, 0)]
-    field = torch.full((6, 8), 1 / 48)
-    atrous = Branch("rate 6", 6, 205, 31, field, 0.5)
-    plain = Branch("1×1", None, 99, 21, field, None)
-    pooling = Branch("image pooling", None, None, 121, field, None)
-    branches = {"one": [plain, pooling], "two": [atrous], "three / four": [atrous]}
-    return Shown(COLOURS, [("img1", image, truth, masks)], Fields(branches, (5, 5)))
-
-
 def decoded(source):
     kind, _, data = source.partition(";base64,")
     return kind, base64.b64decode(data, validate=True)
@@ -103,38 +78,6 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(sweep, rows, shown):
         kind, data = decoded(source)
         if kind == svg:
             assert ET.fromstring(data).tag == "{http://www.w3.org/2000/svg}svg"
-
-
-def test_pictures_are_pixel_for_pixel_those_of_the_samples(sweep, rows, shown):
-    sources = Page(page(sweep, rows, [], shown, "")).sources[2:8]
-    image, truth, *masks = (Image.open(io.BytesIO(decoded(s)[1])).convert("RGB") for s in sources)
-    np.testing.assert_array_equal(image, shown.samples[0][1])
-    expected = np.zeros((6, 8, 3))
-    expected[2, 3], expected[2, 4] = (230, 60, 60), (224, 224, 192)  # disc, void
-    np.testing.assert_array_equal(truth, expected)
-    assert [mask.getcolors() for mask in masks] == [
-        [(48, (230, 60, 60) if disc else (0, 0, 0))] for disc in (False, True, True, False)
-    ]
-
-
-def test_every_picture_says_what_it_shows(sweep, rows, shown):
-    rows[1] = replace(rows[1], option="rates", label="<2>")
-    alts = Page(page(sweep, rows, [], shown, "")).alts[2:8]
-    settings = ["one", "rates <2>", "three", "four"]
-    expected = ["image img1", "truth, image img1", *(f"{x}, image img1" for x in settings)]
-    assert alts == expected
-
-
-def test_void_is_in_the_legend_where_a_mask_shows_some(sweep, rows, shown):
-    def legend():
-        return page(sweep, rows, [], shown, "").count('class="swatch"')
-
-    seen = Page(page(sweep, rows, [], shown, "")).text
-    assert "disc\u2002" in seen
-    assert "void\u2002" in seen
-    assert legend() == 3
-    shown.samples[0][2][:] = 0
-    assert legend() == 2
 
 
 def test_the_table_marks_what_is_better_worse_or_noise(sweep, rows):
