@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from deeplab_lit.ablate.plan import Trial
-from deeplab_lit.ablate.process import failure, is_finished
+from deeplab_lit.ablate.process import failure
+from deeplab_lit.ablate.progress import is_finished
 from deeplab_lit.ablate.results import Result, ResultError, read_result
 
 

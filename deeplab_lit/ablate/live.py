@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from deeplab_lit.ablate.plan import Step, Trial
-from deeplab_lit.ablate.process import progress, share_done
+from deeplab_lit.ablate.progress import progress, share_done
 from deeplab_lit.ablate.runner import State
 
 WORDS = ("done", "running", "elsewhere", "waiting", "failed", "left out")
 EVERY = 2  # seconds, between two looks at the files
+OPEN = ("waiting", "running")
 SAY_EVERY = 60  # seconds, between two lines where there is no terminal
 
 
@@ -90,6 +91,7 @@ def seconds_left(states: dict[Step, State], jobs: int) -> float | None:
         jobs: processes at a time.
     """
     left = 0.0
+    going = 0  # chains of steps, which can run side by side
     for verb in ("fit", "validate"):
         own = {step: state for step, state in states.items() if step.verb == verb}
         shares = {s: share_done(s) for s, state in own.items() if state.word == "running"}
@@ -98,14 +100,15 @@ def seconds_left(states: dict[Step, State], jobs: int) -> float | None:
             process = own[step].process
             if (since := share - process.share_before) > 0.02:
                 took.append(process.seconds() / since)
-        open_steps = [state for state in own.values() if state.word in ("waiting", "running")]
+        open_steps = [step for step, state in own.items() if state.word in OPEN]
+        going += sum(s.needs is None or states[s.needs].word not in OPEN for s in open_steps)
         if open_steps and not took:
             if verb == "fit":
                 return None
             continue  # a validation is short beside its training
         each = sum(took) / len(took) if took else 0.0
         left += each * (len(open_steps) - sum(shares.values()))
-    return left / jobs if left else None
+    return left / min(jobs, going) if left else None
 
 
 def duration(seconds: float) -> str:

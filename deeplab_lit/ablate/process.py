@@ -1,49 +1,26 @@
-"""One step as a process: its lock, its log, where it goes on, how far it is.
+"""One step as a process: its lock, its log, where it goes on.
 
 Words: a step is a training or a validation, a run is its folder.
 """
 
-import csv
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-
-import yaml
+from typing import TextIO
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.results import read_json
+from deeplab_lit.ablate.progress import is_finished, share_done
+from deeplab_lit.ablate.sweep import SweepError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FAILED = "failed: "  # how the log of a step that has failed ends
-
-
-def is_finished(step: Step) -> bool:
-    """Whether the run has written its last result, now or in an earlier call."""
-    return bool(read_json(step.folder / "results.json").get("finished"))
-
-
-def progress(folder: Path) -> tuple[int, int, float | None]:
-    """How far a training is: optimizer steps done, steps in all (0: unknown), latest mIoU."""
-    done, miou, total = 0, None, 0
-    try:
-        with (folder / "metrics.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                done = int(row["step"]) + 1
-                miou = float(row["val/miou"]) if row.get("val/miou") else miou
-        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-        total = max(int(config["trainer"]["max_steps"]), 0)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # not written yet
-        pass
-    return done, total, miou
-
-
-def share_done(step: Step) -> float:
-    """How much of a training is done, 0…1; nothing is known of a validation."""
-    done, total, _ = progress(step.folder) if step.verb == "fit" else (0, 0, None)
-    return min(done / total, 1.0) if total else 0.0
 
 
 class Process:
@@ -58,19 +35,22 @@ class Process:
 
     Raises:
         BlockingIOError: another call runs it, or has finished it.
+        SweepError: this system has no such locks.
 
     Attributes:
         share_before: how much of it was done when it was started.
+        interrupts: how often it has been asked to leave.
     """
 
     def __init__(self, step: Step, environment: dict[str, str]) -> None:
         self.step = step
         self.start = time.monotonic()
+        self.interrupts = 0
         self.share_before = share_done(step)
         self.log = log_of(step)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(log)
             if is_finished(step):  # another call did, since ours looked
                 raise BlockingIOError(f"{step.folder} is finished already")
             command = [sys.executable, "-m", f"deeplab_lit.{step.verb}", *_arguments(step)]
@@ -97,6 +77,7 @@ class Process:
 
     def interrupt(self) -> None:
         """Let it save and leave; a second time, let it leave at once."""
+        self.interrupts += 1
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
 
@@ -135,12 +116,22 @@ def runs_elsewhere(step: Step) -> bool:
     """Whether a process of another call holds the step's lock."""
     try:
         with log_of(step).open("a") as log:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(log)
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
     return False
+
+
+def _lock(log: TextIO) -> None:
+    """Take the lock of an open log, which it and the processes that inherit it hold."""
+    if fcntl is None:
+        raise SweepError(
+            "ablate keeps runs apart by locks (fcntl) that this system does not have: run it on "
+            "Linux or macOS, or in WSL; --report works everywhere"
+        )
+    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _arguments(step: Step) -> list[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.process import Process, is_finished, runs_elsewhere
+from deeplab_lit.ablate.process import Process, runs_elsewhere
+from deeplab_lit.ablate.progress import is_finished
 
 POLL = 0.5  # seconds
 
@@ -91,6 +92,7 @@ class Runner:
         try:
             while True:
                 self._look()
+                self._pass_on()
                 if not self.interrupted:
                     self._start()
                 self.see(self.states)
@@ -105,9 +107,15 @@ class Runner:
                 signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Only count: a process may just be starting, and is in no slot yet."""
         self.interrupted += 1
+
+    def _pass_on(self) -> None:
+        """Interrupt each process as often as we were."""
         for step in filter(None, self.slots):
-            self.states[step].process.interrupt()
+            process = self.states[step].process
+            if process.interrupts < self.interrupted:
+                process.interrupt()
 
     def _look(self) -> None:
         """Take note of what has ended."""
@@ -133,7 +141,7 @@ class Runner:
     def _start(self) -> None:
         """Fill the free slots."""
         for slot, taken in enumerate(self.slots):
-            step = None if taken else self._next()
+            step = None if taken or self.interrupted else self._next()
             if step is None:
                 continue
             cores = os.cpu_count() or 1

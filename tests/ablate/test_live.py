@@ -41,6 +41,18 @@ def test_what_an_earlier_call_did_counts_as_done_but_not_as_speed(states, trials
     assert seconds_left(states, jobs=1) == pytest.approx(100 * 2.5)
 
 
+def test_more_jobs_than_steps_are_left_make_nothing_faster(states, trials):
+    assert seconds_left(states, jobs=3) == pytest.approx(250 / 3)
+    assert seconds_left(states, jobs=4) == pytest.approx(250 / 4)  # a validation is waiting too
+    for trial in trials[1:]:
+        states[trial.fit] = State("done", seconds=100)
+    for trial in trials[:3]:
+        states[trial.validate] = State("done", seconds=20)
+    assert seconds_left(states, jobs=8) == pytest.approx(20)  # one is left
+    states[trials[3].fit] = State("waiting")
+    assert seconds_left(states, jobs=8) == pytest.approx(120)  # one after the other
+
+
 def test_validations_count_when_their_time_is_known(states, trials):
     states[trials[0].validate] = State("done", seconds=20)
     assert seconds_left(states, jobs=1) == pytest.approx(250 + 3 * 20)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.process import Process, is_finished, log_of, runs_elsewhere
+from deeplab_lit.ablate.process import Process, log_of, runs_elsewhere
+from deeplab_lit.ablate.progress import is_finished
 from deeplab_lit.ablate.runner import Runner, environment
 
 FAKE = Path(__file__).with_name("fake_run.py")
@@ -95,6 +96,27 @@ def test_ctrl_c_lets_runs_save_and_the_next_call_goes_on_from_there(folder):
     assert again.run()
     assert words(again) == ["done", "done"]
     assert calls(folder) == [["fit", "slow"], ["fit", "slow", "last"], ["fit", "later"]]
+
+
+def test_ctrl_c_while_a_process_is_being_started_reaches_it_too(folder, monkeypatch):
+    slow, later = step(folder, "slow", "--slow=1"), step(folder, "later", "--slow=1")
+
+    class Pressed(Process):
+        """Ctrl-C comes when the process runs and nobody has taken note of it yet."""
+
+        def __init__(self, *args):
+            super().__init__(*args)
+            wait_for((folder / "slow/ready").exists)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("deeplab_lit.ablate.runner.Process", Pressed)
+    runner = Runner([slow, later], jobs=2)
+    begin = time.monotonic()
+    assert not runner.run()
+    assert time.monotonic() - begin < 30  # it would wait for 60
+    assert words(runner) == ["waiting", "waiting"]
+    assert (folder / "slow/checkpoints/last.ckpt").exists()
+    assert calls(folder) == [["fit", "slow"]]
 
 
 def test_what_another_call_has_finished_meanwhile_is_not_run_again(folder):
