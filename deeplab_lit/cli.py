@@ -17,7 +17,7 @@ from deeplab_lit import __version__
 from deeplab_lit.agreement import check_options
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import SegmentationData
-from deeplab_lit.errors import plain_errors
+from deeplab_lit.errors import cause_of, plain_errors
 from deeplab_lit.implied import configs_first, flags
 from deeplab_lit.network.weights import read_checkpoint
 from deeplab_lit.options import add_options
@@ -124,10 +124,7 @@ class DeepLabCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            cause: BaseException = error  # the parser wraps it in its own words
-            while isinstance(cause.__cause__, ValueError):
-                cause = cause.__cause__
-            raise MisconfigurationException(str(cause)) from error
+            raise MisconfigurationException(cause_of(error)) from error
         self.model.evaluation = self.config_init[self.verb].eval
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -66,6 +66,14 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
+def cause_of(error: ValueError) -> str:
+    """What was wrong, without the words that the parser of arguments has wrapped it in."""
+    cause: BaseException = error
+    while isinstance(cause.__cause__, ValueError):
+        cause = cause.__cause__
+    return str(cause)
+
+
 def _refuse(message: str, error: BaseException) -> None:
     print(f"error: {message.strip()}", file=sys.stderr)
     raise SystemExit(2) from error

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.data import DataError
-from deeplab_lit.errors import plain_errors
+from deeplab_lit.errors import cause_of, plain_errors
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.run_folder import RunFolderError
 
@@ -31,6 +31,15 @@ def test_a_users_mistake_is_a_sentence_and_code_2(error, sentence, capsys):
         raise error
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_the_cause_of_a_wrapped_error_is_the_innermost_of_its_kind():
+    inner = DataError("no such folder")
+    inner.__cause__ = KeyError("not this")
+    outer = ValueError("Problem with data: no such folder")
+    outer.__cause__ = inner
+    assert cause_of(outer) == "no such folder"
+    assert cause_of(ValueError("alone")) == "alone"
 
 
 @pytest.mark.parametrize("error", [ValueError("?"), OSError(errno.EIO, "?"), KeyError("?")])

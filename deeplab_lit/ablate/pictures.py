@@ -14,6 +14,7 @@ from deeplab_lit.ablate.branches import Fields, fields
 from deeplab_lit.ablate.table import Row
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.data import DataError, SegmentationData
+from deeplab_lit.errors import cause_of
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.evaluation import Evaluation
@@ -68,10 +69,7 @@ def scoring_of(row: Row) -> Scoring:
     except ArgumentError as error:  # a class of the user's own that is not there any more
         raise RunFolderError(f"{path} cannot be followed: {error}") from error
     except ValueError as error:
-        cause: BaseException = error  # the parser wraps it in its own words
-        while isinstance(cause.__cause__, ValueError):
-            cause = cause.__cause__
-        raise DataError(str(cause)) from error
+        raise DataError(cause_of(error)) from error
 
 
 def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Shown:
