@@ -33,7 +33,10 @@ def check(trials: Sequence[Trial], labels: Sequence[str]) -> None:
         if said:
             wrong.setdefault(said, []).append(f"“{labels[trial.setting]}”")
     if wrong:
-        lines = [f"{', '.join(names)}: {said}" for said, names in wrong.items()]
+        lines = [
+            f"{'all settings' if len(names) == len(seen) > 1 else ', '.join(names)}: {said}"
+            for said, names in wrong.items()
+        ]
         raise SweepError("no run was started, for fit does not take\n  " + "\n  ".join(lines))
 
 

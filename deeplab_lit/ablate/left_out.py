@@ -40,7 +40,9 @@ def _why(trial: Trial) -> str | None:
     try:
         read_result(trial)
     except ResultError as error:
-        return str(error)
+        scored = str(trial.validate.folder) in str(error)
+        what = trial.validate.folder if scored else f"{trial.fit.folder}*"
+        return f"{error}; delete {what} to have it made again"
     for step, what in ((trial.fit, "training"), (trial.validate, "validation")):
         if not is_finished(step) and (why := failure(step)) is not None:
             return f"its {what} failed: {why}"

@@ -127,7 +127,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        words = str(error) if isinstance(error, ValueError | OSError) else repr(error)
+        words = repr(error) if isinstance(error, KeyError) else str(error)
         named = words if str(path) in words else f"{path} is damaged: {words}"
         raise ResultError(named) from error
 

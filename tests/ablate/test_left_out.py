@@ -48,3 +48,6 @@ def test_damaged_files_are_named(done):
     path.write_bytes(path.read_bytes()[:50])
     (line,) = said(done)
     assert line.startswith(f"Left out: “2, 4”, seed 0: {path} is damaged: ")
+    assert line.endswith(f"; delete {path.parent} to have it made again.")
+    (done[0].fit.folder / "checkpoints/best.ckpt").write_text("?")
+    assert said(done)[0].endswith(f"; delete {done[0].fit.folder}* to have it made again.")
