@@ -15,7 +15,8 @@ def findings(rows: Sequence[Row]) -> list[str]:
     if rows[0].results[0].trial.setting == 0:
         mean = spread(rows[0].scores(rows[0].after_crf))
         when = " after the CRF" if rows[0].after_crf else ""
-        said = [f"The baseline, {_quoted(rows[0])}, has mIoU {mean} %{when}."]
+        has = "has a score that is not known" if mean == "–" else f"has mIoU {mean} %{when}"
+        said = [f"The baseline, {_quoted(rows[0])}, {has}."]
     else:
         said = ["The baseline has no result, so nothing is compared."]
     compared = [row for row in rows if row.difference is not None]

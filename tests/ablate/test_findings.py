@@ -1,4 +1,6 @@
-from deeplab_lit.ablate.bootstrap import Difference
+import math
+
+from deeplab_lit.ablate.bootstrap import Difference, compare
 from deeplab_lit.ablate.findings import findings
 
 
@@ -41,6 +43,14 @@ def test_what_is_not_known_is_said(make_row):
     assert "one seed only" in said[3]
     assert "no intervals over images" in said[4]
     assert len(said) == 5
+
+
+def test_a_baseline_whose_score_is_not_known_is_said(make_row):
+    rows = [make_row("6", [None, 0.4]), make_row("12", [0.5, 0.6], compare([math.nan], [0.5]))]
+    assert findings(rows)[:2] == [
+        "The baseline, “6”, has a score that is not known.",
+        "Unknown, a score is missing: “12” (– points).",
+    ]
 
 
 def test_another_setting_is_not_taken_for_the_baseline(make_row):

@@ -48,6 +48,16 @@ def test_curves_are_the_mean_and_the_range_of_the_seeds_where_all_have_one(make_
     assert {(x, round(y)) for x, y in band} == {(10, 20), (10, 30), (20, 40), (20, 60)}
 
 
+def test_a_score_that_is_not_known_is_not_drawn(make_row):
+    rows = [make_row("a", [None, 0.50]), make_row("b", [0.60, 0.62])]
+    figure = settings_plot(rows)
+    shown = [x for x, _ in points(figure.axes[0], "o")]
+    assert shown[1] == [60, 62]
+    assert picture(figure, "svg")
+    low, high = figure.axes[0].get_xlim()
+    assert 45 < low < 50 < 62 < high < 70
+
+
 def inside(figure, artist):
     """Whether all of it is on the figure."""
     figure.draw_without_rendering()
