@@ -53,11 +53,16 @@ class Difference(NamedTuple):
 
 
 def miou(counts: np.ndarray) -> np.ndarray:
-    """Counts (…,3,C) of hits, true and predicted pixels → mean IoU (…), absent classes left out."""
+    """Counts (…,3,C) of hits, true and predicted pixels → mean IoU (…), absent classes left out.
+
+    NaN where all are absent.
+    """
     hits, true, predicted = (counts[..., i, :].astype(np.float64) for i in range(3))
     union = true + predicted - hits
-    iou = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
-    return np.nanmean(iou, axis=-1)
+    iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
+    classes = np.asarray((union > 0).sum(-1), np.float64)
+    nothing = np.full_like(classes, np.nan)
+    return np.divide(iou.sum(-1), classes, out=nothing, where=classes > 0)
 
 
 def interval(
@@ -85,7 +90,8 @@ def interval(
         return np.mean([miou(x.reshape(draws, 3, classes)) for x in drawn], axis=0)
 
     tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(mean_miou(ours) - mean_miou(theirs), [tail, 100 - tail])
+    gains = mean_miou(ours) - mean_miou(theirs)  # NaN for a draw of images that are all void
+    low, high = np.nanpercentile(gains, [tail, 100 - tail])
     return float(low), float(high)
 
 

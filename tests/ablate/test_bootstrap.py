@@ -49,6 +49,15 @@ def test_pairing_cancels_what_is_common_to_the_images():
     assert np.ptp(interval([counts_of(shuffled + 2)], [counts_of(hits)])) > 3 * (high - low)
 
 
+@pytest.mark.filterwarnings("error")
+def test_draws_of_nothing_but_void_do_not_count():
+    ours, theirs = counts_of([[60, 61], [0, 0], [0, 0]]), counts_of([[40, 41], [0, 0], [0, 0]])
+    for counts in (ours, theirs):
+        counts[1:] = 0
+    expected = miou(ours.sum(0)) - miou(theirs.sum(0))
+    assert interval([ours], [theirs]) == pytest.approx((expected, expected))
+
+
 def test_images_that_cannot_be_paired_are_refused():
     with pytest.raises(ValueError, match="paired"):
         interval([counts_of([[1, 2]])], [counts_of([[1, 2], [3, 4]])])
