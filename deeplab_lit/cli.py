@@ -10,14 +10,13 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
 from deeplab_lit.agreement import check_options
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import SegmentationData
-from deeplab_lit.errors import cause_of, plain_errors
+from deeplab_lit.errors import plain_errors, refused_arguments
 from deeplab_lit.implied import configs_first, flags
 from deeplab_lit.network.weights import read_checkpoint
 from deeplab_lit.options import add_options
@@ -121,10 +120,8 @@ class DeepLabCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """As the parent; an argument out of range is the user's error, not a crash."""
-        try:
+        with refused_arguments():
             super().instantiate_classes()
-        except ValueError as error:
-            raise MisconfigurationException(cause_of(error)) from error
         self.model.evaluation = self.config_init[self.verb].eval
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -66,12 +66,23 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
-def cause_of(error: ValueError) -> str:
-    """What was wrong, without the words that the parser of arguments has wrapped it in."""
-    cause: BaseException = error
-    while isinstance(cause.__cause__, ValueError):
-        cause = cause.__cause__
-    return str(cause)
+@contextmanager
+def refused_arguments() -> Iterator[None]:
+    """Around a parser's `instantiate`: what a class refuses becomes a mistake, in its own words.
+
+    Raises:
+        MISTAKES: the class's own error where it is one of them, else MisconfigurationException
+            with its message; the parser wraps both in a ValueError with words of its own.
+    """
+    try:
+        yield
+    except ValueError as error:
+        cause: BaseException = error
+        while isinstance(cause.__cause__, ValueError) and not isinstance(cause, MISTAKES):
+            cause = cause.__cause__
+        if isinstance(cause, MISTAKES):
+            raise cause from cause.__cause__
+        raise MisconfigurationException(str(cause)) from error
 
 
 def _refuse(message: str, error: BaseException) -> None:

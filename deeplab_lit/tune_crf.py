@@ -23,7 +23,7 @@ from deeplab_lit.crf.pool import cores
 from deeplab_lit.crf.search import Point, at_edge, search
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
-from deeplab_lit.errors import plain_errors
+from deeplab_lit.errors import plain_errors, refused_arguments
 from deeplab_lit.implied import implied_config
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
@@ -143,7 +143,9 @@ def main(args: Sequence[str] | None = None) -> None:
         typed = parser.parse_args(argv)
         if typed.data is None:
             raise DataError("--data is missing: name the data that the checkpoint was trained on")
-        _tune(parser.instantiate(typed), typed.data, Path(typed.out))
+        with refused_arguments():
+            options = parser.instantiate(typed)
+        _tune(options, typed.data, Path(typed.out))
 
 
 def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.data import DataError
-from deeplab_lit.errors import cause_of, plain_errors
+from deeplab_lit.errors import plain_errors, refused_arguments
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.run_folder import RunFolderError
 
@@ -33,15 +33,6 @@ def test_a_users_mistake_is_a_sentence_and_code_2(error, sentence, capsys):
     assert capsys.readouterr().err.startswith(sentence)
 
 
-def test_the_cause_of_a_wrapped_error_is_the_innermost_of_its_kind():
-    inner = DataError("no such folder")
-    inner.__cause__ = KeyError("not this")
-    outer = ValueError("Problem with data: no such folder")
-    outer.__cause__ = inner
-    assert cause_of(outer) == "no such folder"
-    assert cause_of(ValueError("alone")) == "alone"
-
-
 @pytest.mark.parametrize("error", [ValueError("?"), OSError(errno.EIO, "?"), KeyError("?")])
 def test_our_own_bugs_keep_their_traceback(error):
     with pytest.raises(type(error)), plain_errors():
@@ -52,3 +43,24 @@ def test_ctrl_c_ends_with_130():
     with pytest.raises(SystemExit) as stop, plain_errors():
         raise KeyboardInterrupt
     assert stop.value.code == 130
+
+
+def wrapped(error, *causes):
+    """As a parser hands on what a class has raised."""
+    for outer in causes:
+        outer.__cause__ = error
+        error = outer
+    return error
+
+
+def test_what_a_class_refuses_comes_in_its_own_words():
+    parser_says = ValueError("does not validate"), ValueError("Union")
+    with pytest.raises(MisconfigurationException, match=r"^too small$"), refused_arguments():
+        raise wrapped(ValueError("too small"), *parser_says)
+
+
+def test_a_mistake_that_a_class_names_stays_what_it_is_with_the_reason_behind_it():
+    reason = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    with pytest.raises(DataError, match=r"^x.txt cannot be read$") as raised, refused_arguments():
+        raise wrapped(reason, DataError("x.txt cannot be read"), ValueError("Union"))
+    assert raised.value.__cause__ is reason

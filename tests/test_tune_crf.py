@@ -149,6 +149,7 @@ def test_searching_on_val_is_warned_of(trained, tmp_path, few, capsys):
         ({"split": "nothing"}, "no split 'nothing'"),
         ({"pos_xy_std": -1}, "pos_xy_std"),
         ({"device": "toaster"}, "--device toaster"),
+        ({"data.max_disc": 500}, "error: --data.max_disc must be in"),
         ({"out": "{file}"}, "holds something else"),
         ({"out": "{file}/x"}, "cannot be made"),
         ({"ckpt_path": "{file}"}, "file: not a weight file"),

@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 from deeplab_lit.ablate.branches import Fields, fields
 from deeplab_lit.ablate.table import Row
 from deeplab_lit.crf.options import CRFOptions
-from deeplab_lit.data import DataError, SegmentationData
-from deeplab_lit.errors import cause_of
+from deeplab_lit.data import SegmentationData
+from deeplab_lit.errors import refused_arguments
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.evaluation import Evaluation
@@ -52,6 +52,7 @@ def scoring_of(row: Row) -> Scoring:
     Raises:
         RunFolderError: the run's configuration cannot be read, or names what does not exist.
         DataError: the data cannot be found.
+        MisconfigurationException: an option is out of range.
     """
     path = row.results[0].trial.validate.folder / "config.yaml"
     try:
@@ -64,12 +65,11 @@ def scoring_of(row: Row) -> Scoring:
     parser.add_argument("--eval", type=Evaluation)
     parser.add_argument("--crf", type=CRFOptions)
     try:
-        made = parser.instantiate(parser.parse_object(sections))
-        return Scoring(made.data, made.eval, made.crf)
+        with refused_arguments():
+            made = parser.instantiate(parser.parse_object(sections))
     except ArgumentError as error:  # a class of the user's own that is not there any more
         raise RunFolderError(f"{path} cannot be followed: {error}") from error
-    except ValueError as error:
-        raise DataError(cause_of(error)) from error
+    return Scoring(made.data, made.eval, made.crf)
 
 
 def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Shown:

@@ -13,9 +13,7 @@ from deeplab_lit.ablate.plots import picture, settings_plot
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
 from deeplab_lit.ablate.table import rows
-from deeplab_lit.crf import CRFError
-from deeplab_lit.data import DataError
-from deeplab_lit.training.run_folder import RunFolderError
+from deeplab_lit.errors import MISTAKES
 
 
 def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
@@ -66,7 +64,7 @@ def _look(made: list) -> tuple[Shown | None, str]:
     """The pictures, or why there are none: the data may lie elsewhere by now."""
     try:
         return look(made), ""
-    except (DataError, RunFolderError, CRFError) as error:
+    except MISTAKES as error:
         return None, str(error)
 
 

@@ -9,12 +9,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 
 from jsonargparse import ArgumentParser, Namespace
 
 from deeplab_lit.data import DataError, SegmentationData
-from deeplab_lit.errors import plain_errors
+from deeplab_lit.errors import plain_errors, refused_arguments
 from deeplab_lit.prepare.ade20k import prepare_ade20k
 from deeplab_lit.prepare.check import check, data_section
 from deeplab_lit.prepare.cityscapes import prepare_cityscapes
@@ -67,14 +66,11 @@ def main(args: Sequence[str] | None = None) -> int:
         argv = list(sys.argv[1:] if args is None else args)
         options = parser.parse_args(data_section(argv) if argv[:1] == ["check"] else argv)
         if options.name == "check":
-            return check(_build(options.check.data), options.check.plot, options.check.num_workers)
+            with refused_arguments():
+                made = parser.instantiate(options).check
+            return check(made.data, made.plot, made.num_workers)
         _prepare(options.name, options[options.name])
     return 0
-
-
-def _build(data: Namespace) -> SegmentationData:
-    module, _, name = data.class_path.rpartition(".")
-    return getattr(import_module(module), name)(**vars(data.init_args))
 
 
 def _prepare(name: str, options: Namespace) -> None:

@@ -47,6 +47,13 @@ def test_a_configuration_and_options_say_what_is_checked(tmp_path, server, voc_a
     assert "VOC trainval_aug: 5 images" in capsys.readouterr().out
 
 
+def test_options_with_a_structure_of_their_own_are_taken(tmp_path, capsys):
+    data = ["--data=Shapes", "--data.train_size=2", "--data.val_size=1"]
+    scales = ["--data.scales", "{min: 0.5, max: 1.5}"]
+    assert main(["check", *data, *scales, f"--plot={tmp_path / 'plot.png'}"]) == 0
+    assert "Shapes: nothing is wrong" in capsys.readouterr().out
+
+
 def test_stopped_by_ctrl_c_it_goes_on_where_it_was(tmp_path, server, voc_archives):
     root = tmp_path / "voc"
     options = ["--root", str(root), "--mirror", server.url, "--unofficial=true"]
@@ -91,6 +98,8 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_that_looks_finished(
         (["check", "--config", "ROOT/none.yaml"], "none.yaml cannot be read"),
         (["voc", "--root", "/dev/null"], "--root /dev/null cannot be made"),
         (["ade20k", "--root", "/dev/null/x"], "--root /dev/null/x cannot be made"),
+        (["check", "--data=Shapes", "--data.max_disc=500"], "error: --data.max_disc must be in"),
+        (["check", "--data=Shapes", "--data.batch_size=0"], "error: batch_size must be at least 1"),
         (["check"], "data"),
         (["voc"], "root"),
         (["imagenet", "--root", "ROOT"], "imagenet"),
