@@ -494,8 +494,6 @@ Lattice *lattice_new(const float *elevated, int64_t n, int corners, const int64_
     }
 }
 
-int64_t lattice_vertices(const Lattice *lattice) { return lattice->vertices; }
-
 void lattice_free(Lattice *lattice) { delete lattice; }
 
 // unary, refined: (C,N). Returns 0, 1 when there are too many labels, 2 when out of memory.

@@ -56,11 +56,6 @@ class NativeLattice:
             raise MemoryError(f"no memory for a CRF lattice of {num_pixels} pixels")
         weakref.finalize(self, self._build.lattice_free, self.handle)
 
-    @property
-    def num_vertices(self) -> int:
-        """Vertices that a pixel touches."""
-        return self._build.lattice_vertices(self.handle)
-
 
 @torch.no_grad()
 def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int | None) -> Tensor:
@@ -74,6 +69,11 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
         unary: −log of the probabilities.
         parameters: of the pairwise terms.
         threads: in all; None: as many as torch has.
+
+    Raises:
+        BuildError: the library cannot be built here.
+        CRFError: more than 256 classes, or kernels too fine for the lattice's keys.
+        MemoryError: not enough for the lattices or the mean field.
     """
     threads = threads or torch.get_num_threads()
     side_by_side = min(threads, len(images))
@@ -209,7 +209,6 @@ def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     pointer, long, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     lib.lattice_new.argtypes = [pointer, long, integer, pointer, pointer, long, integer]
     lib.lattice_new.restype = pointer
-    lib.lattice_vertices.argtypes, lib.lattice_vertices.restype = [pointer], long
     lib.lattice_free.argtypes, lib.lattice_free.restype = [pointer], None
     lib.mean_field.argtypes = [pointer, pointer, integer, pointer, pointer, *[integer] * 3]
     lib.mean_field.restype = integer

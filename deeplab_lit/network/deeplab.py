@@ -84,7 +84,7 @@ class DeepLabV2(nn.Module):
         """Logits at the images' own size.
 
         Args:
-            images: (B,3,H,W) RGB, uint8 or float in 0…255, from 33×33 up.
+            images: (B,3,H,W) RGB, uint8 or float in 0…255.
             scales: instead of the network's own.
 
         Returns:

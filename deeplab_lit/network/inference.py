@@ -51,7 +51,7 @@ class Inference:
             self.window = (self.window, self.window)
         if self.window is not None:
             self.window = tuple(self.window)
-            if min(self.window) < 33:  # the least that the networks take
+            if min(self.window) < 33:  # 5 feature cells of stride 8, which see next to nothing
                 raise ValueError(f"window must be from 33 pixels up, got {list(self.window)}")
         if not 0 <= self.overlap < 1:
             raise ValueError(f"overlap must be from 0 to below 1, got {self.overlap}")

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from pydoc import locate
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor
 from deeplab_lit.crf.dense_crf import LEAST_PROBABILITY
 from deeplab_lit.network.files import sha256_of
 
-NOT_IN_IMAGES = {  # arguments of data that change neither what an image is nor its id
-    *("batch_size", "eval_batch_size", "num_workers", "check", "crop_size", "scales", "mirror"),
-    *("train_split", "val_split"),
+# What every data set takes: how images are batched, augmented, checked, and which masks are trained
+# on. None of it changes an image of a split. A data set's own arguments may, so all of them count.
+NOT_IN_IMAGES = {
+    *("batch_size", "total_batch_size", "eval_batch_size", "num_workers", "check"),
+    *("crop_size", "scales", "color_jitter", "mask_dir", "train_split", "val_split"),
 }
 
 
@@ -88,8 +91,11 @@ def what_decides(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
         split: of the images.
     """
     arguments = {k: v for k, v in vars(data.init_args).items() if k not in NOT_IN_IMAGES}
+    if arguments.get("root"):  # said relative to a folder, it may be other data in another one
+        arguments["root"] = str(Path(arguments["root"]).absolute())
+    kind = locate(data.class_path)  # one class may be imported by several names
     return {
         "checkpoint_sha256": sha256_of(ckpt_path),
-        "data": {"class": data.class_path.rpartition(".")[2], **arguments},
+        "data": {"class": f"{kind.__module__}.{kind.__qualname__}", **arguments},
         "split": split,
     }

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import torch
 from crf_inputs import native_or_skip, random_image, scores_like_a_network
 
 from deeplab_lit.crf import CRFError, DenseCRF, dense_crf, native
@@ -64,16 +63,6 @@ def test_more_threads_than_pixels(built):
         DenseCRF(backend="torch")(image, probabilities),
         atol=1e-5,
     )
-
-
-def test_the_lattice_is_that_of_torch(built):
-    from deeplab_lit.crf import mean_field
-
-    crf = DenseCRF()
-    image = torch.from_numpy(IMAGE)
-    expected = mean_field.bilateral_lattice(image[None], crf).num_vertices
-    for threads in (1, 3):
-        assert native.bilateral_lattice(image, crf, threads).num_vertices == expected
 
 
 def test_images_in_python_threads(built):

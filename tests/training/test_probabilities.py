@@ -1,11 +1,14 @@
 import gzip
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from jsonargparse import Namespace
 
+from deeplab_lit.data import SegmentationData
 from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
 
 
@@ -98,18 +101,49 @@ def test_many_writers_may_share_the_folder(tmp_path):
         torch.testing.assert_close(cache.read(id), probabilities, rtol=2**-10, atol=2e-5)
 
 
-def test_what_decides_about_probabilities(tmp_path):
+@pytest.fixture
+def decided(tmp_path):
+    """Of one of two checkpoints, of a data set, with some of its arguments."""
     (tmp_path / "a.ckpt").write_bytes(b"a")
     (tmp_path / "b.ckpt").write_bytes(b"b")
 
-    def decided(name="a", split="val", **arguments):
+    def decide(name="a", split="val", data="deeplab_lit.data.Folder", **arguments):
         given = Namespace(**{"root": "x", "num_workers": 1, **arguments})
-        data = Namespace(class_path="deeplab_lit.data.VOC", init_args=given)
-        return what_decides(str(tmp_path / f"{name}.ckpt"), data, split)
+        path = str(tmp_path / f"{name}.ckpt")
+        return what_decides(path, Namespace(class_path=data, init_args=given), split)
 
-    assert decided() == decided(num_workers=2) == decided(crop_size=33)
-    different = [decided("b"), decided(split="train"), decided(root="y")]
-    assert all(other != decided() for other in different)
+    return decide
+
+
+def test_another_checkpoint_data_set_or_split_has_other_probabilities(decided):
+    shapes = "deeplab_lit.data.Shapes"
+    assert decided("b") != decided()
+    assert decided(split="train") != decided()
+    assert decided(root="y") != decided()
+    assert decided(data="deeplab_lit.data.VOC") != decided()
+    assert decided(data=shapes, draw_seed=1) != decided(data=shapes, draw_seed=0)
+
+
+def test_the_same_words_in_another_folder_mean_other_data(decided, tmp_path, monkeypatch):
+    here = decided(), decided(root="./x"), decided(root=str(Path("x").absolute()))
+    assert here[0] == here[1] == here[2]
+    monkeypatch.chdir(tmp_path)
+    assert decided() != here[0]
+
+
+def test_one_data_set_may_be_named_in_several_ways(decided):
+    assert decided(data="deeplab_lit.data.folder.Folder") == decided()
+
+
+def test_no_option_that_all_data_sets_share_makes_probabilities_others(decided):
+    """Whatever is added to them: batches, augmentation, workers are no part of a split's images."""
+    shared = set(signature(SegmentationData).parameters)
+    assert {"total_batch_size", "color_jitter", "mask_dir"} < shared
+    assert decided(**dict.fromkeys(shared, "another")) == decided()
+
+
+def test_an_option_of_a_data_sets_own_counts(decided):
+    assert decided(void=0) != decided(void=255)
 
 
 def test_maps_of_a_sure_network_take_little_space(tmp_path):
