@@ -20,6 +20,7 @@ from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_en
 from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.submission import Server, Submission
+from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import configs_first
 from deeplab_lit.network.device import HELP, device_of
@@ -138,13 +139,15 @@ def main(args: Sequence[str] | None = None) -> int:
             )
             problems += unread
             masks = jobs[0].mask.parent if submission else out / "masks"
-            print(f"{len(todo) - len(unread)} masks in {masks}, overlays in {out / 'overlays'}")
+            written = counted(len(todo) - len(unread), "mask")
+            print(f"{written} in {masks}, overlays in {out / 'overlays'}")
         if submission and not problems:
             submission.check()
             print(f"{len(jobs)} label maps are checked. To upload: {submission.pack()}")
     if problems:
-        what = "of the images and videos" if films else "images"
-        print(f"error: {len(problems)} {what} could not be read (see above)", file=sys.stderr)
+        number = len(problems)
+        what = f"{number} of the images and videos" if films else counted(number, "image")
+        print(f"error: {what} could not be read (see above)", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -23,6 +23,7 @@ from deeplab_lit.crf.pool import cores
 from deeplab_lit.crf.search import Point, at_edge, search
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
+from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors, refused_arguments
 from deeplab_lit.implied import implied_config
 from deeplab_lit.network.deeplab import DeepLabV2
@@ -173,7 +174,8 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     fill(cache, net.to(device), split, indices)
     score = Score(split, indices, cache, len(data.classes), fixed, device)
     before = score(None)
-    print(f"{number} images of {name}, mIoU without the CRF {100 * before:.2f} %", flush=True)
+    seen = f"{counted(number, 'image')} of {name}"
+    print(f"{seen}, mIoU without the CRF {100 * before:.2f} %", flush=True)
     scores = _search(score, out / "scores.csv")
     best = max(scores, key=scores.get)
     found = {"enabled": True, **best._asdict(), **fixed}

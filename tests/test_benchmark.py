@@ -10,7 +10,7 @@ def test_step_measures_the_setting_beside_plain_float32(capsys):
     options += ["--norm=batch", "--scales=[1.0]", "--gradient_checkpointing=true"]
     main(["step", *options])
     title, plain, variant = capsys.readouterr().out.splitlines()
-    assert "1 images of 65×65" in title
+    assert "1 image of 65×65" in title
     assert plain.split()[0] == "float32"
     assert variant.split()[:3] == ["bfloat16", "channels_last", "gradient_checkpointing"]
     for line in (plain, variant):

@@ -67,7 +67,7 @@ def test_a_broken_image_is_reported_and_the_others_are_done(trained, images, tmp
     assert run(trained, images, out=tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "broken.jpg" in error
-    assert "1 images could not be read" in error
+    assert "error: 1 image could not be read" in error
     assert len(list((tmp_path / "out/masks").rglob("*.png"))) == 6
 
 

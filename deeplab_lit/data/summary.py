@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.words import counted
 
 
 @dataclass
@@ -82,7 +83,8 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
     for summary in summaries:
         sizes, number = summary.sizes, sum(summary.sizes.values())
         lines.append(
-            f"{summary.title}: {number:,} images, {summary.void_share:.2%} of their pixels void"
+            f"{summary.title}: {counted(number, 'image')}, "
+            f"{summary.void_share:.2%} of {'its' if number == 1 else 'their'} pixels void"
             + (f", {summary.all_void:,} of them nothing but void" if summary.all_void else "")
         )
         if len(sizes) == 1:
@@ -92,7 +94,7 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
             areas = sorted(sizes, key=lambda size: size[0] * size[1])
             lines.append(
                 f"  {len(sizes):,} sizes, {_size(areas[0])} to {_size(areas[-1])}; most often "
-                f"{_size(usual)} ({often:,} images)"
+                f"{_size(usual)} ({counted(often, 'image')})"
             )
     width = max(map(len, classes))
     columns = [f"{summary.title.split(',')[0].split()[-1]:>22}" for summary in summaries]

@@ -12,6 +12,7 @@ from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.summary import Summary, summarise, table
+from deeplab_lit.data.words import counted
 from deeplab_lit.prepare.class_plot import class_plot
 from deeplab_lit.prepare.whole import whole_file
 
@@ -68,10 +69,12 @@ def check(data: SegmentationData, plot: str, num_workers: int) -> int:
             class_plot(summaries, data.classes).save(temporary, format="PNG")
         print(f"class frequencies drawn in {plot}")
     if len(summaries) == 2 and data.trained_on():
-        print(f"WARNING: {data.trained_on()} images are in both splits")
+        both = data.trained_on()
+        print(f"WARNING: {counted(both, 'image')} {'is' if both == 1 else 'are'} in both splits")
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"error: {len(problems)} problems" if problems else f"{name}: nothing is wrong")
+    found = f"error: {counted(len(problems), 'problem')}"
+    print(found if problems else f"{name}: nothing is wrong")
     return 1 if problems else 0
 
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.summary import Summary
+from deeplab_lit.data.words import counted
 
 BAR, ROWS, LENGTH = 11, 50, 260  # height of a bar, classes in a column, length of the longest bar
 LEAST = 1e-5  # share at which a bar has no length: the scale is logarithmic
@@ -31,8 +32,8 @@ def class_plot(summaries: Sequence[Summary], classes: dict[str, Colour]) -> Imag
     draw = ImageDraw.Draw(picture)
     draw.text((6, 6), "share of the pixels that are not void", "black", font=title)
     for i, summary in enumerate(summaries):
-        number = sum(summary.sizes.values())
-        text = f"bar {i + 1}: {summary.title}, {number:,} images, void {summary.void_share:.2%}"
+        number = counted(sum(summary.sizes.values()), "image")
+        text = f"bar {i + 1}: {summary.title}, {number}, void {summary.void_share:.2%}"
         draw.text((6, 26 + 18 * i), text, "black", font=font)
     rows = math.ceil(len(names) / columns)
     for i in range(columns):

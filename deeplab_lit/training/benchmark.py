@@ -51,7 +51,7 @@ def compare_steps(
             step()
             times[label].append(perf_counter() - start)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    size = f"{batch_size} images of {crop_size}×{crop_size}"
+    size = f"{batch_size} image{'s' * (batch_size > 1)} of {crop_size}×{crop_size}"
     print(f"{size}, {where}, {torch.get_num_threads()} threads, median of {rounds} steps")
     base, base_memory = times["float32"], memory["float32"]
     for label, values in times.items():

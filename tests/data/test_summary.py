@@ -56,7 +56,7 @@ def test_the_table_has_a_line_for_each_split_and_a_row_for_each_class():
     lines = table([train, val], ["sky", "road", "car", "pole"]).splitlines()
     assert lines[0] == "X train: 4 images, 20.83% of their pixels void"
     assert lines[1] == "  3 sizes, 4×1 to 4×2; most often 4×2 (2 images)"
-    assert lines[2] == "X val: 1 images, 0.00% of their pixels void"
+    assert lines[2] == "X val: 1 image, 0.00% of its pixels void"
     assert lines[3] == "  all of 4×1"
     assert lines[5].split() == ["train", "val"]
     assert [line.split() for line in lines[7:]] == [

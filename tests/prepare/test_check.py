@@ -45,7 +45,7 @@ def test_all_that_is_wrong_is_listed(root, files, tmp_path, capsys):
         *("train0.jpg", "train2.png", "val0.png", "val1.png")
     ]
     assert "error: 4 problems" in shown.out
-    assert "Folder train: 1 images" in shown.out
+    assert "Folder train: 1 image, 0.00% of its pixels void" in shown.out
 
 
 def test_a_split_that_is_not_there_does_not_hide_the_other(root, tmp_path, capsys):
