@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import deeplab_lit
-from deeplab_lit.data.shapes import draw_sample
+from deeplab_lit.data.draw import draw_sample
 from deeplab_lit.data.submission import LAYOUTS
 from deeplab_lit.predict import main
 

@@ -15,7 +15,7 @@ from PIL import Image
 import deeplab_lit
 from deeplab_lit import export, fit, validate
 from deeplab_lit.__main__ import commands
-from deeplab_lit.data.shapes import draw_sample
+from deeplab_lit.data.draw import draw_sample
 from deeplab_lit.prepare.__main__ import build_parser
 from deeplab_lit.prepare.check import data_section
 

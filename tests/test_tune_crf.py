@@ -13,6 +13,7 @@ import deeplab_lit
 from deeplab_lit import tune_crf, validate
 from deeplab_lit.crf import search as crf_search
 from deeplab_lit.crf.search import Point
+from deeplab_lit.data.draw import draw_sample
 from deeplab_lit.training.probabilities import CachedProbabilities
 from deeplab_lit.tune_crf import main
 
@@ -42,7 +43,7 @@ def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few
     assert Image.open(out / "scores.png").size[0] > 500
     id = deeplab_lit.data.Shapes(train_size=8).split("train").ids[0]
     cached = CachedProbabilities(out / "probabilities").read(id).numpy()
-    image, _ = deeplab_lit.data.shapes.draw_sample(0, 0)
+    image, _ = draw_sample(0, 0)
     with torch.no_grad():
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         expected = deeplab_lit.load(trained)(pixels)[0].softmax(0).numpy()
