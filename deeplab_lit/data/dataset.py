@@ -17,7 +17,7 @@ from deeplab_lit.data.image import VOID, DataError, read_image, read_mask
 from deeplab_lit.data.transforms import TrainTransform
 
 INVALID = 254  # in a label map: a value that the data set does not have
-AUGMENTATION = 2  # apart from the random numbers of data/sampler.py and data/shapes.py
+AUGMENTATION = 2  # apart from the random numbers of data/sampler.py and data/draw.py
 Arrays = tuple[np.ndarray, np.ndarray]  # image (H,W,3) uint8 RGB, mask (H,W) uint8
 
 
