@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from deeplab_lit.data.datamodule import SegmentationData, existing, given
+from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.paths import existing, given
 
 # the first name of each line of the challenge's objectInfo150.txt; its usual colour, hexadecimal
 CLASSES = (

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deeplab_lit.data.datamodule import SegmentationData, existing, given
+from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import UNREADABLE, VOID, DataError
+from deeplab_lit.data.paths import existing, given
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 CATEGORIES = {

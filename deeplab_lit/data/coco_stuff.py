@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from deeplab_lit.data.datamodule import SegmentationData, existing, given
+from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.paths import existing, given
 
 # labels 1…182 of the authors' labels.txt, here from 0 as in their PNGs; no pixel has one of 11 of
 # them: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush

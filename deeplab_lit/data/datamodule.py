@@ -1,25 +1,23 @@
 """The LightningDataModule that all data sets share; a data set adds its splits and its classes."""
 
 import os
-import signal
 from abc import abstractmethod
 from pathlib import Path
 
-import cv2
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from deeplab_lit.data.dataset import FileSplit, Pair, SegmentationDataset, Split, collate
-from deeplab_lit.data.image import DataError, MissingFiles
+from deeplab_lit.data.dataset import FileSplit, SegmentationDataset, Split
+from deeplab_lit.data.image import DataError
+from deeplab_lit.data.loader import build_loader
 from deeplab_lit.data.palette import Colour
+from deeplab_lit.data.paths import existing
 from deeplab_lit.data.preflight import Check, first_of, preflight
 from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
 from deeplab_lit.data.summary import Summary, summarise
 from deeplab_lit.data.transforms import ScaleRange, TrainTransform
-
-GRACE = 15  # seconds that a worker outlives SIGTERM
 
 
 class SegmentationData(LightningDataModule):
@@ -165,7 +163,7 @@ class SegmentationData(LightningDataModule):
                 f"{trainer.accumulate_grad_batches}), but the learning rate is meant for "
                 f"{self.total_batch_size} (data.total_batch_size)"
             )
-        return self._loader(dataset, stream, self.batch_size, keep_workers=True)
+        return build_loader(dataset, stream, self.batch_size, self.num_workers, keep_workers=True)
 
     def val_dataloader(self) -> DataLoader:
         """Every image of the validation split once, at native size.
@@ -181,62 +179,4 @@ class SegmentationData(LightningDataModule):
                 "processes; use at most one process an image"
             )
         sampler = EverySampleOnce(dataset, processes, self.trainer.global_rank)
-        return self._loader(dataset, sampler, self.eval_batch_size)
-
-    def _loader(
-        self,
-        dataset: SegmentationDataset,
-        sampler: TrainStream | EverySampleOnce,
-        batch_size: int,
-        *,
-        keep_workers: bool = False,
-    ) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=keep_workers and self.num_workers > 0,
-            worker_init_fn=_prepare_worker,
-        )
-
-
-def _prepare_worker(worker: int) -> None:
-    """One thread; and a signal to the whole job leaves the main process time to save.
-
-    SIGTERM cannot be ignored: a main process that fails ends its workers with it, and waits.
-    """
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
-
-
-def given(root: str | None) -> Path:
-    """The folder of a data set that lies on disk.
-
-    Raises:
-        DataError: it was not given.
-    """
-    if not root:
-        raise DataError("--data.root is missing: give the folder of the data set")
-    return Path(root)
-
-
-def existing(pairs: list[Pair]) -> list[Pair]:
-    """The pairs, once every file of theirs is there.
-
-    Raises:
-        MissingFiles: the files that are missing.
-    """
-    missing = [path for pair in pairs for path in (pair.image, pair.mask) if not path.is_file()]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise MissingFiles(
-            f"{len(missing)} of {2 * len(pairs)} files are missing: "
-            f"{', '.join(map(str, missing[:3]))}{more}",
-            missing,
-        )
-    return pairs
+        return build_loader(dataset, sampler, self.eval_batch_size, self.num_workers)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deeplab_lit.data.datamodule import existing
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.paths import existing
 
 
 def find_devkit(root: Path, year: int) -> Path:

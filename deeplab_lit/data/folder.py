@@ -5,10 +5,11 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from deeplab_lit.data.datamodule import SegmentationData, existing, given
+from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import SUFFIXES, VOID, DataError
 from deeplab_lit.data.palette import Colour, voc_colour
+from deeplab_lit.data.paths import existing, given
 from deeplab_lit.data.text import lines_of
 
 

@@ -1,9 +1,10 @@
 """PASCAL-Context (Mottaghi et al., 2014): the whole scene, on VOC 2010's images."""
 
-from deeplab_lit.data.datamodule import SegmentationData, given
+from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import FileSplit
 from deeplab_lit.data.devkit import devkit_split, find_devkit
 from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.paths import given
 
 CLASSES = (
     *("background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat"),

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from deeplab_lit.data.datamodule import SegmentationData, existing, given
+from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.devkit import devkit_pairs, devkit_split, find_devkit, listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.paths import existing, given
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
