@@ -7,18 +7,17 @@ Letters: B batch · D features · H×W image · h×w feature cells (H/8 × W/8 a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from deeplab_lit.network.atrous import make_atrous
+from deeplab_lit.network.recompute import recomputed
 
 BackboneName = Literal[
     "resnet18",
@@ -56,19 +55,6 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
         )
 
 
-@contextmanager
-def _no_statistics(norms: list[nn.Module]) -> Iterator[None]:
-    """While activations are recomputed: the first pass has counted the batch already."""
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:  # torch stops a recomputation by an exception as soon as it has what it needs
-        for norm, state in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = state
-
-
 class Backbone(nn.Module, ABC):
     """Images to features; what ResNet and VGG share.
 
@@ -89,16 +75,8 @@ class Backbone(nn.Module, ABC):
         """Preprocessed images (B,3,H,W) → features (B,D,h,w)."""
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for part in self.parts():
-            x = self._recomputed(part, x) if recompute else part(x)
+            x = recomputed(part, x) if recompute else part(x)
         return x
-
-    @staticmethod
-    def _recomputed(part: nn.Module, x: Tensor) -> Tensor:
-        norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
-        if not norms:
-            return checkpoint(part, x, use_reentrant=False)
-        contexts = nullcontext(), _no_statistics(norms)
-        return checkpoint(part, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 class ResNet(Backbone):
