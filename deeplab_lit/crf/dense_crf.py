@@ -134,11 +134,11 @@ def _module(backend: str) -> ModuleType:
 
 @lru_cache(maxsize=1)
 def _native_or_torch() -> str:
-    from deeplab_lit.crf import native
+    from deeplab_lit.crf.build import BuildError, compiled
 
     try:
-        native.compiled()
-    except native.BuildError as error:
+        compiled()
+    except BuildError as error:
         warnings.warn(
             f"the fast CRF cannot be built here ({error}): the torch backend takes over, same "
             "results, about half the speed",

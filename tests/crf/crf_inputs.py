@@ -42,9 +42,9 @@ def photo(relative, size):
 
 
 def native_or_skip():
-    from deeplab_lit.crf import native
+    from deeplab_lit.crf.build import BuildError, compiled
 
     try:
-        native.compiled()
-    except native.BuildError as error:
+        compiled()
+    except BuildError as error:
         pytest.skip(f"native.cpp cannot be built here: {error}")
