@@ -16,6 +16,7 @@ from deeplab_lit.network.graph import ExportError
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.divergence import TrainingDiverged
 from deeplab_lit.training.run_folder import RunFolderError
+from deeplab_lit.whole import WriteError
 
 MISTAKES = (
     CRFError,
@@ -26,6 +27,7 @@ MISTAKES = (
     RunFolderError,
     SweepError,
     TrainingDiverged,
+    WriteError,
     MisconfigurationException,
     MemoryError,
 )

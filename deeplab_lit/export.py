@@ -24,9 +24,10 @@ from jsonargparse.typing import PositiveFloat
 import deeplab_lit
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.files import sha256_of, whole_file
+from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
 from deeplab_lit.network.weights import read_checkpoint
+from deeplab_lit.whole import whole_file
 
 TOLERANCE = 1e-4  # of the largest logit; float32 in another order of summation stays far below
 
@@ -137,7 +138,7 @@ def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
     Raises:
         ExportError: another suffix, something stands at `out` already, or the difference is above
             TOLERANCE.
-        WeightsError: nothing can be written there.
+        WriteError: nothing can be written there.
     """
     if out.suffix not in FORMATS:
         raise ExportError(f"--out {out}: its suffix must be one of {', '.join(FORMATS)}")

@@ -32,6 +32,7 @@ from deeplab_lit.training.charts import heat_maps
 from deeplab_lit.training.metric import SegmentationScores
 from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
 from deeplab_lit.training.run_folder import claim_results
+from deeplab_lit.whole import whole_file
 
 COLUMNS = [*Point._fields, "miou"]
 
@@ -102,11 +103,9 @@ def read_scores(path: Path) -> dict[Point, float]:
 
 
 def write_scores(scores: dict[Point, float], path: Path) -> None:
-    """Write them whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
+    """Write all of them anew."""
+    with whole_file(path) as place, place.open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *([*point, miou] for point, miou in scores.items())])
-    temporary.replace(path)
 
 
 def build_parser() -> ArgumentParser:
@@ -179,7 +178,8 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     scores = _search(score, out / "scores.csv")
     best = max(scores, key=scores.get)
     found = {"enabled": True, **best._asdict(), **fixed}
-    (out / "best.yaml").write_text(yaml.safe_dump({"crf": found}, sort_keys=False))
+    with whole_file(out / "best.yaml") as place:
+        place.write_text(yaml.safe_dump({"crf": found}, sort_keys=False))
     heat_maps(scores, Point._fields, out / "scores.png")
     ranked = sorted(scores.items(), key=lambda item: -item[1])[:10]
     print("\n  mIoU    gain     w1     σα     σβ")

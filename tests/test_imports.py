@@ -61,7 +61,7 @@ def test_data_network_and_crf_know_nothing_of_each_other(part):
 def test_training_knows_network_and_crf_and_data_only_through_batches():
     names = {name for name in imported("training") if below(name, "deeplab_lit")}
     assert any(below(name, "deeplab_lit.network") for name in names)
-    allowed = ("deeplab_lit.network", "deeplab_lit.crf", "deeplab_lit.training")
+    allowed = [f"deeplab_lit.{part}" for part in ("network", "crf", "training", "whole")]
     assert not [name for name in names if not below(name, *allowed)]
 
 
@@ -72,7 +72,14 @@ def test_prepare_knows_data_and_data_does_not_know_prepare():
     names = {name for file in modules for name in imports(nodes_of(file))}
     known = {name for name in names if below(name, "deeplab_lit")}
     assert any(below(name, "deeplab_lit.data") for name in known)
-    assert not [n for n in known if not below(n, "deeplab_lit.data", "deeplab_lit.prepare")]
+    allowed = [f"deeplab_lit.{part}" for part in ("data", "prepare", "whole")]
+    assert not [name for name in known if not below(name, *allowed)]
+
+
+def test_what_every_part_may_know_knows_no_part():
+    names = list(imports(nodes_of(PACKAGE / "whole.py")))
+    assert names
+    assert not [name for name in names if not below(name, *sys.stdlib_module_names)]
 
 
 def test_crf_needs_no_lightning():

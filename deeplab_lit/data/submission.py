@@ -19,6 +19,7 @@ from PIL import Image
 from deeplab_lit.data.cityscapes import LABEL_IDS
 from deeplab_lit.data.image import DataError, read_mask
 from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.whole import whole_file
 
 Server = Literal["voc", "cityscapes"]
 
@@ -157,24 +158,18 @@ class Submission:
     def pack(self) -> Path:
         """Write the archive, whole or not at all, and return its path; sorted by name."""
         archive = self.out / self.layout.archive
-        temporary = archive.with_name(f".{archive.name}")
         members = [
             (path, path.relative_to(self.out)) for path in sorted(map(self.path, self.images))
         ]
-        try:
+        with whole_file(archive) as place:
             if archive.suffix == ".tgz":
-                with tarfile.open(temporary, "w:gz") as tar:
+                with tarfile.open(place, "w:gz") as tar:
                     for path, name in members:
                         tar.add(path, name)
             else:
-                with zipfile.ZipFile(
-                    temporary, "w", zipfile.ZIP_STORED
-                ) as zipped:  # PNGs are dense
+                with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as zipped:  # PNGs are dense
                     for path, name in members:
                         zipped.write(path, name)
-            temporary.replace(archive)
-        finally:
-            temporary.unlink(missing_ok=True)
         return archive
 
 

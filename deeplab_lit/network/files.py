@@ -3,11 +3,8 @@
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -25,28 +22,6 @@ TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow chec
 
 class WeightsError(ValueError):
     """A weight file cannot be had, read, or used; says which, why and what to do."""
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A place to write to; what is there at the end becomes `path`, whole or not at all.
-
-    Args:
-        path: may exist, and stays as it is until then; folders are made.
-
-    Raises:
-        WeightsError: nothing can be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(prefix=".", dir=path.parent)
-    except OSError as error:
-        raise WeightsError(
-            f"{path} cannot be written ({error.strerror}): choose another place"
-        ) from error
-    with folder as place:
-        yield Path(place) / path.name
-        (Path(place) / path.name).replace(path)
 
 
 def sha256_of(path: str | Path) -> str:

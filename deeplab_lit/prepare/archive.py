@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from deeplab_lit.data.image import DataError
 from deeplab_lit.prepare.download import CHUNK, check_room
-from deeplab_lit.prepare.whole import whole_file
+from deeplab_lit.whole import whole_file
 
 Rename = Callable[[str], str | None]
 DAMAGED = (EOFError, KeyError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error)

@@ -14,7 +14,7 @@ from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.summary import Summary, summarise, table
 from deeplab_lit.data.words import counted
 from deeplab_lit.prepare.class_plot import class_plot
-from deeplab_lit.prepare.whole import whole_file
+from deeplab_lit.whole import whole_file
 
 
 def data_section(argv: Sequence[str]) -> list[str]:

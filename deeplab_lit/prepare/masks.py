@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import voc_colour
-from deeplab_lit.prepare.whole import whole_file
+from deeplab_lit.whole import whole_file
 
 Reader = Callable[[Path], np.ndarray]  # a file → class indices (H,W) uint8, 255 void
 PALETTE = [channel for index in range(256) for channel in voc_colour(index)]

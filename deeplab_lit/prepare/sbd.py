@@ -7,7 +7,8 @@ from deeplab_lit.data.image import DataError, read_mask
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.whole import whole_file, whole_folder, write_list
+from deeplab_lit.prepare.whole import whole_folder, write_list
+from deeplab_lit.whole import whole_file
 
 # address and checksum are those of torchvision.datasets.SBDataset
 SBD = Archive(

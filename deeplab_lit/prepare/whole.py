@@ -1,20 +1,10 @@
-"""Files and folders that are there whole or not at all."""
+"""Folders and lists that are there whole or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write into, which gets its name when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from deeplab_lit.whole import whole_file
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.picture import overlay
+from deeplab_lit.whole import whole_file
 
 
 class Job(NamedTuple):
@@ -96,12 +97,7 @@ def _readable(
 
 def save(picture: Image.Image, path: Path, **options: int) -> None:
     """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
     encoded = BytesIO()  # Pillow does not see that a disk takes only a part of a JPEG
     picture.save(encoded, format="PNG" if path.suffix == ".png" else "JPEG", **options)
-    try:
-        temporary.write_bytes(encoded.getbuffer())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as place:
+        place.write_bytes(encoded.getbuffer())

@@ -22,6 +22,7 @@ from torchmetrics import Metric
 
 from deeplab_lit.training.charts import band_curves
 from deeplab_lit.training.metric import VOID, iou_of
+from deeplab_lit.whole import whole_file
 
 Around = Literal["void", "classes"]
 WIDTHS = range(1, 41)
@@ -147,7 +148,7 @@ class BandCurve(Callback):
 
     @rank_zero_only
     def _write(self) -> None:
-        with (self.folder / "band.csv").open("w", newline="") as file:
+        with whole_file(self.folder / "band.csv") as place, place.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["width", *self.curves, "around"])
             rows = zip(WIDTHS, *self.curves.values(), strict=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from deeplab_lit.whole import whole_file
+
 DPI = 120
 MOST_NUMBERS = 25  # classes, up to which a confusion matrix has its numbers in it
 
@@ -140,7 +142,5 @@ def _figure(panels: int, size: tuple[float, float], columns: int = 1) -> tuple:
 
 
 def _save(figure: object, path: Path) -> None:
-    """Write whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=DPI)
-    temporary.replace(path)
+    with whole_file(path) as place:
+        figure.savefig(place, format="png", dpi=DPI)

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from deeplab_lit.network.files import whole_file
+from deeplab_lit.whole import whole_file
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -27,7 +27,11 @@ class WholeFiles(TorchCheckpointIO):
 
 
 def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a PyTorch file beside its place and move it there; folders are made."""
+    """Write a PyTorch file whole or not at all; folders are made.
+
+    Raises:
+        WriteError: nothing can be written there.
+    """
     content = io.BytesIO()  # torch reports a full disk in words of its own
     torch.save(checkpoint, content)
     with whole_file(path) as place:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deeplab_lit.training.image_scores import count, gathered, image_miou
 from deeplab_lit.training.picture import comparison, stack
+from deeplab_lit.whole import whole_file
 
 WIDTH = 480  # pixels; what is kept of an image is not wider
 
@@ -90,7 +91,8 @@ class WorstAndBest(Callback):
                 titles = ("image", "truth", "prediction", "after the CRF")[: len(samples[0])]
                 classes = pl_module.hparams.classes
                 sheets.append(comparison(samples, classes, titles, captions=captions))
-        stack(sheets).save(self.folder / "worst_best.png")
+        with whole_file(self.folder / "worst_best.png") as place:
+            stack(sheets).save(place)
 
 
 def _by_miou(seen: dict[str, Seen]) -> list[str]:

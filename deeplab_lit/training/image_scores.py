@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from deeplab_lit.training.metric import VOID
+from deeplab_lit.whole import whole_file
 
 COLUMNS = ("miou", "pixel_accuracy")
 
@@ -110,15 +111,15 @@ class ImageScores(Callback):
         if refined:
             arrays["counts_crf"] = np.stack([refined[id] for id in counts])
             columns += [f"{name}_crf" for name in COLUMNS]
-        temporary = self.folder / "images.tmp"
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(self.folder / "images.npz")
-        with temporary.open("w", newline="") as file:
+        with whole_file(self.folder / "images.npz") as place:
+            np.savez_compressed(place, **arrays)
+        with (
+            whole_file(self.folder / "images.csv") as place,
+            place.open("w", newline="") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["id", *columns])
             for id, own in counts.items():
                 both = [own, refined[id]] if refined else [own]
                 values = [score(x) for x in both for score in (image_miou, image_accuracy)]
                 writer.writerow([id, *("" if math.isnan(x) else x for x in values)])
-        temporary.replace(self.folder / "images.csv")

@@ -14,6 +14,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from deeplab_lit.whole import whole_file
+
 SECONDS = 5  # between two writes: each writes the whole file
 
 
@@ -76,17 +78,14 @@ class MetricsFile(Logger):
             self._write()
 
     def _write(self) -> None:
-        """Write the whole file beside itself and put it in place: a full disk costs no old row."""
+        """Write all rows anew, and then put them in place: a full disk costs no old one."""
         if not self.unsaved:
             return
         columns = sorted({key for row in self.rows.values() for key in row})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
+        with whole_file(self.path) as place, place.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["step", *columns])
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
-        temporary.replace(self.path)
         self.unsaved, self.written = False, time.monotonic()
 
     @rank_zero_only

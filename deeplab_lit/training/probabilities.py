@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from pydoc import locate
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from deeplab_lit.crf.dense_crf import LEAST_PROBABILITY
 from deeplab_lit.network.files import sha256_of
+from deeplab_lit.whole import whole_file
 
 # What every data set takes: how images are batched, augmented, checked, and which masks are trained
 # on. None of it changes an image of a split. A data set's own arguments may, so all of them count.
@@ -44,13 +44,12 @@ class CachedProbabilities:
 
     def write(self, id: str, probabilities: Tensor) -> None:
         """Keep probabilities (C,H,W)."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         kept = probabilities.where(probabilities >= LEAST_PROBABILITY, 0).half().cpu().numpy()
-        with TemporaryDirectory(dir=self.folder) as place:  # its own for each writer
-            temporary = Path(place) / "new"
-            with gzip.open(temporary, "wb", compresslevel=1) as file:
-                np.save(file, kept)
-            temporary.replace(self.path(id))
+        with (
+            whole_file(self.path(id)) as place,
+            gzip.open(place, "wb", compresslevel=1) as file,
+        ):
+            np.save(file, kept)
 
     def read(self, id: str) -> Tensor | None:
         """Probabilities (C,H,W) float32 on the CPU that sum to 1; null where none can be read."""

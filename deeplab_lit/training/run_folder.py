@@ -8,6 +8,8 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from deeplab_lit.whole import whole_file
+
 
 class RunFolderError(ValueError):
     """The folder of a run cannot be used; says which, why and what to do."""
@@ -120,4 +122,5 @@ def claim_results(folder: Path, settings: dict[str, Any]) -> None:
         raise RunFolderError(
             f"{folder} cannot be made ({error.strerror}): choose another one"
         ) from error
-    record.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    with whole_file(record) as place:
+        place.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from caffe_writer import write_caffemodel
 
-from deeplab_lit.network.files import WeightsError, read_weight_file, whole_file
+from deeplab_lit.network.files import WeightsError, read_weight_file
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.zeros(2)}
 
@@ -206,41 +206,3 @@ def test_a_file_of_python_2_and_torch_0_2_is_read(tmp_path):
     content = read_weight_file(tmp_path / "old.pth")
     assert isinstance(content, OrderedDict)
     assert torch.equal(content["a.weight"], STATE["a.weight"])
-
-
-def test_a_file_is_there_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "new/b.ckpt"
-    with whole_file(path) as place:
-        place.write_bytes(b"half")
-        assert not path.exists()
-        place.write_bytes(b"whole")
-    assert path.read_bytes() == b"whole"
-
-    def stopped():
-        with whole_file(path) as place:
-            place.write_bytes(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stopped()
-    assert path.read_bytes() == b"whole"
-    assert [p.name for p in path.parent.iterdir()] == ["b.ckpt"]
-
-
-def test_writing_a_file_harms_no_neighbour(tmp_path):
-    neighbours = ["b.tmp", ".b.ckpt", "b"]
-    for name in neighbours:
-        (tmp_path / name).write_text("mine")
-    with whole_file(tmp_path / "b.ckpt") as place:
-        place.write_bytes(b"whole")
-    assert all((tmp_path / name).read_text() == "mine" for name in neighbours)
-
-
-@pytest.mark.parametrize("bad", ["file/b.ckpt", "file/folder/b.ckpt"])
-def test_a_place_that_cannot_be_written_gets_a_sentence(tmp_path, bad):
-    (tmp_path / "file").write_text("mine")
-    with (
-        pytest.raises(WeightsError, match=r"cannot be written .*choose another place"),
-        whole_file(tmp_path / bad),
-    ):
-        pass

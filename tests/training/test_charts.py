@@ -43,7 +43,7 @@ def test_charts_of_any_number_of_classes(tmp_path, monkeypatch, classes, dpi):
     class_bars({"network": iou, "after the CRF": iou}, names, tmp_path / "classes.png")
     sizes = [Image.open(tmp_path / f"{n}.png").size for n in ("confusion", "classes")]
     assert min(min(size) for size in sizes) > 300
-    assert not list(tmp_path.glob("*.tmp"))
+    assert {path.name for path in tmp_path.iterdir()} == {"confusion.png", "classes.png"}
 
 
 def test_bars_are_as_high_as_their_values(tmp_path):

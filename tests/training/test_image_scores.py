@@ -74,7 +74,8 @@ def test_the_images_add_up_to_the_scores_of_the_set(module, make_data, make_trai
         assert float(row["pixel_accuracy_crf"]) == image_accuracy(own)
         mask = split.read(split.ids.index(row["id"]))[1]
         assert own[1].tolist() == np.bincount(mask[mask != 255], minlength=7).tolist()
-    assert not list(tmp_path.glob("*.tmp"))
+    assert {path.name for path in tmp_path.glob("*images*")} == {"images.csv", "images.npz"}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_without_the_crf_there_are_no_columns_of_it(module, make_data, make_trainer, tmp_path):
