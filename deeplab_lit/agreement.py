@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.seen import seen_splits
+from deeplab_lit.data.words import some
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.provenance import UNKNOWN
@@ -101,11 +102,11 @@ def check_classes(checkpoint: Checkpoint, path: str, data: SegmentationData) -> 
     name = type(data).__name__
     if len(stored) != len(here):
         raise WeightsError(
-            f"{path} has {len(stored)} classes ({_some(stored)}), but {name} has {len(here)} "
-            f"({_some(here)}): give the data set that it was trained on"
+            f"{path} has {len(stored)} classes ({some(stored)}), but {name} has {len(here)} "
+            f"({some(here)}): give the data set that it was trained on"
         )
     if stored != here:
-        say(f"Note: {path} calls its classes {_some(stored)}; {name} calls them {_some(here)}.")
+        say(f"Note: {path} calls its classes {some(stored)}; {name} calls them {some(here)}.")
 
 
 def seen_before(data: SegmentationData, provenance: Mapping[str, Any], weights: str) -> list[str]:
@@ -142,7 +143,3 @@ def check_unseen(
     if not seen and UNKNOWN in provenance["trained_on"]:
         say(f"Note: it is not known which data {path} was trained on.")
     return seen
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

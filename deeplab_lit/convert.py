@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from deeplab_lit import __version__
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.names import class_names
+from deeplab_lit.data.words import some
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.formats import FORMATS, read_source
@@ -87,19 +88,15 @@ def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> st
     for key, reason in source.skipped.items():
         reasons.setdefault(reason, []).append(key)
     for reason, keys in reasons.items():
-        lines.append(f"Skipped     {len(keys)}, {reason}: {_some(keys)}")
+        lines.append(f"Skipped     {len(keys)}, {reason}: {some(keys)}")
     if missing:
-        lines.append(f"Missing     {len(missing)}, initialised at random: {_some(missing)}")
+        lines.append(f"Missing     {len(missing)}, initialised at random: {some(missing)}")
     lines += [
         f"Init        {provenance['init']}",
         f"Trained on  {', '.join(provenance['trained_on']) or 'no segmentation data set'}",
         f"SHA-256     {provenance['sha256']}",
     ]
     return "\n".join(lines)
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
 
 
 def build_parser() -> ArgumentParser:
@@ -199,7 +196,7 @@ def _convert(options: Namespace, argv: list[str]) -> None:
     if by_name and trained_on is None:
         print(f"            known by the name {file.name}; --trained_on says otherwise")
     if classes is not None:
-        print(f"Classes     {_some(list(classes))}")
+        print(f"Classes     {some(list(classes))}")
     print(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
     style = source.network.get("style", "torchvision")
     print(f"Next        {_next(out, style, trained=classes is not None)}")

@@ -16,3 +16,8 @@ def voc_colour(index: int) -> Colour:
         blue |= (index >> 2 & 1) << shift
         index >>= 3
     return red, green, blue
+
+
+def voc_palette() -> list[int]:
+    """VOC's colours of all indices from 0 to 255, as Pillow's `putpalette` takes them."""
+    return [channel for index in range(256) for channel in voc_colour(index)]

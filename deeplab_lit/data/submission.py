@@ -18,7 +18,7 @@ from PIL import Image
 
 from deeplab_lit.data.cityscapes import LABEL_IDS
 from deeplab_lit.data.image import DataError, read_mask
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_palette
 from deeplab_lit.whole import whole_file
 
 Server = Literal["voc", "cityscapes"]
@@ -125,7 +125,7 @@ class Submission:
         """Class indices (H,W) uint8 as the server's label map."""
         picture = Image.fromarray(np.array(self.layout.values, np.uint8)[mask])
         if self.layout.palette:
-            picture.putpalette([channel for i in range(256) for channel in voc_colour(i)])
+            picture.putpalette(voc_palette())
         return picture
 
     def check(self) -> None:

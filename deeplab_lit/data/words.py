@@ -1,6 +1,13 @@
-"""Numbers in sentences."""
+"""Numbers and lists in sentences."""
+
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str) -> str:
     """A number and its noun: "1 image", "2,000 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three of many names: "sky, road, car, …"."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -13,11 +13,10 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_palette
 from deeplab_lit.whole import whole_file
 
 Reader = Callable[[Path], np.ndarray]  # a file → class indices (H,W) uint8, 255 void
-PALETTE = [channel for index in range(256) for channel in voc_colour(index)]
 SHOWN = 10  # problems listed before the rest is only counted
 
 
@@ -74,7 +73,7 @@ def _convert(job: tuple[Path, Path], read: Reader) -> str | None:
     except DataError as error:
         return str(error)
     image = Image.fromarray(mask)
-    image.putpalette(PALETTE)
+    image.putpalette(voc_palette())
     with whole_file(target) as temporary:
         image.save(temporary, format="PNG")
     return None

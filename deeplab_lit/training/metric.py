@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
-VOID = 255
+from deeplab_lit.training.loss import VOID
 
 
 class Scores(NamedTuple):

@@ -1,6 +1,6 @@
 import pytest
 
-from deeplab_lit.data.words import counted
+from deeplab_lit.data.words import counted, some
 
 
 @pytest.mark.parametrize(
@@ -8,3 +8,9 @@ from deeplab_lit.data.words import counted
 )
 def test_only_one_is_one(number, said):
     assert counted(number, "image") == said
+
+
+def test_of_many_names_three_are_said():
+    assert some(["sky", "road", "car"]) == "sky, road, car"
+    assert some(["sky", "road", "car", "pole"]) == "sky, road, car, …"
+    assert some(list("ab")) == "a, b"
