@@ -10,7 +10,8 @@ from deeplab_lit.ablate.table import Row, by_training
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.head import ImagePooling
 from deeplab_lit.network.receptive_field import (
-    effective_field,
+    effective_fields,
+    middle_pixel,
     rate_of,
     share_of_real_taps,
     side_of,
@@ -26,7 +27,7 @@ class Branch:
         name: its rate, in words.
         rate: of its 3×3 kernel; null where it has none.
         theoretical: field of view in pixels; null for image pooling, which sees everything.
-        effective: side of the square that holds 90 % of the gradient, in pixels.
+        effective: side of the square around the cell that holds 90 % of the gradient, in pixels.
         field: (H,W) the gradient.
         taps: share of the 3×3 kernel's taps on real features; null where it has none.
     """
@@ -70,18 +71,19 @@ def fields(rows: Sequence[Row], images: Tensor) -> Fields:
         net = row.network()
         with torch.inference_mode():
             grid = tuple(net.logits(images[:1], (1.0,)).fused.shape[-2:])
-        branches[words] = [_branch(net, i, images, grid) for i in range(len(net.head.branches))]
+        seen = enumerate(effective_fields(net, images))
+        branches[words] = [_branch(net, i, field, grid) for i, field in seen]
     return Fields(branches, grid)
 
 
-def _branch(net: DeepLabV2, number: int, images: Tensor, grid: tuple[int, int]) -> Branch:
-    rate, field = rate_of(net, number), effective_field(net, number, images)
+def _branch(net: DeepLabV2, number: int, field: Tensor, grid: tuple[int, int]) -> Branch:
+    rate = rate_of(net, number)
     pools = isinstance(net.head.branches[number], ImagePooling)
     return Branch(
         name=f"rate {rate}" if rate else "image pooling" if pools else "1×1",
         rate=rate,
         theoretical=None if pools else theoretical_field(net, number),
-        effective=side_of(field),
+        effective=side_of(field, middle_pixel(net, *field.shape)),
         field=field,
         taps=None if rate is None else share_of_real_taps(rate, *grid),
     )

@@ -10,11 +10,16 @@
 Letters: H×W image · h×w feature cells.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.head import ImagePooling
+from deeplab_lit.network.head import ASPPConcat, ImagePooling
+
+DIRECTIONS = 8
 
 
 def theoretical_field(net: DeepLabV2, branch: int) -> int:
@@ -38,49 +43,64 @@ def theoretical_field(net: DeepLabV2, branch: int) -> int:
     return side
 
 
-def effective_field(net: DeepLabV2, branch: int, images: Tensor) -> Tensor:
-    """Where the middle cell of a branch's output looks.
+def effective_fields(net: DeepLabV2, images: Tensor) -> Tensor:
+    """Where the output cell at `middle_pixel` looks, through each branch of the head.
+
+    A branch of `aspp`, `largefov` or `conv1x1` gives logits. They are differentiated class by
+    class, each less the mean of the classes: softmax and cross-entropy do not see what all classes
+    share, so training leaves that part of the weights as it was initialised. A branch of
+    `aspp_concat` gives features, which are summed.
+
+    The cost is a backward pass an image, branch and class. Of more than `DIRECTIONS` classes, as
+    many sums of all classes with random signs stand in for them, so that 171 classes take no longer
+    than eight; on trained networks with 7 and 11 classes the field moved by 4 % of its mass. One
+    image is in memory at a time, with the features that all branches share.
 
     Args:
         net: a network, trained or not; it is evaluated at scale 1.
-        branch: number of the head's branch.
         images: (B,3,H,W) RGB in 0…255.
 
     Returns:
-        (H,W) float32: gradient of the cell (all channels summed) by the pixels, in magnitude,
-        averaged over colours and images. Its sum is 1, or 0 where nothing is seen.
+        (branches,H,W) float32: the gradient by the pixels, in magnitude, averaged over classes,
+        colours and images. A field's sum is 1, or 0 where nothing is seen.
     """
-    training = net.training
-    net.eval()
-    images = images.detach().float().requires_grad_()
-    with torch.enable_grad():
-        features = net.backbone(net.preprocess(images))
-        for layer in _before_branches(net):
-            features = layer(features)
-        output = net.head.branches[branch](features)
-        middle = output[..., output.shape[-2] // 2, output.shape[-1] // 2]
-        (gradient,) = torch.autograd.grad(middle.sum(), images)
-    net.train(training)
-    field = gradient.abs().mean(dim=(0, 1))
-    return field / field.sum().clamp_min(torch.finfo(field.dtype).tiny)
+    fields = torch.zeros(len(net.head.branches), *images.shape[-2:], device=images.device)
+    with _as_a_constant(net), torch.enable_grad():
+        for number, image in enumerate(images):
+            fields += _fields_of(net, image.detach().float(), seed=number)
+    total = fields.sum(dim=(1, 2), keepdim=True)
+    return fields / total.clamp_min(torch.finfo(fields.dtype).tiny)
 
 
-def side_of(field: Tensor, share: float = 0.9) -> int:
-    """Side in pixels of the smallest square around the middle that holds a share of a field.
+def middle_pixel(net: DeepLabV2, height: int, width: int) -> tuple[int, int]:
+    """The pixel (y,x) on which the output cell nearest to the image's middle is centred.
+
+    Cell i is centred on pixel i times the output stride, so the middle itself may have no cell.
+    """
+    stride = net.output_stride
+    return tuple((size - 1 + stride) // (2 * stride) * stride for size in (height, width))
+
+
+def side_of(field: Tensor, centre: tuple[int, int], share: float = 0.9) -> int:
+    """Side in pixels of the smallest square around a pixel that holds a share of a field.
 
     Args:
-        field: (H,W), of which the sum is 1, as `effective_field` gives it.
+        field: (H,W), not negative, as `effective_fields` gives it.
+        centre: (y,x); of such a field `middle_pixel`.
         share: 0…1.
 
     Returns:
         An odd number; 0 for a field of nothing.
     """
-    y, x = (torch.arange(n, device=field.device) - n // 2 for n in field.shape)
-    distance = torch.maximum(y.abs()[:, None], x.abs()[None])
+    away = (
+        (torch.arange(n, device=field.device) - c).abs()
+        for n, c in zip(field.shape, centre, strict=True)
+    )
+    distance = torch.maximum(next(away)[:, None], next(away)[None])
     inside = torch.zeros(int(distance.max()) + 1, dtype=torch.float64, device=field.device)
-    inside.index_add_(0, distance.flatten(), field.flatten().double())
-    reached = (inside.cumsum(0) >= share * float(field.sum())).nonzero()
-    return 2 * int(reached[0]) + 1 if field.sum() > 0 else 0
+    inside = inside.index_add_(0, distance.flatten(), field.flatten().double()).cumsum(0)
+    reached = (inside >= share * inside[-1]).nonzero()
+    return 2 * int(reached[0]) + 1 if inside[-1] > 0 else 0
 
 
 def real_taps(rate: int, height: int, width: int) -> Tensor:
@@ -112,6 +132,50 @@ def rate_of(net: DeepLabV2, branch: int) -> int | None:
         return None
     convs = [m for m in net.head.branches[branch].modules() if isinstance(m, nn.Conv2d)]
     return convs[0].dilation[0] if convs[0].kernel_size != (1, 1) else None
+
+
+@contextmanager
+def _as_a_constant(net: nn.Module) -> Iterator[None]:
+    """Evaluation, and no gradients of parameters: their inputs need not be kept."""
+    modes = [(module, module.training) for module in net.modules()]
+    wanted = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    net.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter in wanted:
+            parameter.requires_grad_()
+
+
+def _fields_of(net: DeepLabV2, image: Tensor, seed: int) -> Tensor:
+    """Of one image (3,H,W): (branches,H,W), not normalised."""
+    y, x = (place // net.output_stride for place in middle_pixel(net, *image.shape[-2:]))
+    pixels = image.requires_grad_()
+    features = net.backbone(net.preprocess(pixels[None]))
+    for layer in _before_branches(net):
+        features = layer(features)
+    fields = []
+    for branch in net.head.branches:
+        cell = branch(features)[0, :, y, x]
+        magnitudes = [
+            torch.autograd.grad(cell, pixels, direction, retain_graph=True)[0].abs().mean(0)
+            for direction in _directions(net, cell, seed)
+        ]
+        fields.append(torch.stack(magnitudes).mean(0))
+    return torch.stack(fields)
+
+
+def _directions(net: DeepLabV2, cell: Tensor, seed: int) -> Tensor:
+    """(directions,C) in which the channels of a cell (C,) are differentiated."""
+    if isinstance(net.head, ASPPConcat):
+        return torch.ones_like(cell)[None]
+    weights = torch.eye(len(cell))
+    if len(cell) > DIRECTIONS:  # one seed for all branches: they are compared
+        random = torch.Generator().manual_seed(seed)
+        weights = 2.0 * torch.randint(0, 2, (DIRECTIONS, len(cell)), generator=random) - 1
+    return (weights - weights.mean(1, keepdim=True)).to(cell)
 
 
 def _before_branches(net: DeepLabV2) -> list[nn.Module]:
