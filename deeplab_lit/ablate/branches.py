@@ -47,16 +47,26 @@ class Fields:
     Attributes:
         branches: of the first seed's network of each row, under the words for all rows that share
             it.
-        grid: cells (h,w) of the last network's features.
+        grids: cells (h,w) of the features of those networks, under the same words.
     """
 
     branches: dict[str, list[Branch]]
-    grid: tuple[int, int]
+    grids: dict[str, tuple[int, int]]
 
-    def rates(self) -> list[int]:
-        """Of all branches, each once, in order."""
-        rates = {branch.rate for own in self.branches.values() for branch in own}
-        return sorted(rates - {None})
+    def rates(self) -> dict[tuple[int, int], list[int]]:
+        """Of the branches on each grid, each once, in order; grids without any are left out."""
+        found: dict[tuple[int, int], set[int]] = {}
+        for words, own in self.branches.items():
+            found.setdefault(self.grids[words], set()).update(branch.rate or 0 for branch in own)
+        return {grid: sorted(rates - {0}) for grid, rates in found.items() if rates - {0}}
+
+    def pictures(self) -> dict[str, Tensor]:
+        """The field (H,W) of every branch, under its setting and, in a second line, its name."""
+        return {
+            f"{words}\n{branch.name}": branch.field
+            for words, own in self.branches.items()
+            for branch in own
+        }
 
 
 def fields(rows: Sequence[Row], images: Tensor) -> Fields:
@@ -66,14 +76,14 @@ def fields(rows: Sequence[Row], images: Tensor) -> Fields:
         rows: of the table, at least one.
         images: (B,3,H,W) RGB in 0…255, over which gradients are averaged.
     """
-    branches, grid = {}, (0, 0)
+    branches, grids = {}, {}
     for words, row in by_training(rows).items():
         net = row.network()
         with torch.inference_mode():
-            grid = tuple(net.logits(images[:1], (1.0,)).fused.shape[-2:])
+            grids[words] = tuple(net.logits(images[:1], (1.0,)).fused.shape[-2:])
         seen = enumerate(effective_fields(net, images))
-        branches[words] = [_branch(net, i, field, grid) for i, field in seen]
-    return Fields(branches, grid)
+        branches[words] = [_branch(net, i, field, grids[words]) for i, field in seen]
+    return Fields(branches, grids)
 
 
 def _branch(net: DeepLabV2, number: int, field: Tensor, grid: tuple[int, int]) -> Branch:

@@ -37,6 +37,7 @@ img.plot { max-width: 100%; } li { margin-bottom: .4rem; }
 .class { white-space: nowrap; }
 .swatch { display: inline-block; width: .8em; height: .8em; border: 1px solid #555; }
 """
+MOST_FIELDS = 24  # each some 20 to 200 kB of the page
 READING = """mIoU is the mean intersection over union on the validation images, in percent;
 ± is the standard deviation between seeds. The difference is to the first row{when}, with the
 interval that holds 95 % of what it becomes when the validation images are drawn anew (paired
@@ -135,27 +136,40 @@ def _tint(points: float) -> str:
 
 def _fields(seen: Fields) -> str:
     """What the branches see, of each training."""
-    lines, fields = [], {}
+    lines = []
     for label, branches in seen.branches.items():
         for branch in branches:
             taps = "–" if branch.taps is None else f"{100 * branch.taps:.0f} %"
             square = branch.theoretical or "whole image"
             values = (label, branch.name, square, branch.effective, taps)
             lines.append("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in values) + "</tr>")
-            fields.setdefault(branch.name, branch.field)
     names = ("setting", "branch", "theoretical field, px", "90 % of the gradient, px", "real taps")
     head = "".join(f"<th>{name}</th>" for name in names)
-    first = dict(list(fields.items())[:8])
-    return (
+    fields = seen.pictures()
+    drawn = dict(list(fields.items())[:MOST_FIELDS])
+    left_out = (
+        f" The first {len(drawn)} of {len(fields)} are drawn; the table has all."
+        if len(drawn) < len(fields)
+        else ""
+    )
+    parts = [
         "<h2>What the branches see</h2>"
         '<p class="note">The theoretical field is the square of pixels that an output cell can '
-        "depend on; the effective one is where its gradient lies. Real taps are those of the 3×3 "
-        "kernel that fall on features instead of padding: a rate as large as the grid leaves a 1×1 "
-        "convolution.</p>"
-        + _scrolled(head, lines)
-        + _plot(fields_plot(first), "Effective fields, brighter is more, logarithmic")
-        + _plot(taps_plot(*seen.grid, seen.rates()), "Taps on real features by rate")
-    )
+        "depend on. The effective field is where its gradient lies: that of each class’s score "
+        "less the mean of all classes, or of the sum of a branch’s features where it has no "
+        "scores, at the cell nearest to the middle, averaged over the images above; the table has "
+        "the square around the cell that holds 90 % of it. Real taps are those of the 3×3 kernel "
+        "that fall on features instead of padding: a rate as large as the grid of features leaves "
+        "a 1×1 convolution. All of the first seed, at scale 1.</p>",
+        _scrolled(head, lines),
+        '<p class="note">Effective fields by setting and branch, on one logarithmic scale of four '
+        f"decades, brighter is more.{left_out}</p>",
+        _plot(fields_plot(drawn), "Effective fields by setting and branch"),
+    ]
+    for (height, width), rates in seen.rates().items():
+        what = f"Taps on real features by rate, on {width}×{height} cells"
+        parts.append(_plot(taps_plot(height, width, rates), what))
+    return "".join(parts)
 
 
 def _scrolled(head: str, lines: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The plots of an ablation, each a matplotlib Figure; without matplotlib's global state."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,15 +100,27 @@ def taps_plot(height: int, width: int, rates: Sequence[int] = ()) -> Any:
     return figure
 
 
-def fields_plot(fields: dict[str, torch.Tensor]) -> Any:
-    """Effective fields (H,W) side by side, by name, on one logarithmic scale of four decades."""
-    figure, _ = _figure(1.9 * len(fields), 2.3, axes=False)
+def fields_plot(fields: dict[str, torch.Tensor], columns: int = 6) -> Any:
+    """Effective fields (H,W) by name, on one logarithmic scale of four decades.
+
+    Args:
+        fields: at least one.
+        columns: fields side by side.
+    """
+    columns = min(columns, len(fields))
+    rows = -(-len(fields) // columns)
+    wrapped = [[textwrap.fill(line, 26) for line in name.split("\n")] for name in fields]
+    titles = ["\n".join(lines) for lines in wrapped]
+    lines = max(title.count("\n") for title in titles) + 1
+    shape = max(field.shape[0] / field.shape[1] for field in fields.values())
+    height = 1.8 * shape + 0.1 + 0.16 * lines
+    figure, _ = _figure(1.9 * columns, height * rows, axes=False)
     top = max(float(field.max()) for field in fields.values())
-    for i, (name, field) in enumerate(fields.items(), start=1):
-        axes = figure.add_subplot(1, len(fields), i)
+    for i, (title, field) in enumerate(zip(titles, fields.values(), strict=True), start=1):
+        axes = figure.add_subplot(rows, columns, i)
         level = np.log10(np.maximum(field.cpu().numpy(), 1e-4 * top) / top)
         axes.imshow(level, cmap="magma", vmin=-4, vmax=0)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(title, fontsize=9, parse_math=False)
         axes.set_axis_off()
     return figure
 

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from deeplab_lit.ablate import plots
 from deeplab_lit.ablate.bootstrap import Difference
 from deeplab_lit.ablate.page import page
 
@@ -71,9 +72,10 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(sweep, rows, shown):
     assert not {"script", "link", "iframe"} & set(seen.tags)
     assert "url(" not in text
     kinds = [decoded(source)[0] for source in seen.sources]
-    # image, truth and four predictions between the plots of scores and those of fields
+    # image, truth and four predictions between the plots of scores, and those of fields and of taps
+    # on two grids
     svg, png = "data:image/svg+xml", "data:image/png"
-    assert kinds == [svg, svg, *[png] * 6, svg, svg]
+    assert kinds == [svg, svg, *[png] * 6, svg, svg, svg]
     for source in seen.sources:
         kind, data = decoded(source)
         if kind == svg:
@@ -129,6 +131,31 @@ def test_branches_are_listed_with_their_fields_and_taps(sweep, rows, shown):
     ]
 
 
+def test_fields_and_taps_are_those_of_every_setting_and_grid(sweep, rows, shown, monkeypatch):
+    drawn, grids = [], []
+
+    def fields_plot(fields):
+        drawn.append(list(fields))
+        return plots.fields_plot(fields)
+
+    def taps_plot(height, width, rates):
+        grids.append((height, width, rates))
+        return plots.taps_plot(height, width, rates)
+
+    monkeypatch.setattr("deeplab_lit.ablate.page.fields_plot", fields_plot)
+    monkeypatch.setattr("deeplab_lit.ablate.page.taps_plot", taps_plot)
+    seen = Page(page(sweep, rows, 0, shown, ""))
+    names = ["one\n1×1", "one\nimage pooling", "two\nrate 6", "three / four\nrate 6"]
+    assert drawn == [names]
+    assert grids == [(5, 5, [6]), (3, 4, [6])]
+    assert "; the table has all." not in seen.text
+    monkeypatch.setattr("deeplab_lit.ablate.page.MOST_FIELDS", 3)
+    seen = Page(page(sweep, rows, 0, shown, ""))
+    assert drawn[1] == names[:3]
+    assert "The first 3 of 4 are drawn; the table has all." in seen.text
+    assert len(seen.words(3)) == 1 + 4
+
+
 def test_what_is_compared_after_the_crf_is_shown_after_it(sweep, make_row, shown):
     first = make_row("one", [0.5, 0.5], crf=[0.6, 0.6], after_crf=True)
     change = Difference(-0.2, -0.3, -0.1, 0.01)
@@ -151,7 +178,8 @@ def test_names_from_files_are_text_and_no_markup(sweep, rows, shown):
     evil = "<script>alert('1')</script> & \"more\""
     rows[0] = replace(rows[0], label=evil)
     shown.classes[evil] = shown.classes.pop("disc")
-    shown.fields.branches[evil] = shown.fields.branches.pop("two")
+    for kept in (shown.fields.branches, shown.fields.grids):
+        kept[evil] = kept.pop("two")
     shown.samples[0] = (f'"><script>{evil}', *shown.samples[0][1:])
     seen = Page(page(replace(sweep, name=evil, description=evil), rows, [], shown, ""))
     assert "script" not in seen.tags

@@ -141,9 +141,28 @@ def test_fields_share_one_logarithmic_scale():
     assert near.images[0].get_clim() == far.images[0].get_clim() == (-4, 0)
 
 
+def test_many_fields_stand_in_rows_under_their_names():
+    """Names of two lines, of which a dollar is no formula and a long one is broken."""
+    long = "atrous_rates 6, 12, 18, 24, lr_policy poly"
+    fields = {f"$x^$ {i}\nrate {i}": torch.rand(5, 5) for i in range(6)}
+    figure = fields_plot(fields | {f"{long}\nrate 6": torch.rand(5, 5)}, columns=3)
+    picture(figure, "svg")
+    places = [axes.get_subplotspec() for axes in figure.axes]
+    assert [(p.rowspan.start, p.colspan.start) for p in places] == [
+        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)
+    ]  # fmt: skip
+    assert figure.axes[4].get_title() == "$x^$ 4\nrate 4"
+    first, *others = figure.axes[6].get_title().split("\n")
+    assert " ".join([first, *others]) == f"{long} rate 6"
+    assert others[-1] == "rate 6"
+    width = figure.get_size_inches()[0] / 3 * figure.dpi
+    for axes in figure.axes:
+        assert axes.title.get_window_extent().width <= width
+
+
 def test_a_plot_becomes_a_picture_with_something_on_it():
     figure = fields_plot({"x": torch.rand(5, 5)})
     png = Image.open(io.BytesIO(picture(figure, "png")))
-    assert png.size == (228, 276)  # 1.9 × 2.3 inches of 120 pixels
+    assert png.size == (228, 247)  # 1.9 × 2.06 inches of 120 pixels
     assert len(png.convert("RGB").getcolors(100_000)) > 10
     assert ET.fromstring(picture(figure, "svg")).tag == "{http://www.w3.org/2000/svg}svg"
