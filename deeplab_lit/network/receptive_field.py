@@ -4,7 +4,7 @@
 - The effective field: where its gradient really lies (Luo et al., arXiv:1701.04128), usually far
   smaller, and not filled where the rate leaves holes.
 - The share of a 3×3 kernel's taps on real features: on a grid of 41×41 cells (a crop of 321), rate
-  24 puts two thirds of them into the padding, and a rate of 41 leaves the middle one alone, a 1×1
+  24 puts 63 % of them into the padding, and a rate of 41 leaves the middle one alone, a 1×1
   convolution (DeepLabv3, arXiv:1706.05587, Sec. 3.3 and Fig. 4).
 
 Letters: H×W image · h×w feature cells.
