@@ -94,6 +94,7 @@ def taps_plot(height: int, width: int, rates: Sequence[int] = ()) -> Any:
         axes.axvline(rate, color="black", linewidth=0.8, linestyle=":")
     axes.set_xlim(1, every[-1])
     axes.set_ylim(0, 100)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(f"atrous rate, on a grid of {width}×{height} cells")
     axes.set_ylabel("% of the cells")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -132,6 +132,13 @@ def test_taps_are_those_that_a_loop_counts():
     assert max(y for x, y in whole if x == 1) == pytest.approx(100 * (2 * 4) / (4 * 6))
 
 
+@pytest.mark.parametrize("cells", [4, 21])
+def test_a_rate_is_a_whole_number(cells):
+    ticks = taps_plot(cells, cells).axes[0].get_xticks()
+    assert len(ticks) > 2
+    assert (ticks == ticks.round()).all()
+
+
 def test_fields_share_one_logarithmic_scale():
     fields = {"near": torch.tensor([[1.0, 0.1]]), "far": torch.tensor([[0.01, 0.0]])}
     near, far = fields_plot(fields).axes
