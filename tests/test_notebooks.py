@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom, and are committed without what they print."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -10,7 +11,10 @@ from nbclient.exceptions import CellExecutionError
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 README = (FOLDER.parent / "README.md").read_text("utf-8")
-LIMIT = 600  # seconds a cell; a whole notebook takes 25 to 60 seconds of one core
+LIMIT = 600  # seconds a cell, against one that hangs: other work on the machine counts too
+# What a notebook is promised to take is 2 minutes. What it costs is measured in seconds of a core,
+# which other work on the machine hardly changes; twice as many are allowed, as cores differ.
+MOST_CPU_SECONDS = 240
 
 
 def run(notebook):
@@ -54,9 +58,19 @@ def test_it_is_committed_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_and_writes_into_a_temporary_folder_only(path, temporary):
-    before = files_of_the_clone()
+def test_it_runs_and_writes_into_a_temporary_folder_only(
+    path, temporary, monkeypatch, record_property
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for each other would count
+    before, start = files_of_the_clone(), os.times()
     outputs = run(nbformat.read(path, as_version=4))
+    end = os.times()
+    seconds = round(
+        end.children_user + end.children_system - start.children_user - start.children_system
+    )
+    print(f"{path.name}: {seconds} seconds of a core, {end.elapsed - start.elapsed:.0f} in all")
+    record_property("cpu_seconds", seconds)
+    assert 1 < seconds < MOST_CPU_SECONDS
     assert files_of_the_clone() == before
     assert list(temporary.glob("*/runs/*/*/results.json"))
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
