@@ -105,11 +105,11 @@ def test_a_field_is_the_mean_over_the_classes():
 
 
 def test_of_many_classes_random_sums_stand_in():
-    """With them less than a twentieth of the field lies elsewhere."""
+    """With them less than a tenth of the field lies elsewhere."""
     net, images = build(classes=30, atrous_rates=(2,)), noise(4, 3, 97, 97)
     (field,) = effective_fields(net, images)
     exact = class_by_class(net, 0, images)
-    assert 0 < (field - exact).abs().sum() / 2 < 0.05
+    assert 0 < (field - exact).abs().sum() / 2 < 0.1
     assert side_of(field, (48, 48)) == pytest.approx(side_of(exact, (48, 48)), abs=2)
 
 
