@@ -144,13 +144,13 @@ def test_fields_and_taps_are_those_of_every_setting_and_grid(sweep, rows, shown,
 
     monkeypatch.setattr("deeplab_lit.ablate.page.fields_plot", fields_plot)
     monkeypatch.setattr("deeplab_lit.ablate.page.taps_plot", taps_plot)
-    seen = Page(page(sweep, rows, 0, shown, ""))
+    seen = Page(page(sweep, rows, [], shown, ""))
     names = ["one\n1×1", "one\nimage pooling", "two\nrate 6", "three / four\nrate 6"]
     assert drawn == [names]
     assert grids == [(5, 5, [6]), (3, 4, [6])]
     assert "; the table has all." not in seen.text
     monkeypatch.setattr("deeplab_lit.ablate.page.MOST_FIELDS", 3)
-    seen = Page(page(sweep, rows, 0, shown, ""))
+    seen = Page(page(sweep, rows, [], shown, ""))
     assert drawn[1] == names[:3]
     assert "The first 3 of 4 are drawn; the table has all." in seen.text
     assert len(seen.words(3)) == 1 + 4
