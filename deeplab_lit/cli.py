@@ -23,6 +23,7 @@ from deeplab_lit.options import add_options
 from deeplab_lit.training.checkpoints import WholeFiles
 from deeplab_lit.training.cityscapes_scores import Instances
 from deeplab_lit.training.equipment import equip
+from deeplab_lit.training.harmless_wandb import HarmlessWandb
 from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.run_config import RunConfig
@@ -196,7 +197,11 @@ def run(cli: type[CLI], args: ArgsType = None) -> CLI:
     # Lightning's own affair with torch
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     with plain_errors():
-        return cli(args)
+        done = cli(args)
+        for logger in done.trainer.loggers:
+            if isinstance(logger, HarmlessWandb):
+                logger.end()
+        return done
 
 
 def _listed(value: Any) -> list:

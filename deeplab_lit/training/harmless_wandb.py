@@ -52,6 +52,7 @@ class HarmlessWandb(WandbLogger):
 
     Attributes:
         failed: nothing is handed to W&B any more.
+        found: W&B had a run in this process before this logger, which the logger goes on with.
     """
 
     failed = False
@@ -59,6 +60,26 @@ class HarmlessWandb(WandbLogger):
     log_metrics = _harmless(WandbLogger.log_metrics)
     log_table = _harmless(WandbLogger.log_table)
     log_image = _harmless(WandbLogger.log_image)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        import wandb
+
+        super().__init__(*args, **kwargs)
+        self.found = wandb.run is not None
+
+    def finalize(self, status: str) -> None:
+        """As the parent; ends W&B's run where the training has failed or was interrupted."""
+        super().finalize(status)
+        if status != "success":
+            self.end(exit_code=1)
+
+    @_harmless
+    def end(self, exit_code: int = 0) -> None:
+        """End W&B's run, so that the next one in this process has its own; not one it `found`."""
+        import wandb
+
+        if wandb.run is not None and not self.found:
+            wandb.finish(exit_code)
 
     @property
     def experiment(self) -> Any:

@@ -6,6 +6,7 @@ import sys
 import pytest
 import wandb
 
+from deeplab_lit import fit
 from deeplab_lit.training.loggers import build_loggers, log_config
 
 KILLED = """
@@ -29,8 +30,8 @@ def test_a_training_outlives_the_process_of_wandb(tmp_path, tiny_args):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     environment |= {"WANDB_MODE": "offline"}
     options = {"--run": "one", "--trainer.log_every_n_steps": "1", "--wandb_checkpoint": "true"}
-    fit = [sys.executable, "-c", KILLED, *tiny_args(tmp_path / "runs", **options)]
-    run = subprocess.run(fit, env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", KILLED, *tiny_args(tmp_path / "runs", **options)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("W&B has failed") == 1
     assert "Traceback" not in run.stderr
@@ -44,6 +45,7 @@ def train(tmp_path, make_module, make_data, make_trainer):
     """Trains two steps, as `fit` does; returns W&B's logger."""
 
     def run():
+        wandb.finish()  # a run that another test has left would be gone on with
         loggers = build_loggers(tmp_path, experiment="voc", job_type="fit", resume_step=None)
         trainer = make_trainer(logger=loggers, max_steps=2, val_check_interval=1)
         log_config(loggers, {"model": {"lr": 1}})
@@ -89,3 +91,32 @@ def test_ctrl_c_while_wandb_begins_is_no_failure_of_its(train, monkeypatch):
     monkeypatch.setattr(wandb, "init", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train()
+
+
+def test_runs_in_one_process_are_apart_but_a_run_of_the_users_goes_on(
+    tmp_path, tiny_args, monkeypatch
+):
+    """As in a notebook: fit, then validate."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()
+    for name in ("one", "two"):
+        done = fit.main(tiny_args(tmp_path, **{"--run": name, "--trainer.max_steps": "1"}))
+        (run,) = (done.folder / "wandb").glob("offline-run-*")
+        assert run.name.endswith(name)
+        assert wandb.run is None
+    with wandb.init(dir=tmp_path) as own:
+        done = fit.main(tiny_args(tmp_path, **{"--run": "three", "--trainer.max_steps": "1"}))
+        assert not (done.folder / "wandb").exists()
+        assert wandb.run is own
+    wandb.teardown()
+
+
+def test_a_training_that_failed_leaves_no_run_open(tmp_path, tiny_args, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()
+    options = {"--run": "one", "--model.lr": "1e30"}
+    with pytest.raises(SystemExit):
+        fit.main(tiny_args(tmp_path, **options, **{"--trainer.max_steps": "40"}))
+    assert list((tmp_path / "shapes/one/wandb").glob("offline-run-*"))
+    assert wandb.run is None
+    wandb.teardown()
