@@ -1,12 +1,9 @@
-"""The record of a run: results.json, and the table on the screen."""
+"""The record of a run: results.json."""
 
 import json
 import math
-import platform
-import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,9 @@ from torch import Tensor
 
 from deeplab_lit.training.cityscapes_scores import CityscapesScores
 from deeplab_lit.training.crf_scores import CRFScores
+from deeplab_lit.training.environment import device_name, git_commit, versions
 from deeplab_lit.training.metric import Scores
-
-PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "opencv-python-headless")
+from deeplab_lit.whole import whole_file
 
 
 class RunRecord(Callback):
@@ -132,7 +129,8 @@ class RunRecord(Callback):
             "command": sys.argv,
             **self.about,
         }
-        write_json(results, self.folder / "results.json")
+        with whole_file(self.folder / "results.json") as place:
+            place.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def as_dict(scores: Scores, classes: list[str]) -> dict[str, Any]:
@@ -152,76 +150,3 @@ def _rank(scores: dict[str, Any]) -> float:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def table(scores: dict[str, Any]) -> str:
-    """Per-class IoU and the totals in percent, as text; "–" for a class that is absent.
-
-    With scores after the CRF there are two more columns: those, and the gain.
-    """
-    columns = [_column(scores)]
-    lines = []
-    if "crf" in scores:
-        columns.append(_column(scores["crf"]))
-        columns.append([_difference(*pair) for pair in zip(*columns, strict=True)])
-    names = [*scores["iou"], "mIoU", "pixel accuracy", "mean accuracy", "fw iou"]
-    width = max(map(len, names))
-    if "crf" in scores:
-        lines.append(f"  {'':<{width}}  before   after    gain")
-    for i, name in enumerate(names):
-        if i == len(scores["iou"]):
-            lines.append("  " + "─" * (width + 8 * len(columns)))
-        values = "".join(f" {column[i]:>7}" for column in columns)
-        lines.append(f"  {name:<{width}}{values}")
-    return "\n".join(lines)
-
-
-def _column(scores: dict[str, Any]) -> list[str]:
-    keys = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou")
-    values = [*scores["iou"].values(), *(scores[key] for key in keys)]
-    return ["–" if value is None else f"{100 * value:.2f}" for value in values]
-
-
-def _difference(before: str, after: str) -> str:
-    return "–" if "–" in (before, after) else f"{float(after) - float(before):+.2f}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and the packages that decide about results."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the source, "+" where it has been changed; null outside a repository."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        run = {"capture_output": True, "text": True, "check": True, "timeout": 10}
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **run).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+" if changed else "")
-
-
-def device_name(trainer: Trainer) -> str:
-    """What the run ran on."""
-    device = trainer.strategy.root_device
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)

@@ -14,7 +14,7 @@ from deeplab_lit.training.band import band_table
 from deeplab_lit.training.cityscapes_scores import benchmark_table
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.optimizer import parameter_groups
-from deeplab_lit.training.record import table
+from deeplab_lit.training.score_table import table
 
 
 @rank_zero_only

@@ -8,7 +8,8 @@ import torch
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.training.crf_scores import CRFScores
-from deeplab_lit.training.record import RunRecord, table
+from deeplab_lit.training.record import RunRecord
+from deeplab_lit.training.score_table import table
 
 
 def confusion(module, data, crf):

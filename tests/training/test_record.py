@@ -1,6 +1,5 @@
 import json
 import math
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 
 from deeplab_lit.training import record
 from deeplab_lit.training.metric import Scores
-from deeplab_lit.training.record import RunRecord, as_dict, git_commit, table, write_json
+from deeplab_lit.training.record import RunRecord, as_dict
 
 CLASSES = ["sky", "tree", "bird"]
 
@@ -152,69 +151,16 @@ def test_scores_become_plain_numbers():
     assert as_dict(scores(math.nan), CLASSES)["miou"] is None
 
 
-def test_the_table_is_in_percent_with_a_dash_for_what_is_absent():
-    lines = [line.split() for line in table(as_dict(scores(0.375), CLASSES)).splitlines()]
-    assert lines[:3] == [["sky", "50.00"], ["tree", "25.00"], ["bird", "–"]]
-    assert lines[4:] == [
-        ["mIoU", "37.50"],
-        ["pixel", "accuracy", "75.00"],
-        ["mean", "accuracy", "62.50"],
-        ["fw", "iou", "50.00"],
-    ]
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "new" / "results.json"
-    write_json({"a": 1}, path)
-    with pytest.raises(TypeError):
-        write_json({"a": 2, "b": object()}, path)
-    assert json.loads(path.read_text()) == {"a": 1}
-
-
-def test_a_full_disk_leaves_the_old_json(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    write_json({"a": 1}, path)
-    write = type(path).write_text
+def test_a_full_disk_leaves_the_results_so_far(tmp_path, monkeypatch):
+    callback = RunRecord(tmp_path, {})
+    validate(callback, 0.1)
+    write = type(tmp_path).write_text
 
     def half(self, text, *args):
         write(self, text[: len(text) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(path), "write_text", half)
+    monkeypatch.setattr(type(tmp_path), "write_text", half)
     with pytest.raises(OSError, match="No space"):
-        write_json({"a": 2}, path)
-    assert json.loads(path.read_text()) == {"a": 1}
-
-
-@pytest.fixture
-def source(tmp_path, monkeypatch):
-    """A folder that is taken for the package's."""
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
-    for key in ("GIT_DIR", "GIT_WORK_TREE"):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    return tmp_path
-
-
-def test_the_commit_is_known_and_marked_when_changed(source):
-    def git(*args):
-        name = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
-        run = subprocess.run(["git", *name, *args], cwd=source, check=True, capture_output=True)
-        return run.stdout.decode().strip()
-
-    assert git_commit() is None  # outside a repository
-    git("init")
-    assert git_commit() is None  # nothing committed
-    (source / "record.py").write_text("1")
-    git("add", "record.py")
-    git("commit", "-m", "first")
-    assert git_commit() == git("rev-parse", "HEAD")
-    (source / "untracked").write_text("")
-    assert git_commit() == git("rev-parse", "HEAD")
-    (source / "record.py").write_text("2")
-    assert git_commit() == git("rev-parse", "HEAD") + "+"
-
-
-def test_no_commit_is_known_where_git_is_missing(source, monkeypatch):
-    monkeypatch.setenv("PATH", str(source))
-    assert git_commit() is None
+        validate(callback, 0.2)
+    assert read(tmp_path)["final"]["miou"] == 0.1
