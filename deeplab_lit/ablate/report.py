@@ -14,6 +14,7 @@ from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
 from deeplab_lit.ablate.table import rows
 from deeplab_lit.errors import MISTAKES
+from deeplab_lit.whole import whole_file
 
 
 def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
@@ -40,9 +41,8 @@ def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
         "report.html": page(sweep, made, absent, shown, why).encode(),
     }
     for name, content in files.items():
-        temporary = folder / f"{name}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(folder / name)
+        with whole_file(folder / name) as place:
+            place.write_bytes(content)
     print(f"\n{markdown(made)}")
     for line in absent:
         print(line)
