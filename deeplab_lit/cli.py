@@ -17,7 +17,7 @@ from deeplab_lit.agreement import check_options
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import plain_errors, refused_arguments
-from deeplab_lit.implied import configs_first, flags
+from deeplab_lit.implied import configs_first, flags, implied_config
 from deeplab_lit.network.weights import read_checkpoint
 from deeplab_lit.options import add_options
 from deeplab_lit.training.checkpoints import WholeFiles
@@ -74,7 +74,7 @@ class DeepLabCLI(LightningCLI):
 
     def begin_with(self, argv: list[str]) -> Path | None:
         """The configuration that a command line leaves unsaid; null where there is none."""
-        raise NotImplementedError
+        return implied_config(self.verb, argv)
 
     def find_folder(self, options: Namespace, argv: list[str]) -> Path:
         """The run's folder, from the parsed options and the command line; nothing is made yet."""

@@ -9,7 +9,7 @@ from deeplab_lit import __version__
 from deeplab_lit.agreement import check_classes, check_resumable, check_training, seen_before
 from deeplab_lit.cli import DeepLabCLI, run
 from deeplab_lit.data.summary import table
-from deeplab_lit.implied import SHAPES, implied_config
+from deeplab_lit.implied import SHAPES
 from deeplab_lit.training.loggers import log_checkpoint
 from deeplab_lit.training.provenance import completed, of_checkpoint
 from deeplab_lit.training.run_folder import last_checkpoint
@@ -34,7 +34,7 @@ class FitCLI(DeepLabCLI):
 
     def begin_with(self, argv: list[str]) -> Path | None:
         """As the parent; Shapes where nothing is said."""
-        config = implied_config("fit", argv)
+        config = super().begin_with(argv)
         if config == SHAPES:
             say("No --config and no --data: training on the built-in Shapes set (shapes.yaml).")
         return config

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from deeplab_lit.agreement import check_classes, check_unseen, refuse_without_data
 from deeplab_lit.cli import DeepLabCLI, run
 from deeplab_lit.data import Cityscapes
-from deeplab_lit.implied import flags, implied_config, names_data, value_of
+from deeplab_lit.implied import flags, names_data, value_of
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.cityscapes_scores import Instances
@@ -41,7 +41,7 @@ class ValidateCLI(DeepLabCLI):
             return None
         if "--ckpt_path" not in flags(argv):
             raise WeightsError(NO_CHECKPOINT)
-        config = implied_config("validate", argv)
+        config = super().begin_with(argv)
         if config is None:
             refuse_without_data(value_of(argv, "--ckpt_path"))
         return config
