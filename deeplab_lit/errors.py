@@ -1,71 +1,142 @@
-"""What a user's mistake looks like: a sentence on stderr and exit code 2, no traceback."""
+"""What a user's mistake looks like: a sentence on stderr and exit code 2, no traceback.
 
+Every part of the package may import this; it knows none of them.
+"""
+
+import argparse
 import errno
+import io
+import os
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from deeplab_lit.ablate.sweep import SweepError
-from deeplab_lit.crf import CRFError
-from deeplab_lit.data.image import DataError
-from deeplab_lit.network.device import DeviceError
-from deeplab_lit.network.graph import ExportError
-from deeplab_lit.network.weights import WeightsError
-from deeplab_lit.training.divergence import TrainingDiverged
-from deeplab_lit.training.run_folder import RunFolderError
-from deeplab_lit.whole import WriteError
+class UserError(Exception):
+    """Something that the user can mend; says the file or option, what was found, what to do."""
 
-MISTAKES = (
-    CRFError,
-    DataError,
-    WeightsError,
-    DeviceError,
-    ExportError,
-    RunFolderError,
-    SweepError,
-    TrainingDiverged,
-    WriteError,
-    MisconfigurationException,
-    MemoryError,
-)
+
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
-OUT_OF_MEMORY = (
+PLACE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
+OUT_OF_GPU_MEMORY = (
     "out of GPU memory. What helps in training: --data.batch_size smaller and "
     "--trainer.accumulate_grad_batches larger by the same factor, --trainer.precision bf16-mixed, "
     "--model.gradient_checkpointing true, fewer --model.scales; in evaluation: "
     "--eval.window 513, fewer --eval.scales."
 )
+OUT_OF_MEMORY = (
+    "out of memory (RAM, or the room for shared memory). What helps: fewer --data.num_workers or "
+    "--num_workers, smaller --data.batch_size and --data.crop_size, smaller images, --eval.window "
+    "513."
+)
+OUT_OF_FILES = (
+    "too many open files. What helps: `ulimit -n 65536` before the command, or fewer "
+    "--data.num_workers or --num_workers."
+)
+PORT_TAKEN = (
+    "the port at which the processes of a training find each other is taken by another program: "
+    "set the variable MASTER_PORT to a free one, or unset it where one process is enough."
+)
+NO_HOME = "there is no home folder: set the variable HOME to a folder that can be written."
+# what libraries say, in exceptions of types that may be bugs of ours just as well
+SAID = {
+    r"DefaultCPUAllocator|can't allocate memory|Insufficient memory|killed by signal: (Killed|Bus)"
+    r"|unable to allocate shared memory|Cannot allocate memory": OUT_OF_MEMORY,
+    r"EADDRINUSE|address already in use": PORT_TAKEN,
+    r"Could not determine home directory|Can't determine home directory": NO_HOME,
+    r"Too many open files": OUT_OF_FILES,
+    r"embedded null (byte|character)": "the name of a file has a NUL character in it, which no "
+    "file can have: look at the options and configurations.",
+    r"surrogates not allowed": "an option or the name of a file is not valid UTF-8, and has to be "
+    "written into a text: rename it.",
+}
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn mistakes, full or forbidden disks and exhausted GPU memory into a sentence.
+    """Turn what goes wrong for a reason outside the program into a sentence.
+
+    Such are: mistakes of the user, full or forbidden disks, memory, files and ports that are
+    taken, and an output that nobody reads any more.
 
     Raises:
         SystemExit: code 2 after the sentence, 130 after Ctrl-C. Other exceptions pass: they are
             our bugs, and their traceback is wanted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that cannot be shown ends no command
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except MISTAKES as error:
-        # a DataLoader's worker hands over its traceback as the message
-        _refuse(str(error).rpartition(f"{type(error).__name__}: ")[2], error)
-    except torch.OutOfMemoryError as error:
-        _refuse(OUT_OF_MEMORY, error)
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        place = error.filename or "the disk"
-        _refuse(f"{place}: {error.strerror}. What was written before is kept.", error)
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning leaves with 1
             raise SystemExit(130) from stop
         raise
+    except Exception as error:
+        sentence = explained(error)
+        if sentence is None:
+            raise
+        if isinstance(error, BrokenPipeError):
+            _output_nowhere()
+        with suppress(OSError, ValueError):  # stderr may be closed
+            print(f"error: {sentence}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from error
+
+
+def explained(error: Exception) -> str | None:
+    """The sentence for an exception; None where it is none of a user's or machine's making."""
+    import torch
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    if isinstance(error, UserError | MisconfigurationException):
+        # a DataLoader's worker hands over its traceback as the message
+        return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+    if isinstance(error, argparse.ArgumentError):
+        return " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        return OUT_OF_GPU_MEMORY
+    if isinstance(error, MemoryError):
+        asked = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        return f"{OUT_OF_MEMORY} ({asked})" if asked else OUT_OF_MEMORY
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    if isinstance(error, RuntimeError | ValueError) or type(error).__module__.startswith("cv2"):
+        return next(
+            (said for pattern, said in SAID.items() if re.search(pattern, str(error))), None
+        )
+    return None
+
+
+def _of_the_system(error: OSError) -> str | None:
+    number = error.errno
+    if number is None and (found := re.search(r"\[Errno (\d+)\]", str(error))):
+        number = int(found[1])  # handed over by a worker, as above
+    if number in DISK:
+        reason = error.strerror or os.strerror(number)
+        return f"{error.filename or 'the disk'}: {reason}. What was written before is kept."
+    if number in PLACE and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    others = {
+        errno.EMFILE: OUT_OF_FILES,
+        errno.ENFILE: OUT_OF_FILES,
+        errno.ENOMEM: OUT_OF_MEMORY,
+        errno.EADDRINUSE: PORT_TAKEN,
+        errno.EPIPE: "what reads the output of this command has gone, so the command ends too.",
+        errno.EAGAIN: "the system starts no further process: fewer --data.num_workers or "
+        "--num_workers, or a higher `ulimit -u`.",
+    }
+    return others.get(number)
+
+
+def _output_nowhere() -> None:
+    """Let what is still to be written go nowhere: the interpreter writes it when it ends."""
+    with suppress(OSError, ValueError):  # an output that is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
@@ -73,20 +144,15 @@ def refused_arguments() -> Iterator[None]:
     """Around a parser's `instantiate`: what a class refuses becomes a mistake, in its own words.
 
     Raises:
-        MISTAKES: the class's own error where it is one of them, else MisconfigurationException
-            with its message; the parser wraps both in a ValueError with words of its own.
+        UserError: the class's own error where it is one, else one with its message; the parser
+            wraps both in a ValueError with words of its own.
     """
     try:
         yield
     except ValueError as error:
         cause: BaseException = error
-        while isinstance(cause.__cause__, ValueError) and not isinstance(cause, MISTAKES):
+        while isinstance(cause.__cause__, ValueError) and not isinstance(cause, UserError):
             cause = cause.__cause__
-        if isinstance(cause, MISTAKES):
+        if isinstance(cause, UserError):
             raise cause from cause.__cause__
-        raise MisconfigurationException(str(cause)) from error
-
-
-def _refuse(message: str, error: BaseException) -> None:
-    print(f"error: {message.strip()}", file=sys.stderr)
-    raise SystemExit(2) from error
+        raise UserError(str(cause)) from error

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from deeplab_lit.errors import UserError
 
-class WriteError(OSError):
+
+class WriteError(UserError, OSError):
     """Nothing can be written at a place; says where, why and what to do."""
 
 

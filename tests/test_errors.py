@@ -1,11 +1,18 @@
 import errno
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.data import DataError
-from deeplab_lit.errors import plain_errors, refused_arguments
+from deeplab_lit.errors import UserError, plain_errors, refused_arguments
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.run_folder import RunFolderError
 
@@ -24,6 +31,19 @@ from deeplab_lit.training.run_folder import RunFolderError
         (OSError(errno.ENOSPC, "No space left", "a/b"), "error: a/b: No space left."),
         (PermissionError(errno.EACCES, "Permission denied", "a"), "error: a: Permission denied."),
         (torch.OutOfMemoryError("CUDA …"), "error: out of GPU memory."),
+        (MemoryError(), "error: out of memory (RAM"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "error: out of memory (RAM",
+        ),
+        (OSError(errno.EMFILE, "Too many open files", "a.jpg"), "error: too many open files."),
+        (
+            OSError("Caught OSError in worker\nOSError: [Errno 24] Too many open files: 'a.jpg'"),
+            "error: too many open files.",
+        ),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), "error: a: Is a directory"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "error: what reads the output"),
+        (OSError(errno.EADDRINUSE, "Address already in use"), "error: the port"),
     ],
 )
 def test_a_users_mistake_is_a_sentence_and_code_2(error, sentence, capsys):
@@ -33,7 +53,54 @@ def test_a_users_mistake_is_a_sentence_and_code_2(error, sentence, capsys):
     assert capsys.readouterr().err.startswith(sentence)
 
 
-@pytest.mark.parametrize("error", [ValueError("?"), OSError(errno.EIO, "?"), KeyError("?")])
+def libraries_own():
+    """What libraries raise themselves when they are asked for what cannot be."""
+
+    def no_memory():
+        torch.empty(2**50)
+
+    def no_image_memory():
+        cv2.resize(np.zeros((2, 2), np.uint8), (2**30, 2**30))
+
+    def taken_port():
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            torch.distributed.TCPStore("127.0.0.1", taken.getsockname()[1], is_master=True)
+
+    def no_home():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os.path, "expanduser", lambda path: path)
+            Path.home()
+
+    return {
+        "out of memory": no_memory,
+        "out of memory ": no_image_memory,
+        "Unable to allocate": lambda: np.empty(2**60, np.uint8),
+        "MASTER_PORT": taken_port,
+        "HOME": no_home,
+        "NUL character": lambda: Path("a\0b").stat(),
+        "not valid UTF-8": lambda: "\udcff".encode(),
+    }
+
+
+@pytest.mark.parametrize(("words", "raising"), libraries_own().items())
+def test_what_libraries_say_of_the_machine_is_a_sentence(words, raising, capsys):
+    with pytest.raises(SystemExit) as stop, plain_errors():
+        raising()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said.splitlines()[-1] + " "
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("?"), OSError(errno.EIO, "?"), KeyError("?"), TypeError("?"), RuntimeError("?"),
+        AttributeError("?"), AssertionError(), RecursionError("?"), FileNotFoundError("?"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    ],
+)  # fmt: skip
 def test_our_own_bugs_keep_their_traceback(error):
     with pytest.raises(type(error)), plain_errors():
         raise error
@@ -43,6 +110,24 @@ def test_ctrl_c_ends_with_130():
     with pytest.raises(SystemExit) as stop, plain_errors():
         raise KeyboardInterrupt
     assert stop.value.code == 130
+
+
+def test_an_output_that_nobody_reads_any_more_ends_without_a_traceback():
+    code = """
+import sys
+from deeplab_lit.errors import plain_errors
+with plain_errors():
+    while True:
+        print("x" * 100, flush=True)
+"""
+    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True)  # fmt: skip
+    run.stdout.readline()
+    run.stdout.close()
+    assert run.stderr.read() == (
+        "error: what reads the output of this command has gone, so the command ends too.\n"
+    )
+    assert run.wait() == 2
 
 
 def wrapped(error, *causes):
@@ -55,7 +140,7 @@ def wrapped(error, *causes):
 
 def test_what_a_class_refuses_comes_in_its_own_words():
     parser_says = ValueError("does not validate"), ValueError("Union")
-    with pytest.raises(MisconfigurationException, match=r"^too small$"), refused_arguments():
+    with pytest.raises(UserError, match=r"^too small$"), refused_arguments():
         raise wrapped(ValueError("too small"), *parser_says)
 
 

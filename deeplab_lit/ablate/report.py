@@ -13,7 +13,7 @@ from deeplab_lit.ablate.plots import picture, settings_plot
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
 from deeplab_lit.ablate.table import rows
-from deeplab_lit.errors import MISTAKES
+from deeplab_lit.errors import UserError
 from deeplab_lit.whole import whole_file
 
 
@@ -64,7 +64,7 @@ def _look(made: list) -> tuple[Shown | None, str]:
     """The pictures, or why there are none: the data may lie elsewhere by now."""
     try:
         return look(made), ""
-    except MISTAKES as error:
+    except (UserError, MemoryError) as error:
         return None, str(error)
 
 

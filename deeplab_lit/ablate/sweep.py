@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from deeplab_lit.errors import UserError
+
 SEED = "seed_everything"
 KEYS = {
     "name",
@@ -29,7 +31,7 @@ BEFORE_MODULE = ("${env}", "${interpreter}", "python", "python3", "-m")
 EXAMPLE = '[${env}, python, -m, deeplab_lit.fit, "--config=configs/shapes.yaml", "${args}"]'
 
 
-class SweepError(ValueError):
+class SweepError(UserError, ValueError):
     """A sweep file cannot be used; says which, what was found and what to do."""
 
 

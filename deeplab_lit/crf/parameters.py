@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import isfinite
 
+from deeplab_lit.errors import UserError
+
 NORMALIZATIONS = ("symmetric", "after")
 NUMBERS = ("bi_w", "bi_xy_std", "bi_rgb_std", "pos_w", "pos_xy_std")
 
@@ -12,7 +14,7 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-class CRFError(ValueError):
+class CRFError(UserError, ValueError):
     """The CRF was given something that it cannot use: says what, what it expects and what to do."""
 
 

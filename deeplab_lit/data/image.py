@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from deeplab_lit.errors import UserError
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 VOID = 255
 # what Pillow and NumPy raise for files that are missing, truncated or something else
 UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError)
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Something is wrong with the data: names the file, what was found and what to do."""
 
 

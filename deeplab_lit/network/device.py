@@ -2,10 +2,12 @@
 
 import torch
 
+from deeplab_lit.errors import UserError
+
 HELP = '"auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".'
 
 
-class DeviceError(ValueError):
+class DeviceError(UserError, ValueError):
     """A device that torch does not know or that is not there."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from deeplab_lit.errors import UserError
 from deeplab_lit.network.caffe import CaffeFormatError, read_caffemodel
 from deeplab_lit.network.safetensors import (
     SafetensorsFormatError,
@@ -20,7 +21,7 @@ SUFFIXES = (".caffemodel", ".pth", ".ckpt", ".safetensors")
 TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow checkpoint's table
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError, ValueError):
     """A weight file cannot be had, read, or used; says which, why and what to do."""
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
+from deeplab_lit.errors import UserError
 from deeplab_lit.network.deeplab import DeepLabV2
 
 LARGEST_BATCH = 1024
@@ -22,7 +23,7 @@ LARGEST_SIDE = 8192
 Run = Callable[[Tensor], Tensor]  # images (B,3,H,W) uint8 → logits (B,C,H,W)
 
 
-class ExportError(ValueError):
+class ExportError(UserError, ValueError):
     """A network cannot be exported as it was asked for; says why and what to do."""
 
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from deeplab_lit.errors import UserError
 from deeplab_lit.training.metric import Scores
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(UserError, RuntimeError):
     """The loss is no number any more; says when, and what helps."""
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from deeplab_lit.errors import UserError
 from deeplab_lit.whole import whole_file
 
 
-class RunFolderError(ValueError):
+class RunFolderError(UserError, ValueError):
     """The folder of a run cannot be used; says which, why and what to do."""
 
 
