@@ -89,19 +89,19 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
     folder = Path(options.runs_dir) / sweep.name
-    trials = plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=theirs)
+    runs = plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=theirs)
     labels = labels_of(sweep)
     whole, failed = True, []
     if not options.report:
-        check(trials, labels)
+        check(runs, labels)
         _make(folder)
-        steps = list(dict.fromkeys(step for t in trials for step in (t.fit, t.validate)))
+        steps = list(dict.fromkeys(step for run in runs for step in (run.fit, run.validate)))
         print(
-            f"{sweep.name}: {len(labels)} settings, {len(trials) // len(labels)} seeds; "
+            f"{sweep.name}: {len(labels)} settings, {len(runs) // len(labels)} seeds; "
             f"runs and logs in {folder}",
             flush=True,
         )
-        live = Live(trials, labels, options.jobs)
+        live = Live(runs, labels, options.jobs)
         runner = Runner(steps, options.jobs, _gpus(), variables_of(sweep), live)
         whole = runner.run()
         failed = [(s, state) for s, state in runner.states.items() if state.word == "failed"]
@@ -110,7 +110,7 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
             print(
                 f"failed: {step.folder.name}: {state.why}\n  {state.process.log}", file=sys.stderr
             )
-    write_report(sweep, trials, folder)
+    write_report(sweep, runs, folder)
     if not whole:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         raise SystemExit(130)

@@ -82,7 +82,7 @@ def as_csv(made: Sequence[Row]) -> str:
     )
     for row in made:
         for r in row.results:
-            trial = r.trial
+            run = r.run
             numbers = [r.miou, r.miou_crf, r.parameters, r.images_per_second, r.fit["wall_seconds"]]
-            writer.writerow([row.label, trial.seed, *numbers, trial.fit.folder.name])
+            writer.writerow([row.label, run.seed, *numbers, run.fit.folder.name])
     return text.getvalue()

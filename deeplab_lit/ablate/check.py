@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 from deeplab_lit import fit
-from deeplab_lit.ablate.plan import Trial
+from deeplab_lit.ablate.plan import Run
 from deeplab_lit.ablate.progress import is_finished
 from deeplab_lit.ablate.sweep import SweepError
 
 
-def check(trials: Sequence[Trial], labels: Sequence[str]) -> None:
+def check(runs: Sequence[Run], labels: Sequence[str]) -> None:
     """Parse the command line of each setting that is not done, of one seed; nothing is run.
 
     Options of the scoring are `fit`'s too, so that those of both are seen.
 
     Args:
-        trials: of the ablation.
+        runs: of the ablation.
         labels: of the settings, in words.
 
     Raises:
@@ -24,14 +24,14 @@ def check(trials: Sequence[Trial], labels: Sequence[str]) -> None:
     """
     wrong: dict[str, list[str]] = {}
     seen = set()
-    for trial in trials:
-        if trial.setting in seen or (is_finished(trial.fit) and is_finished(trial.validate)):
+    for run in runs:
+        if run.setting in seen or (is_finished(run.fit) and is_finished(run.validate)):
             continue
-        seen.add(trial.setting)
-        asked = [*trial.fit.args, *trial.validate.args]
+        seen.add(run.setting)
+        asked = [*run.fit.args, *run.validate.args]
         said = _refused([word for word in asked if not word.startswith("--ckpt_path=")])
         if said:
-            wrong.setdefault(said, []).append(f"“{labels[trial.setting]}”")
+            wrong.setdefault(said, []).append(f"“{labels[run.setting]}”")
     if wrong:
         lines = [
             f"{'all settings' if len(names) == len(seen) > 1 else ', '.join(names)}: {said}"

@@ -12,7 +12,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
     Args:
         rows: of the table, the baseline first if it is done.
     """
-    if rows[0].results[0].trial.setting == 0:
+    if rows[0].results[0].run.setting == 0:
         mean = spread(rows[0].scores(rows[0].after_crf))
         when = " after the CRF" if rows[0].after_crf else ""
         has = "has a score that is not known" if mean == "–" else f"has mIoU {mean} %{when}"

@@ -2,48 +2,46 @@
 
 from collections.abc import Sequence
 
-from deeplab_lit.ablate.plan import Trial
+from deeplab_lit.ablate.plan import Run
 from deeplab_lit.ablate.process import failure
 from deeplab_lit.ablate.progress import is_finished
 from deeplab_lit.ablate.results import Result, ResultError, read_result
 
 
-def left_out(
-    trials: Sequence[Trial], results: Sequence[Result], labels: Sequence[str]
-) -> list[str]:
-    """Sentences on the trials without a result: those not done, those failed, damaged files.
+def left_out(runs: Sequence[Run], results: Sequence[Result], labels: Sequence[str]) -> list[str]:
+    """Sentences on the runs without a result: those not done, those failed, damaged files.
 
     Args:
-        trials: all of the ablation.
+        runs: all of the ablation.
         results: those that are there.
         labels: of all settings.
     """
-    done = {result.trial for result in results}
+    done = {result.run for result in results}
     missing, names = 0, {}
-    for trial in trials:
-        if trial in done:
+    for run in runs:
+        if run in done:
             continue
-        why = _why(trial)
+        why = _why(run)
         if why is None:
             missing += 1
         else:
-            names.setdefault(why, []).append(f"“{labels[trial.setting]}”, seed {trial.seed}")
+            names.setdefault(why, []).append(f"“{labels[run.setting]}”, seed {run.seed}")
     said = [f"Left out: {'; '.join(own)}: {why}." for why, own in names.items()]
     if missing:
-        own = "1 trial is" if missing == 1 else f"{missing} trials are"
+        own = "1 run is" if missing == 1 else f"{missing} runs are"
         said.append(f"{own} not done yet and left out.")
     return said
 
 
-def _why(trial: Trial) -> str | None:
-    """What stopped a trial; null if it is only not done yet."""
+def _why(run: Run) -> str | None:
+    """What stopped a run; null if it is only not done yet."""
     try:
-        read_result(trial)
+        read_result(run)
     except ResultError as error:
-        scored = str(trial.validate.folder) in str(error)
-        what = trial.validate.folder if scored else f"{trial.fit.folder}*"
+        scored = str(run.validate.folder) in str(error)
+        what = run.validate.folder if scored else f"{run.fit.folder}*"
         return f"{error}; delete {what} to have it made again"
-    for step, what in ((trial.fit, "training"), (trial.validate, "validation")):
+    for step, what in ((run.fit, "training"), (run.validate, "validation")):
         if not is_finished(step) and (why := failure(step)) is not None:
             return f"its {what} failed: {why}"
     return None

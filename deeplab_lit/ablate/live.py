@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from deeplab_lit.ablate.plan import Step, Trial
+from deeplab_lit.ablate.plan import Run, Step
 from deeplab_lit.ablate.progress import progress, share_done
 from deeplab_lit.ablate.runner import State
 
@@ -20,17 +20,17 @@ class Live:
     """Shows states on stderr: a table that is drawn over, or lines where it is no terminal.
 
     Args:
-        trials: of the ablation.
+        runs: of the ablation.
         labels: of the settings, in words.
         jobs: processes at a time.
     """
 
-    def __init__(self, trials: Sequence[Trial], labels: Sequence[str], jobs: int) -> None:
+    def __init__(self, runs: Sequence[Run], labels: Sequence[str], jobs: int) -> None:
         self.names: dict[Step, str] = {}
-        for trial in trials:
-            name = f"{labels[trial.setting]}, seed {trial.seed}"
-            self.names.setdefault(trial.fit, name)
-            self.names[trial.validate] = name
+        for run in runs:
+            name = f"{labels[run.setting]}, seed {run.seed}"
+            self.names.setdefault(run.fit, name)
+            self.names[run.validate] = name
         self.jobs = jobs
         self.terminal = sys.stderr.isatty()
         self.shown = -SAY_EVERY

@@ -54,7 +54,7 @@ def scoring_of(row: Row) -> Scoring:
         DataError: the data cannot be found.
         MisconfigurationException: an option is out of range.
     """
-    path = row.results[0].trial.validate.folder / "config.yaml"
+    path = row.results[0].run.validate.folder / "config.yaml"
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
         sections = {name: content[name] for name in ("data", "eval", "crf")}

@@ -38,13 +38,13 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A setting with one seed.
+class Run:
+    """One training of a setting with one seed, and its scoring.
 
     Attributes:
         setting: number of the setting; 0 is the baseline.
         seed: of its training.
-        fit: its training, which other trials may share.
+        fit: its training, which other runs may share.
         validate: its scoring.
     """
 
@@ -61,8 +61,8 @@ def plan(
     seeds: int | None = None,
     crf: bool = False,
     options: Sequence[str] = (),
-) -> list[Trial]:
-    """All trials, seed by seed: after the first seed every setting has been seen once.
+) -> list[Run]:
+    """All runs, seed by seed: after the first seed every setting has been seen once.
 
     Args:
         sweep: the grid.
@@ -81,7 +81,7 @@ def plan(
                 f"{option}: the settings of {sweep.name} differ in that, so it cannot be the same "
                 "for all; change the sweep file instead"
             )
-    trials = []
+    runs = []
     for seed in range(seeds) if seeds else sweep.seeds:
         for number, setting in enumerate(sweep.settings()):
             values = sweep.fixed | setting
@@ -95,8 +95,8 @@ def plan(
             checkpoint = f"--ckpt_path={fit.folder / 'checkpoints/best.ckpt'}"
             own = folder / f"{name}-val-{fingerprint(asked)}"
             validate = Step("validate", own, (checkpoint, *asked), needs=fit)
-            trials.append(Trial(number, seed, fit, validate))
-    return trials
+            runs.append(Run(number, seed, fit, validate))
+    return runs
 
 
 def labels_of(sweep: Sweep) -> list[str]:

@@ -1,6 +1,6 @@
 """One step as a process: its lock, its log, where it goes on.
 
-Words: a step is a training or a validation, a run is its folder.
+Words: a step is the training or the validation of a run, and has a folder of its own.
 """
 
 import os

@@ -8,7 +8,7 @@ from deeplab_lit.ablate.cells import as_csv, markdown
 from deeplab_lit.ablate.left_out import left_out
 from deeplab_lit.ablate.page import page
 from deeplab_lit.ablate.pictures import Shown, look
-from deeplab_lit.ablate.plan import Trial, labels_of
+from deeplab_lit.ablate.plan import Run, labels_of
 from deeplab_lit.ablate.plots import picture, settings_plot
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
@@ -17,17 +17,17 @@ from deeplab_lit.errors import UserError
 from deeplab_lit.whole import whole_file
 
 
-def write_report(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> None:
-    """Report the trials that are done, and print the table.
+def write_report(sweep: Sweep, runs: Sequence[Run], folder: Path) -> None:
+    """Report the runs that are done, and print the table.
 
     Args:
         sweep: the grid.
-        trials: all of it.
+        runs: all of it.
         folder: of the ablation, where the report goes.
     """
-    results = read_results(trials)
+    results = read_results(runs)
     option, labels = short(labels_of(sweep))
-    absent = left_out(trials, results, labels)
+    absent = left_out(runs, results, labels)
     if not results:
         print("\n".join([_nothing(folder), *absent]), file=sys.stderr)
         return

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import deeplab_lit
-from deeplab_lit.ablate.plan import Trial
+from deeplab_lit.ablate.plan import Run
 
 DAMAGE = (
     OSError,
@@ -34,10 +34,10 @@ class ResultError(ValueError):
 
 @dataclass(frozen=True)
 class Result:
-    """A trial that is done. Scores are fractions in 0…1.
+    """A run that is done. Scores are fractions in 0…1.
 
     Attributes:
-        trial: which.
+        run: which.
         scores: of the validation, as results.json holds them; with "crf" those after the CRF.
         fit: results.json of the training.
         curve: (optimizer step, mIoU) of each validation during training.
@@ -47,7 +47,7 @@ class Result:
         validation: results.json of the validation.
     """
 
-    trial: Trial
+    run: Run
     scores: dict[str, Any]
     fit: dict[str, Any]
     curve: list[tuple[int, float]]
@@ -71,28 +71,26 @@ class Result:
         return _number(self.scores["crf"]["miou"]) if "crf" in self.scores else None
 
 
-def read_results(trials: Sequence[Trial]) -> list[Result]:
-    """Of all trials that are done; damaged ones are left out as those are that are not done."""
+def read_results(runs: Sequence[Run]) -> list[Result]:
+    """Of all runs that are done; damaged ones are left out as those are that are not done."""
     found = []
-    for trial in trials:
+    for run in runs:
         try:
-            found.append(read_result(trial))
+            found.append(read_result(run))
         except ResultError:
             continue
     return [result for result in found if result is not None]
 
 
-def read_result(trial: Trial) -> Result | None:
-    """Of a trial; null if it is not done.
+def read_result(run: Run) -> Result | None:
+    """Of a run; null if it is not done.
 
     Raises:
         ResultError: a file of it is damaged.
     """
-    fit_file, validation_file = (
-        step.folder / "results.json" for step in (trial.fit, trial.validate)
-    )
+    fit_file, validation_file = (step.folder / "results.json" for step in (run.fit, run.validate))
     fit, validation = read_json(fit_file), read_json(validation_file)
-    checkpoint = trial.fit.folder / "checkpoints/best.ckpt"
+    checkpoint = run.fit.folder / "checkpoints/best.ckpt"
     if not fit or not validation.get("finished") or not checkpoint.is_file():
         return None
     with _named(fit_file):
@@ -100,17 +98,17 @@ def read_result(trial: Trial) -> Result | None:
     with _named(validation_file):
         validation = _about(validation)
         scores = _checked(dict(validation["final"]))
-    metrics = trial.fit.folder / "metrics.csv"
+    metrics = run.fit.folder / "metrics.csv"
     with _named(metrics):
         columns = read_metrics(metrics)
     with _named(checkpoint):
         net = deeplab_lit.load(checkpoint)
-    images = trial.validate.folder / "images.npz"
+    images = run.validate.folder / "images.npz"
     with _named(images):
         counts = _counts(images, len(scores["iou"])) if images.is_file() else {}
     speeds = [value for _, value in columns.get("train/images_per_second", [])]
     return Result(
-        trial=trial,
+        run=run,
         scores=scores,
         fit=fit,
         curve=columns.get("val/miou", []),

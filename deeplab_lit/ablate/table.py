@@ -37,7 +37,7 @@ class Row:
 
     def network(self) -> DeepLabV2:
         """The first seed's."""
-        return deeplab_lit.load(self.results[0].trial.fit.folder / "checkpoints/best.ckpt")
+        return deeplab_lit.load(self.results[0].run.fit.folder / "checkpoints/best.ckpt")
 
     def images_per_second(self) -> float | None:
         """Of the trainings, the median over seeds; null where none could be measured."""
@@ -59,12 +59,12 @@ def rows(
     """One row a setting that has results, the baseline first.
 
     Args:
-        results: of all trials.
+        results: of all runs.
         labels: of all settings.
         after_crf: compare the scores after the CRF.
         option: what the labels are values of.
     """
-    by_setting = [[r for r in results if r.trial.setting == i] for i in range(len(labels))]
+    by_setting = [[r for r in results if r.run.setting == i] for i in range(len(labels))]
     baseline = by_setting[0]
     done = [(label, own) for label, own in zip(labels, by_setting, strict=True) if own]
     differences = corrected(
@@ -83,7 +83,7 @@ def by_training(rows: Sequence[Row]) -> dict[str, Row]:
     """Rows that share their trainings as one, under the words for all of them."""
     groups: dict[frozenset, list[Row]] = {}
     for row in rows:
-        groups.setdefault(frozenset(r.trial.fit.folder for r in row.results), []).append(row)
+        groups.setdefault(frozenset(r.run.fit.folder for r in row.results), []).append(row)
     if len(groups) == 1 < len(rows):
         return {"all settings": rows[0]}
     return {" / ".join(row.label for row in group): group[0] for group in groups.values()}
@@ -104,9 +104,9 @@ def _difference(own: list[Result], baseline: list[Result], after_crf: bool) -> D
 
 def _pairs(own: list[Result], baseline: list[Result]) -> list[tuple[Result, Result]]:
     """Results of the same seeds, if those are scores of the very same trainings; else none."""
-    theirs = {r.trial.seed: r for r in baseline}
-    pairs = [(r, theirs[r.trial.seed]) for r in own if r.trial.seed in theirs]
-    shared = all(ours.trial.fit == other.trial.fit for ours, other in pairs)
+    theirs = {r.run.seed: r for r in baseline}
+    pairs = [(r, theirs[r.run.seed]) for r in own if r.run.seed in theirs]
+    shared = all(ours.run.fit == other.run.fit for ours, other in pairs)
     return pairs if shared else []
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from deeplab_lit.ablate.branches import Branch, Fields
 from deeplab_lit.ablate.pictures import Shown
-from deeplab_lit.ablate.plan import Step, Trial, plan
+from deeplab_lit.ablate.plan import Run, Step, plan
 from deeplab_lit.ablate.results import Result
 from deeplab_lit.ablate.sweep import read_sweep
 from deeplab_lit.ablate.table import Row
@@ -50,13 +50,13 @@ def sweep(sweep_file):
 
 
 @pytest.fixture
-def trials(sweep, tmp_path):
+def runs(sweep, tmp_path):
     return plan(sweep, tmp_path / "runs/rates")
 
 
-def write_run(trial, miou, *, crf=None, hits=None):
-    """What `fit` and `validate` leave of a trial whose every class has IoU `miou`."""
-    fit, validate = trial.fit.folder, trial.validate.folder
+def write_run(run, miou, *, crf=None, hits=None):
+    """What `fit` and `validate` leave of a run whose every class has IoU `miou`."""
+    fit, validate = run.fit.folder, run.validate.folder
     scores = {"miou": miou, "iou": dict.fromkeys(CLASSES, miou)}
     refined = {"miou": crf, "iou": dict.fromkeys(CLASSES, crf)}
     final = scores if crf is None else scores | {"crf": refined}
@@ -70,7 +70,7 @@ def write_run(trial, miou, *, crf=None, hits=None):
     if hits is not None:
         counts = np.stack([hits, np.full_like(hits, 100), np.full_like(hits, 100)], axis=1)
         np.savez(validate / "images.npz", ids=np.arange(len(hits)).astype(str), counts=counts)
-    rates = (1,) if trial.setting == 0 else (2, 4)
+    rates = (1,) if run.setting == 0 else (2, 4)
     module = DeepLabModule(
         {name: (i, i, i) for i, name in enumerate(CLASSES)},
         weights="none",
@@ -93,13 +93,13 @@ def make_run():
 
 
 @pytest.fixture
-def done(trials):
-    """Every trial run: the second setting is better by 20 points, on every image."""
-    for trial in trials:
-        miou = 0.5 + 0.2 * trial.setting + 0.01 * trial.seed
-        hits = np.full((4, 7), 50 + 20 * trial.setting)
-        write_run(trial, miou, crf=miou + 0.05, hits=hits)
-    return trials
+def done(runs):
+    """Every run is done: the second setting is better by 20 points, on every image."""
+    for run in runs:
+        miou = 0.5 + 0.2 * run.setting + 0.01 * run.seed
+        hits = np.full((4, 7), 50 + 20 * run.setting)
+        write_run(run, miou, crf=miou + 0.05, hits=hits)
+    return runs
 
 
 def hand_row(
@@ -113,7 +113,7 @@ def hand_row(
         fit = {"wall_seconds": 30.0, "device": "a <fast> GPU", "versions": {"torch": "2.5"}}
         steps = (Step("fit", Path(f"a{setting}-{seed}"), ()), Step("validate", Path("b"), ()))
         curve = curves[seed] if curves else [(10, miou)]
-        results.append(Result(Trial(setting, seed, *steps), scores, fit, curve, 8.0, 1234, {}))
+        results.append(Result(Run(setting, seed, *steps), scores, fit, curve, 8.0, 1234, {}))
     return Row(label, results, difference, after_crf)
 
 

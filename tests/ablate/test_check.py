@@ -49,8 +49,8 @@ def test_only_the_settings_that_are_not_taken_are_named(planned):
 
 
 def test_what_is_done_is_not_checked_again(planned, make_run):
-    trials = planned("model.lr", [0.1, "high"])
-    make_run(trials[1], 0.5)
-    for step in (trials[1].fit, trials[1].validate):
+    runs = planned("model.lr", [0.1, "high"])
+    make_run(runs[1], 0.5)
+    for step in (runs[1].fit, runs[1].validate):
         (step.folder / "results.json").write_text('{"finished": true}')
-    check(trials, "ab")
+    check(runs, "ab")

@@ -69,17 +69,17 @@ def test_fit_and_validate_understand_every_setting(path, tmp_path, monkeypatch, 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(cli.DeepLabCLI, "before_instantiate_classes", stop)
     sweep = read_sweep(path)
-    for trial in plan(sweep, tmp_path / sweep.name, seeds=1):
+    for run in plan(sweep, tmp_path / sweep.name, seeds=1):
         with pytest.raises(Parsed) as parsed:
-            fit.main([*trial.fit.args, f"--runs_dir={tmp_path}", f"--run={id(trial)}"])
+            fit.main([*run.fit.args, f"--runs_dir={tmp_path}", f"--run={id(run)}"])
         options = parsed.value.args[0].config.fit
         with torch.device("meta"):  # no weights: refuses what does not go together
             DeepLabModule({"a": (0, 0, 0), "b": (1, 1, 1)}, **vars(options.model))
         steps = options.trainer.max_steps * options.trainer.accumulate_grad_batches
         assert steps % options.trainer.val_check_interval == 0  # the last step is validated
-        rates = sweep.settings()[trial.setting].get("model.atrous_rates")
+        rates = sweep.settings()[run.setting].get("model.atrous_rates")
         assert rates is None or list(options.model.atrous_rates) == rates
-        scoring = [f"--ckpt_path={trained}", *trial.validate.args[1:]]
+        scoring = [f"--ckpt_path={trained}", *run.validate.args[1:]]
         with pytest.raises(Parsed):
             validate.main([*scoring, f"--runs_dir={tmp_path}"])
 

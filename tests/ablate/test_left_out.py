@@ -5,8 +5,8 @@ from deeplab_lit.ablate.results import read_results
 LABELS = ["1", "2, 4"]
 
 
-def said(trials):
-    return left_out(trials, read_results(trials), LABELS)
+def said(runs):
+    return left_out(runs, read_results(runs), LABELS)
 
 
 def log(step, text):
@@ -18,22 +18,22 @@ def test_of_a_whole_ablation_nothing_is_left_out(done):
     assert said(done) == []
 
 
-def test_trials_that_are_not_done_are_counted(trials, make_run):
-    make_run(trials[0], 0.5)
-    assert said(trials) == ["3 trials are not done yet and left out."]
-    make_run(trials[1], 0.5)
-    make_run(trials[2], 0.5)
-    assert said(trials) == ["1 trial is not done yet and left out."]
+def test_runs_that_are_not_done_are_counted(runs, make_run):
+    make_run(runs[0], 0.5)
+    assert said(runs) == ["3 runs are not done yet and left out."]
+    make_run(runs[1], 0.5)
+    make_run(runs[2], 0.5)
+    assert said(runs) == ["1 run is not done yet and left out."]
 
 
-def test_what_failed_is_named_with_what_it_said(trials, make_run):
-    make_run(trials[0], 0.5)
-    for trial in (trials[1], trials[3]):
-        log(trial.fit, "$ python -m …\nerror: the loss is nan\nfailed: the loss is nan\n")
-    log(trials[2].fit, "$ python -m …\nerror: the loss is nan\n")  # it was begun again since
-    assert said(trials) == [
+def test_what_failed_is_named_with_what_it_said(runs, make_run):
+    make_run(runs[0], 0.5)
+    for run in (runs[1], runs[3]):
+        log(run.fit, "$ python -m …\nerror: the loss is nan\nfailed: the loss is nan\n")
+    log(runs[2].fit, "$ python -m …\nerror: the loss is nan\n")  # it was begun again since
+    assert said(runs) == [
         "Left out: “2, 4”, seed 0; “2, 4”, seed 1: its training failed: the loss is nan.",
-        "1 trial is not done yet and left out.",
+        "1 run is not done yet and left out.",
     ]
 
 

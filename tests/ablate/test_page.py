@@ -190,10 +190,10 @@ def test_names_from_files_are_text_and_no_markup(sweep, rows, shown):
 
 
 def test_without_pictures_the_reason_is_said(sweep, rows):
-    seen = Page(page(sweep, rows, ["2 trials <gone>."], None, "no <VOC> there"))
+    seen = Page(page(sweep, rows, ["2 runs <gone>."], None, "no <VOC> there"))
     assert "No pictures: no <VOC> there" in seen.text
     assert len(seen.sources) == 2
-    assert "2 trials <gone>." in seen.text
+    assert "2 runs <gone>." in seen.text
 
 
 def test_how_it_was_made_is_named(sweep, rows):

@@ -26,8 +26,8 @@ def test_pictures_are_of_the_same_images_for_every_setting(made, done):
         np.testing.assert_array_equal(sample[1], image)
         np.testing.assert_array_equal(sample[2], truth)
     image = torch.tensor(shown.samples[1][1]).permute(2, 0, 1)[None]
-    for trial, mask in zip(done[:2], shown.samples[1][3], strict=True):  # seed 0 of both settings
-        net = deeplab_lit.load(trial.fit.folder / "checkpoints/best.ckpt")
+    for run, mask in zip(done[:2], shown.samples[1][3], strict=True):  # seed 0 of both settings
+        net = deeplab_lit.load(run.fit.folder / "checkpoints/best.ckpt")
         with torch.inference_mode():
             np.testing.assert_array_equal(mask, net(image)[0].argmax(0))
     assert shown.classes == Shapes.classes
@@ -35,8 +35,8 @@ def test_pictures_are_of_the_same_images_for_every_setting(made, done):
 
 def test_pictures_are_scored_as_the_setting_was(done):
     """At its own scales, and after its own CRF where the settings are compared after it."""
-    for trial, bi_w in zip(done[:2], (10.0, 0.0), strict=True):
-        path = trial.validate.folder / "config.yaml"
+    for run, bi_w in zip(done[:2], (10.0, 0.0), strict=True):
+        path = run.validate.folder / "config.yaml"
         config = yaml.safe_load(path.read_text())
         config["eval"]["scales"] = [1.0, 0.5]
         config["crf"] |= {"bi_w": bi_w, "pos_w": 0.0, "backend": "torch"}

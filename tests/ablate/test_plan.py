@@ -5,17 +5,17 @@ from deeplab_lit.ablate.plan import fingerprint, label, labels_of, plan, shown
 from deeplab_lit.ablate.sweep import SweepError, read_sweep
 
 
-def test_every_setting_is_trained_once_a_seed_and_seen_early(trials):
-    assert [(t.setting, t.seed) for t in trials] == [(0, 0), (1, 0), (0, 1), (1, 1)]
-    assert len({t.fit.folder for t in trials}) == 4
-    assert trials[1].fit.args == (
+def test_every_setting_is_trained_once_a_seed_and_seen_early(runs):
+    assert [(r.setting, r.seed) for r in runs] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert len({r.fit.folder for r in runs}) == 4
+    assert runs[1].fit.args == (
         "--model.lr=0.1",
         "--model.atrous_rates=[2, 4]",
         "--seed_everything=0",
     )
-    assert trials[1].fit.folder.name.startswith("atrous_rates-2-4-seed0-")
-    checkpoint = trials[1].fit.folder / "checkpoints/best.ckpt"
-    assert trials[1].validate.args == (f"--ckpt_path={checkpoint}",)
+    assert runs[1].fit.folder.name.startswith("atrous_rates-2-4-seed0-")
+    checkpoint = runs[1].fit.folder / "checkpoints/best.ckpt"
+    assert runs[1].validate.args == (f"--ckpt_path={checkpoint}",)
 
 
 def test_seeds_and_options_can_be_given(sweep, tmp_path):

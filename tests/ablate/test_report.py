@@ -20,16 +20,16 @@ def test_the_report_is_four_files_and_the_table_on_the_screen(sweep, done, tmp_p
     assert str(folder / "report.html") in said
 
 
-def test_part_of_an_ablation_can_be_reported(sweep, trials, make_run, tmp_path, capsys):
-    make_run(trials[0], 0.5)
-    write_report(sweep, trials, tmp_path / "runs/rates")
-    assert "3 trials are not done yet" in capsys.readouterr().out
+def test_part_of_an_ablation_can_be_reported(sweep, runs, make_run, tmp_path, capsys):
+    make_run(runs[0], 0.5)
+    write_report(sweep, runs, tmp_path / "runs/rates")
+    assert "3 runs are not done yet" in capsys.readouterr().out
     text = (tmp_path / "runs/rates/report.html").read_text()
-    assert "3 trials are not done yet" in text
+    assert "3 runs are not done yet" in text
 
 
-def test_nothing_done_is_said(sweep, trials, tmp_path, capsys):
-    write_report(sweep, trials, tmp_path)
+def test_nothing_done_is_said(sweep, runs, tmp_path, capsys):
+    write_report(sweep, runs, tmp_path)
     assert capsys.readouterr().err.startswith("Nothing to report yet: no run is done.\n")
     assert not list(tmp_path.glob("*.html"))
 
@@ -45,8 +45,8 @@ def test_runs_of_other_options_are_not_passed_over_in_silence(sweep, done, tmp_p
 
 
 def test_where_the_data_is_gone_the_report_says_so(sweep, done, tmp_path):
-    for trial in done:
-        config = trial.validate.folder / "config.yaml"
+    for run in done:
+        config = run.validate.folder / "config.yaml"
         config.write_text("{data: {class_path: VOC, init_args: {root: /n}}, eval: {}, crf: {}}")
     write_report(sweep, done, tmp_path / "runs/rates")
     assert "No pictures: " in (tmp_path / "runs/rates/report.html").read_text()
@@ -61,10 +61,10 @@ def test_the_metric_says_whether_settings_are_compared_after_the_crf(
     parameters = {"crf.bi_w": {"values": [3, 4]}}
     sweep = read_sweep(sweep_file(parameters=parameters, metric={"name": metric}))
     folder = tmp_path / "runs/rates"
-    trials = plan(sweep, folder)
-    for trial, crf in zip(trials, (0.6, 0.7), strict=True):
-        make_run(trial, 0.5, crf=crf)
-    write_report(sweep, trials, folder)
+    runs = plan(sweep, folder)
+    for run, crf in zip(runs, (0.6, 0.7), strict=True):
+        make_run(run, 0.5, crf=crf)
+    write_report(sweep, runs, folder)
     assert f"| {expected}" in (folder / "table.md").read_text()
 
 

@@ -14,35 +14,35 @@ from deeplab_lit.ablate.results import (
 )
 
 
-def test_trials_that_are_not_done_are_left_out(trials, make_run):
-    for trial in trials:
-        make_run(trial, 0.5)
-    (trials[1].fit.folder / "checkpoints/best.ckpt").unlink()
-    (trials[2].validate.folder / "results.json").write_text('{"finished": false, "final": {}}')
-    (trials[3].validate.folder / "results.json").unlink()
-    assert [result.trial for result in read_results(trials)] == [trials[0]]
+def test_runs_that_are_not_done_are_left_out(runs, make_run):
+    for run in runs:
+        make_run(run, 0.5)
+    (runs[1].fit.folder / "checkpoints/best.ckpt").unlink()
+    (runs[2].validate.folder / "results.json").write_text('{"finished": false, "final": {}}')
+    (runs[3].validate.folder / "results.json").unlink()
+    assert [result.run for result in read_results(runs)] == [runs[0]]
 
 
-def test_a_result_is_what_the_files_say(trials, make_run):
+def test_a_result_is_what_the_files_say(runs, make_run):
     hits = np.arange(28).reshape(4, 7)
-    make_run(trials[1], 0.25, crf=0.5, hits=hits)
-    (result,) = read_results(trials)
+    make_run(runs[1], 0.25, crf=0.5, hits=hits)
+    (result,) = read_results(runs)
     assert (result.miou, result.miou_crf) == (0.25, 0.5)
     assert result.curve == [(20, 0.2), (30, 0.25)]
     assert result.images_per_second == 14  # of 10, 14, 90
     assert result.fit["wall_seconds"] == 12
     assert result.images["ids"].tolist() == ["0", "1", "2", "3"]
     np.testing.assert_array_equal(result.images["counts"][:, 0], hits)
-    path = trials[1].fit.folder / "checkpoints/best.ckpt"
+    path = runs[1].fit.folder / "checkpoints/best.ckpt"
     tensors = torch.load(path, weights_only=True)["state_dict"]
     learnt = [name for name in tensors if name.rpartition(".")[2] in ("weight", "bias")]
     assert result.parameters == sum(tensors[name].numel() for name in learnt)
 
 
-def test_what_was_not_measured_is_empty(trials, make_run):
-    make_run(trials[0], None)
-    (trials[0].fit.folder / "metrics.csv").unlink()
-    (result,) = read_results(trials)
+def test_what_was_not_measured_is_empty(runs, make_run):
+    make_run(runs[0], None)
+    (runs[0].fit.folder / "metrics.csv").unlink()
+    (result,) = read_results(runs)
     assert math.isnan(result.miou)
     assert result.miou_crf is None
     assert result.images_per_second is None
@@ -72,7 +72,7 @@ def test_what_was_not_measured_is_empty(trials, make_run):
         ),
     ],
 )
-def test_a_damaged_trial_is_left_out_and_its_file_named(done, name, content):
+def test_a_damaged_run_is_left_out_and_its_file_named(done, name, content):
     step, _, name = name.partition("/")
     path = getattr(done[1], step).folder / name
     if content == "CUT":
@@ -82,7 +82,7 @@ def test_a_damaged_trial_is_left_out_and_its_file_named(done, name, content):
         np.savez(path, ids=np.array(["a"]), counts=np.zeros((1, 3, 5), np.int64))
     else:
         path.write_text(content)
-    assert [result.trial for result in read_results(done)] == [done[0], *done[2:]]
+    assert [result.run for result in read_results(done)] == [done[0], *done[2:]]
     with pytest.raises(ResultError) as caught:
         read_result(done[1])
     assert str(path) in str(caught.value)

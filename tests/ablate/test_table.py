@@ -12,14 +12,14 @@ LABELS = ["1", "2, 4"]
 
 
 @pytest.fixture
-def made(trials, make_run):
+def made(runs, make_run):
     """Rows of runs in which the second setting is better by 20 points, on every image."""
     scores = {(0, 0): 0.40, (0, 1): 0.42, (1, 0): 0.60, (1, 1): 0.62}
-    for trial in trials:
-        better = 20 * trial.setting
-        hits = np.random.default_rng(trial.seed).integers(40, 60, (9, 7)) + better
-        make_run(trial, scores[trial.setting, trial.seed], crf=0.7, hits=hits)
-    return rows(read_results(trials), LABELS, after_crf=False)
+    for run in runs:
+        better = 20 * run.setting
+        hits = np.random.default_rng(run.seed).integers(40, 60, (9, 7)) + better
+        make_run(run, scores[run.setting, run.seed], crf=0.7, hits=hits)
+    return rows(read_results(runs), LABELS, after_crf=False)
 
 
 def test_a_row_has_mean_and_spread_over_seeds_and_the_difference(made):
@@ -46,20 +46,20 @@ def test_with_more_settings_it_takes_more_to_be_more_than_noise(make_row):
     assert cells(rows(results, "abc", False)[1])["p, seeds"] == f"{p[1]:.2g}"
 
 
-def test_a_row_has_size_speed_and_time(made, trials):
+def test_a_row_has_size_speed_and_time(made, runs):
     import deeplab_lit
 
-    net = deeplab_lit.load(trials[1].fit.folder / "checkpoints/best.ckpt")
+    net = deeplab_lit.load(runs[1].fit.folder / "checkpoints/best.ckpt")
     expected = sum(p.numel() for p in net.parameters())
     assert cells(made[1])["parameters"] == f"{expected:,}"
     assert cells(made[1])["images/s"] == "14.0"  # the median of 10, 14, 90
     assert cells(made[1])["seconds"] == "12"
 
 
-def test_without_counts_of_images_there_is_no_interval(trials, make_run):
-    for trial in trials:
-        make_run(trial, 0.5 + 0.2 * trial.setting + 0.01 * trial.seed)
-    other = rows(read_results(trials), LABELS, after_crf=False)[1]
+def test_without_counts_of_images_there_is_no_interval(runs, make_run):
+    for run in runs:
+        make_run(run, 0.5 + 0.2 * run.setting + 0.01 * run.seed)
+    other = rows(read_results(runs), LABELS, after_crf=False)[1]
     assert cells(other)["difference"] == "+20.00"
     assert cells(other)["mIoU, CRF"] == "–"
     assert other.difference.low is None
@@ -79,12 +79,12 @@ def test_after_a_failed_seed_the_difference_is_still_that_of_the_table(make_row)
     assert other.difference.p_seeds == pytest.approx(expected)
 
 
-def test_after_a_failed_seed_the_interval_is_over_all_seeds(trials, make_run):
-    """Trial 3 has failed: the baseline keeps both its seeds, of which the second is better."""
-    for trial, kept in zip(trials[:3], (40, 60, 70), strict=True):
-        hits = np.random.default_rng(trial.seed).integers(-4, 5, (9, 7)) + kept
-        make_run(trial, kept / 100, hits=hits)
-    other = rows(read_results(trials), LABELS, after_crf=False)[1]
+def test_after_a_failed_seed_the_interval_is_over_all_seeds(runs, make_run):
+    """Run 3 has failed: the baseline keeps both its seeds, of which the second is better."""
+    for run, kept in zip(runs[:3], (40, 60, 70), strict=True):
+        hits = np.random.default_rng(run.seed).integers(-4, 5, (9, 7)) + kept
+        make_run(run, kept / 100, hits=hits)
+    other = rows(read_results(runs), LABELS, after_crf=False)[1]
     assert other.difference.mean == pytest.approx(0.60 - 0.55)
     assert other.difference.low < 60 / 140 - (40 / 160 + 70 / 130) / 2 < other.difference.high
     assert cells(other)["verdict"] == "unknown: one seed"
@@ -93,7 +93,7 @@ def test_after_a_failed_seed_the_interval_is_over_all_seeds(trials, make_run):
 def test_settings_that_share_trainings_are_compared_where_both_were_scored(make_row):
     first = make_row("", [0.50, 0.60, 0.70], setting=0).results
     second = [
-        replace(r, trial=replace(r.trial, setting=1), scores=r.scores | {"miou": r.miou + gain})
+        replace(r, run=replace(r.run, setting=1), scores=r.scores | {"miou": r.miou + gain})
         for r, gain in zip(first[1:], (0.01, 0.02), strict=True)
     ]
     other = rows([*first, *second], LABELS, after_crf=False)[1]
@@ -113,7 +113,7 @@ def test_a_score_that_is_not_known_spoils_no_other_row(make_row):
     assert better.difference.p_seeds == pytest.approx(alone)
 
 
-def test_without_the_baseline_nothing_is_compared(trials, make_run):
-    make_run(trials[1], 0.5)
-    (only,) = rows(read_results(trials), LABELS, after_crf=False)
+def test_without_the_baseline_nothing_is_compared(runs, make_run):
+    make_run(runs[1], 0.5)
+    (only,) = rows(read_results(runs), LABELS, after_crf=False)
     assert only.difference is None
