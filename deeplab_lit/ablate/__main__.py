@@ -22,6 +22,7 @@ from deeplab_lit.ablate.plan import labels_of, plan
 from deeplab_lit.ablate.report import write_report
 from deeplab_lit.ablate.runner import Runner
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
+from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
 
 LONGEST_TAG = 64  # W&B refuses longer ones
@@ -97,8 +98,8 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
         _make(folder)
         steps = list(dict.fromkeys(step for run in runs for step in (run.fit, run.validate)))
         print(
-            f"{sweep.name}: {len(labels)} settings, {len(runs) // len(labels)} seeds; "
-            f"runs and logs in {folder}",
+            f"{sweep.name}: {counted(len(labels), 'setting')}, "
+            f"{counted(len(runs) // len(labels), 'seed')}; runs and logs in {folder}",
             flush=True,
         )
         live = Live(runs, labels, options.jobs)

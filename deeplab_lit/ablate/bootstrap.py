@@ -6,13 +6,16 @@
 - Would other seeds say the same? Welch's t-test between the seeds' scores; a paired one where the
   settings share their trainings. Of many settings some differ by chance: Holm's correction.
 
-Without an answer to one of them the verdict is "unknown", never "better" or "worse".
+Without an answer to the second the verdict is "unknown", whatever the images say; without one to
+the first it is never "better" or "worse". "Within noise" is not "equal": it may be that there were
+too few seeds or images to tell.
 
 Letters: N images · C classes · S seeds.
 """
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +23,7 @@ from scipy import stats
 
 DRAWS = 2000
 LEVEL = 0.95
+ROUNDING = 1e-9  # of scores, far below a single pixel
 
 
 class Difference(NamedTuple):
@@ -27,29 +31,41 @@ class Difference(NamedTuple):
 
     Attributes:
         mean: over the seeds; NaN where a score is not known.
-        low: end of the bootstrap's interval over images (95 %); null without counts of images.
+        low: end of the bootstrap's interval over images (95 %); None without counts of two images.
         high: the other end.
-        p_seeds: probability of such a difference between seeds alone; null with one seed on either
-            side. In a table of several settings, corrected for their number.
+        p_seeds: probability of such a difference between seeds alone; None where seeds cannot say:
+            one on either side, or several that differ in nothing. In a table of several settings,
+            corrected for their number.
+        why: what is missing, where that is not one seed or the counts.
     """
 
     mean: float
     low: float | None
     high: float | None
     p_seeds: float | None
+    why: str = ""
 
     @property
     def verdict(self) -> str:
         """One of better, worse, within noise (images or seeds alone may explain it), unknown."""
-        if math.isnan(self.mean):
+        if math.isnan(self.mean) or self.p_seeds is None:
             return "unknown"
         images = self.low is not None and not (self.low > 0 or self.high < 0)
-        seeds = self.p_seeds is not None and not self.p_seeds <= 1 - LEVEL
+        seeds = not self.p_seeds <= 1 - LEVEL
         if images or seeds or self.mean == 0:
             return "within noise"
-        if self.low is None or self.p_seeds is None:
+        if self.low is None:
             return "unknown"
         return "better" if self.mean > 0 else "worse"
+
+    @property
+    def missing(self) -> str:
+        """Why the verdict is unknown, in words."""
+        if math.isnan(self.mean):
+            return self.why or "a score is missing"
+        if self.p_seeds is None:
+            return self.why or "one seed"
+        return self.why or "no counts of the same images"
 
 
 def miou(counts: np.ndarray) -> np.ndarray:
@@ -117,17 +133,24 @@ def compare(
     if math.isnan(mean):
         return Difference(mean, None, None, None)
     low = high = p = None
+    why = ""
     if our_counts and their_counts:
-        low, high = interval(our_counts, their_counts)
-    if len(ours) > 1 and len(theirs) > 1:
-        gains = np.subtract(ours, theirs) if same_trainings else np.array([])
-        if same_trainings and np.ptp(gains) > 0:
-            p = float(stats.ttest_rel(ours, theirs).pvalue)
-        elif same_trainings or np.ptp(ours) == np.ptp(theirs) == 0:  # no spread, and no test
-            p = 0.0 if ours[0] != theirs[0] else 1.0
+        if len(our_counts[0]) > 1:
+            low, high = interval(our_counts, their_counts)
         else:
-            p = float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
-    return Difference(mean, low, high, p)
+            why = "one image"
+    if len(ours) > 1 and len(theirs) > 1:
+        sides = [np.subtract(ours, theirs)] if same_trainings else [ours, theirs]
+        if max(map(np.ptp, sides)) > ROUNDING:
+            test = stats.ttest_rel if same_trainings else partial(stats.ttest_ind, equal_var=False)
+            p = float(test(ours, theirs).pvalue)
+        elif abs(mean) <= ROUNDING:
+            p = 1.0
+        else:  # no test: seeds that change nothing say nothing of other seeds
+            why = "no spread between seeds"
+    elif why:
+        why = ""  # one seed is what it lacks first
+    return Difference(mean, low, high, p, why)
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:

@@ -59,9 +59,7 @@ def verdict(difference: Difference | None) -> str:
         return ""
     if difference.verdict != "unknown":
         return difference.verdict
-    if math.isnan(difference.mean):
-        return "unknown: a score is missing"
-    return f"unknown: {'one seed' if difference.p_seeds is None else 'no counts of images'}"
+    return f"unknown: {difference.missing}"
 
 
 def markdown(made: Sequence[Row]) -> str:

@@ -1,9 +1,13 @@
 """What an ablation says, in sentences."""
 
+import math
 from collections.abc import Sequence
 
 from deeplab_lit.ablate.cells import interval, spread, verdict
 from deeplab_lit.ablate.table import Row
+from deeplab_lit.data.words import counted
+
+FEW_IMAGES = 30  # below, the bootstrap's percentiles lie visibly too close together
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
@@ -31,16 +35,39 @@ def findings(rows: Sequence[Row]) -> list[str]:
     unknown: dict[str, list[str]] = {}
     for row in compared:
         if row.difference.verdict == "unknown":
-            reason = verdict(row.difference).partition(": ")[2]
             named = f"{_quoted(row)} ({interval(row.difference)} points)"
-            unknown.setdefault(reason, []).append(named)
+            unknown.setdefault(row.difference.missing, []).append(named)
     said += [f"Unknown, {reason}: {', '.join(names)}." for reason, names in unknown.items()]
-    if min(len(row.results) for row in rows) < 2:
+    return said + _limits(rows, compared, some_noise=bool(noise))
+
+
+def _limits(rows: Sequence[Row], compared: Sequence[Row], *, some_noise: bool) -> list[str]:
+    """How much seeds and images can say."""
+    said = []
+    seeds = [len(row.results) for row in rows]
+    if min(seeds) < 2:
+        whose = "All settings have" if max(seeds) < 2 else "Some settings have"
         said.append(
-            "Some settings have one seed only: how much another seed would change is unknown."
+            f"{whose} one seed only: how much another seed would change is unknown, and an "
+            "interval over images does not say it."
         )
-    if any(row.difference.low is None for row in compared):
-        said.append("No counts of single images were found, so there are no intervals over images.")
+    elif min(seeds) == 2 and some_noise:
+        said.append(
+            "Two seeds tell only large differences from noise: “within noise” is not “equal”."
+        )
+    images = {len(r.images["ids"]) for row in rows for r in row.results if "ids" in r.images}
+    if images and min(images) < FEW_IMAGES:
+        said.append(
+            f"The scores are of {counted(min(images), 'validation image')}: an interval over so "
+            "few is narrower than it should be."
+        )
+    known = [row for row in compared if not math.isnan(row.difference.mean)]
+    without = [_quoted(row) for row in known if row.difference.low is None]
+    if without:
+        said.append(
+            f"There is no interval over images for {', '.join(without)}: that takes counts "
+            "(images.npz) of the same images, two or more, from all seeds."
+        )
     return said
 
 

@@ -41,12 +41,13 @@ MOST_FIELDS = 24  # each some 20 to 200 kB of the page
 READING = """mIoU is the mean intersection over union on the validation images, in percent;
 ± is the standard deviation between seeds. The difference is to the first row{when}, with the
 interval that holds 95 % of what it becomes when the validation images are drawn anew (paired
-bootstrap). “Within noise” says that the interval contains zero, or that seeds alone differ as much:
-p, the probability of such a difference between seeds (Welch’s t-test; paired where rows share their
-trainings; corrected for the number of rows after Holm), is above 5 %. With one seed p is unknown,
-and so is the verdict. Scores are those of the best checkpoint of each training, which was chosen on
-these same images, so all rows may be somewhat high. Parameters are the learnable ones; images/s and
-seconds are of the training, on {devices}."""
+bootstrap). “Within noise” says that the interval contains zero, or that seeds alone may differ as
+much: p, the probability of such a difference between seeds (Welch’s t-test; paired where rows share
+their trainings; corrected for the number of rows after Holm), is above 5 %. It does not say that
+settings are equal: there may be too few seeds or images to tell. With one seed p is unknown, and so
+is the verdict, whatever the interval. Scores are those of the best checkpoint of each training,
+which was chosen on these same images, so all rows may be somewhat high. Parameters are the
+learnable ones; images/s and seconds are of the training, on {devices}."""
 
 
 def page(

@@ -1,5 +1,6 @@
 """The rows of an ablation's table: each setting over its seeds, and against the baseline."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ def _difference(own: list[Result], baseline: list[Result], after_crf: bool) -> D
     scores = [[r.miou_crf if after_crf else r.miou for r in side] for side in sides]
     if any(value is None for side in scores for value in side):
         return None
+    if len({frozenset(r.scored(after_crf)["iou"]) for side in sides for r in side}) > 1:
+        return Difference(math.nan, None, None, None, "other classes")
     counts = _counts(sides, "counts_crf" if after_crf else "counts")
     return compare(*scores, *counts, same_trainings=bool(pairs))
 

@@ -67,7 +67,7 @@ def test_a_difference_that_other_seeds_may_not_show_is_noise():
     near = compare([0.50, 0.60], [0.48, 0.59])
     assert near.verdict == "within noise"
     assert near.low is None
-    counts = [counts_of([[60, 61]])] * 3, [counts_of([[40, 41]])] * 3
+    counts = [counts_of([[60, 61]] * 2)] * 3, [counts_of([[40, 41]] * 2)] * 3
     far = compare([0.70, 0.71, 0.72], [0.50, 0.51, 0.52], *counts)
     assert far.verdict == "better"
     assert far.mean == pytest.approx(0.2)
@@ -108,14 +108,16 @@ def test_the_interval_takes_each_side_s_own_seeds():
 
 
 def test_one_seed_says_nothing_of_others():
-    counts = [counts_of([[60, 61]])], [counts_of([[40, 41]])]
+    counts = [counts_of([[60, 61]] * 2)], [counts_of([[40, 41]] * 2)]
     found = compare([0.6], [0.5], *counts)
     assert found.low > 0
     assert found.p_seeds is None
     assert found.verdict == "unknown"
     assert compare([0.6, 0.61], [0.5]).verdict == "unknown"
     equal = compare([0.5], [0.5], counts[0], counts[0])
-    assert equal.verdict == "within noise"  # whatever other seeds would say
+    assert (equal.low, equal.high) == (0, 0)
+    assert equal.verdict == "unknown"  # other seeds may differ
+    assert equal.missing == "one seed"
 
 
 def test_a_score_that_is_not_known_makes_nothing_better_or_worse():
@@ -130,10 +132,33 @@ def test_a_score_that_is_not_known_makes_nothing_better_or_worse():
         assert Difference(0.1, *broken).verdict == "within noise"
 
 
-def test_scores_without_any_spread_are_compared_too():
-    counts = [counts_of([[60, 61]])] * 2, [counts_of([[40, 41]])] * 2
+def test_seeds_that_change_nothing_say_nothing_of_other_seeds():
+    """Equal scores of both seeds: of everything taken for background, or a seed without effect."""
+    counts = [counts_of([[60, 61]] * 2)] * 2, [counts_of([[40, 41]] * 2)] * 2
     assert compare([0.5, 0.5], [0.5, 0.5], *counts).verdict == "within noise"
-    assert compare([0.6, 0.6], [0.5, 0.5], *counts).verdict == "better"
+    apart = compare([0.6, 0.6], [0.5, 0.5], *counts)
+    assert (apart.verdict, apart.missing) == ("unknown", "no spread between seeds")
+    paired = compare([0.75, 1.0], [0.5, 0.75], *counts, same_trainings=True)
+    assert paired.missing == "no spread between seeds"
+    rounded = compare([0.6, 0.6 + 1e-16], [0.5, 0.5], *counts)
+    assert rounded.missing == "no spread between seeds"
+
+
+def test_two_seeds_tell_what_is_far_beyond_their_spread():
+    """Welch by hand: t = 0.2 / sqrt(2 · (0.02² / 2) / 2) = 14.1 with 2 degrees of freedom."""
+    counts = [counts_of([[60, 61]] * 2)] * 2, [counts_of([[40, 41]] * 2)] * 2
+    far = compare([0.70, 0.72], [0.50, 0.52], *counts)
+    assert far.p_seeds == pytest.approx(2 * stats.t.sf(14.142, 2), rel=1e-3)
+    assert far.verdict == "better"
+    near = compare([0.55, 0.57], [0.50, 0.52], *counts)
+    assert near.verdict == "within noise"  # t = 3.5: five points, and two of spread
+
+
+def test_one_image_has_no_interval():
+    counts = [counts_of([[60, 61]])] * 2, [counts_of([[40, 41]])] * 2
+    found = compare([0.70, 0.71], [0.50, 0.52], *counts)
+    assert found.low is found.high is None
+    assert (found.verdict, found.missing) == ("unknown", "one image")
 
 
 def test_settings_that_share_their_trainings_are_compared_network_by_network():
@@ -142,8 +167,6 @@ def test_settings_that_share_their_trainings_are_compared_network_by_network():
     assert compare(ours, theirs).p_seeds > 0.7
     paired = compare(ours, theirs, same_trainings=True)
     assert paired.p_seeds == pytest.approx(0.0742, abs=1e-4)
-    always = compare([0.75, 1.0], [0.5, 0.75], same_trainings=True)
-    assert always.p_seeds == 0
 
 
 def test_p_is_corrected_for_the_number_of_settings():

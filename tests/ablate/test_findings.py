@@ -1,5 +1,8 @@
 import math
 
+import numpy as np
+
+from deeplab_lit.ablate import table
 from deeplab_lit.ablate.bootstrap import Difference, compare
 from deeplab_lit.ablate.findings import findings
 
@@ -25,7 +28,15 @@ def test_what_noise_explains_is_listed_apart(make_row):
         make_row("12", [0.42, 0.44], Difference(0.02, -0.01, 0.05, 0.01)),
         make_row("18", [0.42, 0.44], Difference(0.02, 0.01, 0.03, 0.4)),
     ]
-    assert findings(rows)[1:] == ["Within noise of the baseline: “12”, “18”."]
+    assert findings(rows)[1:] == [
+        "Within noise of the baseline: “12”, “18”.",
+        "Two seeds tell only large differences from noise: “within noise” is not “equal”.",
+    ]
+    three = [
+        make_row("6", [0.40, 0.41, 0.42]),
+        make_row("12", [0.4, 0.41, 0.45], rows[2].difference),
+    ]
+    assert len(findings(three)) == 2
 
 
 def test_what_is_not_known_is_said(make_row):
@@ -39,10 +50,36 @@ def test_what_is_not_known_is_said(make_row):
     assert said[1] == (
         "Unknown, one seed: “12” (+10.00 points), “18” (+20.00 [+10.00, +30.00] points)."
     )
-    assert said[2] == "Unknown, no counts of images: “24” (+20.00 points)."
-    assert "one seed only" in said[3]
-    assert "no intervals over images" in said[4]
+    assert said[2] == "Unknown, no counts of the same images: “24” (+20.00 points)."
+    assert said[3].startswith("Some settings have one seed only: ")
+    assert "no interval over images for “12”, “24”: " in said[4]
     assert len(said) == 5
+
+
+def test_one_seed_gives_no_verdict_however_the_images_differ(make_row):
+    """Neither better where the interval is far from zero nor noise where it contains zero."""
+    rows = [
+        make_row("6", [0.4]),
+        make_row("12", [0.5], Difference(0.1, 0.05, 0.15, None)),
+        make_row("18", [0.4], Difference(0.0, -0.01, 0.01, None)),
+    ]
+    said = findings(rows)
+    assert said[1] == (
+        "Unknown, one seed: “12” (+10.00 [+5.00, +15.00] points), "
+        "“18” (+0.00 [-1.00, +1.00] points)."
+    )
+    assert said[2].startswith("All settings have one seed only: how much another seed would change")
+    assert len(said) == 3
+
+
+def test_few_images_are_counted(make_row):
+    rows = [make_row("6", [0.4, 0.5, 0.6])]
+    for number, expected in ((6, 1), (30, 0)):
+        for result in rows[0].results:
+            result.images["ids"] = np.arange(number).astype(str)
+        said = [line for line in findings(rows) if "validation image" in line]
+        assert len(said) == expected
+        assert all("of 6 validation images: " in line for line in said)
 
 
 def test_a_baseline_whose_score_is_not_known_is_said(make_row):
@@ -51,6 +88,14 @@ def test_a_baseline_whose_score_is_not_known_is_said(make_row):
         "The baseline, “6”, has a score that is not known.",
         "Unknown, a score is missing: “12” (– points).",
     ]
+    assert len(findings(rows)) == 2  # nothing on images, whose counts may well be there
+
+
+def test_scores_over_other_classes_are_not_compared(make_row):
+    first = make_row("6", [0.4, 0.5]).results
+    second = make_row("12", [0.8, 0.9], setting=1, iou={"disc": 0.8, "eye": 0.9}).results
+    made = table.rows([*first, *second], ["6", "12"], after_crf=False)
+    assert findings(made)[1] == "Unknown, other classes: “12” (– points)."
 
 
 def test_another_setting_is_not_taken_for_the_baseline(make_row):
