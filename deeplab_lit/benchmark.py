@@ -24,6 +24,7 @@ from deeplab_lit.data.image import read_image
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.training.benchmark import compare_steps
+from deeplab_lit.training.run_folder import named_checkpoint
 
 
 def step(
@@ -98,7 +99,8 @@ def crf(
 
     Args:
         images: folder of photographs (searched through), spread over which some are taken.
-        ckpt_path: network whose probabilities are refined. null: smooth noise.
+        ckpt_path: network whose probabilities are refined; "last": the best of the newest run in
+            runs/. null: smooth noise.
         num_images: how many.
         num_classes: of the noise.
         threads: of each call; pydensecrf always has one.
@@ -109,7 +111,7 @@ def crf(
     files = sorted(find_images([images], leave_out=Path("/nowhere")).values())
     pictures = [read_image(path) for path in files[:: max(len(files) // num_images, 1)]]
     pictures = [even_size(image) for image in pictures[:num_images]]
-    net = load(ckpt_path) if ckpt_path else None
+    net = load(named_checkpoint(ckpt_path)) if ckpt_path else None
     scores = [probabilities(image, net, num_classes) for image in pictures]
     print(f"{len(pictures)} images, {len(scores[0])} classes, {threads} threads, {rounds} rounds")
     if whole_set:

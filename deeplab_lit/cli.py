@@ -17,13 +17,12 @@ from deeplab_lit.agreement import check_options
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import plain_errors, refused_arguments
-from deeplab_lit.implied import configs_first, flags, implied_config
+from deeplab_lit.implied import configs_first, flags, implied_config, with_checkpoint_named
 from deeplab_lit.network.weights import read_checkpoint
 from deeplab_lit.options import add_options
 from deeplab_lit.training.checkpoints import WholeFiles
 from deeplab_lit.training.cityscapes_scores import Instances
 from deeplab_lit.training.equipment import equip
-from deeplab_lit.training.harmless_wandb import HarmlessWandb
 from deeplab_lit.training.loggers import build_loggers
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.run_config import RunConfig
@@ -93,6 +92,8 @@ class DeepLabCLI(LightningCLI):
         """Put the verb in front; find the data set, the run folder and the checkpoint."""
         self.typed = sys.argv[1:] if args is None else list(args)
         argv = configs_first(with_crf_enabled(self.typed))
+        if self.verb == "validate":
+            argv = with_checkpoint_named(argv)
         config = self.begin_with(argv)
         if config is not None:
             argv = [f"--config={config}", *argv]
@@ -191,17 +192,18 @@ def run(cli: type[CLI], args: ArgsType = None) -> CLI:
         SystemExit: code 2 after a sentence on stderr where the input is at fault; 128 + signal
             where a run was interrupted.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # not so: what is logged counts the steps of the whole training, not of an epoch
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    # once, not every epoch: how many workers there are does not change
+    warnings.filterwarnings("once", message=".*DataLoader will create.*worker processes.*")
     # not so: the training stream reads on where the optimizer steps stand (data/sampler.py)
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     # Lightning's own affair with torch
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     with plain_errors():
-        done = cli(args)
-        for logger in done.trainer.loggers:
-            if isinstance(logger, HarmlessWandb):
-                logger.end()
-        return done
+        return cli(args)
 
 
 def _listed(value: Any) -> list:

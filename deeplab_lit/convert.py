@@ -25,6 +25,8 @@ from deeplab_lit.network.formats.source import Source, drop_head
 from deeplab_lit.network.weights import WeightsError, backbone_alone, build
 from deeplab_lit.training.checkpoints import write_whole
 from deeplab_lit.training.provenance import INITS, UNKNOWN, completed, of_file
+from deeplab_lit.training.run_folder import named_checkpoint
+from deeplab_lit.training.screen import command
 
 
 def checkpoint_of(
@@ -102,7 +104,9 @@ def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> st
 def build_parser() -> ArgumentParser:
     """The options."""
     parser = ArgumentParser(prog="python -m deeplab_lit.convert", description=__doc__)
-    parser.add_argument("file", type=str, help="The weight file.")
+    parser.add_argument(
+        "file", type=str, help='The weight file; "last": the best of ours in runs/.'
+    )
     parser.add_argument("out", type=str, help="The checkpoint to write.")
     parser.add_argument(
         "--format",
@@ -165,7 +169,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _convert(options: Namespace, argv: list[str]) -> None:
-    file, out = Path(options.file), Path(options.out)
+    file, out = Path(named_checkpoint(options.file)), Path(options.out)
     for name, known in (("format", FORMATS), ("init", (*INITS, UNKNOWN))):
         if options[name] not in (None, *known):
             raise WeightsError(f"--{name} {options[name]}: expected one of {', '.join(known)}")
@@ -216,8 +220,11 @@ def _splits(given: list[str] | None) -> list[str] | None:
 
 
 def _next(out: Path, style: str, *, trained: bool) -> str:
-    command = "validate --ckpt_path" if trained else f"fit --model.style {style} --model.weights"
-    return f"python -m deeplab_lit.{command} {out} --data … --data.root …"
+    if trained:
+        begun = command("deeplab_lit.validate", "--ckpt_path", str(out))
+    else:
+        begun = command("deeplab_lit.fit", "--model.style", style, "--model.weights", str(out))
+    return f"{begun} --data … --data.root …"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
 from deeplab_lit.network.weights import read_checkpoint
+from deeplab_lit.training.run_folder import CHECKPOINT_HELP, named_checkpoint
 from deeplab_lit.whole import whole_file
 
 TOLERANCE = 1e-4  # of the largest logit; float32 in another order of summation stays far below
@@ -160,7 +161,7 @@ def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
 def build_parser() -> ArgumentParser:
     """The options."""
     parser = ArgumentParser(prog="python -m deeplab_lit.export", description=__doc__)
-    parser.add_argument("--ckpt_path", type=str, required=True, help="Checkpoint that fit wrote.")
+    parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument("--out", type=str, required=True, help="*.onnx, *.pt2 or *.safetensors.")
     parser.add_argument(
         "--eval.scales",
@@ -176,6 +177,7 @@ def main(args: Sequence[str] | None = None) -> None:
     with plain_errors():
         options = build_parser().parse_args(args)
         out = Path(options.out)
+        options.ckpt_path = named_checkpoint(options.ckpt_path)
         net = deeplab_lit.load(options.ckpt_path)
         net.scales = options.eval.scales or net.scales
         difference = export(net, facts_of(net, options.ckpt_path), out)

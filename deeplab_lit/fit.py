@@ -10,7 +10,7 @@ from deeplab_lit.agreement import check_classes, check_resumable, check_training
 from deeplab_lit.cli import DeepLabCLI, run
 from deeplab_lit.data.summary import table
 from deeplab_lit.implied import SHAPES
-from deeplab_lit.training.loggers import log_checkpoint
+from deeplab_lit.training.loggers import end_wandb, log_checkpoint
 from deeplab_lit.training.provenance import completed, of_checkpoint
 from deeplab_lit.training.run_folder import last_checkpoint
 from deeplab_lit.training.screen import after_fit, introduce, say
@@ -100,14 +100,13 @@ class FitCLI(DeepLabCLI):
         best = checkpoints.best_model_path if checkpoints else ""
         if best and self.config.fit.wandb_checkpoint:
             log_checkpoint(self.trainer.loggers, Path(best))
+        wandb = end_wandb(self.trainer.loggers)
         if best and self.record.final is None:  # validated by processes that have ended
             say(f"Done. Scores: {self.folder / 'results.json'}\nBest        {best}")
             return
-        after_fit(self.record.best, best, self.folder)
-        if self.record.final is None or self.record.final["step"] < self.trainer.global_step:
-            say(
-                "The last steps have not been validated: run validate on last.ckpt for their score."
-            )
+        last = self.record.final and self.record.final["step"]
+        unscored = last is None or last < self.trainer.global_step
+        after_fit(self.record.best, best, self.folder, wandb=wandb, unscored=unscored)
 
 
 def main(args: ArgsType = None) -> FitCLI:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from deeplab_lit.training.run_folder import last_checkpoint
+from deeplab_lit.training.run_folder import last_checkpoint, named_checkpoint
 
 SHAPES = Path(__file__).parents[1] / "configs/shapes.yaml"
 NAMES_DATA = {"--data", "--data.class_path", "--help", "-h", "--print_config"}
@@ -68,6 +68,30 @@ def configs_first(argv: list[str]) -> list[str]:
         else:
             rest.append(word)
     return front + rest
+
+
+def with_checkpoint_named(argv: list[str]) -> list[str]:
+    """Return the command line of a command that scores, with the file for `--ckpt_path last`.
+
+    It is looked up once, so that the checkpoint and its run's configuration are of the same run.
+
+    Raises:
+        RunFolderError: there is no run.
+    """
+    if value_of(argv, "--ckpt_path") != "last":
+        return argv
+    runs, experiment = value_of(argv, "--runs_dir") or "runs", value_of(argv, "--experiment")
+    path = named_checkpoint("last", runs, experiment)
+    return [*_without(argv, "--ckpt_path"), f"--ckpt_path={path}"]
+
+
+def _without(argv: list[str], flag: str) -> list[str]:
+    before = ["", *argv]
+    return [
+        arg
+        for arg, previous in zip(argv, before, strict=False)
+        if flag not in (arg, previous) and not arg.startswith(f"{flag}=")
+    ]
 
 
 def flags(argv: list[str]) -> set[str]:

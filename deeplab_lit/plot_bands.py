@@ -1,7 +1,8 @@
 """python -m deeplab_lit.plot_bands: mIoU near borders of several validations in one plot.
 
-Each RUN is the folder of a `validate --eval.band …`, or its band.csv. The curves are called after
-their folders, or as --labels says; they are the paper's Fig. 10 where the bands are around void.
+Each VALIDATION is the run folder of a `validate --eval.band …`, or its band.csv. The curves are
+called after their folders, or as --labels says; they are the paper's Fig. 10 where the bands are
+around void.
 """
 
 import csv
@@ -16,6 +17,8 @@ from deeplab_lit.data import DataError
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.training.band import NAMES, Around
 from deeplab_lit.training.charts import band_curves
+
+FIRST = "Run validate with --eval.band void or classes first, and give its run folder."
 
 
 def read_bands(path: Path) -> tuple[tuple[list[int], str], dict[str, list[float]]]:
@@ -35,10 +38,7 @@ def read_bands(path: Path) -> tuple[tuple[list[int], str], dict[str, list[float]
         names = [name for name in NAMES if rows and name in rows[0]]
         curves = {name: [float(row[name]) for row in rows] for name in names}
     except OSError as error:
-        raise DataError(
-            f"{path}: {error.strerror}. Run validate with --eval.band void or classes first, and "
-            "give its run folder."
-        ) from error
+        raise DataError(f"{path}: {error.strerror}. {FIRST}") from error
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} is no band.csv that validate wrote") from error
     if not curves or bands[1] not in get_args(Around):
@@ -49,7 +49,13 @@ def read_bands(path: Path) -> tuple[tuple[list[int], str], dict[str, list[float]
 def build_parser() -> ArgumentParser:
     """The options."""
     parser = ArgumentParser(prog="python -m deeplab_lit.plot_bands", description=__doc__)
-    parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="Folders or files.")
+    parser.add_argument(
+        "runs",
+        type=str,
+        nargs="+",
+        metavar="VALIDATION",
+        help='Folders or files; "last": the newest in runs/.',
+    )
     parser.add_argument("--out", type=str, default="bands.png", help="The picture, a PNG.")
     parser.add_argument(
         "--labels", type=list[str] | None, default=None, help="Names of the runs, in their order."
@@ -61,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
         options = build_parser().parse_args(list(sys.argv[1:] if args is None else args))
-        runs = [Path(run) for run in options.runs]
+        runs = [_newest() if run == "last" else Path(run) for run in options.runs]
         labels = options.labels or _names(runs)
         if len(labels) != len(runs):
             raise DataError(f"--labels names {len(labels)} runs, but {len(runs)} are given")
@@ -82,6 +88,15 @@ def main(args: Sequence[str] | None = None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         band_curves(shown, *bands, out)
     print(f"{len(shown)} curves in {out}")
+
+
+def _newest() -> Path:
+    found = Path("runs").glob("*/*/band.csv")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise DataError(f"last: there is no run with a band.csv in runs/. {FIRST}")
+    print(f"Run         {newest.parent}")
+    return newest.parent
 
 
 def _names(runs: list[Path]) -> list[str]:

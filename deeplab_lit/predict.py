@@ -30,14 +30,14 @@ from deeplab_lit.segment.images import Job, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.video import check_sources, is_video, segment_video
 from deeplab_lit.training.picture import palette_image
-from deeplab_lit.training.run_folder import claim_results
+from deeplab_lit.training.run_folder import CHECKPOINT_HELP, claim_results, named_checkpoint
 
 
 def build_parser() -> ArgumentParser:
     """The options."""
     parser = ArgumentParser(prog="python -m deeplab_lit.predict", description=__doc__)
     parser.add_argument("--config", action="config", help="Read options from a YAML file.")
-    parser.add_argument("--ckpt_path", type=str, required=True, help="Checkpoint that fit wrote.")
+    parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument(
         "--images",
         type=str,
@@ -95,6 +95,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise DataError(f"--submission takes images, and {films[0]} is a video")
         check_sources(films)
         images = find_images(pictures, leave_out=out)
+        options.ckpt_path = named_checkpoint(options.ckpt_path)
         net = deeplab_lit.load(options.ckpt_path)
         submission = None
         if options.submission:

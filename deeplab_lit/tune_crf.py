@@ -9,15 +9,16 @@ import csv
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
-from tqdm import tqdm
 
 import deeplab_lit
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.pool import cores
 from deeplab_lit.crf.search import Point, at_edge, search
@@ -25,13 +26,14 @@ from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors, refused_arguments
-from deeplab_lit.implied import implied_config
+from deeplab_lit.implied import implied_config, with_checkpoint_named
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.training.charts import heat_maps
 from deeplab_lit.training.metric import SegmentationScores
 from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
-from deeplab_lit.training.run_folder import claim_results
+from deeplab_lit.training.run_folder import CHECKPOINT_HELP, claim_results
+from deeplab_lit.training.screen import command
 from deeplab_lit.whole import whole_file
 
 COLUMNS = [*Point._fields, "miou"]
@@ -39,7 +41,7 @@ COLUMNS = [*Point._fields, "miou"]
 
 def fill(cache: CachedProbabilities, net: DeepLabV2, split: Split, indices: Sequence[int]) -> None:
     """Let the network see the images that have no probabilities yet."""
-    for index in tqdm(indices, "network", unit=" images", dynamic_ncols=True):
+    for index in progress_bar(indices, desc="network", unit=" images"):
         if cache.read(split.ids[index]) is not None:
             continue
         image, _ = split.read(index)
@@ -111,7 +113,7 @@ def write_scores(scores: dict[Point, float], path: Path) -> None:
 def build_parser() -> ArgumentParser:
     """The options."""
     parser = ArgumentParser(prog="python -m deeplab_lit.tune_crf", description=__doc__)
-    parser.add_argument("--ckpt_path", type=str, required=True, help="Checkpoint that fit wrote.")
+    parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
     parser.add_subclass_arguments(SegmentationData, "data", required=False)
     parser.add_argument(
@@ -135,7 +137,7 @@ def build_parser() -> ArgumentParser:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
-        argv = list(sys.argv[1:] if args is None else args)
+        argv = with_checkpoint_named(list(sys.argv[1:] if args is None else args))
         run = implied_config("validate", argv)
         parser = build_parser()
         if run is not None:
@@ -146,6 +148,17 @@ def main(args: Sequence[str] | None = None) -> None:
         with refused_arguments():
             options = parser.instantiate(typed)
         _tune(options, typed.data, Path(typed.out))
+        words = ["--ckpt_path", typed.ckpt_path, "--config", str(Path(typed.out) / "best.yaml")]
+        print(f"Next        {command('deeplab_lit.validate', *words, *_about_data(argv))}")
+
+
+def _about_data(argv: Sequence[str]) -> list[str]:
+    """The options of a command line that name the data, with their values."""
+    words, kept = [*argv, "-"], []
+    for word, following in pairwise(words):
+        if word.startswith("--data"):
+            kept += [word] if "=" in word else [word, following]
+    return kept
 
 
 def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
@@ -196,16 +209,16 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
 def _search(score: Score, path: Path) -> dict[Point, float]:
     known = read_scores(path)
     scores: dict[Point, float] = {}
-    bar = tqdm(desc="searching", unit=" settings", dynamic_ncols=True)
+    progress = progress_bar(desc="searching", unit=" settings")
     for point, miou, left in search(score, known):
         scores[point] = miou
         if point not in known:
             known[point] = miou
             write_scores(known, path)
-        bar.total = len(scores) + left
-        bar.set_postfix(best=f"{max(scores.values()):.4f}", refresh=False)
-        bar.update()
-    bar.close()
+        progress.total = len(scores) + left
+        progress.set_postfix(best=f"{max(scores.values()):.4f}", refresh=False)
+        progress.update()
+    progress.close()
     return scores
 
 

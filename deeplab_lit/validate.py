@@ -13,12 +13,16 @@ from deeplab_lit.implied import flags, names_data, value_of
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.band import BandCurve
 from deeplab_lit.training.cityscapes_scores import Instances
+from deeplab_lit.training.loggers import end_wandb
 from deeplab_lit.training.probabilities import what_decides
 from deeplab_lit.training.provenance import of_checkpoint
 from deeplab_lit.training.run_folder import claim_results
 from deeplab_lit.training.screen import after_validate, say
 
-NO_CHECKPOINT = "validate needs --ckpt_path FILE, a checkpoint that fit wrote"
+NO_CHECKPOINT = (
+    "validate needs --ckpt_path FILE, a checkpoint that fit wrote, or --ckpt_path last, the best "
+    "of the newest run"
+)
 
 
 class ValidateCLI(DeepLabCLI):
@@ -27,7 +31,8 @@ class ValidateCLI(DeepLabCLI):
     verb = "validate"
     help = {
         "usage": "python -m deeplab_lit.validate --ckpt_path FILE [options]",
-        "description": "Score a checkpoint, by default on what it was trained with.",
+        "description": "Score a checkpoint, by default on what it was trained with. "
+        "--ckpt_path last: the best of the newest run.",
     }
 
     @staticmethod
@@ -92,6 +97,7 @@ class ValidateCLI(DeepLabCLI):
 
     def after_validate(self) -> None:
         """The table, and where it is written."""
+        wandb = end_wandb(self.trainer.loggers)
         final = self.record.final
         if final is None:  # the strategy's spawned processes have scored, and one has written it
             say(f"Results     {self.folder / 'results.json'}")
@@ -103,7 +109,10 @@ class ValidateCLI(DeepLabCLI):
             curves = next(
                 (c.curves for c in self.trainer.callbacks if isinstance(c, BandCurve)), {}
             )
-            after_validate(final, f"{self.described()} on {data}", self.folder, curves)
+            what = f"{self.described()} on {data}"
+            following = [] if "crf" in final or "--run" in flags(self.typed) else self.typed
+            following = [*following, "--crf"] if following else []
+            after_validate(final, what, self.folder, curves, wandb=wandb, following=following)
 
 
 def main(args: ArgsType = None) -> ValidateCLI:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_lit.implied import SHAPES, configs_first, implied_config
+from deeplab_lit.implied import SHAPES, configs_first, implied_config, with_checkpoint_named
 from deeplab_lit.training.run_folder import RunFolderError
 
 
@@ -43,6 +43,17 @@ def test_last_brings_the_config_of_the_newest_run(run):
     assert implied_config("fit", ["--ckpt_path=last"]) == run / "config.yaml"
     with pytest.raises(RunFolderError, match="shapes"):
         implied_config("fit", ["--ckpt_path=last", "--experiment=shapes"])
+
+
+@pytest.mark.parametrize("said", [["--ckpt_path", "last"], ["--ckpt_path=last"]])
+def test_the_checkpoint_and_the_config_of_last_are_of_one_run(run, said):
+    argv = with_checkpoint_named(["--crf", *said, "--data.batch_size", "2"])
+    path = run / "checkpoints/last.ckpt"
+    assert argv == ["--crf", "--data.batch_size", "2", f"--ckpt_path={path}"]
+    assert implied_config("validate", argv) == run / "config.yaml"
+    assert with_checkpoint_named(["--ckpt_path=./last", "--x"]) == ["--ckpt_path=./last", "--x"]
+    with pytest.raises(RunFolderError, match="elsewhere"):
+        with_checkpoint_named([*said, "--runs_dir=elsewhere"])
 
 
 def test_options_win_over_configs_wherever_they_stand():

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from tqdm import tqdm
-
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.image import DataError
 
@@ -33,10 +32,10 @@ def preflight(split: Split, name: str, check: Check = "quick", num_workers: int 
     indices = range(number) if check == "full" else list(some)
     with ThreadPoolExecutor(max(num_workers, 1)) as pool:
         problems = pool.map(lambda index: _problem(split, index), indices)
-        progress = tqdm(
+        progress = progress_bar(
             problems,
-            f"checking {name}",
-            len(indices),
+            desc=f"checking {name}",
+            total=len(indices),
             unit=" images",
             leave=False,
             disable=check == "quick",

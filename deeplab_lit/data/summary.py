@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.image import VOID, DataError
 from deeplab_lit.data.words import counted
@@ -64,7 +64,9 @@ def summarise(split: Split, title: str, num_classes: int, num_workers: int) -> S
         summary.problems.append(f"{title} is empty")
     with ThreadPoolExecutor(max(num_workers, 1)) as pool:
         read = pool.map(lambda index: _read(split, index), range(len(split.ids)))
-        for found in tqdm(read, f"checking {title}", len(split.ids), unit=" images", leave=False):
+        for found in progress_bar(
+            read, desc=f"checking {title}", total=len(split.ids), unit=" images", leave=False
+        ):
             if isinstance(found, str):
                 summary.problems.append(found)
                 continue

@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from tqdm import tqdm
-
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
 from deeplab_lit.prepare.download import CHUNK, check_room
 from deeplab_lit.whole import whole_file
@@ -63,17 +62,17 @@ def unpack(archive: Path, folder: Path, rename: Rename) -> None:
     """
     found = False
     read = _zip_members if archive.suffix == ".zip" else _tar_members
-    bar = tqdm(
+    progress = progress_bar(
         desc=f"unpacking {archive.name}", total=archive.stat().st_size, unit="B", unit_scale=True
     )
     try:
-        with closing(read(archive, folder, rename)) as members, bar:
+        with closing(read(archive, folder, rename)) as members, progress:
             for member in members:
                 name = rename(member.name)
                 if name:
                     found = True
                     _write(member, folder / name)
-                bar.update(member.position - bar.n)
+                progress.update(member.position - progress.n)
     except DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk

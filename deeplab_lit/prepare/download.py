@@ -6,8 +6,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from tqdm import tqdm
-
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
 
 CHUNK = 1 << 20
@@ -77,8 +76,8 @@ def _open(url: str, have: int) -> HTTPResponse:
 
 def _receive(response: HTTPResponse, url: str, path: Path, have: int, total: int | None) -> None:
     part = path.with_name(f"{path.name}.part")
-    bar = tqdm(desc=path.name, initial=have, total=total, unit="B", unit_scale=True)
-    with part.open("ab" if have else "wb") as file, bar:
+    progress = progress_bar(desc=path.name, initial=have, total=total, unit="B", unit_scale=True)
+    with part.open("ab" if have else "wb") as file, progress:
         while True:
             try:
                 chunk = response.read(CHUNK)
@@ -87,7 +86,7 @@ def _receive(response: HTTPResponse, url: str, path: Path, have: int, total: int
             if not chunk:
                 break
             file.write(chunk)
-            bar.update(len(chunk))
+            progress.update(len(chunk))
     size = part.stat().st_size
     if total is not None and size != total:
         raise DataError(_stopped(url, path, f"{size:,} of {total:,} bytes came"))

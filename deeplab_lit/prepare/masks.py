@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy.io import loadmat
-from tqdm import tqdm
 
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import voc_palette
 from deeplab_lit.whole import whole_file
@@ -36,7 +36,13 @@ def convert(jobs: Sequence[tuple[Path, Path]], read: Reader, what: str) -> None:
     with ProcessPoolExecutor(workers, initializer=_leave_signals_to_main) as pool:
         try:
             results = pool.map(partial(_convert, read=read), todo, chunksize=16)
-            progress = tqdm(results, what, len(jobs), initial=len(jobs) - len(todo), unit=" masks")
+            progress = progress_bar(
+                results,
+                desc=what,
+                total=len(jobs),
+                initial=len(jobs) - len(todo),
+                unit=" masks",
+            )
             problems = [problem for problem in progress if problem]
         except BaseException:
             pool.shutdown(cancel_futures=True)

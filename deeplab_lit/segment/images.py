@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.picture import overlay
@@ -64,14 +65,14 @@ def segment_images(
     """
     problems: list[str] = []
     images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
-    with tqdm(desc="predicting", total=len(jobs), unit=" images", dynamic_ncols=True) as bar:
-        readable = _readable(images, segmenter, problems, bar)
+    with progress_bar(desc="predicting", total=len(jobs), unit=" images") as progress:
+        readable = _readable(images, segmenter, problems, progress)
         for index, image, mask in segmenter.many(readable):
             job = jobs[index]
             blended = Image.fromarray(overlay(image.numpy(), mask, segmenter.colours, opacity))
             save(blended, job.overlay, quality=92)
             save(as_picture(mask), job.mask)
-            bar.update()
+            progress.update()
     return problems
 
 
@@ -79,7 +80,7 @@ def _readable(
     images: Iterable[tuple[int, Tensor | str]],
     segmenter: Segmenter,
     problems: list[str],
-    bar: tqdm,
+    progress: tqdm,
 ) -> Iterator[tuple[int, Tensor]]:
     """The images; what could not be read is told and kept in `problems`."""
     told = False
@@ -87,7 +88,7 @@ def _readable(
         if isinstance(image, str):
             problems.append(image)
             tqdm.write(image, file=sys.stderr)
-            bar.update()
+            progress.update()
             continue
         if not told:
             tqdm.write(segmenter.cost(image.shape[:2]))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
 from deeplab_lit.segment.images import save
 from deeplab_lit.segment.segmenter import Segmenter
@@ -87,12 +88,11 @@ def segment_video(
     part, folder_part = out / f"{name}.part.mp4", out / f"{name}_masks.part"
     shutil.rmtree(folder_part, ignore_errors=True)
     writer, written = None, 0
-    frames = tqdm(
+    frames = progress_bar(
         _frames(film, source),
-        name,
+        desc=name,
         total=expected if expected > 0 else None,
         unit=" frames",
-        dynamic_ncols=True,
     )
     try:
         for frame in frames:

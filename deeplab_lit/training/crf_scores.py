@@ -1,6 +1,5 @@
 """Every validation scored a second time, after the dense CRF."""
 
-import sys
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from tqdm import tqdm
 
+from deeplab_lit.bar import progress_bar
 from deeplab_lit.crf.options import CRFOptions, described
 from deeplab_lit.crf.pool import Refined, RefiningPool, cores
 from deeplab_lit.training.metric import Scores, SegmentationScores
@@ -49,14 +48,12 @@ class CRFScores(Callback):
         self.seconds: list[float] = []
         loader = trainer.val_dataloaders
         alone = trainer.state.fn == "validate" and trainer.is_global_zero
-        self.bar = tqdm(
+        self.bar = progress_bar(
             desc=f"CRF ({self.results['backend']})",
             total=min(trainer.num_val_batches[0] * loader.batch_size, len(loader.sampler)),
             unit=" images",
             disable=not alone or trainer.progress_bar_callback is None,
             position=1,
-            mininterval=0.2 if sys.stderr.isatty() else 15,
-            dynamic_ncols=True,
         )
 
     def on_validation_batch_end(

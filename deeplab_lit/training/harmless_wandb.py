@@ -65,6 +65,7 @@ class HarmlessWandb(WandbLogger):
         import wandb
 
         super().__init__(*args, **kwargs)
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it, and Lightning always gives it
         self.found = wandb.run is not None
 
     def finalize(self, status: str) -> None:
@@ -80,6 +81,19 @@ class HarmlessWandb(WandbLogger):
 
         if wandb.run is not None and not self.found:
             wandb.finish(exit_code)
+
+    def place(self) -> str:
+        """Where W&B has its run that is about to end: an address, or the folder of an offline one.
+
+        Returns:
+            Nothing where it has none of ours.
+        """
+        import wandb
+
+        run = wandb.run
+        if run is None or self.found or self.failed or run.disabled:
+            return ""
+        return run.sync_dir if run.offline else run.url or ""
 
     @property
     def experiment(self) -> Any:

@@ -41,6 +41,8 @@ def build_loggers(
     except ImportError:
         say("wandb is not installed: this run is logged to metrics.csv only")
         return loggers
+    asked = os.environ.get("WANDB_MODE")  # W&B reads it itself
+    mode = _mode() if asked is None else None
     loggers.append(
         HarmlessWandb(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -49,7 +51,8 @@ def build_loggers(
             id=run_id(experiment, folder.name),
             job_type=job_type,
             save_dir=folder,
-            mode=None if "WANDB_MODE" in os.environ else _mode(),
+            mode=mode,
+            settings=_settings(asked or mode),
         )
     )
     return loggers
@@ -72,6 +75,31 @@ def _mode() -> str:
     except Exception as error:  # a wrong key, address or file of W&B's is no reason not to train
         say(f"WARNING: W&B cannot be reached, so this run is logged offline ({error})")
         return "offline"
+
+
+def _settings(mode: str | None) -> dict[str, bool]:
+    """How much W&B says on the screen: what the user has set; else little online, and nothing else.
+
+    Its errors are raised, and said by HarmlessWandb. What is left out is in its files in the run
+    folder, and where they are is said by `end_wandb`.
+    """
+    if {"WANDB_SILENT", "WANDB_QUIET"} & os.environ.keys():
+        return {}
+    return {"quiet": True} if mode == "online" else {"silent": True}
+
+
+def end_wandb(loggers: list[Logger]) -> str:
+    """End W&B's run, before the results are shown: what it says then stands above them.
+
+    Returns:
+        Where the run is, as HarmlessWandb.place; nothing where there is none.
+    """
+    place = ""
+    for logger in loggers:
+        if isinstance(logger, HarmlessWandb):
+            place = logger.place()
+            logger.end()
+    return place
 
 
 def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:

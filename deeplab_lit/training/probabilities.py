@@ -4,8 +4,10 @@ import gzip
 import zlib
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from pydoc import locate
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,10 @@ NOT_IN_IMAGES = {
     *("batch_size", "total_batch_size", "eval_batch_size", "num_workers", "check"),
     *("crop_size", "scales", "color_jitter", "mask_dir", "train_split", "val_split"),
 }
+
+# NumPy parses a file's header with ast.literal_eval, and in Python 3.11 two threads that do so at
+# once can get "SystemError: AST constructor recursion depth mismatch" (python/cpython#106905)
+ONE_AT_A_TIME = Lock()
 
 
 class CachedProbabilities:
@@ -55,7 +61,9 @@ class CachedProbabilities:
         """Probabilities (C,H,W) float32 on the CPU that sum to 1; null where none can be read."""
         try:
             with gzip.open(self.path(id), "rb") as file:
-                kept = torch.from_numpy(np.load(file)).float()
+                content = BytesIO(file.read())
+            with ONE_AT_A_TIME:
+                kept = torch.from_numpy(np.load(content)).float()
         except (OSError, EOFError, ValueError, zlib.error):  # not there, or damaged
             return None
         return kept / kept.sum(0)

@@ -7,11 +7,14 @@ from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
+from deeplab_lit.bar import progress_bar
+
 
 class StepProgress(ProgressBar):
     """Steps done and to do, time left, loss and mIoU, on stderr.
 
-    Where stderr is not a terminal it prints a line now and then instead of redrawing one.
+    Where stderr is not a terminal it prints a line now and then instead of redrawing one, and none
+    for the validations of a training.
     """
 
     def __init__(self) -> None:
@@ -34,16 +37,14 @@ class StepProgress(ProgressBar):
             tqdm.write(sep.join(map(str, args)), file=sys.stderr)
 
     def _bar(self, label: str, total: float, done: int = 0, *, leave: bool, unit: str) -> tqdm:
-        interactive = sys.stderr.isatty()
-        return tqdm(
+        return progress_bar(
             desc=label,
             total=int(total),
             initial=done,
             unit=unit,
             leave=leave,
-            disable=not self.enabled or (not interactive and not leave),
-            dynamic_ncols=True,
-            mininterval=0.2 if interactive else 15,
+            disable=not self.enabled or not (leave or sys.stderr.isatty()),
+            mininterval=0.2,
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,6 +111,6 @@ class StepProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave the bars where they are."""
-        for bar in (self.validation, self.training):
-            if bar is not None:
-                bar.close()
+        for shown in (self.validation, self.training):
+            if shown is not None:
+                shown.close()

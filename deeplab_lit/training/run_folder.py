@@ -3,6 +3,7 @@
 import json
 import shutil
 from datetime import datetime
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.whole import whole_file
+
+CHECKPOINT_HELP = 'Checkpoint that fit wrote; "last": the best of the newest run in runs/.'
 
 
 class RunFolderError(UserError, ValueError):
@@ -53,6 +56,35 @@ def last_checkpoint(runs_dir: Path, experiment: str, name: str | None) -> Path:
     if not found:
         raise RunFolderError(f"--ckpt_path last: there is no {runs_dir / pattern} to go on from")
     return found[-1]
+
+
+def named_checkpoint(ckpt_path: str, runs_dir: str = "runs", experiment: str | None = None) -> str:
+    """Return the file that a command's `--ckpt_path` names, and say which where it says `last`.
+
+    Args:
+        ckpt_path: a file; or "last", the best.ckpt of the newest run, its last.ckpt where it has
+            none. A file of that name is "./last".
+        runs_dir: the folder of all experiments.
+        experiment: of the run. None: any.
+
+    Raises:
+        RunFolderError: there is no run yet.
+    """
+    if ckpt_path != "last":
+        return ckpt_path
+    below = f"{escape(experiment) if experiment else '*'}/*/checkpoints"
+    found = [f for name in ("last", "best") for f in Path(runs_dir).glob(f"{below}/{name}.ckpt")]
+    if not found:
+        raise RunFolderError(
+            f"--ckpt_path last: there is no checkpoint in {Path(runs_dir) / below}: train first, "
+            "or name the checkpoint's file"
+        )
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    best = newest.with_name("best.ckpt")
+    chosen = best if best.is_file() else newest
+    if not rank_zero_only.rank:
+        print(f"Checkpoint  {chosen}, of the newest run", flush=True)
+    return str(chosen)
 
 
 def claim(folder: Path, bytes_needed: int, *, exist_ok: bool = False) -> None:

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,22 @@ def introduce(module: DeepLabModule, data: str, run: str) -> None:
     )
 
 
-def after_fit(best: dict[str, Any] | None, checkpoint: str, folder: Path) -> None:
-    """What came out, where it is, and what to type next.
+def after_fit(
+    best: dict[str, Any] | None,
+    checkpoint: str,
+    folder: Path,
+    *,
+    wandb: str = "",
+    unscored: bool = False,
+) -> None:
+    """Print what came out, where it is, and, as the last line, what to type next.
 
     Args:
         best: scores of the best validation, as results.json holds them.
         checkpoint: of the best validation; empty if none was written.
         folder: of the run.
+        wandb: address of W&B's run, or folder of an offline one; empty if there is none.
+        unscored: the last steps have not been validated.
     """
     if best is None:
         say(f"Done. No validation took place. Run folder: {folder}")
@@ -63,10 +73,11 @@ def after_fit(best: dict[str, Any] | None, checkpoint: str, folder: Path) -> Non
     say(f"\nBest mIoU {_percent(best)} at step {best['step']}\n", table(best), "")
     if checkpoint:
         say(f"Checkpoint  {_relative(checkpoint)}")
-    _say_files(folder)
+    _say_files(folder, wandb)
+    if unscored:
+        say("The last steps have not been validated: run validate on last.ckpt for their score.")
     if checkpoint:
-        command = [_python(), "-m", "deeplab_lit.validate", "--ckpt_path", _relative(checkpoint)]
-        say(f"Next        {shlex.join(command)}")
+        say(f"Next        {command('deeplab_lit.validate', '--ckpt_path', _relative(checkpoint))}")
 
 
 def after_validate(
@@ -74,14 +85,19 @@ def after_validate(
     what: str,
     folder: Path,
     curves: dict[str, list[float]] | None = None,
+    *,
+    wandb: str = "",
+    following: Sequence[str] = (),
 ) -> None:
-    """The table, and where it is written.
+    """Print the table, where it is written, and, as the last line, what to type next.
 
     Args:
         scores: as results.json holds them.
         what: was scored, in words.
         folder: of the run.
         curves: mIoU by the width of the band around borders, if it was measured.
+        wandb: as in `after_fit`.
+        following: the command line of `validate` to type next; empty for none.
     """
     say(f"\n{what}: mIoU {_percent(scores)}\n", table(scores), "")
     if "crf" in scores:
@@ -95,14 +111,19 @@ def after_validate(
         f"Images      {_relative(folder / 'images.csv')}, worst_best.png",
         f"Classes     {_relative(folder / 'classes.png')}, confusion.png",
     )
-    _say_files(folder)
+    _say_files(folder, wandb)
+    if following:
+        say(f"Next        {command('deeplab_lit.validate', *following)}")
 
 
-def _say_files(folder: Path) -> None:
+def _say_files(folder: Path, wandb: str) -> None:
     say(
         f"Pictures    {_relative(folder / 'predictions.png')}",
         f"Results     {_relative(folder / 'results.json')}",
     )
+    if wandb:
+        online = "://" in wandb
+        say(f"W&B         {wandb if online else command('wandb', 'sync', _relative(wandb))}")
 
 
 def _percent(scores: dict[str, Any]) -> str:
@@ -112,6 +133,11 @@ def _percent(scores: dict[str, Any]) -> str:
 def _relative(path: str | Path) -> str:
     path = str(path)
     return os.path.relpath(path) if path.startswith(str(Path.cwd())) else path
+
+
+def command(module: str, *arguments: str) -> str:
+    """Return a command line that runs a module from here, to be copied into a shell."""
+    return shlex.join([_python(), "-m", module, *arguments])
 
 
 def _python() -> str:

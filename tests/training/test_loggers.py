@@ -104,6 +104,22 @@ def test_wandb_mode_is_respected(asked, folder, monkeypatch):
     assert mode(build(folder)) is None  # wandb reads the variable itself
 
 
+@pytest.mark.usefixtures("_logged_out")
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, {"silent": True}),
+        ({"WANDB_MODE": "offline"}, {"silent": True}),
+        ({"WANDB_MODE": "online"}, {"quiet": True}),
+        ({"WANDB_SILENT": "false"}, {}),
+    ],
+)
+def test_wandb_says_little_unless_the_user_wants_it_to(variables, expected, folder, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert build(folder)[1]._wandb_init["settings"] == expected
+
+
 def test_wandb_may_be_missing(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     loggers = build(folder)

@@ -1,4 +1,5 @@
 import gzip
+import time
 from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
 from pathlib import Path
@@ -99,6 +100,24 @@ def test_many_writers_may_share_the_folder(tmp_path):
         list(pool.map(lambda i: cache.write(f"{i % 2}", probabilities), range(40)))
     for id in ("0", "1"):
         torch.testing.assert_close(cache.read(id), probabilities, rtol=2**-10, atol=2e-5)
+
+
+def test_two_threads_do_not_parse_headers_at_once(tmp_path, monkeypatch):
+    """Python 3.11 can raise a SystemError then."""
+    cache, load, inside, most = CachedProbabilities(tmp_path), np.load, [], []
+    cache.write("a", random_probabilities(2, 3, 3))
+
+    def watched(file):
+        inside.append(file)
+        most.append(len(inside))
+        time.sleep(0.005)
+        inside.pop()
+        return load(file)
+
+    monkeypatch.setattr(np, "load", watched)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(kept is not None for kept in pool.map(lambda _: cache.read("a"), range(16)))
+    assert max(most) == 1
 
 
 @pytest.fixture

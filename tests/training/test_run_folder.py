@@ -11,6 +11,7 @@ from deeplab_lit.training.run_folder import (
     claim,
     claim_results,
     last_checkpoint,
+    named_checkpoint,
     new_run_folder,
 )
 
@@ -76,6 +77,35 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_from(name, tmp_path):
     (tmp_path / "voc/mine").mkdir(parents=True)
     with pytest.raises(RunFolderError, match=r"--ckpt_path last.*voc"):
         last_checkpoint(tmp_path, "voc", name)
+
+
+def test_last_names_the_best_of_the_newest_run_and_says_which(tmp_path, capsys):
+    old, new = checkpoint(tmp_path / "voc/a", 1_000), checkpoint(tmp_path / "mine/[b]", 2_000)
+    best = old.with_name("best.ckpt")
+    best.touch()
+    os.utime(best, (500, 500))
+    assert named_checkpoint("last", str(tmp_path)) == str(new)  # of the newest there is no other
+    assert str(new) in capsys.readouterr().out
+    assert named_checkpoint("last", str(tmp_path), "voc") == str(best)
+    os.utime(old, (3_000, 3_000))
+    assert named_checkpoint("last", str(tmp_path)) == str(best)
+    assert named_checkpoint("last", str(tmp_path), "mine") == str(new)
+
+
+def test_a_run_that_keeps_the_best_only_is_found_and_glob_characters_are_none(tmp_path):
+    best = checkpoint(tmp_path / "[x]/a", 1_000).rename(tmp_path / "[x]/a/checkpoints/best.ckpt")
+    assert named_checkpoint("last", str(tmp_path), "[x]") == str(best)
+
+
+@pytest.mark.parametrize("path", ["./last", "runs/last", "best", "LAST", "last.ckpt"])
+def test_every_other_name_is_that_of_a_file(path, capsys):
+    assert named_checkpoint(path) == path
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_run_there_is_no_last(tmp_path):
+    with pytest.raises(RunFolderError, match=r"--ckpt_path last.*voc.*train first"):
+        named_checkpoint("last", str(tmp_path), "voc")
 
 
 def test_claiming_makes_an_empty_folder_and_only_its_own_run_may_repeat_it(tmp_path):

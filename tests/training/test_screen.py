@@ -1,3 +1,5 @@
+import shlex
+
 from deeplab_lit.training.screen import after_fit, after_validate, introduce
 
 SCORES = {
@@ -35,6 +37,25 @@ def test_after_fit_tells_score_files_and_the_next_command(tmp_path, capsys, monk
     assert lines[-4] == "Checkpoint  my runs/x/checkpoints/best.ckpt"
     assert lines[-3] == "Pictures    my runs/x/predictions.png"
     assert "validate --ckpt_path 'my runs/x/checkpoints/best.ckpt'" in lines[-1]
+
+
+def test_the_next_command_is_the_last_line_whatever_else_is_said(tmp_path, capsys):
+    place = tmp_path / "my runs/wandb/offline-run-1"
+    after_fit(SCORES, str(tmp_path / "best.ckpt"), tmp_path, wandb=str(place), unscored=True)
+    *_, wandb, unscored, following = capsys.readouterr().out.splitlines()
+    assert shlex.split(wandb)[0] == "W&B"
+    assert shlex.split(wandb)[2:] == ["-m", "wandb", "sync", str(place)]
+    assert "last.ckpt" in unscored
+    assert following.startswith("Next  ")
+    after_fit(SCORES, "", tmp_path, wandb="https://wandb.ai/us/x")
+    assert capsys.readouterr().out.splitlines()[-1] == "W&B         https://wandb.ai/us/x"
+
+
+def test_after_validate_the_next_command_can_be_copied(tmp_path, capsys):
+    words = ["--ckpt_path", "my runs/best.ckpt", "--crf"]
+    after_validate(SCORES, "a.ckpt", tmp_path, following=words)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(last)[2:] == ["-m", "deeplab_lit.validate", *words]
 
 
 def test_without_a_validation_there_is_no_table(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +29,11 @@ def command(tmp_path_factory):
 
     def call(verb, *args):
         start = [sys.executable, "-m", f"deeplab_lit.{verb}", f"--run={verb}"]
-        subprocess.run([*start, f"--runs_dir={folder}", "--experiment=rates", *args], **run)
+        start += [f"--runs_dir={folder}", "--experiment=rates"]
+        done = subprocess.run([*start, *args], **run)
         (file,) = (folder / f"rates/{verb}/wandb").glob("offline-run-*/run-*.wandb")
         read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-        found = {"folder": folder / f"rates/{verb}"}
+        found = {"folder": folder / f"rates/{verb}", "out": done.stdout, "err": done.stderr}
         for line in subprocess.run(read, **run).stdout.splitlines():
             record = json.loads(line)
             found.setdefault(record["type"], []).append(record[record["type"]])
@@ -57,6 +59,30 @@ def scored(command, written):
 @pytest.fixture(scope="module")
 def rows(written):
     return [row["item"] for row in written["history"]]
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_wandb_says_nothing_on_the_screen_and_how_to_send_the_run_is_one_line(
+    verb, written, scored
+):
+    found = {"fit": written, "validate": scored}[verb]
+    assert "wandb" not in found["err"]
+    (line,) = [line for line in found["out"].splitlines() if "wandb" in line]
+    (kept,) = (found["folder"] / "wandb").glob("offline-run-*")
+    assert shlex.split(line)[2:] == ["-m", "wandb", "sync", str(kept)]
+    assert found["out"].splitlines().index(line) > 5  # below the table
+
+
+def test_the_command_to_send_the_run_is_one_that_wandb_takes(written):
+    (line,) = [line for line in written["out"].splitlines() if "wandb" in line]
+    words = shlex.split(line)[1:]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    environment["WANDB_BASE_URL"] = "http://127.0.0.1:9"  # nobody answers there
+    run = subprocess.run(
+        [*words, "--help"], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 0, run.stderr
+    assert "sync" in run.stdout
 
 
 def test_a_run_is_filed_so_that_a_dashboard_needs_no_clicking(written):
