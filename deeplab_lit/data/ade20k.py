@@ -69,7 +69,7 @@ class ADE20K(SegmentationData):
     def split(self, name: str) -> FileSplit:
         """The images of images/training or images/validation, in the order of their names."""
         folder = FOLDERS.get(name, name)
-        images = sorted((self.root / "images" / folder).glob("*.jpg"))
+        images = sorted((self.root / "images" / folder).glob("[!.]*.jpg"))
         if not images:
             raise DataError(
                 f"{self.root / 'images' / folder}: no images there. Splits are train and val, and "

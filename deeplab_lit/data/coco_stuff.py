@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import FileSplit, Pair
+from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import voc_colour
 from deeplab_lit.data.paths import existing, given
@@ -72,9 +73,7 @@ class CocoStuff10k(_CocoStuff):
                 f"{path} does not exist. Run: python -m deeplab_lit.prepare coco_stuff_10k "
                 "--root DIR"
             )
-        return self._split(
-            self.root / "images", self.root / "annotations", path.read_text("utf-8").split()
-        )
+        return self._split(self.root / "images", self.root / "annotations", listed_ids(path))
 
 
 class CocoStuff164k(_CocoStuff):
@@ -91,7 +90,7 @@ class CocoStuff164k(_CocoStuff):
     def split(self, name: str) -> FileSplit:
         """The images of images/`name`2017, in the order of their names."""
         images = self.root / f"images/{name}2017"
-        ids = sorted(path.stem for path in images.glob("*.jpg"))
+        ids = sorted(path.stem for path in images.glob("[!.]*.jpg"))
         if not ids:
             raise DataError(
                 f"{images}: no images there. Run: python -m deeplab_lit.prepare coco_stuff_164k "

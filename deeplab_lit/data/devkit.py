@@ -1,10 +1,13 @@
 """PASCAL's development kit: images, masks and lists of one year's VOC folder."""
 
+from collections import Counter
 from pathlib import Path
 
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import existing
+from deeplab_lit.data.text import lines_of
+from deeplab_lit.data.words import counted, some
 
 
 def find_devkit(root: Path, year: int) -> Path:
@@ -33,13 +36,16 @@ def listed_ids(path: Path) -> list[str]:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
         raise DataError(f"{path} does not exist; splits there: {there}")
-    ids = path.read_text("utf-8", errors="replace").split("\n")
-    ids = [id.strip() for id in ids if id.strip()]
+    ids = lines_of(path)
     odd = next((id for id in ids if len(id.split()) > 1 or "/" in id), None)
-    if odd or len(set(ids)) < len(ids):
+    if odd is not None:
+        raise DataError(f"{path}: expected an image name a line, found {odd!r}")
+    twice = [id for id, number in Counter(ids).items() if number > 1]
+    if twice:
         raise DataError(
-            f"{path}: expected an image name a line, each once"
-            + (f", found {odd!r}" if odd else ", found some twice")
+            f"{path}: expected an image name a line, each once; {counted(len(twice), 'name')} "
+            f"{'is' if len(twice) == 1 else 'are'} there twice or more ({some(twice)}). Remove "
+            "the repetitions"
         )
     return ids
 

@@ -22,6 +22,7 @@ from deeplab_lit.prepare.pascal_context import prepare_pascal_context
 from deeplab_lit.prepare.person_part import prepare_person_part
 from deeplab_lit.prepare.source import Source
 from deeplab_lit.prepare.voc import prepare_voc
+from deeplab_lit.prepare.whole import alone_in
 
 DATA_SETS: dict[str, Callable[[Source], str]] = {
     "voc": prepare_voc,
@@ -79,7 +80,8 @@ def _prepare(name: str, options: Namespace) -> None:
         source.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"--root {source.root} cannot be made ({error.strerror})") from error
-    hint = DATA_SETS[name](source)
+    with alone_in(source.root):
+        hint = DATA_SETS[name](source)
     print(
         f"{name} is in place; archives in {source.root} can be deleted. Check every file with\n"
         f"  python -m deeplab_lit.prepare check {hint}\nand train on it with the same options."

@@ -1,27 +1,42 @@
 """Downloads that go on where they were stopped."""
 
+import re
 import shutil
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.parse import urljoin, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
 
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
+LARGEST = 40e9  # bytes; the largest archive of any data set here, COCO's train2017, has 19.3e9
+MOST_REDIRECTS = 5
 
 
-def download(url: str, path: Path) -> Path:
+class Download(NamedTuple):
+    """A file that has come.
+
+    Attributes:
+        part: its place, a .part file; its content is not checked.
+        whole: whether it is known to be; False where the server did not say how long it is.
+    """
+
+    part: Path
+    whole: bool
+
+
+def download(url: str, path: Path) -> Download:
     """Fetch a file as `path`.part, going on with what is there of it.
 
-    Returns:
-        The .part file, of the length that the server says; its content is not checked.
-
     Raises:
-        DataError: the server cannot be reached, does not have the file, or hung up before its end.
-            What has come is kept.
+        DataError: the server cannot be reached, does not have the file, sends it elsewhere by a
+            way that is less safe, says nonsense about its length, sends more than any archive
+            has, or hung up before the end. What has come is kept.
     """
     part = path.with_name(f"{path.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -31,18 +46,23 @@ def download(url: str, path: Path) -> Path:
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, HTTPError) and error.code == 416 and have:  # there is no more of it
             if error.headers.get("Content-Range") == f"bytes */{have}":
-                return part
+                return Download(part, whole=True)
             part.unlink()
             return download(url, path)
         raise DataError(_stopped(url, path, str(error))) from error
     with response:
         if response.status != 206:
             have = 0  # the server sends the file from its beginning
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
+        try:
+            total = _total(response.headers, have)
+        except ValueError as error:
+            raise DataError(_stopped(url, path, str(error))) from error
+        if total is not None and total > LARGEST:
+            raise DataError(_too_large(url, path, total))
         check_room(path, (total or 0) - have)
         _receive(response, url, path, have, total)
-    return part
+        chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"  # has an end
+        return Download(part, whole=total is not None or chunked)
 
 
 def check_room(path: Path, needed: int) -> None:
@@ -63,19 +83,65 @@ def check_room(path: Path, needed: int) -> None:
         )
 
 
+class _NoRedirects(HTTPRedirectHandler):
+    """Leaves redirects to us: they are errors, with the place in their headers."""
+
+    def redirect_request(self, *args: object) -> None:
+        """Follow none."""
+
+
 def _open(url: str, have: int) -> HTTPResponse:
     headers = {"User-Agent": "deeplab_lit"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
-    begins = (response.headers.get("Content-Range") or f"bytes {have}-").split("-")[0]
-    if response.status == 206 and begins != f"bytes {have}":
-        raise HTTPException(f"asked for bytes from {have}, got {begins}")
-    return response
+    opener = build_opener(_NoRedirects)
+    for _ in range(1 + MOST_REDIRECTS):
+        try:
+            response = opener.open(Request(url, headers=headers), timeout=TIMEOUT)
+        except HTTPError as error:
+            place = error.headers.get("Location")
+            if error.code not in (301, 302, 303, 307, 308) or not place:
+                raise
+            error.close()
+            url = _redirected(url, place)
+            continue
+        begins = (response.headers.get("Content-Range") or f"bytes {have}-").split("-")[0]
+        if response.status == 206 and begins != f"bytes {have}":
+            raise HTTPException(f"asked for bytes from {have}, got {begins}")
+        return response
+    raise HTTPException(f"more than {MOST_REDIRECTS} redirects, the last to {url}")
+
+
+def _redirected(url: str, place: str) -> str:
+    """The address that a server sends us to.
+
+    Raises:
+        HTTPException: it is not on the web, or plain http where we came by https.
+    """
+    found = urljoin(url, place.replace(" ", "%20"))
+    before, after = (urlsplit(each).scheme for each in (url, found))
+    if after not in ("http", "https") or (before, after) == ("https", "http"):
+        raise HTTPException(f"the server sends us from {before} on to {found}: not followed")
+    return found
+
+
+def _total(headers: HTTPMessage, have: int) -> int | None:
+    """Bytes of the whole file, from a response that begins behind `have` of them; None: not said.
+
+    Raises:
+        ValueError: what the server says is no length.
+    """
+    length, said = headers.get("Content-Length"), headers.get("Content-Range", "")
+    if length is not None and not re.fullmatch("[0-9]{1,15}", length.strip()):
+        raise ValueError(f"the server says Content-Length: {length}, which is no number of bytes")
+    if have and (found := re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]{1,15})", said)):
+        return int(found[1])
+    return None if length is None else have + int(length)
 
 
 def _receive(response: HTTPResponse, url: str, path: Path, have: int, total: int | None) -> None:
     part = path.with_name(f"{path.name}.part")
+    size = have
     progress = progress_bar(desc=path.name, initial=have, total=total, unit="B", unit_scale=True)
     with part.open("ab" if have else "wb") as file, progress:
         while True:
@@ -85,11 +151,20 @@ def _receive(response: HTTPResponse, url: str, path: Path, have: int, total: int
                 raise DataError(_stopped(url, path, str(error))) from error
             if not chunk:
                 break
+            size += len(chunk)
+            if size > LARGEST:
+                raise DataError(_too_large(url, path, size))
             file.write(chunk)
             progress.update(len(chunk))
-    size = part.stat().st_size
     if total is not None and size != total:
         raise DataError(_stopped(url, path, f"{size:,} of {total:,} bytes came"))
+
+
+def _too_large(url: str, path: Path, size: int) -> str:
+    return (
+        f"{url} has {size / 1e9:,.0f} GB or more, which no archive of these data sets has: delete "
+        f"{path.name}.part if it is there, and get the file in another way or from another --mirror"
+    )
 
 
 def _stopped(url: str, path: Path, reason: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.pascal_context import CLASSES
+from deeplab_lit.data.text import lines_of
 from deeplab_lit.prepare.archive import unpack
 from deeplab_lit.prepare.masks import convert, read_mat
 from deeplab_lit.prepare.source import Archive, Source
@@ -59,11 +60,13 @@ def class_table(path: Path) -> np.ndarray:
         DataError: a class is not listed there.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
-        listed = [line.split(":") for line in lines if line.strip()]
-        labels = {name.replace(" ", ""): int(label) for label, name in listed}
+        listed = [line.split(":") for line in lines_of(path)]
+        pairs = [(name.replace(" ", ""), int(label)) for label, name in listed]
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected lines such as '2: aeroplane' ({error})") from error
+    labels = dict(pairs)
+    if len(labels) < len(pairs) or not all(0 <= label < 2**16 for label in labels.values()):
+        raise DataError(f"{path}: expected each name once, with a label from 0 to 65535")
     missing = [name for name in CLASSES[1:] if name not in labels]
     if missing:
         raise DataError(f"{path} does not list the classes {', '.join(missing)}")

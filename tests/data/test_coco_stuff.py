@@ -60,11 +60,24 @@ def test_10k_reads_the_lists_and_its_val_is_the_authors_test(ten_k):
     assert np.unique(data.split("val").read(0)[1]) == [255]
 
 
+def test_an_image_that_a_list_of_10k_names_twice_is_refused(ten_k, write_list):
+    write_list(ten_k / "imageLists/train.txt", [IDS[0], IDS[1], IDS[0]])
+    with pytest.raises(DataError, match=rf"1 name is there twice or more \({IDS[0]}\)"):
+        CocoStuff10k(str(ten_k)).split("train")
+
+
+def test_a_byte_order_mark_in_a_list_of_10k_is_no_part_of_a_name(ten_k):
+    path = ten_k / "imageLists/train.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert CocoStuff10k(str(ten_k)).split("train").ids == IDS[:1]
+
+
 def test_164k_reads_the_folders_of_coco_2017(tmp_path, write_image, write_mask):
     for split, ids in (("train2017", ["000000000025", "000000000009"]), ("val2017", ["1"])):
         for id in ids:
             write_image(tmp_path / f"images/{split}/{id}.jpg")
             write_mask(tmp_path / f"annotations/{split}/{id}.png", np.full((24, 32), 7))
+    (tmp_path / "images/val2017/._1.jpg").touch()  # what macOS leaves beside files
     data = CocoStuff164k(str(tmp_path))
     assert data.split("train").ids == ["000000000009", "000000000025"]
     assert data.split("val").ids == ["1"]

@@ -23,6 +23,17 @@ def test_a_list_of_something_else_is_refused(tmp_path, text, words):
         listed_ids(tmp_path / "train.txt")
 
 
+def test_repetitions_in_a_list_are_counted(tmp_path):
+    (tmp_path / "train.txt").write_text("a\nb\na\nc\nd\nb\na\n")
+    with pytest.raises(DataError, match=r"each once; 2 names are there twice or more \(a, b\)"):
+        listed_ids(tmp_path / "train.txt")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert listed_ids(tmp_path / "train.txt") == ["a", "b"]
+
+
 def test_a_list_is_read_in_its_order(tmp_path):
     (tmp_path / "train.txt").write_text("b \n\na\r\n")
     assert listed_ids(tmp_path / "train.txt") == ["b", "a"]

@@ -82,11 +82,14 @@ class Server(ThreadingHTTPServer):
         ranges: whether parts of a file can be asked for.
         cut: bytes after which it hangs up, or null.
         wait: an event to wait for before it hangs up.
+        length: what it says as Content-Length instead of the truth; "" for nothing.
+        places: path → where it sends those who ask for it.
     """
 
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.requests, self.ranges, self.cut = folder, [], True, None
+        self.length, self.places = None, {}
         self.wait = Event()
         self.wait.set()
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -96,6 +99,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers["Range"]
         server.requests.append((self.path, wanted))
+        if self.path in server.places:
+            self.send_response(302)
+            self.send_header("Location", server.places[self.path])
+            self.end_headers()
+            return
         file = server.folder / self.path.lstrip("/")
         if not file.is_file():
             self.send_error(404)
@@ -110,7 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if first else 200)
         if first:
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - first))
+        length = str(len(content) - first) if server.length is None else server.length
+        if length:
+            self.send_header("Content-Length", length)
         self.end_headers()
         self.wfile.write(content[first:][: server.cut])
         server.wait.wait(60)

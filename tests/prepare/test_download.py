@@ -1,6 +1,9 @@
 import errno
+import io
 import shutil
+from email.message import Message
 from types import SimpleNamespace
+from urllib.error import HTTPError
 
 import pytest
 
@@ -17,7 +20,8 @@ def file(server):
 
 
 def test_a_download_is_a_part_file_until_somebody_has_checked_it(file, tmp_path):
-    part = download(file, tmp_path / "a.bin")
+    part, whole = download(file, tmp_path / "a.bin")
+    assert whole
     assert part == tmp_path / "a.bin.part"
     assert part.read_bytes() == CONTENT
     assert not (tmp_path / "a.bin").exists()
@@ -31,23 +35,23 @@ def test_a_download_that_was_cut_off_says_so_and_goes_on_where_it_stopped(file, 
     with pytest.raises(DataError, match="did not finish"):
         download(file, tmp_path / "a.bin")
     server.cut = None
-    assert download(file, tmp_path / "a.bin").read_bytes() == CONTENT
+    assert download(file, tmp_path / "a.bin").part.read_bytes() == CONTENT
     assert [asked for _, asked in server.requests] == [None, "bytes=1234567-", "bytes=2469134-"]
 
 
 def test_a_server_without_ranges_starts_again(file, server, tmp_path):
     server.ranges = False
     (tmp_path / "a.bin.part").write_bytes(b"something else")
-    assert download(file, tmp_path / "a.bin").read_bytes() == CONTENT
+    assert download(file, tmp_path / "a.bin").part.read_bytes() == CONTENT
 
 
 def test_a_part_that_is_complete_is_taken_and_one_that_is_too_long_is_not(file, server, tmp_path):
     part = tmp_path / "a.bin.part"
     part.write_bytes(CONTENT)
-    assert download(file, tmp_path / "a.bin").read_bytes() == CONTENT
+    assert download(file, tmp_path / "a.bin").part.read_bytes() == CONTENT
     assert len(server.requests) == 1
     part.write_bytes(CONTENT + b"more")
-    assert download(file, tmp_path / "a.bin").read_bytes() == CONTENT
+    assert download(file, tmp_path / "a.bin").part.read_bytes() == CONTENT
 
 
 def test_what_cannot_be_reached_is_named_with_the_ways_around(file, server, tmp_path):
@@ -68,7 +72,7 @@ def test_what_does_not_fit_is_refused_before_it_is_fetched(file, tmp_path, monke
         download(file, tmp_path / "a.bin")
     assert not list(tmp_path.glob("*.bin*"))
     (tmp_path / "a.bin.part").write_bytes(CONTENT[:1_000_000])  # the rest does fit
-    assert download(file, tmp_path / "a.bin").read_bytes() == CONTENT
+    assert download(file, tmp_path / "a.bin").part.read_bytes() == CONTENT
     check_room(tmp_path / "a.bin", 5_000_000)
 
 
@@ -78,3 +82,74 @@ def test_a_disk_that_is_full_meanwhile_is_the_disks_own_error(file, tmp_path):
         download(file, tmp_path / "a.bin")
     assert caught.value.errno == errno.ENOSPC
     assert not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "1e6", "5, 5", "9" * 40, "9000000"])
+def test_a_wrong_length_is_a_sentence_and_the_download_goes_on(file, server, tmp_path, length):
+    server.length, server.cut = length, 4_000_000
+    with pytest.raises(DataError, match=r"did not finish .*same command again"):
+        download(file, tmp_path / "a.bin")
+    server.length = server.cut = None
+    assert download(file, tmp_path / "a.bin") == (tmp_path / "a.bin.part", True)
+    assert (tmp_path / "a.bin.part").read_bytes() == CONTENT
+    asked = [wanted for _, wanted in server.requests]
+    assert asked == [None, "bytes=4000000-" if length == "9000000" else None]
+
+
+def test_without_a_length_nobody_knows_whether_all_has_come(file, server, tmp_path):
+    server.length, server.cut = "", 4_000_000
+    assert not download(file, tmp_path / "a.bin").whole
+    server.cut = None
+    assert download(file, tmp_path / "a.bin").whole  # the range says of how many bytes it is one
+    assert (tmp_path / "a.bin.part").read_bytes() == CONTENT
+
+
+def test_a_length_that_is_no_number_is_named(file, server, tmp_path):
+    server.length = "abc"
+    with pytest.raises(DataError, match="the server says Content-Length: abc, which is no number"):
+        download(file, tmp_path / "a.bin")
+
+
+def test_more_than_any_archive_has_is_refused_and_never_fills_the_disk(
+    file, server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("deeplab_lit.prepare.download.LARGEST", 3_000_000)
+    with pytest.raises(DataError, match="which no archive of these data sets has"):
+        download(file, tmp_path / "a.bin")
+    assert not list(tmp_path.glob("*.part"))
+    server.length = ""
+    with pytest.raises(DataError, match="which no archive of these data sets has"):
+        download(file, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin.part").stat().st_size <= 3_000_000
+
+
+def test_a_few_redirects_are_followed_and_no_more(file, server, tmp_path):
+    server.places = {f"/{i}": f"/{i + 1}" for i in range(4)} | {"/4": "a.bin"}
+    assert download(f"{server.url}/0", tmp_path / "x").part.read_bytes() == CONTENT
+    server.places["/a.bin"] = "/0"
+    with pytest.raises(DataError, match="more than 5 redirects"):
+        download(f"{server.url}/0", tmp_path / "y")
+
+
+@pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://x.org/a", "data:,a", "gopher://x"])
+def test_a_redirect_away_from_the_web_is_refused(server, tmp_path, place):
+    server.places = {"/a.bin": place}
+    with pytest.raises(DataError, match=f"sends us from http on to {place}: not followed"):
+        download(f"{server.url}/a.bin", tmp_path / "a.bin")
+    assert not list(tmp_path.glob("a.bin*"))
+
+
+@pytest.mark.parametrize("place", ["http://other.org/a.bin", "HTTP://other.org/a.bin"])
+def test_a_redirect_from_https_to_http_is_refused(place, tmp_path, monkeypatch):
+    class Encrypted:
+        """Answers as an https server would, and must not be asked for anything else."""
+
+        def open(self, request, timeout):
+            assert request.type == "https"
+            headers = Message()
+            headers["Location"] = place
+            raise HTTPError(request.full_url, 302, "Found", headers, io.BytesIO())
+
+    monkeypatch.setattr("deeplab_lit.prepare.download.build_opener", lambda *_: Encrypted())
+    with pytest.raises(DataError, match=r"(?i)from https on to http://other.*not followed"):
+        download("https://example.org/a.bin", tmp_path / "a.bin")

@@ -1,3 +1,4 @@
+import multiprocessing
 import sys
 from pathlib import Path
 from signal import SIGINT
@@ -8,6 +9,9 @@ import pytest
 import yaml
 
 from deeplab_lit.prepare.__main__ import DATA_SETS, main
+from deeplab_lit.prepare.whole import alone_in
+
+FORK = multiprocessing.get_context("fork")
 
 
 def test_every_data_set_that_is_downloaded_has_a_command():
@@ -88,6 +92,31 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_that_looks_finished(
     assert stop.value.code == 2
     assert "No space left on device" in capsys.readouterr().err
     assert list(part.parent.iterdir()) == [part]
+
+
+def test_two_at_once_in_one_folder_are_refused(tmp_path, server, voc_archives, capsys):
+    root = tmp_path / "voc"
+    command = ["voc", "--root", str(root), "--mirror", server.url, "--unofficial=true"]
+    root.mkdir()
+    held = FORK.Event()
+    other = FORK.Process(target=hold, args=(root, held))
+    other.start()
+    assert held.wait(20)
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2
+    assert f"error: {root}: another process prepares a data set" in capsys.readouterr().err
+    assert not server.requests
+    other.kill()
+    other.join()
+    assert main(command) == 0
+    assert not (root / ".prepare.lock").exists()
+
+
+def hold(root, held):
+    with alone_in(root):
+        held.set()
+        sleep(60)
 
 
 @pytest.mark.parametrize(

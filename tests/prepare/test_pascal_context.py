@@ -62,6 +62,12 @@ def test_the_list_of_labels_must_name_all_classes(tmp_path):
     path.write_bytes(LABELS_TXT.replace(b": bedclothes", b": bedding"))
     with pytest.raises(DataError, match=r"labels\.txt does not list the classes bedclothes$"):
         class_table(path)
+    path.write_bytes(b"\xef\xbb\xbf" + LABELS_TXT)
+    np.testing.assert_array_equal(class_table(path), table)
+    for more in (b"500: wood\n", b"-1: other\n", b"99999999999999: other\n"):
+        path.write_bytes(LABELS_TXT + more)
+        with pytest.raises(DataError, match="each name once, with a label from 0 to 65535"):
+            class_table(path)
     path.write_text("<html>")
     with pytest.raises(DataError, match=r"labels\.txt: expected lines such as '2: aeroplane'"):
         class_table(path)

@@ -50,6 +50,42 @@ def test_an_archive_that_lies_there_is_checked_but_never_deleted(official, serve
     assert not server.requests
 
 
+SHA256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # from FIPS 180-2
+
+
+@pytest.mark.parametrize("unofficial", [False, True])
+def test_an_archive_without_a_checksum_is_said_to_be_so_each_time(
+    official, server, capsys, unofficial
+):
+    archive = Archive("a.zip", f"{server.url}/a.zip", f"md5:{MD5}" if unofficial else None)
+    source = replace(official, unofficial=unofficial)
+    why = "is not checked (--unofficial)" if unofficial else "has no published checksum"
+    source.fetch(archive)
+    said = capsys.readouterr().out
+    assert f"a.zip {why} and came over http, where anybody" in said
+    assert SHA256 in said
+    source.fetch(archive)  # it lies there now
+    said = capsys.readouterr().out
+    assert f"a.zip {why}. Compare" in said
+    assert SHA256 in said
+
+
+def test_what_was_checked_is_not_warned_of(official, server, capsys):
+    official.fetch(Archive("a.zip", f"{server.url}/a.zip", f"md5:{MD5}"))
+    assert "NOTE" not in capsys.readouterr().out
+
+
+def test_a_file_that_may_have_ended_early_is_kept_to_go_on_with(official, server):
+    """The server says no length: whether all has come, only the checksum shows."""
+    archive = Archive("a.zip", f"{server.url}/a.zip", f"md5:{MD5}")
+    server.length, server.cut = "", 2
+    with pytest.raises(DataError, match="did not say how long it is, so it may have ended early"):
+        official.fetch(archive)
+    server.cut = None
+    assert official.fetch(archive).read_bytes() == b"abc"
+    assert server.requests[-1] == ("/a.zip", "bytes=2-")
+
+
 def test_an_archive_that_takes_an_account_is_asked_for(official):
     archive = Archive("gt.zip", page="https://example.org (free account)")
     with pytest.raises(DataError, match=r"gt\.zip is missing: get it from https://example\.org"):
