@@ -19,6 +19,7 @@ from jsonargparse.typing import PositiveInt
 from deeplab_lit.ablate.check import check
 from deeplab_lit.ablate.live import Live, summary
 from deeplab_lit.ablate.plan import labels_of, plan
+from deeplab_lit.ablate.process import log_of
 from deeplab_lit.ablate.report import write_report
 from deeplab_lit.ablate.runner import Runner
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
@@ -58,14 +59,23 @@ def build_parser() -> ArgumentParser:
 
 
 def options_of_fit(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line in two: ours, and the options with a dot in their name as --name=value."""
+    """A command line in two: ours, and the options with a dot in their name as --name=value.
+
+    Raises:
+        SweepError: one of these has no value.
+    """
     ours, theirs, words = [], [], iter(argv)
     for word in words:
         flag, is_whole, _ = word.partition("=")
         if not flag.startswith("--") or "." not in flag:
             ours.append(word)
+        elif is_whole:
+            theirs.append(word)
         else:
-            theirs.append(word if is_whole else f"{word}={next(words, '')}")
+            value = next(words, "--")
+            if value.startswith("--"):
+                raise SweepError(f"{word} has no value: write {word}=VALUE")
+            theirs.append(f"{word}={value}")
     return ours, theirs
 
 
@@ -108,9 +118,7 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
         failed = [(s, state) for s, state in runner.states.items() if state.word == "failed"]
         print(summary(runner.states, options.jobs))
         for step, state in failed:
-            print(
-                f"failed: {step.folder.name}: {state.why}\n  {state.process.log}", file=sys.stderr
-            )
+            print(f"failed: {step.folder.name}: {state.why}\n  {log_of(step)}", file=sys.stderr)
     write_report(sweep, runs, folder)
     if not whole:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)

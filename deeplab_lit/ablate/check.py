@@ -41,11 +41,17 @@ def check(runs: Sequence[Run], labels: Sequence[str]) -> None:
 
 
 def _refused(args: Sequence[str]) -> str:
-    """What `fit` says against a command line; empty where it takes it."""
+    """What `fit` says against a command line; empty where it takes it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came meanwhile.
+    """
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
         try:
             fit.main([*args, "--print_config"])
         except SystemExit as stop:
             if not stop.code:
                 return ""
-    return " ".join(said.getvalue().rpartition("error: ")[2].split())
+            if isinstance(stop.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from stop
+    return " ".join(said.getvalue().rpartition("error: ")[2].split()) or "it does not say why"

@@ -15,7 +15,15 @@ from typing import Any
 
 import yaml
 
-from deeplab_lit.ablate.sweep import EVALUATION, SEED, Sweep, SweepError, arguments, overlaps
+from deeplab_lit.ablate.sweep import (
+    EVALUATION,
+    SEED,
+    Sweep,
+    SweepError,
+    arguments,
+    check_number,
+    overlaps,
+)
 
 PAPER = {(12,): "LargeFOV", (2, 4, 8, 12): "ASPP-S", (6, 12, 18, 24): "ASPP-L"}
 
@@ -72,9 +80,10 @@ def plan(
         options: further arguments of `fit`, the same for all.
 
     Raises:
-        SweepError: a configuration that the command names cannot be read, or an option sets what
-            the settings differ in.
+        SweepError: a configuration that the command names cannot be read, an option sets what
+            the settings differ in, or there are too many runs.
     """
+    check_number(sweep.name, sweep.grid, seeds or len(sweep.seeds))
     for option in options:
         if any(overlaps(option, parameter) for parameter in sweep.grid):
             raise SweepError(

@@ -23,6 +23,10 @@ except ImportError:  # Windows
 FAILED = "failed: "  # how the log of a step that has failed ends
 
 
+class Taken(Exception):
+    """Another call runs a step, or has finished it."""
+
+
 class Process:
     """A step that runs.
 
@@ -34,7 +38,8 @@ class Process:
         environment: variables for the process, beside our own.
 
     Raises:
-        BlockingIOError: another call runs it, or has finished it.
+        Taken: another call runs it, or has finished it.
+        OSError: there are too many processes or open files, or the disk is full.
         SweepError: this system has no such locks.
 
     Attributes:
@@ -52,7 +57,7 @@ class Process:
         with self.log.open("a") as log:
             _lock(log)
             if is_finished(step):  # another call did, since ours looked
-                raise BlockingIOError(f"{step.folder} is finished already")
+                raise Taken(f"{step.folder} is finished already")
             command = [sys.executable, "-m", f"deeplab_lit.{step.verb}", *_arguments(step)]
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
@@ -119,19 +124,27 @@ def runs_elsewhere(step: Step) -> bool:
             _lock(log)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
+    except Taken:
         return True
     return False
 
 
 def _lock(log: TextIO) -> None:
-    """Take the lock of an open log, which it and the processes that inherit it hold."""
+    """Take the lock of an open log, which it and the processes that inherit it hold.
+
+    Raises:
+        Taken: another process has it.
+        SweepError: this system has no such locks.
+    """
     if fcntl is None:
         raise SweepError(
             "ablate keeps runs apart by locks (fcntl) that this system does not have: run it on "
             "Linux or macOS, or in WSL; --report works everywhere"
         )
-    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Taken(f"another process writes {log.name}") from error
 
 
 def _arguments(step: Step) -> list[str]:

@@ -24,7 +24,7 @@ def progress(folder: Path) -> tuple[int, int, float | None]:
                 miou = float(row["val/miou"]) if row.get("val/miou") else miou
         config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
         total = max(int(config["trainer"]["max_steps"]), 0)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # not written yet
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError):  # not written yet
         pass
     return done, total, miou
 

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import statistics
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,10 +21,15 @@ from deeplab_lit.ablate.plan import Run
 DAMAGE = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
+    ArithmeticError,
     TypeError,
+    AttributeError,
     EOFError,
+    MemoryError,
+    RecursionError,
     csv.Error,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -132,24 +139,37 @@ def _named(path: Path) -> Iterator[None]:
 
 def _about(fit: dict[str, Any]) -> dict[str, Any]:
     """The record of a run, with all in it that a report shows."""
-    shown = {"wall_seconds": float(fit["wall_seconds"]), "device": str(fit["device"])}
+    seconds = float(fit["wall_seconds"])
+    if not seconds >= 0:
+        raise ValueError(f"wall_seconds is {seconds}")
+    commit = fit.get("git_commit")
+    shown = {"wall_seconds": seconds, "device": str(fit["device"])}
+    shown |= {"git_commit": None if commit is None else str(commit)}
     return fit | shown | {"versions": dict(fit["versions"])}
 
 
 def _checked(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores in which whatever is there is a number or null."""
+    """Scores in which whatever is there is a fraction or None."""
     for own in (scores, *([scores["crf"]] if "crf" in scores else [])):
         for value in (own["miou"], *dict(own["iou"]).values()):
-            _number(value) + 0.0
+            if value is not None and not 0 <= value <= 1 and not math.isnan(value):
+                raise ValueError(f"a score is {value}")
     return scores
 
 
 def _counts(path: Path, num_classes: int) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        arrays = dict(file)
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except Exception as error:  # NumPy has no common class for what a bad file makes it raise
+        raise ValueError(str(error) or type(error).__name__) from error
     for name, counts in arrays.items():
-        if name != "ids" and counts.shape != (len(arrays["ids"]), 3, num_classes):
+        if name == "ids":
+            continue
+        if counts.shape != (len(arrays["ids"]), 3, num_classes):
             raise ValueError(f"{name} has the shape {counts.shape}")
+        if counts.dtype.kind not in "iu" or counts.min(initial=0) < 0:
+            raise ValueError(f"{name} holds something else than counts")
     if "counts" not in arrays:
         raise ValueError("there are no counts in it")
     return arrays
@@ -172,7 +192,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Of a file; empty where there is none yet, or a damaged one."""
     try:
         return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 

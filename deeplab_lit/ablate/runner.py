@@ -1,5 +1,6 @@
 """Runs the steps of an ablation: some at a time, going on after failures and interruptions."""
 
+import errno
 import os
 import signal
 import time
@@ -8,10 +9,11 @@ from dataclasses import dataclass
 from types import FrameType
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.process import Process, runs_elsewhere
+from deeplab_lit.ablate.process import Process, Taken, runs_elsewhere
 from deeplab_lit.ablate.progress import is_finished
 
 POLL = 0.5  # seconds
+FULL = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)  # files, processes, memory
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Runner:
         see: Callable[[dict[Step, State]], None] = lambda states: None,
     ) -> None:
         self.states = {step: State("done" if is_finished(step) else "waiting") for step in steps}
-        self.slots: list[Step | None] = [None] * jobs
+        self.slots: list[Step | None] = [None] * min(jobs, max(len(steps), 1))
         self.gpus = gpus
         self.variables = variables or {}
         self.see = see
@@ -149,8 +151,13 @@ class Runner:
             state = self.states[step]
             try:
                 state.process = Process(step, variables)
-            except BlockingIOError:
+            except Taken:
                 state.word = "elsewhere"
+                continue
+            except OSError as error:
+                if error.errno in FULL and any(self.slots):
+                    return  # one that runs will end and make room
+                state.word, state.why = "failed", f"it cannot be started: {error}"
                 continue
             state.word = "running"
             self.slots[slot] = step

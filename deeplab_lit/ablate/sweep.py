@@ -5,12 +5,14 @@ of `fit` runs needs; whatever else it holds is refused, never ignored.
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from deeplab_lit.data.words import counted
 from deeplab_lit.errors import UserError
 
 SEED = "seed_everything"
@@ -28,6 +30,8 @@ METRICS = ("val/miou", "val_crf/miou")
 EVALUATION = ("crf.", "eval.")  # what only the scoring of a trained network depends on
 OURS = ("run", "runs_dir", "ckpt_path")  # given to every process by what runs it here
 BEFORE_MODULE = ("${env}", "${interpreter}", "python", "python3", "-m")
+MOST_RUNS = 2000  # each is a process, a folder and a line; more than that is a slip of the pen
+LONGEST_NAME = 200  # bytes: it becomes a folder's
 EXAMPLE = '[${env}, python, -m, deeplab_lit.fit, "--config=configs/shapes.yaml", "${args}"]'
 
 
@@ -107,12 +111,17 @@ def read_sweep(path: str | Path) -> Sweep:
             raise SweepError(f"{path}: {key} should be a name, got {content[key]!r}")
     fixed, grid = _parameters(path, content.get("parameters"))
     seeds = grid.pop(SEED, [fixed.pop(SEED, 0)])
-    if any(type(seed) is not int for seed in seeds):
-        raise SweepError(f"{path}: {SEED} must be whole numbers, got {seeds}")
+    if any(type(seed) is not int or not 0 <= seed < 2**32 for seed in seeds):
+        raise SweepError(f"{path}: {SEED} must be whole numbers, 0 or more, got {_cut(seeds)}")
+    check_number(str(path), grid, len(seeds))
     before, after = _command(path, content.get("command"), grid)
     name = str(content.get("name") or path.stem)
-    if "/" in name or name in (".", ".."):
-        raise SweepError(f"{path}: name {name!r} becomes a folder: no slash, and not . or ..")
+    bad = "/" in name or name in (".", "..") or not name.isprintable()
+    if bad or len(name.encode()) > LONGEST_NAME:
+        raise SweepError(
+            f"{path}: name {_cut(name)} becomes a folder: no slash or line break, not . or .., and "
+            f"at most {LONGEST_NAME} bytes"
+        )
     fixed.pop("experiment", None)  # the same name, for W&B's agents
     return Sweep(
         name=name,
@@ -128,25 +137,55 @@ def read_sweep(path: str | Path) -> Sweep:
     )
 
 
+def check_number(name: str, grid: dict[str, list], seeds: int) -> None:
+    """Refuse a grid that nobody could run, before it is built.
+
+    Args:
+        name: of what asks for it.
+        grid: parameter → values.
+        seeds: how many.
+
+    Raises:
+        SweepError: it takes too many runs.
+    """
+    settings = math.prod(map(len, grid.values()))
+    if settings * seeds > MOST_RUNS:
+        each = " × ".join(f"{len(values):,}" for values in grid.values())
+        raise SweepError(
+            f"{name}: {each} values are {settings:,} settings, with {counted(seeds, 'seed')} "
+            f"{settings * seeds:,} runs, and at most {MOST_RUNS:,} are taken: give fewer values "
+            "or seeds, or several files"
+        )
+
+
 def _parameters(path: Path, found: Any) -> tuple[dict[str, Any], dict[str, list]]:
     if not isinstance(found, dict) or not found:
         raise SweepError(f"{path}: parameters is missing: option of fit → {{values: […]}}")
     fixed, grid = {}, {}
     for name, what in found.items():
         if not isinstance(name, str) or name in OURS:
-            raise SweepError(f"{path}: parameter {name} is not one of a setting: leave it out")
+            raise SweepError(
+                f"{path}: parameter {_cut(name)} is not one of a setting: leave it out"
+            )
         if isinstance(what, dict) and what.keys() == {"value"}:
             fixed[name] = what["value"]
         elif isinstance(what, dict) and what.keys() == {"values"} and _several(what["values"]):
             grid[name] = what["values"]
         else:
             raise SweepError(
-                f"{path}: parameter {name} should have `value: …` or `values: […]`, each value "
-                f"once, got {what}; nested options are written with dots, as model.atrous_rates"
+                f"{path}: parameter {_cut(name)} should have `value: …` or `values: […]`, each "
+                f"value once, got {_cut(what)}; a grid has no ranges or distributions, and nested "
+                "options are written with dots, as model.atrous_rates"
             )
     if not grid.keys() - {SEED}:
         raise SweepError(f"{path}: no parameter has several values, so there is nothing to compare")
     return fixed, grid
+
+
+def _cut(found: Any) -> str:
+    """What was found, for a sentence."""
+    words = found if isinstance(found, str) and found.isprintable() else repr(found)
+    return words if len(words) <= 80 else f"{words[:80]}…"
 
 
 def _several(values: Any) -> bool:

@@ -1,8 +1,11 @@
+import sys
+
 import pytest
 
 from deeplab_lit.ablate.check import check
 from deeplab_lit.ablate.plan import plan
 from deeplab_lit.ablate.sweep import SweepError, read_sweep
+from deeplab_lit.errors import plain_errors
 
 
 @pytest.fixture
@@ -54,3 +57,21 @@ def test_what_is_done_is_not_checked_again(planned, make_run):
     for step in (runs[1].fit, runs[1].validate):
         (step.folder / "results.json").write_text('{"finished": true}')
     check(runs, "ab")
+
+
+def test_ctrl_c_while_settings_are_checked_ends_it(planned, monkeypatch):
+    """It comes out of `fit` as exit code 130, which is no refusal."""
+
+    def pressed(args):
+        with plain_errors():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("deeplab_lit.fit.main", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        check(planned("model.lr", [0.1, 0.2]), "ab")
+
+
+def test_a_refusal_without_a_word_is_one(planned, monkeypatch):
+    monkeypatch.setattr("deeplab_lit.fit.main", lambda args: sys.exit(3))
+    with pytest.raises(SweepError, match="all settings: it does not say why"):
+        check(planned("model.lr", [0.1, 0.2]), "ab")

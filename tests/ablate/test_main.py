@@ -4,7 +4,7 @@ import pytest
 import wandb
 
 from deeplab_lit.ablate.__main__ import main, options_of_fit, variables_of
-from deeplab_lit.ablate.sweep import read_sweep
+from deeplab_lit.ablate.sweep import SweepError, read_sweep
 
 
 def test_options_with_a_dot_go_to_the_trainings():
@@ -13,6 +13,12 @@ def test_options_with_a_dot_go_to_the_trainings():
     )
     assert ours == ["x.yaml", "--jobs", "2", "--crf"]
     assert theirs == ["--data.root=a b", "--model.lr=1"]
+
+
+@pytest.mark.parametrize("rest", [[], ["--jobs", "2"], ["--model.lr=1"]])
+def test_an_option_of_the_trainings_without_a_value_takes_no_other_option_for_it(rest):
+    with pytest.raises(SweepError, match=r"--data\.root has no value: write --data\.root=VALUE"):
+        options_of_fit(["x.yaml", "--data.root", *rest])
 
 
 @pytest.mark.parametrize(("name", "tag"), [("a" * 70, "a" * 64), ("a, b", "a  b"), ("x", "x")])

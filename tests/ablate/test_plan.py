@@ -81,3 +81,8 @@ def test_settings_in_words_have_the_names_of_the_paper():
     assert shown([12]) == "12 (LargeFOV)"
     assert shown([12, 13]) == "12, 13"
     assert shown("configs/table2/poly_30_6k.yaml") == "poly_30_6k"
+
+
+def test_seeds_that_nobody_could_run_are_refused_before_they_are_planned(sweep, tmp_path):
+    with pytest.raises(SweepError, match="with 1,000,000,000 seeds 2,000,000,000 runs"):
+        plan(sweep, tmp_path, seeds=10**9)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.process import Process, failure, log_of, runs_elsewhere
+from deeplab_lit.ablate.process import Process, Taken, failure, log_of, runs_elsewhere
 from deeplab_lit.ablate.progress import is_finished
 from deeplab_lit.ablate.sweep import SweepError
 
@@ -141,7 +141,7 @@ def test_a_run_is_locked_as_long_as_its_process_lives(waiting, step):
     assert not runs_elsewhere(step)
     process = waiting()
     assert runs_elsewhere(step)
-    with pytest.raises(BlockingIOError):
+    with pytest.raises(Taken):
         Process(step, {})
     process.process.kill()
     assert code_of(process) == -signal.SIGKILL
@@ -167,7 +167,7 @@ def test_what_is_finished_is_not_started_and_not_put_aside(program, step, tmp_pa
     program(f"open({str(tmp_path / 'started')!r}, 'w')")
     step.folder.mkdir()
     (step.folder / "results.json").write_text('{"finished": true}')
-    with pytest.raises(BlockingIOError, match="finished"):
+    with pytest.raises(Taken, match="finished"):
         Process(step, {})
     assert is_finished(step)
     assert not runs_elsewhere(step)

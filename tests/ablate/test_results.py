@@ -1,5 +1,7 @@
+import io
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -62,6 +64,13 @@ def test_what_was_not_measured_is_empty(runs, make_run):
         ("validate/images.npz", ""),
         ("validate/images.npz", "CUT"),
         ("validate/images.npz", "OTHER"),
+        ("validate/images.npz", "TEXT"),
+        ("validate/images.npz", "NEGATIVE"),
+        ("validate/images.npz", "HUGE"),
+        ("fit/metrics.csv", "step,val/miou\n9,\x00\n"),
+        ("fit/metrics.csv", "step,val/miou\n9," + "1" * 200_000 + "\n"),
+        ("fit/results.json", '{"wall_seconds": NaN, "device": "", "versions": {}}'),
+        ("fit/results.json", '{"wall_seconds": 1, "device": "", "versions": "torch"}'),
         ("validate/results.json", '{"finished": true}'),
         ("validate/results.json", '{"finished": true, "final": null}'),
         ("validate/results.json", '{"finished": true, "final": {"miou": "high", "iou": {}}}'),
@@ -69,6 +78,10 @@ def test_what_was_not_measured_is_empty(runs, make_run):
         (
             "validate/results.json",
             '{"finished": true, "final": {"miou": 0.5, "iou": {}, "crf": 1}}',
+        ),
+        (
+            "validate/results.json",
+            '{"finished": true, "final": {"miou": 55.2, "iou": {"disc": 0.5}}}',
         ),
     ],
 )
@@ -78,6 +91,16 @@ def test_a_damaged_run_is_left_out_and_its_file_named(done, name, content):
     if content == "CUT":
         whole = path.read_bytes()
         path.write_bytes(whole[:200] + b"\xff" * 50 + whole[250:])
+    elif content == "TEXT":
+        np.savez(path, ids=np.arange(4), counts=np.full((4, 3, 7), "many"))
+    elif content == "NEGATIVE":
+        np.savez(path, ids=np.arange(4), counts=np.full((4, 3, 7), -1))
+    elif content == "HUGE":  # the header of an array of 10¹⁵ numbers, and nothing behind it
+        header = io.BytesIO()
+        fields = {"descr": "<i8", "fortran_order": False, "shape": (10**15,)}
+        np.lib.format.write_array_header_1_0(header, fields)
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("ids.npy", header.getvalue())
     elif content == "OTHER":
         np.savez(path, ids=np.array(["a"]), counts=np.zeros((1, 3, 5), np.int64))
     else:
@@ -98,7 +121,9 @@ def test_metrics_are_columns_by_steps_done(tmp_path):
     assert found["epoch"] == [(10, 0), (20, 0), (30, 1)]
 
 
-@pytest.mark.parametrize("text", ["", '{"finished": tr', "null", "5", "[1]", '"word"'])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "", '{"finished": tr', "null", "5", "[1]", '"word"']
+)
 def test_a_damaged_file_counts_as_none(tmp_path, text):
     path = tmp_path / "results.json"
     assert read_json(path) == {}

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import threading
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.process import Process, log_of, runs_elsewhere
+from deeplab_lit.ablate.process import Process, Taken, log_of, runs_elsewhere
 from deeplab_lit.ablate.progress import is_finished
 from deeplab_lit.ablate.runner import Runner, environment
 
@@ -133,7 +134,7 @@ def test_a_run_that_outlived_its_caller_is_waited_for_not_doubled(folder):
     orphan = Process(slow, {})
     wait_for((folder / "slow/ready").exists)
     assert runs_elsewhere(slow)
-    with pytest.raises(BlockingIOError):
+    with pytest.raises(Taken):
         Process(slow, {})
     seen = []
 
@@ -155,6 +156,44 @@ def test_so_many_run_at_a_time(folder):
     interrupt_when(lambda: len(list(folder.glob("*/ready"))) == 2)
     assert not Runner(slow, jobs=2).run()
     assert sorted(path.parent.name for path in folder.glob("*/ready")) == ["slow0", "slow1"]
+
+
+def refusing(number, when):
+    """A Process that cannot be started while `when` holds."""
+
+    class Refused(Process):
+        def __init__(self, *args):
+            if when():
+                raise OSError(number, os.strerror(number))
+            super().__init__(*args)
+
+    return Refused
+
+
+def test_where_the_system_is_full_steps_wait_for_those_that_run(folder, monkeypatch):
+    """As with too many open files: one at a time still goes."""
+    a, b, c = (step(folder, name) for name in "abc")
+    runner = Runner([a, b, c], jobs=3)
+    full = refusing(errno.EMFILE, lambda: any(runner.slots))
+    monkeypatch.setattr("deeplab_lit.ablate.runner.Process", full)
+    assert runner.run()
+    assert words(runner) == ["done"] * 3
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.ENOLCK])
+def test_what_cannot_be_started_at_all_has_failed_and_says_why(folder, monkeypatch, number):
+    monkeypatch.setattr("deeplab_lit.ablate.runner.Process", refusing(number, lambda: True))
+    first = step(folder, "a")
+    runner = Runner([first, step(folder, "a-val", needs=first)], jobs=2)
+    assert runner.run()
+    assert words(runner) == ["failed", "left out"]
+    assert os.strerror(number) in runner.states[first].why
+
+
+def test_more_jobs_than_steps_take_no_more_than_these(folder):
+    runner = Runner([step(folder, "a"), step(folder, "b")], jobs=10**12)
+    assert len(runner.slots) == 2
+    assert runner.run()
 
 
 def test_cores_and_gpus_are_shared_out():

@@ -51,6 +51,30 @@ def test_arguments_are_those_that_wandb_agents_give():
         ({"early_terminate": {"type": "hyperband"}}, "early_terminate"),
         ({"parameters": None}, "parameters is missing"),
         ({"parameters": {"model.lr": {"min": 0, "max": 1}}}, "model.lr"),
+        (
+            {"parameters": {"a": {"distribution": "q_uniform", "min": 0, "max": 1e9, "q": 1e-9}}},
+            "no ra",
+        ),
+        ({"parameters": {"a": {"values": 5}}}, "got {'values': 5}"),
+        ({"parameters": {"a": {"values": "12"}}}, "each value once"),
+        ({"parameters": {"a": {"values": {"b": 1}}}}, "each value once"),
+        ({"parameters": {"a": {"values": []}}}, "each value once"),
+        ({"parameters": {"a": {"values": None}}}, "each value once"),
+        ({"parameters": {"a": [1, 2]}}, "each value once"),
+        ({"parameters": {c: {"values": [*range(10)]} for c in "abcdefgh"}}, "100,000,000 settings"),
+        (
+            {
+                "parameters": {
+                    "a": {"values": [*range(1000)]},
+                    "seed_everything": {"values": [0, 1, 2]},
+                }
+            },
+            "with 3 seeds 3,000 runs",
+        ),
+        ({"parameters": {"a": {"values": [0, 1]}, "seed_everything": {"value": -1}}}, "0 or more"),
+        ({"parameters": {"a": {"values": [0, 1]}, "seed_everything": {"value": 2**32}}}, "whole"),
+        ({"name": "a\nb"}, "line break"),
+        ({"name": "a" * 300}, "at most 200 bytes"),
         ({"parameters": {"model": {"parameters": {"lr": {"values": [1]}}}}}, "with dots"),
         ({"parameters": {"model.lr": {"values": [1, 1]}}}, "each value once"),
         ({"parameters": {"model.lr": {"value": 1}}}, "nothing to compare"),
