@@ -181,11 +181,11 @@ def main(args: Sequence[str] | None = None) -> None:
         net = deeplab_lit.load(options.ckpt_path)
         net.scales = options.eval.scales or net.scales
         difference = export(net, facts_of(net, options.ckpt_path), out)
-    print(
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(net.classes)} classes, scales "
-        f"{', '.join(f'{scale:g}' for scale in net.scales)}\n"
-        f"Its logits differ from the network's by {difference:.1e} of the largest at most"
-    )
+        print(
+            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(net.classes)} classes, scales "
+            f"{', '.join(f'{scale:g}' for scale in net.scales)}\n"
+            f"Its logits differ from the network's by {difference:.1e} of the largest at most"
+        )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> None:
         out = Path(options.out)
         out.parent.mkdir(parents=True, exist_ok=True)
         band_curves(shown, *bands, out)
-    print(f"{len(shown)} curves in {out}")
+        print(f"{len(shown)} curves in {out}")
 
 
 def _newest() -> Path:

@@ -41,6 +41,8 @@ def build_loggers(
     except ImportError:
         say("wandb is not installed: this run is logged to metrics.csv only")
         return loggers
+    if not _has_cache():  # W&B's process would write its log on the screen
+        os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "wandb"))
     asked = os.environ.get("WANDB_MODE")  # W&B reads it itself
     mode = _mode() if asked is None else None
     loggers.append(
@@ -56,6 +58,19 @@ def build_loggers(
         )
     )
     return loggers
+
+
+def _has_cache() -> bool:
+    """Return whether the user's cache folder is there or can be made; it cannot without a HOME."""
+    home = os.environ.get("HOME")
+    folder = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    if not folder:
+        return False
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def run_id(experiment: str, name: str) -> str:

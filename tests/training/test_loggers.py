@@ -1,3 +1,4 @@
+import os
 import sys
 
 import pytest
@@ -118,6 +119,29 @@ def test_wandb_says_little_unless_the_user_wants_it_to(variables, expected, fold
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert build(folder)[1]._wandb_init["settings"] == expected
+
+
+@pytest.mark.parametrize("home", [None, "/proc/home"])
+def test_without_a_home_wandb_keeps_to_the_run_folder(home, folder, monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME", "WANDB_CACHE_DIR"):
+        monkeypatch.setenv(name, "")  # so that all of them are as before afterwards
+        monkeypatch.delenv(name)
+    if home:
+        monkeypatch.setenv("HOME", home)
+    build(folder)
+    assert os.environ["WANDB_CACHE_DIR"] == str(folder / "wandb")
+    monkeypatch.setenv("WANDB_CACHE_DIR", "mine")
+    build(folder)
+    assert os.environ["WANDB_CACHE_DIR"] == "mine"
+
+
+def test_with_a_home_wandb_has_its_own_cache(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_CACHE_DIR", "")
+    monkeypatch.delenv("WANDB_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    build(folder)
+    assert "WANDB_CACHE_DIR" not in os.environ
 
 
 def test_wandb_may_be_missing(folder, monkeypatch):
