@@ -3,8 +3,9 @@
 The suffix of --out chooses what is written: .onnx for onnxruntime and its like, .pt2 for
 torch.export.load, .safetensors for the weights alone. Graphs take images (B,3,H,W) uint8 RGB of any
 size and give logits (B,C,H,W). Beside them stand, as JSON, the names of the classes, their colours,
-the preprocessing (in a graph done already), the network's arguments, and where it comes from. The
-file is run against the network before it gets its name.
+the preprocessing (in a graph done already), the network's arguments, and where it comes from; in a
+.safetensors also a checksum, looked at when the file is read here. The file is run against the
+network before it gets its name.
 """
 
 import inspect
@@ -26,6 +27,7 @@ from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
+from deeplab_lit.network.safetensors import CHECKSUM, content_sha256
 from deeplab_lit.network.weights import read_checkpoint
 from deeplab_lit.training.run_folder import CHECKPOINT_HELP, named_checkpoint
 from deeplab_lit.whole import whole_file
@@ -72,7 +74,8 @@ def _open_pt2(path: Path) -> Run:
 
 def _safetensors(net: DeepLabV2, facts: Facts) -> bytes:
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
-    return safetensors.torch.save(state, facts)
+    checksum = {CHECKSUM: json.dumps(content_sha256(state, facts))}
+    return safetensors.torch.save(state, facts | checksum)
 
 
 def _open_safetensors(path: Path) -> Run:

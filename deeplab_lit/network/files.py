@@ -1,7 +1,14 @@
-"""Weight files of any container: PyTorch's, safetensors, Caffe's. Nothing in them is executed."""
+"""Weight files of any container: PyTorch's, safetensors, Caffe's. Nothing in them is executed.
+
+What can be checked is: every record of PyTorch's container of today (a zip) has a CRC-32, and a
+safetensors file that `export` wrote has a SHA-256 of its own. PyTorch's older container, other
+safetensors files and .caffemodel files hold no checksum: a flipped bit in their numbers is another
+number, and only comparing the file's SHA-256 with its publisher's can tell.
+"""
 
 import hashlib
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +25,7 @@ from deeplab_lit.network.safetensors import (
 )
 
 SUFFIXES = (".caffemodel", ".pth", ".ckpt", ".safetensors")
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub has it: net-5d3b4d8f.pth
 TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow checkpoint's table
 
 
@@ -61,6 +69,8 @@ def read_weight_file(path: str | Path) -> dict[str, Any]:
             return {"state_dict": read_caffemodel(path)}
     except (CaffeFormatError, SafetensorsFormatError) as error:
         raise WeightsError(f"{path} cannot be read: {error}. Fetch it again.") from error
+    if not start.startswith(b"PK"):
+        _compare_with_name(path)
     return _read_torch(path)
 
 
@@ -108,7 +118,7 @@ def _refuse_what_is_no_weights(path: Path, start: bytes) -> None:
             "comes from"
         )
     if start.startswith(b"PK"):
-        _refuse_other_archives(path)
+        _refuse_bad_archive(path)
     if start.startswith((b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
         raise WeightsError(f"{path} is an archive: unpack it, and give the weight file in it")
     if path.suffix == ".prototxt":
@@ -122,19 +132,53 @@ def _refuse_what_is_no_weights(path: Path, start: bytes) -> None:
         )
 
 
-def _refuse_other_archives(path: Path) -> None:
+def _refuse_bad_archive(path: Path) -> None:
+    """Raise a WeightsError for a zip that is not PyTorch's, or is damaged."""
+    try:
+        problem = _problem_of_archive(path)
+    except Exception as error:  # a damaged zip makes zipfile raise almost anything
+        problem = f"is damaged ({_first_line(error)}). Fetch it again, or take another copy."
+    if problem:
+        raise WeightsError(f"{path} {problem}")
+
+
+def _problem_of_archive(path: Path) -> str | None:
+    """Look at every record's checksum, which torch.load does not: what is wrong, or None."""
     if not zipfile.is_zipfile(path):
-        raise WeightsError(f"{path} is truncated: its end is missing. Fetch it again.")
+        return "is truncated: its end is missing. Fetch it again."
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
-        return
-    weights = [name for name in names if name.endswith(SUFFIXES)]
-    inside = f" ({', '.join(weights[:4])})" if weights else ""
-    raise WeightsError(
-        f"{path} is a zip archive, not a weight file: unpack it, and give a weight file in "
-        f"it{inside}"
-    )
+        records = {record.filename: record for record in archive.infolist()}
+        if not any(name.rpartition("/")[2] == "data.pkl" for name in records):
+            weights = [name for name in records if name.endswith(SUFFIXES)]
+            inside = f" ({', '.join(weights[:4])})" if weights else ""
+            return (
+                "is a zip archive, not a weight file: unpack it, and give a weight file in "
+                f"it{inside}"
+            )
+        # torch takes a record marked as a folder for empty, and leaves its numbers undefined
+        bad = next((n for n, r in records.items() if r.external_attr & 0x10 and r.file_size), None)
+        if any(record.CRC for record in records.values()):
+            bad = bad or archive.testzip()
+        else:  # torch.serialization.set_crc32_options(False) leaves all of them 0
+            warnings.warn(f"{path} was saved without checksums: damage cannot show", stacklevel=5)
+    if bad:
+        return (
+            f"is damaged: its record {bad} is not what was written (by its checksum, or its "
+            "entry). Fetch it again, or take another copy."
+        )
+    return None
+
+
+def _compare_with_name(path: Path) -> None:
+    """Warn of a file without checksums that is not the one whose hash its name gives."""
+    given = HASH_IN_NAME.search(path.name)
+    if given and not (found := sha256_of(path)).startswith(given[1]):
+        warnings.warn(
+            f"{path}: its name says that its SHA-256 begins with {given[1]}, but it begins with "
+            f"{found[: len(given[1])]}: the file is damaged, or was saved anew. Fetch it again "
+            "unless you know better",
+            stacklevel=3,
+        )
 
 
 def _is_tensorflow(path: Path, text: bytes) -> bool:

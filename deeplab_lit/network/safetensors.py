@@ -1,5 +1,9 @@
-"""Safetensors files: 8 bytes with the header's length, the header as JSON, then the numbers."""
+"""Safetensors files: 8 bytes with the header's length, the header as JSON, then the numbers.
 
+The format has no checksum. Ours carry one in their remarks, which other readers pass over.
+"""
+
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -8,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CHECKSUM = "content_sha256"  # the remark that holds it, as JSON
 MAX_HEADER = 100_000_000  # bytes, as in the format's own reader
 DTYPES = {
     "F64": torch.float64,
@@ -37,7 +42,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors, and the file's own remarks (`__metadata__`).
 
     Raises:
-        SafetensorsFormatError: it ends too early, or is no such file.
+        SafetensorsFormatError: it ends too early, is no such file, or is not as its checksum says.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -50,7 +55,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         except (ValueError, TypeError) as error:
             raise SafetensorsFormatError(f"its header is no JSON object ({error})") from error
         start = 8 + length
-        tensors = {}
+        tensors, places = {}, []
         for name, entry in header.items():
             dtype, shape, (first, last) = _checked(name, entry)
             if start + last > size:
@@ -60,7 +65,37 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             if last > first:
                 file.readinto(memoryview(content.numpy()))
             tensors[name] = content.view(dtype).view(shape)
+            places.append((first, last))
+    _check_places(sorted(places), size - start)
+    if CHECKSUM in remarks and remarks[CHECKSUM] != json.dumps(content_sha256(tensors, remarks)):
+        raise SafetensorsFormatError("its content is not what its checksum says: damaged")
     return tensors, remarks
+
+
+def content_sha256(tensors: dict[str, Tensor], remarks: dict[str, str]) -> str:
+    """Return the checksum that files of ours carry, in hexadecimal digits.
+
+    Args:
+        tensors: on the CPU.
+        remarks: the file's; the checksum itself does not count.
+    """
+    entries = [[key, value] for key, value in sorted(remarks.items()) if key != CHECKSUM]
+    entries += [[key, str(x.dtype), list(x.shape)] for key, x in sorted(tensors.items())]
+    digest = hashlib.sha256(json.dumps(entries).encode())
+    for _, tensor in sorted(tensors.items()):
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_places(places: list[tuple[int, int]], size: int) -> None:
+    """Refuse tensors that overlap, or bytes that belong to none: the format allows neither."""
+    end = 0
+    for first, last in places:
+        if first != end:
+            raise SafetensorsFormatError(f"its tensors overlap or leave a gap at byte {first}")
+        end = last
+    if end != size:
+        raise SafetensorsFormatError(f"{size - end} bytes behind its last tensor belong to none")
 
 
 def _checked(name: str, entry: Any) -> tuple[torch.dtype, list[int], tuple[int, int]]:

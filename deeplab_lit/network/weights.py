@@ -102,6 +102,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _network(source: Source, path: str | Path) -> DeepLabV2:
     """Of its settings, without its weights; for a file without head one of a single class."""
+    branches = len(source.network.get("atrous_rates", ()))
+    if branches > max(sum(key.startswith("head.") for key in source.state), 16):
+        raise WeightsError(
+            f"{path}: its atrous_rates are {branches:,}, but its head has not so many weights. "
+            f"{DAMAGED}"
+        )
     try:
         return DeepLabV2(source.num_classes or 1, **source.network)
     except ValueError as error:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections import OrderedDict
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from caffe_writer import write_caffemodel
 
-from deeplab_lit.network.files import WeightsError, read_weight_file
+from deeplab_lit.network.files import WeightsError, read_weight_file, sha256_of
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.zeros(2)}
 
@@ -157,6 +158,81 @@ def test_a_prototxt_is_not_the_weights(tmp_path):
     (tmp_path / "train.prototxt").write_text('name: "net"\n')
     with pytest.raises(WeightsError, match=r"a \.caffemodel beside it"):
         read_weight_file(tmp_path / "train.prototxt")
+
+
+def is_same(one, other):
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(is_same(one[k], other[k]) for k in one)
+    return one == other
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
+    """In every part of the file: records, their headers, the pickle, the directory at the end."""
+    path, refused = tmp_path / "model.ckpt", 0
+    content = {"state_dict": STATE, "lr": 0.1}
+    torch.save(content, path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            assert is_same(read_weight_file(path), content), f"byte {place}"
+        except WeightsError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > len(whole) / 5 / 3  # the rest are dates and padding
+
+
+def test_the_damaged_record_of_a_checkpoint_is_named(tmp_path):
+    path = tmp_path / "model.ckpt"
+    torch.save(STATE, path)
+    content = path.read_bytes()
+    numbers = STATE["a.weight"].numpy().tobytes()
+    assert content.count(numbers) == 1
+    path.write_bytes(content.replace(numbers, numbers[::-1]))
+    with pytest.raises(WeightsError, match=r"model\.ckpt is damaged: its record model/data/0 "):
+        read_weight_file(path)
+
+
+def test_a_record_marked_as_a_folder_is_damage(tmp_path):
+    """torch takes it for empty and leaves the numbers undefined."""
+    path = tmp_path / "model.ckpt"
+    torch.save(STATE, path)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"model/data/0") - 46  # the directory's; its attributes are at 38
+    assert content[entry : entry + 4] == b"PK\x01\x02"
+    content[entry + 38] |= 0x10
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"damaged: its record model/data/0 "):
+        read_weight_file(path)
+
+
+def test_a_file_written_without_checksums_is_read_and_that_is_said(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with pytest.warns(UserWarning, match=r"model\.pth was saved without checksums"):
+        assert same(read_weight_file(path))
+
+
+def test_a_file_of_the_old_container_is_compared_with_the_hash_in_its_name(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    right = path.with_name(f"model-{sha256_of(path)[:8]}.pth")
+    wrong = path.with_name("model-5d3b4d8f.pth")
+    right.write_bytes(path.read_bytes())
+    wrong.write_bytes(path.read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(read_weight_file(right))
+    with pytest.warns(UserWarning, match=f"begins with 5d3b4d8f, but .* {sha256_of(path)[:8]}"):
+        assert same(read_weight_file(wrong))
 
 
 class Trap:

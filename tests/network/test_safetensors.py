@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deeplab_lit.network.files import WeightsError, read_weight_file
+from deeplab_lit.network.safetensors import CHECKSUM, content_sha256
 
 TENSORS = {
     "weight": torch.randn(2, 3),
@@ -69,3 +70,34 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path, entry):
     path = write(tmp_path / "net.safetensors", {}, odd=entry)
     with pytest.raises(WeightsError, match=r"net\.safetensors.*odd"):
         read_weight_file(path)
+
+
+def test_tensors_that_overlap_and_bytes_of_none_are_refused(tmp_path):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    path = write(tmp_path / "net.safetensors", {"a": torch.zeros(1)}, b=entry)
+    with pytest.raises(WeightsError, match=r"net\.safetensors.*overlap"):
+        read_weight_file(path)
+    path = write(tmp_path / "net.safetensors")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(WeightsError, match=r"net\.safetensors.*1 bytes behind"):
+        read_weight_file(path)
+
+
+def test_a_file_with_a_checksum_is_refused_when_a_bit_is_flipped(tmp_path):
+    """But where the flip leaves no checksum, and in spaces of the header."""
+    path, remarks = tmp_path / "net.safetensors", {"rates": "[6, 12]"}
+    remarks[CHECKSUM] = json.dumps(content_sha256(TENSORS, remarks))
+    write(path, __metadata__=remarks)
+    whole = path.read_bytes()
+    assert all(torch.equal(v, TENSORS[k]) for k, v in read_weight_file(path)["state_dict"].items())
+    for place in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            content = read_weight_file(path)
+        except WeightsError:
+            continue
+        assert content["state_dict"].keys() == TENSORS.keys(), place
+        assert all(torch.equal(v, TENSORS[k]) for k, v in content["state_dict"].items()), place
+        assert content["metadata"]["rates"] == remarks["rates"], place

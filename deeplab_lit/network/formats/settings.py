@@ -8,6 +8,9 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError
 
 DAMAGED = "The file is damaged, or not of this program: take another copy of it"
+MOST_CLASSES = 10_000
+LARGEST_SCALE = 100.0
+LARGEST = 2**31  # what torch takes for a rate or a stride
 WORDS = {int: "a whole number", bool: "true or false", float: "a number"}
 
 
@@ -28,6 +31,9 @@ def checked_network(settings: Any) -> dict[str, Any]:
                 expected = _in_words(parameter.annotation)
                 raise _refused(f"hyper_parameters.{name}", settings[name], expected)
             network[name] = settings[name]
+    if any(scale > LARGEST_SCALE for scale in network.get("scales", ())):
+        expected = f"numbers up to {LARGEST_SCALE:g}"
+        raise _refused("hyper_parameters.scales", network["scales"], expected)
     return network
 
 
@@ -40,6 +46,8 @@ def checked_classes(classes: Any) -> dict[str, tuple[int, int, int]]:
     expected = "the classes' names, each with its colour (three whole numbers in 0…255)"
     if not isinstance(classes, dict) or not classes:
         raise _refused("hyper_parameters.classes", classes, expected)
+    if len(classes) > MOST_CLASSES:
+        raise _refused("hyper_parameters.classes", classes, f"at most {MOST_CLASSES:,} classes")
     for name, colour in classes.items():
         if not isinstance(name, str) or not _is_colour(colour):
             raise _refused("hyper_parameters.classes", {name: colour}, expected)
@@ -75,7 +83,9 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, list | tuple) and all(
             _fits(part, get_args(annotation)[0]) for part in value
         )
-    return type(value) is annotation or (annotation is float and type(value) is int)
+    if annotation in (int, float) and type(value) in (int, annotation):
+        return abs(value) < LARGEST
+    return type(value) is annotation
 
 
 def _in_words(annotation: Any) -> str:

@@ -30,6 +30,11 @@ def test_arguments_of_the_network_are_taken_and_others_are_passed_over():
         ("head", ["aspp"]),
         ("style", torch.zeros(2)),
         ("norm", None),
+        ("atrous_rates", [10**20]),
+        ("output_stride", -(10**20)),
+        ("scales", [float("nan")]),
+        ("scales", [float("inf")]),
+        ("scales", [1.0, 1e6]),
     ],
 )
 def test_a_value_of_another_type_is_refused_by_name(name, value):
@@ -42,6 +47,12 @@ def test_a_long_value_does_not_fill_the_screen():
         checked_network({"backbone": torch.zeros(1000, 1000)})
     assert len(str(error.value)) < 350
     assert "\n" not in str(error.value)
+
+
+def test_absurdly_many_classes_are_refused():
+    classes = {f"{i}": (0, 0, 0) for i in range(10_001)}
+    with pytest.raises(WeightsError, match="expected at most 10,000 classes"):
+        checked_classes(classes)
 
 
 def test_colours_may_be_lists_or_tuples():
