@@ -74,7 +74,8 @@ class FitCLI(DeepLabCLI):
         self.model.provenance = completed(
             self.model.provenance, __version__, "fit", self.typed, data.label(data.train_split)
         )
-        data.preflight("fit")
+        for suspicion in data.preflight("fit"):
+            say(f"WARNING: {suspicion}")
         if self.trainer.is_global_zero and (labels := data.pseudo_labels()):
             say(table([labels], list(data.classes)), "")
         seen = data.trained_on()

@@ -78,7 +78,8 @@ class ValidateCLI(DeepLabCLI):
         self.record_seen(
             check_unseen(data, self.model.provenance, options.ckpt_path, allowed=allowed)
         )
-        data.preflight("validate")
+        for suspicion in data.preflight("validate"):
+            say(f"WARNING: {suspicion}")
         if self.model.evaluation.cache_dir is not None:
             self._claim_cache(Path(self.model.evaluation.cache_dir))
         self.claim(bytes_needed=10_000_000)

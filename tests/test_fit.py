@@ -162,6 +162,7 @@ def test_pseudo_labels_are_counted_before_training(tmp_path, tiny_args, capsys):
     rows = [line.split() for line in out.splitlines()]
     assert ["background", "50.000%", "1"] in rows
     assert ["square", "0.000%", "0"] in rows
+    assert "WARNING: no mask of Folder train holds 5 of the 7 classes: square, " in out
 
     for path in pseudo.glob("*.png"):
         Image.fromarray(np.full((161, 161), 255, np.uint8)).save(path)

@@ -5,7 +5,9 @@ import numpy as np
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.meaning import Finding
 from deeplab_lit.data.paths import existing, given
+from deeplab_lit.data.summary import Summary
 
 # the first name of each line of the challenge's objectInfo150.txt; its usual colour, hexadecimal
 CLASSES = (
@@ -62,6 +64,8 @@ class ADE20K(SegmentationData):
 
     classes = {entry[:-7]: tuple(bytes.fromhex(entry[-6:])) for entry in CLASSES.split(", ")}
 
+    label_map = _label_map()
+
     def __init__(self, root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
         self.root = given(root)
@@ -78,4 +82,15 @@ class ADE20K(SegmentationData):
             )
         masks = self.root / "annotations" / folder
         pairs = [Pair(image.stem, image, masks / f"{image.stem}.png") for image in images]
-        return FileSplit(existing(pairs), len(self.classes), _label_map())
+        return FileSplit(existing(pairs), len(self.classes), self.label_map)
+
+    def odd_values(self, found: Summary) -> Finding | None:
+        """Suspect labels that count from 0 already: those have 255, and no 150."""
+        if not found.with_255 or found.values[150]:
+            return None
+        return Finding(
+            f"{found.title}: value 255 occurs in {found.with_255:,} of {found.number:,} masks "
+            "and 150 in none; ADE20K's own have 0 for other objects and 1…150 for the classes. If "
+            "these have 0…149 for the classes, all names are off by one",
+            proved=False,
+        )

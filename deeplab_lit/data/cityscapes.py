@@ -10,7 +10,9 @@ from PIL import Image
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import UNREADABLE, VOID, DataError
+from deeplab_lit.data.meaning import Finding
 from deeplab_lit.data.paths import existing, given
+from deeplab_lit.data.summary import Summary
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 CATEGORIES = {
@@ -55,6 +57,7 @@ class Cityscapes(SegmentationData):
     """
 
     parts = {"trainval": {"train", "val"}}
+    label_map = _label_map()
     classes = {
         "road": (128, 64, 128),
         "sidewalk": (244, 35, 232),
@@ -99,7 +102,19 @@ class Cityscapes(SegmentationData):
             id = image.name.removesuffix("_leftImg8bit.png")
             mask = self.root / "gtFine" / name / image.parent.name / f"{id}_gtFine_labelIds.png"
             pairs.append(Pair(id, image, mask))
-        return FileSplit(existing(pairs), len(self.classes), _label_map())
+        return FileSplit(existing(pairs), len(self.classes), self.label_map)
+
+    def odd_values(self, found: Summary) -> Finding | None:
+        """Tell train ids (0…18, and 255) from label ids, of which most pixels have one above 18."""
+        there = set(np.flatnonzero(found.values).tolist())
+        if not there <= {*range(19), VOID} or VOID not in there or not there & set(range(7)):
+            return None
+        return Finding(
+            f"{found.title}: the {found.number:,} …_gtFine_labelIds.png looked at hold nothing but "
+            "0…18 and 255: these are train ids, where label ids are expected (road is 7, not 0; "
+            "car is 26, not 13). Put the official gtFine files there",
+            proved=True,
+        )
 
     def instance_map(self, split: str, id: str) -> Path:
         """Where an image's instances are, gtFine/…/<id>_gtFine_instanceIds.png."""
@@ -134,6 +149,6 @@ class Cityscapes(SegmentationData):
                 raw = np.asarray(picture).astype(np.int32)
         except UNREADABLE as error:
             raise DataError(f"{path}: cannot be read as an instance map") from error
-        index = _label_map()[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
+        index = self.label_map[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
         scored = (raw >= 1000) & (index < len(LABEL_IDS))
         return np.where(scored, 1000 * index + raw % 1000, NO_INSTANCE)

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.meaning import Finding
 from deeplab_lit.data.palette import voc_colour
 from deeplab_lit.data.paths import existing, given
+from deeplab_lit.data.summary import Summary
 
-# labels 1…182 of the authors' labels.txt, here from 0 as in their PNGs; no pixel has one of 11 of
-# them: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush
+# labels 1…182 of the authors' labels.txt, here from 0 as in their PNGs
 NAMES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
     *("traffic light", "fire hydrant", "street sign", "stop sign", "parking meter", "bench"),
@@ -37,15 +40,32 @@ NAMES = (
     *("wall-brick", "wall-concrete", "wall-other", "wall-panel", "wall-stone", "wall-tile"),
     *("wall-wood", "water-other", "waterdrops", "window-blind", "window-other", "wood"),
 )
+NEVER = (  # no pixel of the authors' has one of these
+    *("street sign", "hat", "shoe", "eye glasses", "plate", "mirror", "window", "desk", "door"),
+    *("blender", "hair brush"),
+)
 LISTS = {"train": "train", "val": "test"}  # split → name in imageLists/
 
 
 class _CocoStuff(SegmentationData):
     classes = {name: voc_colour(label) for label, name in enumerate(NAMES, 1)}
+    never = frozenset(NEVER)
 
     def __init__(self, root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
         self.root = given(root)
+
+    def odd_values(self, found: Summary) -> Finding | None:
+        """Suspect values that are one too high: they hit classes that never occur."""
+        hit = [NAMES[i] for i in np.flatnonzero(found.images) if NAMES[i] in NEVER]
+        if not hit:
+            return None
+        return Finding(
+            f"{found.title}: {hit[0]} (value {NAMES.index(hit[0])}) occurs, a class that no mask "
+            "of COCO-Stuff's authors holds. If the values are 1…182, not 0…181, all names are "
+            "off by one",
+            proved=False,
+        )
 
     def _split(self, images: Path, masks: Path, ids: list[str]) -> FileSplit:
         pairs = [Pair(id, images / f"{id}.jpg", masks / f"{id}.png") for id in ids]

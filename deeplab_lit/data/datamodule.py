@@ -4,6 +4,7 @@ import os
 from abc import abstractmethod
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -12,6 +13,13 @@ from torch.utils.data import DataLoader
 from deeplab_lit.data.dataset import FileSplit, SegmentationDataset, Split
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.loader import build_loader
+from deeplab_lit.data.meaning import (
+    Finding,
+    judge_classes,
+    judge_names,
+    judge_palettes,
+    refuse_proved,
+)
 from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.paths import existing
 from deeplab_lit.data.preflight import Check, first_of, preflight
@@ -46,6 +54,10 @@ class SegmentationData(LightningDataModule):
     classes: dict[str, Colour]  # name → colour, in the order of the class indices
     parts: dict[str, set[str]] = {}  # split → the disjoint sets of images that it is made of
     ids_are_global = True  # an id is the same image in every split
+    # (256,) uint8: values in the label files → class indices, 255 void; None: they are the indices
+    label_map: np.ndarray | None = None
+    palette: dict[int, Colour] = {}  # of the label files, where all have the same: value → color
+    never: frozenset[str] = frozenset()  # classes that no label file holds
 
     def __init__(
         self,
@@ -110,15 +122,64 @@ class SegmentationData(LightningDataModule):
             return 0
         return len(set(self.training().ids) & set(self.split(self.val_split).ids))
 
-    def preflight(self, stage: str) -> None:
+    @property
+    def label_values(self) -> list[int]:
+        """The value in the label files of each class, in the order of the class indices."""
+        if self.label_map is None:
+            return list(range(len(self.classes)))
+        return [int(np.flatnonzero(self.label_map == i)[0]) for i in range(len(self.classes))]
+
+    def preflight(self, stage: str) -> list[str]:
         """Check the splits that `fit` or `validate` will read.
+
+        Returns:
+            What looks wrong but need not be, a sentence each.
 
         Raises:
             DataError: what is wrong, with its file.
         """
-        if stage == "fit":
-            self._preflight(self.training(), self.train_split)
-        self._preflight(self.split(self.val_split), self.val_split)
+        training = self._look_at(self.training(), self.train_split) if stage == "fit" else None
+        validation = self._look_at(self.split(self.val_split), self.val_split)
+        return refuse_proved(self.findings(training, validation))
+
+    def findings(self, training: Summary | None, validation: Summary | None) -> list[Finding]:
+        """Judge whether the masks mean what they seem.
+
+        Args:
+            training: what the masks of `training()` hold; None where they are not used.
+            validation: what those of the split to validate on hold.
+        """
+        names, indices = list(self.classes), list(range(len(self.classes)))
+        found = list(judge_names(names, list(map(self.void_remedy, self.label_values))))
+        if len(names) == 1:
+            return found
+        both = (training, None if validation is training else validation)
+        summaries = [summary for summary in both if summary is not None]
+        for summary in summaries:
+            pseudo = self.mask_dir is not None and summary is training
+            odd = None if pseudo else self.odd_values(summary)
+            if odd is not None:
+                found.append(odd)
+            found += judge_classes(
+                summary,
+                names,
+                indices if pseudo else self.label_values,
+                training=summary is training,
+                never=self.never,
+            )
+            if pseudo:
+                found += judge_palettes(summary.colours, self.palette)
+        own = [s for s in summaries if self.mask_dir is None or s is not training]
+        colours = {entry: where for s in reversed(own) for entry, where in s.colours.items()}
+        return found + list(judge_palettes(colours, self.palette))
+
+    def odd_values(self, found: Summary) -> Finding | None:
+        """Judge the values in a split's label files, where the data set's own rule them out."""
+        return None
+
+    def void_remedy(self, value: int) -> str:
+        """How to make the class of a value void, as the end of a sentence."""
+        return f"write 255 instead of {value}"
 
     def pseudo_labels(self) -> Summary | None:
         """What the masks of `mask_dir` hold, every one of them read; null without such masks.
@@ -131,13 +192,13 @@ class SegmentationData(LightningDataModule):
         title = f"{type(self).__name__} {self.train_split} with masks of {self.mask_dir}"
         found = summarise(self.training(), title, len(self.classes), self.num_workers)
         if found.problems:
-            raise DataError("\n".join(first_of(found.problems, title, len(self.training().ids))))
-        if not found.pixels.any():
-            raise DataError(f"{title}: all pixels of all masks are void, there is nothing to learn")
+            raise DataError("\n".join(first_of(found.problems, title, found.total)))
+        refuse_proved(self.findings(found, None))
         return found
 
-    def _preflight(self, split: Split, name: str) -> None:
-        preflight(split, f"{type(self).__name__} {name}", self.check, self.num_workers)
+    def _look_at(self, split: Split, name: str) -> Summary:
+        title = f"{type(self).__name__} {name}"
+        return preflight(split, title, self.check, self.num_workers, len(self.classes))
 
     def setup(self, stage: str) -> None:
         """Take the seed of the data's order and augmentation from seed_everything's."""

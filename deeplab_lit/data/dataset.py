@@ -4,16 +4,20 @@ Letters: B batch · H×W image.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from deeplab_lit.data.image import VOID, DataError, read_image, read_mask
+from deeplab_lit.data.image import VOID, DataError, read_image, read_mask, read_palette
+from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.transforms import TrainTransform
 
 INVALID = 254  # in a label map: a value that the data set does not have
@@ -29,6 +33,25 @@ class Batch(TypedDict):
     id: list[str]
 
 
+class MaskContent(NamedTuple):
+    """What the mask of one image holds.
+
+    Attributes:
+        size: (width, height) in pixels.
+        values: (256,) int64, pixels of each value in the file.
+        indices: (256,) int64, pixels of each class index; 255 is void.
+        colours: value in the file → its colour, for the values that occur and whose colour the
+            file's palette has only once.
+        source: the file, or the image's id where there is none.
+    """
+
+    size: tuple[int, int]
+    values: np.ndarray
+    indices: np.ndarray
+    colours: dict[int, Colour]
+    source: str
+
+
 class Split(ABC):
     """The labelled images of one split, in a fixed order.
 
@@ -41,6 +64,21 @@ class Split(ABC):
     @abstractmethod
     def read(self, index: int) -> Arrays:
         """Image (H,W,3) uint8 RGB and mask (H,W) uint8 in {0…C−1, 255} of the same size."""
+
+    def content(self, index: int, *, image: bool = True) -> MaskContent:
+        """Count what a mask holds.
+
+        Args:
+            index: which.
+            image: decode the image too, and check that the two belong together; a split that has
+                no mask files always does.
+
+        Raises:
+            DataError: as `read`.
+        """
+        mask = self.read(index)[1]
+        counts = _histogram(mask)
+        return MaskContent(mask.shape[::-1], counts, counts, {}, self.ids[index])
 
 
 class Pair(NamedTuple):
@@ -78,20 +116,63 @@ class FileSplit(Split):
         """
         pair = self.pairs[index]
         image, raw = read_image(pair.image), read_mask(pair.mask)
-        if image.shape[:2] != raw.shape:
-            raise DataError(
-                f"{pair.mask}: mask of {raw.shape[1]}×{raw.shape[0]} pixels for an image of "
-                f"{image.shape[1]}×{image.shape[0]} ({pair.image}); they must be the same size"
-            )
+        _check_sizes(pair, image, raw)
         mask = raw if self.label_map is None else self.label_map[raw]
         if (mask + np.uint8(1)).max() > self.num_classes:  # 255 + 1 wraps to 0: void is fine
-            bad = np.unique(raw[(mask >= self.num_classes) & (mask != VOID)])
-            raise DataError(
-                f"{pair.mask}: mask value {', '.join(map(str, bad[:8]))}, which is neither one of "
-                f"the {self.num_classes} classes nor void. Correct the mask, the list of classes, "
-                "or the void value."
-            )
+            raise self._wrong_values(pair.mask, _histogram(raw))
         return image, mask
+
+    def content(self, index: int, *, image: bool = True) -> MaskContent:
+        """As the parent; without `image`, nothing but the mask file is read."""
+        pair = self.pairs[index]
+        raw = read_mask(pair.mask)
+        if image:
+            _check_sizes(pair, read_image(pair.image), raw)
+        values = _histogram(raw)
+        indices = values
+        if self.label_map is not None:
+            indices = np.zeros(256, np.int64)
+            np.add.at(indices, self.label_map, values)
+        if indices[self.num_classes : VOID].any():
+            raise self._wrong_values(pair.mask, values)
+        colours = _telling_colours(read_palette(pair.mask))
+        own = {v: colours[v] for v in np.flatnonzero(values).tolist() if v in colours}
+        return MaskContent(raw.shape[::-1], values, indices, own, str(pair.mask))
+
+    def _wrong_values(self, path: Path, values: np.ndarray) -> DataError:
+        there = np.flatnonzero(values)
+        index = there if self.label_map is None else self.label_map[there]
+        bad = there[(index >= self.num_classes) & (index != VOID)]
+        return DataError(
+            f"{path}: mask value {_listed(bad)}, which is neither one of the {self.num_classes} "
+            f"classes nor void; the mask holds {_listed(there)}. Correct the mask, the list of "
+            "classes, or the void value."
+        )
+
+
+def _check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
+    if image.shape[:2] != mask.shape:
+        raise DataError(
+            f"{pair.mask}: mask of {mask.shape[1]}×{mask.shape[0]} pixels for an image of "
+            f"{image.shape[1]}×{image.shape[0]} ({pair.image}); they must be the same size"
+        )
+
+
+def _histogram(mask: np.ndarray) -> np.ndarray:
+    """Pixels of each value in a mask (H,W) uint8, (256,) int64."""
+    return np.array(Image.fromarray(mask).histogram(), np.int64)  # twice as fast as bincount
+
+
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")
+
+
+@lru_cache(64)  # the files of a set have few palettes
+def _telling_colours(palette: bytes | None) -> dict[int, Colour]:
+    """Value → its colour, where no other value of the palette has the same."""
+    colours = [tuple((palette or b"")[i : i + 3]) for i in range(0, len(palette or b""), 3)]
+    often = Counter(colours)
+    return {value: colour for value, colour in enumerate(colours) if often[colour] == 1}
 
 
 class SegmentationDataset(Dataset):

@@ -29,7 +29,7 @@ class Folder(SegmentationData):
 
     def __init__(self, root: str | None = None, void: int = VOID, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root = given(root)
+        self.root, self.void = given(root), void
         if not 0 <= void <= VOID:
             raise DataError(f"--data.void must be in 0…255, got {void}")
         names = self._names()
@@ -45,6 +45,10 @@ class Folder(SegmentationData):
     def label(self, split: str) -> str:
         """With the name of the folder, since it is a data set of its own."""
         return f"Folder/{self.root.resolve().name}:{split}"
+
+    def void_remedy(self, value: int) -> str:
+        """As the parent; with the option, as long as it is free."""
+        return f"--data.void {value}" if self.void == VOID else super().void_remedy(value)
 
     def split(self, name: str) -> FileSplit:
         """The images of images/`name`, in the order of their names."""

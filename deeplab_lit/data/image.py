@@ -94,6 +94,26 @@ def read_mask(path: Path) -> np.ndarray:
     return values.astype(np.uint8)
 
 
+def read_palette(path: Path) -> bytes | None:
+    """Read a mask's palette: red, green and blue of value 0, of value 1 and so on.
+
+    Returns:
+        None where the file has none, or a gray ramp, which says no more than the values.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if path.suffix == ".mat":
+        return None
+    try:
+        with Image.open(path) as image:
+            palette = bytes(image.getpalette() or b"") if image.mode == "P" else b""
+    except UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read as a mask ({_first_line(error)})") from error
+    ramp = bytes(value for value in range(256) for _ in range(3))
+    return None if ramp.startswith(palette) else palette
+
+
 def _read_sbd(path: Path) -> np.ndarray:
     from scipy.io import loadmat
 

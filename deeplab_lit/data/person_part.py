@@ -22,6 +22,7 @@ class PersonPart(SegmentationData):
 
     parts = {"trainval": {"train", "val"}}
     classes = {name: voc_colour(i) for i, name in enumerate(CLASSES)}
+    palette = dict(enumerate(classes.values()))
 
     def __init__(self, root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deeplab_lit.bar import progress_bar
-from deeplab_lit.data.dataset import Split
+from deeplab_lit.data.dataset import MaskContent, Split
 from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.words import counted
 
 
@@ -28,6 +29,10 @@ class Summary:
         void: pixels.
         all_void: images that hold nothing else.
         problems: a sentence for each image that cannot be used.
+        total: images in the split, read or not.
+        values: (256,) int64, pixels of each value in the mask files.
+        with_255: masks in which the value 255 occurs beside others.
+        colours: value in the files and its colour in a palette → the first file with both.
     """
 
     title: str
@@ -37,6 +42,20 @@ class Summary:
     all_void: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    total: int = 0
+    values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    with_255: int = 0
+    colours: dict[tuple[int, Colour], str] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Masks that could be read."""
+        return sum(self.sizes.values())
+
+    @property
+    def whole(self) -> bool:
+        """Whether every mask of the split has been read."""
+        return self.number == self.total
 
     @property
     def shares(self) -> np.ndarray:
@@ -49,33 +68,52 @@ class Summary:
         return self.void / max(self.pixels.sum() + self.void, 1)
 
 
-def summarise(split: Split, title: str, num_classes: int, num_workers: int) -> Summary:
-    """Read every image and mask of a split.
+def summarise(
+    split: Split,
+    title: str,
+    num_classes: int,
+    num_workers: int,
+    pairs: Sequence[int] | None = None,
+    masks: Sequence[int] = (),
+) -> Summary:
+    """Read images and masks of a split.
 
     Args:
         split: to be read.
         title: how to call it.
         num_classes: C.
         num_workers: threads that read.
+        pairs: indices of the images to be read with their masks. None: all.
+        masks: indices of which the mask alone is enough.
     """
     zeros = np.zeros(num_classes, np.int64)
-    summary = Summary(title, zeros, zeros.copy())
+    summary = Summary(title, zeros, zeros.copy(), total=len(split.ids))
     if not split.ids:
         summary.problems.append(f"{title} is empty")
+    with_image = set(range(len(split.ids)) if pairs is None else pairs)
+    indices = sorted(with_image | set(masks))
     with ThreadPoolExecutor(max(num_workers, 1)) as pool:
-        read = pool.map(lambda index: _read(split, index), range(len(split.ids)))
+        read = pool.map(lambda index: _read(split, index, index in with_image), indices)
         for found in progress_bar(
-            read, desc=f"checking {title}", total=len(split.ids), unit=" images", leave=False
+            read,
+            desc=f"checking {title}",
+            total=len(indices),
+            unit=" images",
+            leave=False,
+            delay=1,  # of the few that the quick check reads, only where reading is slow
         ):
             if isinstance(found, str):
                 summary.problems.append(found)
                 continue
-            size, counts = found
-            summary.sizes[size] += 1
-            summary.pixels += counts[:num_classes]
-            summary.images += counts[:num_classes] > 0
-            summary.void += int(counts[VOID])
-            summary.all_void += int(counts[VOID] == counts.sum())
+            summary.sizes[found.size] += 1
+            summary.pixels += found.indices[:num_classes]
+            summary.images += found.indices[:num_classes] > 0
+            summary.void += int(found.indices[VOID])
+            summary.all_void += int(found.indices[VOID] == found.indices.sum())
+            summary.values += found.values
+            summary.with_255 += int(0 < found.values[255] < found.values.sum())
+            for entry in found.colours.items():
+                summary.colours.setdefault(entry, found.source)
     return summary
 
 
@@ -83,7 +121,7 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
     """The summaries as text: a line each, then a row for each class."""
     lines = []
     for summary in summaries:
-        sizes, number = summary.sizes, sum(summary.sizes.values())
+        sizes, number = summary.sizes, summary.number
         lines.append(
             f"{summary.title}: {counted(number, 'image')}, "
             f"{summary.void_share:.2%} of {'its' if number == 1 else 'their'} pixels void"
@@ -108,12 +146,11 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _read(split: Split, index: int) -> tuple[tuple[int, int], np.ndarray] | str:
+def _read(split: Split, index: int, image: bool) -> MaskContent | str:
     try:
-        _, mask = split.read(index)
+        return split.content(index, image=image)
     except DataError as error:
         return str(error)
-    return mask.shape[::-1], np.bincount(mask.ravel(), minlength=256)
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -32,6 +32,7 @@ class VOC(SegmentationData):
     """
 
     classes = {name: voc_colour(i) for i, name in enumerate(CLASSES)}
+    palette = dict(enumerate(classes.values()))
     parts = {
         "trainval": {"train", "val"},
         "train_aug": {"train", "sbd"},

@@ -50,7 +50,7 @@ def check(data: SegmentationData, plot: str, num_workers: int) -> int:
         training: data.training,
     }
     problems: list[str] = []
-    summaries: list[Summary] = []
+    read: dict[str, Summary] = {}
     for title in sorted(splits, key=lambda title: title == validation):
         try:
             split = splits[title]()
@@ -62,7 +62,11 @@ def check(data: SegmentationData, plot: str, num_workers: int) -> int:
             continue
         summary = summarise(split, title, len(data.classes), num_workers)
         problems += summary.problems
-        summaries.append(summary)
+        read[title] = summary
+    summaries = list(read.values())
+    findings = data.findings(read.get(training), read.get(validation))
+    problems += [finding.sentence for finding in findings if finding.proved]
+    suspicions = [finding.sentence for finding in findings if not finding.proved]
     if summaries:
         print(table(summaries, list(data.classes)))
         with whole_file(Path(plot)) as temporary:
@@ -71,10 +75,17 @@ def check(data: SegmentationData, plot: str, num_workers: int) -> int:
     if len(summaries) == 2 and data.trained_on():
         both = data.trained_on()
         print(f"WARNING: {counted(both, 'image')} {'is' if both == 1 else 'are'} in both splits")
+    for suspicion in suspicions:
+        print(f"WARNING: {suspicion}")
     for problem in problems:
         print(problem, file=sys.stderr)
-    found = f"error: {counted(len(problems), 'problem')}"
-    print(found if problems else f"{name}: nothing is wrong")
+    if problems:
+        print(f"error: {counted(len(problems), 'problem')}")
+    elif suspicions:
+        said = counted(len(suspicions), "warning")
+        print(f"{name}: nothing is wrong with the files; see the {said} above")
+    else:
+        print(f"{name}: nothing is wrong")
     return 1 if problems else 0
 
 

@@ -72,10 +72,29 @@ def test_one_split_for_both_is_read_once(root, tmp_path, capsys):
 def test_pseudo_labels_are_what_is_checked(root, files, tmp_path, capsys):
     pseudo = tmp_path / "pseudo"
     pseudo.mkdir()
-    for i in range(3):
-        (pseudo / f"train{i}.png").write_bytes(files.png(np.full((20, 30), 255 if i else 1)))
-    assert check(Folder(str(root), mask_dir=str(pseudo)), str(tmp_path / "plot.png"), 1) == 0
+    data = Folder(str(root), mask_dir=str(pseudo))
+    for i, values in enumerate((files.mask(1), np.full((20, 30), 255), np.full((20, 30), 255))):
+        (pseudo / f"train{i}.png").write_bytes(files.png(values))
+    assert check(data, str(tmp_path / "plot.png"), 1) == 0
     assert f"masks of {pseudo}: 3 images, 66.67%" in capsys.readouterr().out
+    (pseudo / "train0.png").write_bytes(files.png(np.full((20, 30), 1)))
+    assert check(data, str(tmp_path / "plot.png"), 1) == 1
+    assert "3 masks hold no class but road" in capsys.readouterr().err
+
+
+def test_what_masks_prove_is_a_problem_and_what_they_suggest_a_warning(
+    root, files, tmp_path, capsys
+):
+    (root / "classes.txt").write_text("sky\nroad\ncar\n")
+    assert check(Folder(str(root)), str(tmp_path / "plot.png"), 1) == 0
+    shown = capsys.readouterr().out
+    assert "WARNING: no mask of Folder train holds class car" in shown
+    assert "WARNING: no mask of Folder val holds class car" in shown
+    assert "nothing is wrong with the files; see the 2 warnings above" in shown
+    for path in root.glob("labels/*/*.png"):
+        path.write_bytes(files.png(255 * files.mask(1)))
+    assert check(Folder(str(root)), str(tmp_path / "plot.png"), 1) == 1
+    assert "no class but sky" in capsys.readouterr().err
 
 
 def test_of_a_configuration_only_the_data_is_looked_at(tmp_path):

@@ -1,0 +1,187 @@
+"""Do masks mean what they seem? What their values and palettes prove wrong, and what they suggest.
+
+Letters: C classes.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import gcd
+from typing import NamedTuple
+
+import numpy as np
+
+from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.palette import Colour
+from deeplab_lit.data.summary import Summary
+from deeplab_lit.data.words import counted
+
+# words of a class's name that mean: not to be trained on
+VOID_WORDS = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "undefined", "dontcare"}
+ENOUGH = 20  # masks, of more that there are, that say something about what is in none
+NAMED = 20  # classes that a sentence names before the rest is only counted
+Colours = Mapping[tuple[int, Colour], str]  # value and its color in a palette → where
+
+
+class Finding(NamedTuple):
+    """Something that masks have been found to be.
+
+    Attributes:
+        sentence: for the user.
+        proved: the masks cannot be used so; else it only looks as if something were wrong.
+    """
+
+    sentence: str
+    proved: bool
+
+
+def refuse_proved(findings: Sequence[Finding]) -> list[str]:
+    """The sentences of what is not proved.
+
+    Raises:
+        DataError: the sentences of what is.
+    """
+    if proved := [finding.sentence for finding in findings if finding.proved]:
+        raise DataError("\n".join(proved))
+    return [finding.sentence for finding in findings]
+
+
+def judge_classes(
+    found: Summary,
+    classes: Sequence[str],
+    values: Sequence[int],
+    *,
+    training: bool,
+    never: Collection[str] = (),
+) -> Iterator[Finding]:
+    """Say which classes a split lacks, and whether enough is left to learn or to score.
+
+    Args:
+        found: in the masks of the split.
+        classes: their names, C of them.
+        values: of the classes in the mask files, C of them.
+        training: the split is trained on, not scored.
+        never: names of classes that no mask of the data set ever holds.
+    """
+    if not found.number:
+        return
+    purpose = "learn" if training else "score"
+    some = "its one mask" if found.number == 1 else f"its {found.number:,} masks"
+    there = np.flatnonzero(found.values).tolist()
+    present = np.flatnonzero(found.images)
+    absent = [i for i in np.flatnonzero(found.images == 0) if classes[i] not in never]
+    if found.whole and not len(present):
+        yield Finding(
+            f"{found.title}: all pixels of {some} are void, there is nothing to {purpose} "
+            f"(values that occur: {_listed(there)}; values of classes: {_listed(values)})",
+            proved=True,
+        )
+    elif found.whole and len(classes) > 1 and len(present) == 1 and training:
+        yield Finding(
+            f"{found.title}: {some} hold no class but {classes[present[0]]}, so there is nothing "
+            f"to tell apart: {_named(absent, classes)} {'occurs' if len(absent) == 1 else 'occur'} "
+            f"in none.{_hints(found, absent, classes, values)}",
+            proved=True,
+        )
+    elif absent and (found.whole or found.number >= ENOUGH):
+        where = f"no mask of {found.title}"
+        if not found.whole:
+            looked_at = counted(found.number, "mask")
+            where = f"none of the {looked_at} looked at of {found.title}'s {found.total:,}"
+        which = f"class {_named(absent, classes)}"
+        if len(absent) > 1:
+            which = f"{len(absent)} of the {len(classes)} classes: {_named(absent, classes)}"
+        meant = "" if training else "; such a class is in the mean only where it is predicted"
+        yield Finding(
+            f"{where} holds {which}{meant}.{_hints(found, absent, classes, values)}", proved=False
+        )
+
+
+def judge_names(classes: Sequence[str], remedies: Sequence[str]) -> Iterator[Finding]:
+    """Say which classes are called as if they were void, and whether there are classes enough.
+
+    Args:
+        classes: their names, C of them.
+        remedies: how to make each of them void, C of them.
+    """
+    if len(classes) == 1:
+        yield Finding(
+            f"there is but one class, {classes[0]}: a network tells classes apart, so name what is "
+            "not of that class too (as background, with a value of its own in the masks)",
+            proved=True,
+        )
+    for name, remedy in zip(classes, remedies, strict=True):
+        if VOID_WORDS & set(re.findall("[a-z]+", name.lower().replace("'", ""))):
+            yield Finding(
+                f"{name} is trained and scored as a class like any other; if it is void, {remedy}",
+                proved=False,
+            )
+
+
+def judge_palettes(colours: Colours, official: Mapping[int, Colour]) -> Iterator[Finding]:
+    """Say where the palettes of masks give a value two meanings.
+
+    One color at two values is a proof, for a palette has each color once; two colors of one value
+    may be nothing but taste.
+
+    Args:
+        colours: of all masks that belong together; of each the values that occur.
+        official: of the data set's own masks, value → color; empty where it has none.
+    """
+    seen = dict.fromkeys(official.items(), "the data set's palette")
+    values, shown = defaultdict(dict), defaultdict(dict)
+    for (value, color), where in [*seen.items(), *(c for c in colours.items() if c[0] not in seen)]:
+        values[color].setdefault(value, where)
+        shown[value].setdefault(color, where)
+    for color, places in values.items():
+        if len(places) > 1:
+            (one, here), (other, there) = list(places.items())[:2]
+            also = next((c for c in shown[one].items() if c[0] != color), None)
+            more = f", and value {one} is {also[0]} in {also[1]}" if also else ""
+            yield Finding(
+                f"one set, two meanings: the color {color} is value {one} in {here}, but value "
+                f"{other} in {there}{more}. Convert all masks to one list of classes; where the "
+                "values are right and the palettes wrong, save the masks without a palette.",
+                proved=True,
+            )
+            return
+    for value, places in shown.items():
+        if len(places) > 1 and value != VOID:
+            (one, here), (other, there) = list(places.items())[:2]
+            yield Finding(
+                f"value {value} is {one} in {here}, but {other} in {there}: do both mean the same?",
+                proved=False,
+            )
+            return
+
+
+def _hints(
+    found: Summary, absent: Sequence[int], classes: Sequence[str], values: Sequence[int]
+) -> str:
+    """What the values that do occur say about those that do not, as further sentences."""
+    hints = ""
+    if len(absent) == 1 and found.with_255:
+        name, value = classes[absent[0]], values[absent[0]]
+        hints += f" {_with_255(found)}: if it stands for {name}, write {value} in its place."
+    there = [value for value in np.flatnonzero(found.values).tolist() if value != VOID]
+    if len(there) <= 8:
+        hints += f" Values that occur: {_listed(there)}."
+        step = gcd(*there)
+        if step > 1 and len(there) > 2:
+            hints += f" They are multiples of {step}: write their class's number instead."
+    return hints
+
+
+def _with_255(found: Summary) -> str:
+    share = found.values[VOID] / max(found.values.sum(), 1)
+    of = f"{found.with_255:,} of {counted(found.number, 'mask')}"
+    return f"255, which always is void, is in {of} ({share:.2%} of the pixels)"
+
+
+def _named(indices: Sequence[int], classes: Sequence[str]) -> str:
+    more = f" and {len(indices) - NAMED} more" if len(indices) > NAMED else ""
+    return ", ".join(classes[i] for i in indices[:NAMED]) + more
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")
