@@ -63,6 +63,9 @@ class FitCLI(DeepLabCLI):
             allow_seen_split=self.allow_seen_split,
         )
         data, path = self.datamodule, self.config.fit.ckpt_path
+        values = data.split(data.val_split).label_values(len(data.classes))
+        names = list(data.classes)
+        self.model.label_values = {names[index]: value for index, value in values.items()}
         if self.checkpoint is None:
             self.model.initialise()
         else:

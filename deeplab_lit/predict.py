@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
@@ -23,6 +24,7 @@ from deeplab_lit.data.submission import Server, Submission
 from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.implied import configs_first
+from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.inference import Inference
@@ -31,6 +33,8 @@ from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.video import check_sources, is_video, segment_video
 from deeplab_lit.training.picture import palette_image
 from deeplab_lit.training.run_folder import CHECKPOINT_HELP, claim_results, named_checkpoint
+
+Values = Literal["indices", "labels"]
 
 
 def build_parser() -> ArgumentParser:
@@ -59,6 +63,12 @@ def build_parser() -> ArgumentParser:
         type=str | None,
         default=None,
         help="Of --submission: the split's official list; other images are left out.",
+    )
+    parser.add_argument(
+        "--mask_values",
+        type=Values,
+        default="indices",
+        help="What masks hold: class indices, or the values of the label files trained on.",
     )
     parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
     parser.add_argument(
@@ -93,6 +103,8 @@ def main(args: Sequence[str] | None = None) -> int:
             raise DataError("--ids is the list of a --submission, which is not given")
         if options.submission and films:
             raise DataError(f"--submission takes images, and {films[0]} is a video")
+        if options.submission and options.mask_values == "labels":
+            raise DataError("--submission has values of its own: leave out --mask_values")
         check_sources(films)
         images = find_images(pictures, leave_out=out)
         options.ckpt_path = named_checkpoint(options.ckpt_path)
@@ -111,6 +123,7 @@ def main(args: Sequence[str] | None = None) -> int:
             )
             for name, image in images.items()
         ]
+        values = _label_values(net, options.ckpt_path) if options.mask_values == "labels" else None
         device = device_of(options.device)
         settings = {
             "checkpoint_sha256": sha256_of(options.ckpt_path),
@@ -119,14 +132,16 @@ def main(args: Sequence[str] | None = None) -> int:
         }
         if submission:
             settings["submission"] = options.submission
+        if values:
+            settings["mask_values"] = values
         if crf is not None:
             settings["crf"] = described(crf, device.type)
         claim_results(out, settings)
         if crf is not None:
             print(f"CRF: {in_words(settings['crf'])}", flush=True)
         segmenter = Segmenter(net.to(device), inference, crf)
-        shown = partial(palette_image, colours=segmenter.colours)
-        problems = _segment_videos(films, segmenter, options)
+        shown = partial(palette_image, colours=segmenter.colours, values=values)
+        problems = _segment_videos(films, segmenter, options, values)
         todo = [job for job in jobs if not job.mask.exists()]
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")
@@ -142,6 +157,8 @@ def main(args: Sequence[str] | None = None) -> int:
             masks = jobs[0].mask.parent if submission else out / "masks"
             written = counted(len(todo) - len(unread), "mask")
             print(f"{written} in {masks}, overlays in {out / 'overlays'}")
+        if not submission and (jobs or options.video_masks):
+            _say_values(net, values)
         if submission and not problems:
             submission.check()
             print(f"{len(jobs)} label maps are checked. To upload: {submission.pack()}")
@@ -152,13 +169,50 @@ def main(args: Sequence[str] | None = None) -> int:
     return 1 if problems else 0
 
 
-def _segment_videos(films: Sequence[str], segmenter: Segmenter, options: Namespace) -> list[str]:
+def _label_values(net: DeepLabV2, path: str) -> list[int]:
+    """The labels' value of each class index."""
+    values = net.label_values or {}
+    unknown = [name for name in net.classes if name not in values]
+    if unknown:
+        raise DataError(
+            f"--mask_values labels: {path} does not say which value {unknown[0]} has in labels "
+            "(fit writes that into checkpoints; older ones are without it): leave out --mask_values"
+        )
+    return [values[name] for name in net.classes]
+
+
+def _say_values(net: DeepLabV2, values: list[int] | None) -> None:
+    """Tell where class indices are not what the label files hold."""
+    labels = net.label_values or {}
+    moved = [(name, i, labels.get(name, i)) for i, name in enumerate(net.classes)]
+    moved = [(name, index, value) for name, index, value in moved if index != value]
+    if moved and values is None:
+        name, index, value = moved[0]
+        print(
+            "Masks hold class indices, which are not the values of the label files trained on: "
+            f"{name} is {index} here and {value} there. --mask_values labels writes theirs."
+        )
+
+
+def _segment_videos(
+    films: Sequence[str],
+    segmenter: Segmenter,
+    options: Namespace,
+    values: Sequence[int] | None,
+) -> list[str]:
     """Returns what went wrong, one sentence a video that could not be read."""
     problems = []
     out = Path(options.out) / "videos"
     for film in films:
         try:
-            path = segment_video(film, out, segmenter, options.opacity, masks=options.video_masks)
+            path = segment_video(
+                film,
+                out,
+                segmenter,
+                options.opacity,
+                masks=options.video_masks,
+                values=values,
+            )
         except DataError as error:
             problems.append(str(error))
             print(error, file=sys.stderr)

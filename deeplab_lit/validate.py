@@ -17,7 +17,7 @@ from deeplab_lit.training.loggers import end_wandb
 from deeplab_lit.training.probabilities import what_decides
 from deeplab_lit.training.provenance import of_checkpoint
 from deeplab_lit.training.run_folder import claim_results
-from deeplab_lit.training.screen import after_validate, say
+from deeplab_lit.training.screen import after_validate, say, scored
 
 NO_CHECKPOINT = (
     "validate needs --ckpt_path FILE, a checkpoint that fit wrote, or --ckpt_path last, the best "
@@ -106,7 +106,7 @@ class ValidateCLI(DeepLabCLI):
         if self.trainer.is_global_zero:
             scales = list(self.model.evaluation.scales or self.model.net.scales)
             name = f"{type(self.datamodule).__name__} {self.datamodule.val_split}"
-            data = f"{name}, {final['images']:,} images, scales {scales}"
+            data = f"{name}, {scored(final)}, scales {scales}"
             curves = next(
                 (c.curves for c in self.trainer.callbacks if isinstance(c, BandCurve)), {}
             )

@@ -197,6 +197,7 @@ def test_a_submission_is_checked_and_packed(trained, images, tmp_path, capsys, m
         ("*.png", {"num_workers": "-1"}, "num_workers"),
         ("*.png", {"ids": "list.txt"}, "--ids is the list of a --submission"),
         ("*.mp4", {"submission": "voc"}, "--submission takes images"),
+        ("*.png", {"submission": "voc", "mask_values": "labels"}, "has values of its own"),
         ("*.png", {"submission": "voc"}, "the server wants 21 classes, the network has 7"),
     ],
 )
@@ -210,3 +211,31 @@ def test_mistakes_get_a_sentence(trained, images, tmp_path, capsys, pattern, opt
     assert words in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_can_have_the_values_of_the_labels_trained_on(trained, images, tmp_path, capsys):
+    """As those of a folder whose void has the first line of classes.txt."""
+    content = torch.load(trained, weights_only=True)
+    names = list(content["hyper_parameters"]["classes"])
+    assert content["label_values"] == {name: index for index, name in enumerate(names)}
+    assert run(trained, images / "rgb.png", out=tmp_path / "same") == 0
+    assert "--mask_values" not in capsys.readouterr().out
+
+    content["label_values"] = {name: index + 1 for index, name in enumerate(names)}
+    torch.save(content, moved := tmp_path / "moved.ckpt")
+    assert run(moved, images / "rgb.png", out=tmp_path / "indices") == 0
+    out = capsys.readouterr().out
+    assert "background is 0 here and 1 there. --mask_values labels writes theirs" in out
+    assert run(moved, images / "rgb.png", out=tmp_path / "labels", mask_values="labels") == 0
+    assert "--mask_values" not in capsys.readouterr().out
+    masks = [Image.open(tmp_path / f"{name}/masks/rgb.png") for name in ("indices", "labels")]
+    np.testing.assert_array_equal(*[np.asarray(m) + i for m, i in zip(masks, (1, 0), strict=True)])
+    np.testing.assert_array_equal(*[m.convert("RGB") for m in masks])
+
+    del content["label_values"]["wire"]
+    torch.save(content, moved)
+    with pytest.raises(SystemExit) as stop:
+        run(moved, images / "rgb.png", out=tmp_path / "none", mask_values="labels")
+    assert stop.value.code == 2
+    assert "does not say which value wire has in labels" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

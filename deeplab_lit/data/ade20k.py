@@ -64,8 +64,6 @@ class ADE20K(SegmentationData):
 
     classes = {entry[:-7]: tuple(bytes.fromhex(entry[-6:])) for entry in CLASSES.split(", ")}
 
-    label_map = _label_map()
-
     def __init__(self, root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
         self.root = given(root)
@@ -82,7 +80,7 @@ class ADE20K(SegmentationData):
             )
         masks = self.root / "annotations" / folder
         pairs = [Pair(image.stem, image, masks / f"{image.stem}.png") for image in images]
-        return FileSplit(existing(pairs), len(self.classes), self.label_map)
+        return FileSplit(existing(pairs), len(self.classes), _label_map())
 
     def odd_values(self, found: Summary) -> Finding | None:
         """Suspect labels that count from 0 already: those have 255, and no 150."""

@@ -57,7 +57,6 @@ class Cityscapes(SegmentationData):
     """
 
     parts = {"trainval": {"train", "val"}}
-    label_map = _label_map()
     classes = {
         "road": (128, 64, 128),
         "sidewalk": (244, 35, 232),
@@ -102,7 +101,7 @@ class Cityscapes(SegmentationData):
             id = image.name.removesuffix("_leftImg8bit.png")
             mask = self.root / "gtFine" / name / image.parent.name / f"{id}_gtFine_labelIds.png"
             pairs.append(Pair(id, image, mask))
-        return FileSplit(existing(pairs), len(self.classes), self.label_map)
+        return FileSplit(existing(pairs), len(self.classes), _label_map())
 
     def odd_values(self, found: Summary) -> Finding | None:
         """Tell train ids (0…18, and 255) from label ids, of which most pixels have one above 18."""
@@ -149,6 +148,6 @@ class Cityscapes(SegmentationData):
                 raw = np.asarray(picture).astype(np.int32)
         except UNREADABLE as error:
             raise DataError(f"{path}: cannot be read as an instance map") from error
-        index = self.label_map[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
+        index = _label_map()[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
         scored = (raw >= 1000) & (index < len(LABEL_IDS))
         return np.where(scored, 1000 * index + raw % 1000, NO_INSTANCE)

@@ -4,7 +4,6 @@ import os
 from abc import abstractmethod
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -54,8 +53,6 @@ class SegmentationData(LightningDataModule):
     classes: dict[str, Colour]  # name → colour, in the order of the class indices
     parts: dict[str, set[str]] = {}  # split → the disjoint sets of images that it is made of
     ids_are_global = True  # an id is the same image in every split
-    # (256,) uint8: values in the label files → class indices, 255 void; None: they are the indices
-    label_map: np.ndarray | None = None
     palette: dict[int, Colour] = {}  # of the label files, where all have the same: value → color
     never: frozenset[str] = frozenset()  # classes that no label file holds
 
@@ -122,13 +119,6 @@ class SegmentationData(LightningDataModule):
             return 0
         return len(set(self.training().ids) & set(self.split(self.val_split).ids))
 
-    @property
-    def label_values(self) -> list[int]:
-        """The value in the label files of each class, in the order of the class indices."""
-        if self.label_map is None:
-            return list(range(len(self.classes)))
-        return [int(np.flatnonzero(self.label_map == i)[0]) for i in range(len(self.classes))]
-
     def preflight(self, stage: str) -> list[str]:
         """Check the splits that `fit` or `validate` will read.
 
@@ -149,27 +139,22 @@ class SegmentationData(LightningDataModule):
             training: what the masks of `training()` hold; None where they are not used.
             validation: what those of the split to validate on hold.
         """
-        names, indices = list(self.classes), list(range(len(self.classes)))
-        found = list(judge_names(names, list(map(self.void_remedy, self.label_values))))
-        if len(names) == 1:
-            return found
         both = (training, None if validation is training else validation)
         summaries = [summary for summary in both if summary is not None]
+        names = list(self.classes)
+        values = summaries[-1].label_values if summaries else {}
+        remedies = [self.void_remedy(values.get(index, index)) for index in range(len(names))]
+        found = list(judge_names(names, remedies))
+        if len(names) == 1:
+            return found
+        own = []
         for summary in summaries:
-            pseudo = self.mask_dir is not None and summary is training
-            odd = None if pseudo else self.odd_values(summary)
-            if odd is not None:
-                found.append(odd)
-            found += judge_classes(
-                summary,
-                names,
-                indices if pseudo else self.label_values,
-                training=summary is training,
-                never=self.never,
-            )
-            if pseudo:
+            if summary is training and self.mask_dir is not None:
                 found += judge_palettes(summary.colours, self.palette)
-        own = [s for s in summaries if self.mask_dir is None or s is not training]
+            else:
+                found += filter(None, [self.odd_values(summary)])
+                own.append(summary)
+            found += judge_classes(summary, names, training=summary is training, never=self.never)
         colours = {entry: where for s in reversed(own) for entry, where in s.colours.items()}
         return found + list(judge_palettes(colours, self.palette))
 

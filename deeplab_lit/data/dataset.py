@@ -57,9 +57,12 @@ class Split(ABC):
 
     Attributes:
         ids: a name for each image, unique.
+        label_map: (256,) uint8, from the values in the label files to class indices, or None where
+            they are the same; see `FileSplit`.
     """
 
     ids: Sequence[str]
+    label_map: np.ndarray | None = None
 
     @abstractmethod
     def read(self, index: int) -> Arrays:
@@ -79,6 +82,14 @@ class Split(ABC):
         mask = self.read(index)[1]
         counts = _histogram(mask)
         return MaskContent(mask.shape[::-1], counts, counts, {}, self.ids[index])
+
+    def label_values(self, num_classes: int) -> dict[int, int]:
+        """Class index → its lowest value in the label files; a class that has none is left out."""
+        if self.label_map is None:
+            return {index: index for index in range(num_classes)}
+        known, first = np.unique(self.label_map, return_index=True)
+        values = dict(zip(known.tolist(), first.tolist(), strict=True))
+        return {index: values[index] for index in range(num_classes) if index in values}
 
 
 class Pair(NamedTuple):

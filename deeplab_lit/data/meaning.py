@@ -49,7 +49,6 @@ def refuse_proved(findings: Sequence[Finding]) -> list[str]:
 def judge_classes(
     found: Summary,
     classes: Sequence[str],
-    values: Sequence[int],
     *,
     training: bool,
     never: Collection[str] = (),
@@ -59,7 +58,6 @@ def judge_classes(
     Args:
         found: in the masks of the split.
         classes: their names, C of them.
-        values: of the classes in the mask files, C of them.
         training: the split is trained on, not scored.
         never: names of classes that no mask of the data set ever holds.
     """
@@ -71,16 +69,17 @@ def judge_classes(
     present = np.flatnonzero(found.images)
     absent = [i for i in np.flatnonzero(found.images == 0) if classes[i] not in never]
     if found.whole and not len(present):
+        own = _listed(list(found.label_values.values()))
         yield Finding(
             f"{found.title}: all pixels of {some} are void, there is nothing to {purpose} "
-            f"(values that occur: {_listed(there)}; values of classes: {_listed(values)})",
+            f"(values that occur: {_listed(there)}; values of classes: {own})",
             proved=True,
         )
     elif found.whole and len(classes) > 1 and len(present) == 1 and training:
         yield Finding(
             f"{found.title}: {some} hold no class but {classes[present[0]]}, so there is nothing "
             f"to tell apart: {_named(absent, classes)} {'occurs' if len(absent) == 1 else 'occur'} "
-            f"in none.{_hints(found, absent, classes, values)}",
+            f"in none.{_hints(found, absent, classes)}",
             proved=True,
         )
     elif absent and (found.whole or found.number >= ENOUGH):
@@ -93,7 +92,7 @@ def judge_classes(
             which = f"{len(absent)} of the {len(classes)} classes: {_named(absent, classes)}"
         meant = "" if training else "; such a class is in the mean only where it is predicted"
         yield Finding(
-            f"{where} holds {which}{meant}.{_hints(found, absent, classes, values)}", proved=False
+            f"{where} holds {which}{meant}.{_hints(found, absent, classes)}", proved=False
         )
 
 
@@ -155,13 +154,11 @@ def judge_palettes(colours: Colours, official: Mapping[int, Colour]) -> Iterator
             return
 
 
-def _hints(
-    found: Summary, absent: Sequence[int], classes: Sequence[str], values: Sequence[int]
-) -> str:
+def _hints(found: Summary, absent: Sequence[int], classes: Sequence[str]) -> str:
     """What the values that do occur say about those that do not, as further sentences."""
     hints = ""
-    if len(absent) == 1 and found.with_255:
-        name, value = classes[absent[0]], values[absent[0]]
+    if len(absent) == 1 and found.with_255 and absent[0] in found.label_values:
+        name, value = classes[absent[0]], found.label_values[absent[0]]
         hints += f" {_with_255(found)}: if it stands for {name}, write {value} in its place."
     there = [value for value in np.flatnonzero(found.values).tolist() if value != VOID]
     if len(there) <= 8:

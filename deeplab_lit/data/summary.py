@@ -30,6 +30,7 @@ class Summary:
         all_void: images that hold nothing else.
         problems: a sentence for each image that cannot be used.
         total: images in the split, read or not.
+        label_values: class index → its value in the mask files.
         values: (256,) int64, pixels of each value in the mask files.
         with_255: masks in which the value 255 occurs beside others.
         colours: value in the files and its colour in a palette → the first file with both.
@@ -43,6 +44,7 @@ class Summary:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     total: int = 0
+    label_values: dict[int, int] = field(default_factory=dict)
     values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     with_255: int = 0
     colours: dict[tuple[int, Colour], str] = field(default_factory=dict)
@@ -88,6 +90,7 @@ def summarise(
     """
     zeros = np.zeros(num_classes, np.int64)
     summary = Summary(title, zeros, zeros.copy(), total=len(split.ids))
+    summary.label_values = split.label_values(num_classes)
     if not split.ids:
         summary.problems.append(f"{title} is empty")
     with_image = set(range(len(split.ids)) if pairs is None else pairs)

@@ -29,14 +29,15 @@ def load(path: str | Path) -> DeepLabV2:
 
     Returns:
         The network; its attribute `classes` holds the names and RGB colours of the classes, or
-        nothing where the file does not know them.
+        nothing where the file does not know them; `label_values` each class's value in the label
+        files that it was trained on, or None.
 
     Raises:
         WeightsError: no such file, or not such weights.
     """
     source = read_source(path)
     net = build(source, path)
-    net.classes = source.classes or {}
+    net.classes, net.label_values = source.classes or {}, source.label_values
     return net.eval()
 
 

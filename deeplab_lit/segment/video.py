@@ -49,7 +49,13 @@ def check_sources(sources: Sequence[str]) -> None:
 
 
 def segment_video(
-    source: str, out: Path, segmenter: Segmenter, opacity: float, *, masks: bool = False
+    source: str,
+    out: Path,
+    segmenter: Segmenter,
+    opacity: float,
+    *,
+    masks: bool = False,
+    values: Sequence[int] | None = None,
 ) -> Path | None:
     """Write the video with its masks blended over it, at its size and frame rate, without sound.
 
@@ -63,6 +69,7 @@ def segment_video(
         segmenter: of each frame.
         opacity: of the colours, 0…1.
         masks: write <name>_masks/000000.png, … too, palette PNGs of class indices.
+        values: of these masks for each class, instead of the class indices.
 
     Returns:
         The video written, an MP4; null where it was there already.
@@ -106,7 +113,10 @@ def segment_video(
             mask = segmenter(torch.from_numpy(frame))
             shown = overlay(frame, mask, segmenter.colours, opacity)
             if masks:
-                save(palette_image(mask, segmenter.colours), folder_part / f"{written:06}.png")
+                save(
+                    palette_image(mask, segmenter.colours, values),
+                    folder_part / f"{written:06}.png",
+                )
             writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
             written += 1
     except KeyboardInterrupt:

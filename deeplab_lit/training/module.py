@@ -47,6 +47,8 @@ class DeepLabModule(LightningModule):
         evaluation: how it is evaluated; may be changed at any time.
         scores: of the last validation.
         provenance: of the weights; written into checkpoints. null before `initialise`.
+        label_values: value of each class in the data's label files, by name; written into
+            checkpoints. None: not known.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class DeepLabModule(LightningModule):
         self.evaluation = Evaluation()
         self.scores: Scores | None = None
         self.provenance: dict[str, Any] | None = None
+        self.label_values: dict[str, int] | None = None
         self._initialised = False
 
     def initialise(self) -> None:
@@ -114,9 +117,11 @@ class DeepLabModule(LightningModule):
             self.initialise()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say in the file where its weights come from."""
+        """Say in the file where its weights come from, and how the data's labels count."""
         if self.provenance is not None:
             checkpoint["provenance"] = self.provenance
+        if self.label_values is not None:
+            checkpoint["label_values"] = self.label_values
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """The loss of a batch."""

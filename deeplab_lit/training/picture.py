@@ -23,10 +23,26 @@ def palette(colours: Colours) -> np.ndarray:
     return table
 
 
-def palette_image(mask: np.ndarray, colours: Colours) -> Image.Image:
-    """A mask (H,W) uint8 as an indexed image: its pixels are class indices, shown in colour."""
+def palette_image(
+    mask: np.ndarray, colours: Colours, values: Sequence[int] | None = None
+) -> Image.Image:
+    """Make an indexed image of a mask.
+
+    Args:
+        mask: (H,W) uint8, class indices and 255 for void.
+        colours: of the classes.
+        values: of the image's pixels for each class, in 0…255. None: the class indices.
+    """
+    table = palette(colours)
+    if values is not None:
+        shown = np.zeros((256, 3), np.uint8)
+        shown[VOID] = VOID_COLOUR
+        shown[list(values)] = colours
+        as_values = np.full(256, VOID, np.uint8)
+        as_values[: len(values)] = values
+        mask, table = as_values[mask], shown
     image = Image.fromarray(mask)
-    image.putpalette(palette(colours).tobytes())
+    image.putpalette(table.tobytes())
     return image
 
 

@@ -49,6 +49,7 @@ class RunRecord(Callback):
         self.best: dict[str, Any] | None = None
         self.final: dict[str, Any] | None = None
         self.images = 0  # of a validation, on this process
+        self.images_in_split = 0
         self.seconds_before = 0.0
         self.start = time.monotonic()
 
@@ -75,6 +76,7 @@ class RunRecord(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
         self.images = 0
+        self.images_in_split = len(trainer.val_dataloaders.dataset)
 
     def on_validation_batch_end(
         self,
@@ -97,6 +99,7 @@ class RunRecord(Callback):
         self.final = {
             "step": trainer.global_step,
             "images": int(trainer.strategy.reduce(images, reduce_op="sum")),
+            "images_in_split": self.images_in_split,
             **as_dict(pl_module.scores, classes),
         }
         if self.crf is not None:
@@ -137,6 +140,7 @@ def as_dict(scores: Scores, classes: list[str]) -> dict[str, Any]:
     """Scores for JSON: plain numbers, null for a class without IoU."""
     return {
         "miou": _number(scores.miou),
+        "classes_in_miou": int((~scores.iou.isnan()).sum()),
         "pixel_accuracy": _number(scores.pixel_accuracy),
         "mean_accuracy": _number(scores.mean_accuracy),
         "fw_iou": _number(scores.fw_iou),

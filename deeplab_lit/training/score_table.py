@@ -6,6 +6,7 @@ from typing import Any
 def table(scores: dict[str, Any]) -> str:
     """Per-class IoU and the totals in percent, as text; "–" for a class that is absent.
 
+    Where one is, the line of the mIoU says over how many classes it is the mean.
     With scores after the CRF there are two more columns: those, and the gain.
     """
     columns = [_column(scores)]
@@ -21,8 +22,14 @@ def table(scores: dict[str, Any]) -> str:
         if i == len(scores["iou"]):
             lines.append("  " + "─" * (width + 8 * len(columns)))
         values = "".join(f" {column[i]:>7}" for column in columns)
-        lines.append(f"  {name:<{width}}{values}")
+        lines.append(f"  {name:<{width}}{values}{_over(scores) if name == 'mIoU' else ''}")
     return "\n".join(lines)
+
+
+def _over(scores: dict[str, Any]) -> str:
+    known = sum(value is not None for value in scores["iou"].values())
+    number = len(scores["iou"])
+    return f"  over {known} of {number} classes" if known < number else ""
 
 
 def _column(scores: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.crf.options import in_words
+from deeplab_lit.data.words import counted
 from deeplab_lit.training.band import band_table
 from deeplab_lit.training.cityscapes_scores import benchmark_table
 from deeplab_lit.training.module import DeepLabModule
@@ -71,6 +72,10 @@ def after_fit(
         say(f"Done. No validation took place. Run folder: {folder}")
         return
     say(f"\nBest mIoU {_percent(best)} at step {best['step']}\n", table(best), "")
+    if best["miou"] is None:
+        say("WARNING: all pixels scored were void, so no validation tells which step is the best.")
+    if best.get("images", 0) < best.get("images_in_split", 0):
+        say(f"Scored      {scored(best)} of the validation split (trainer.limit_val_batches)")
     if checkpoint:
         say(f"Checkpoint  {_relative(checkpoint)}")
     _say_files(folder, wandb)
@@ -114,6 +119,12 @@ def after_validate(
     _say_files(folder, wandb)
     if following:
         say(f"Next        {command('deeplab_lit.validate', *following)}")
+
+
+def scored(scores: dict[str, Any]) -> str:
+    """How many images were scored, of how many if not all: "37 of 79 images"."""
+    number, of = scores["images"], scores.get("images_in_split", scores["images"])
+    return counted(number, "image") if number == of else f"{number:,} of {counted(of, 'image')}"
 
 
 def _say_files(folder: Path, wandb: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit.data.dataset import FileSplit, Pair, SegmentationDataset, Split, collate
+from deeplab_lit.data.dataset import INVALID, FileSplit, Pair, SegmentationDataset, Split, collate
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.transforms import ScaleRange, TrainTransform
 
@@ -129,3 +129,15 @@ def test_images_of_different_sizes_cannot_share_a_batch():
     one, other = Memory(1, (7, 9)), Memory(1, (9, 7))
     with pytest.raises(DataError, match=r"id0 9×7, id0 7×9.*eval_batch_size 1"):
         collate([(*one.read(0), "id0"), (*other.read(0), "id0")])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [(None, {0: 0, 1: 1, 2: 2}), ([255, 0, 1, 2], {0: 1, 1: 2, 2: 3}), ([2, 2, 0], {0: 2, 2: 0})],
+    ids=["the indices", "void first", "two values and a class without"],
+)
+def test_a_split_knows_which_value_of_its_files_a_class_has(values, expected):
+    label_map = None if values is None else np.full(256, INVALID, np.uint8)
+    if values is not None:
+        label_map[: len(values)] = values
+    assert FileSplit([], 3, label_map).label_values(3) == expected

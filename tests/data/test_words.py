@@ -14,3 +14,7 @@ def test_of_many_names_three_are_said():
     assert some(["sky", "road", "car"]) == "sky, road, car"
     assert some(["sky", "road", "car", "pole"]) == "sky, road, car, …"
     assert some(list("ab")) == "a, b"
+
+
+def test_a_plural_of_its_own():
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]

@@ -282,3 +282,12 @@ def test_options_reach_the_network():
         5,
         5,
     )
+
+
+def test_a_checkpoint_says_which_values_the_labels_have(make_module):
+    module, checkpoint = make_module(), {}
+    module.on_save_checkpoint(checkpoint)
+    assert "label_values" not in checkpoint
+    module.label_values = {"sky": 1}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["label_values"] == {"sky": 1}

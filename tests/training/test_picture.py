@@ -114,3 +114,12 @@ def test_captions_stand_above_their_samples():
     named = comparison([(image, mask)] * 2, CLASSES, ("image", "truth"), 60, captions=("a", "b"))
     assert named.width == plain.width
     assert named.height > plain.height + 15
+
+
+def test_a_mask_in_other_values_keeps_its_colours():
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    mask = np.array([[0, 1, 2, 255]], np.uint8)
+    image = palette_image(mask, colours, [7, 1, 0])
+    assert np.asarray(image).tolist() == [[7, 1, 0, 255]]
+    plain = palette_image(mask, colours)
+    np.testing.assert_array_equal(image.convert("RGB"), plain.convert("RGB"))

@@ -47,7 +47,8 @@ def test_results_tell_what_came_out_and_of_what(make_module, make_data, make_tra
     assert found["best"]["miou"] >= found["final"]["miou"]
     assert list(found["final"]["iou"]) == list(module.hparams.classes)
     assert found["final"].keys() == {
-        "step", "images", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou",
+        "step", "images", "images_in_split", "miou", "classes_in_miou", "pixel_accuracy",
+        "mean_accuracy", "fw_iou", "iou",
     }  # fmt: skip
     assert torch.__version__.startswith(found["versions"]["torch"])
     assert {"python", "lightning", "torchvision", "torchmetrics"} < found["versions"].keys()
@@ -143,6 +144,7 @@ def test_scores_become_plain_numbers():
     found = as_dict(scores(0.375), CLASSES)
     assert found == {
         "miou": 0.375,
+        "classes_in_miou": 2,
         "pixel_accuracy": 0.75,
         "mean_accuracy": 0.625,
         "fw_iou": 0.5,
@@ -164,3 +166,12 @@ def test_a_full_disk_leaves_the_results_so_far(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         validate(callback, 0.2)
     assert read(tmp_path)["final"]["miou"] == 0.1
+
+
+def test_results_say_of_how_many_images_and_classes(make_module, make_data, make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[RunRecord(tmp_path, {})], limit_val_batches=1)
+    trainer.validate(make_module(), make_data(), verbose=False)
+    found = read(tmp_path)["final"]
+    assert (found["images"], found["images_in_split"]) == (1, len(make_data().split("val").ids))
+    assert found["classes_in_miou"] == sum(iou is not None for iou in found["iou"].values())
+    assert as_dict(scores(0.4), CLASSES)["classes_in_miou"] == 2

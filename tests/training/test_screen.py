@@ -1,6 +1,6 @@
 import shlex
 
-from deeplab_lit.training.screen import after_fit, after_validate, introduce
+from deeplab_lit.training.screen import after_fit, after_validate, introduce, scored
 
 SCORES = {
     "step": 8,
@@ -66,3 +66,17 @@ def test_without_a_validation_there_is_no_table(tmp_path, capsys):
 def test_after_validate_says_what_was_scored(tmp_path, capsys):
     after_validate(SCORES | {"miou": None}, "a.ckpt on VOC val", tmp_path)
     assert "a.ckpt on VOC val: mIoU –" in capsys.readouterr().out
+
+
+def test_a_part_of_the_validation_split_is_called_so(tmp_path, capsys):
+    after_fit(SCORES | {"images": 37, "images_in_split": 79}, "", tmp_path)
+    assert "Scored      37 of 79 images of the validation split" in capsys.readouterr().out
+    after_fit(SCORES | {"images": 79, "images_in_split": 79}, "", tmp_path)
+    assert "Scored" not in capsys.readouterr().out
+    assert scored({"images": 1, "images_in_split": 1}) == "1 image"
+    assert scored({"images": 1, "images_in_split": 2}) == "1 of 2 images"
+
+
+def test_a_best_without_a_score_is_not_passed_over(tmp_path, capsys):
+    after_fit(SCORES | {"miou": None}, "", tmp_path)
+    assert "WARNING: all pixels scored were void" in capsys.readouterr().out

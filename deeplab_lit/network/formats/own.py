@@ -7,6 +7,7 @@ from typing import Any
 from deeplab_lit.network.files import WeightsError
 from deeplab_lit.network.formats.settings import (
     checked_classes,
+    checked_label_values,
     checked_network,
     checked_provenance,
 )
@@ -42,6 +43,7 @@ def from_own(content: dict[str, Any], state: StateDict) -> Source:
     if "classes" in settings:
         source.classes = checked_classes(settings["classes"])
         source.num_classes = len(source.classes)
+        source.label_values = checked_label_values(content.get("label_values"), source.classes)
     else:  # of another program, or to train from
         drop_head(source, "a head, but the file does not say of which classes")
     return source

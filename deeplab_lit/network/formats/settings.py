@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from deeplab_lit.network.deeplab import DeepLabV2
@@ -52,6 +53,24 @@ def checked_classes(classes: Any) -> dict[str, tuple[int, int, int]]:
         if not isinstance(name, str) or not _is_colour(colour):
             raise _refused("hyper_parameters.classes", {name: colour}, expected)
     return {name: tuple(colour) for name, colour in classes.items()}
+
+
+def checked_label_values(values: Any, classes: Iterable[str]) -> dict[str, int] | None:
+    """Class → its value in the label files of the training; None where nothing is said.
+
+    Args:
+        values: as a checkpoint has them.
+        classes: of the checkpoint.
+
+    Raises:
+        WeightsError: they are something else, or of other classes.
+    """
+    if values is None:
+        return None
+    known = isinstance(values, dict) and values.keys() <= set(classes)
+    if not known or not all(type(v) is int and 0 <= v <= 255 for v in values.values()):
+        raise _refused("label_values", values, "each class's value in label files, in 0…255")
+    return values
 
 
 def checked_provenance(provenance: Any) -> dict[str, Any] | None:

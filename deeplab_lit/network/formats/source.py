@@ -32,6 +32,8 @@ class Source:
         skipped: their name → why it was left out.
         classes: name → RGB colour, from our own files; null elsewhere.
         provenance: from our own files; null elsewhere.
+        label_values: class → its value in the label files of the training, from checkpoints of
+            `fit`; None elsewhere.
     """
 
     format: str
@@ -42,6 +44,7 @@ class Source:
     skipped: dict[str, str] = field(default_factory=dict)
     classes: dict[str, tuple[int, int, int]] | None = None
     provenance: dict[str, Any] | None = None
+    label_values: dict[str, int] | None = None
 
 
 class Skip(str):

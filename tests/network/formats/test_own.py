@@ -53,3 +53,12 @@ def test_a_head_without_names_of_classes_is_left_out_with_the_reason():
     assert source.state.keys() == {"backbone.conv1.weight", "head.branches.0.fc6.weight"}
     assert list(source.skipped) == ["net.head.bias"]
     assert source.num_classes is None
+
+
+def test_the_values_of_label_files_are_checked():
+    content = {"state_dict": STATE, "hyper_parameters": SETTINGS}
+    assert translate(content).label_values is None
+    assert translate(content | {"label_values": {"road": 7}}).label_values == {"road": 7}
+    for damage in ([1, 2], {"car": 1}, {"sky": 256}, {"sky": "1"}, {"sky": True}):
+        with pytest.raises(WeightsError, match="label_values"):
+            translate(content | {"label_values": damage})
