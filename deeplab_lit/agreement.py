@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.seen import seen_splits
-from deeplab_lit.data.words import some
+from deeplab_lit.data.words import counted, some
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.provenance import UNKNOWN
@@ -102,8 +102,8 @@ def check_classes(checkpoint: Checkpoint, path: str, data: SegmentationData) -> 
     name = type(data).__name__
     if len(stored) != len(here):
         raise WeightsError(
-            f"{path} has {len(stored)} classes ({some(stored)}), but {name} has {len(here)} "
-            f"({some(here)}): give the data set that it was trained on"
+            f"{path} has {counted(len(stored), 'class')} ({some(stored)}), but {name} has "
+            f"{len(here)} ({some(here)}): give the data set that it was trained on"
         )
     if stored != here:
         say(f"Note: {path} calls its classes {some(stored)}; {name} calls them {some(here)}.")

@@ -21,6 +21,7 @@ from deeplab_lit.crf.throughput import Samples, compare_pools
 from deeplab_lit.data.benchmark import compare_pipelines
 from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import read_image
+from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.training.benchmark import compare_steps
@@ -113,7 +114,8 @@ def crf(
     pictures = [even_size(image) for image in pictures[:num_images]]
     net = load(named_checkpoint(ckpt_path)) if ckpt_path else None
     scores = [probabilities(image, net, num_classes) for image in pictures]
-    print(f"{len(pictures)} images, {len(scores[0])} classes, {threads} threads, {rounds} rounds")
+    numbers = {"image": len(pictures), "class": len(scores[0]), "thread": threads, "round": rounds}
+    print(", ".join(counted(number, noun) for noun, number in numbers.items()))
     if whole_set:
         _crf_whole_set([*zip(pictures, scores, strict=True)], threads, rounds)
         return

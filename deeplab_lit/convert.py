@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from deeplab_lit import __version__
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.names import class_names
-from deeplab_lit.data.words import some
+from deeplab_lit.data.words import counted, some
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.formats import FORMATS, read_source
@@ -79,7 +79,7 @@ def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> st
         f"Network     {net['backbone']}, output stride {net['output_stride']}, "
         + (
             f"{net['head']} {list(net['atrous_rates'])}, scales {list(net['scales'])}, "
-            f"{source.num_classes} classes"
+            f"{counted(source.num_classes, 'class')}"
             if source.num_classes is not None
             else "without a head: for the start of a training"
         ),

@@ -23,6 +23,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveFloat
 
 import deeplab_lit
+from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import sha256_of
@@ -185,7 +186,7 @@ def main(args: Sequence[str] | None = None) -> None:
         net.scales = options.eval.scales or net.scales
         difference = export(net, facts_of(net, options.ckpt_path), out)
         print(
-            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(net.classes)} classes, scales "
+            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {counted(len(net.classes), 'class')}, scales "
             f"{', '.join(f'{scale:g}' for scale in net.scales)}\n"
             f"Its logits differ from the network's by {difference:.1e} of the largest at most"
         )

@@ -9,6 +9,7 @@ from deeplab_lit import __version__
 from deeplab_lit.agreement import check_classes, check_resumable, check_training, seen_before
 from deeplab_lit.cli import DeepLabCLI, run
 from deeplab_lit.data.summary import table
+from deeplab_lit.data.words import counted
 from deeplab_lit.implied import SHAPES
 from deeplab_lit.training.loggers import end_wandb, log_checkpoint
 from deeplab_lit.training.provenance import completed, of_checkpoint
@@ -85,16 +86,18 @@ class FitCLI(DeepLabCLI):
         if seen:
             self.record.about["validation_images_trained_on"] = seen
             say(
-                f"WARNING: {seen} of the validation images are trained on too. Their scores say "
+                f"WARNING: {seen} of the validation images {'is' if seen == 1 else 'are'} trained "
+                "on too. Their scores say "
                 "nothing about new images and compare with no published ones."
             )
         weights = 4 * sum(p.numel() for p in self.model.parameters())
         self.claim(bytes_needed=2 * weights * 3)  # momentum too; best, last, and one in writing
         introduce(
             self.model,
-            f"{type(data).__name__}: {len(data.training().ids)} training images "
-            f"({data.train_split}), {len(data.split(data.val_split).ids)} validation images "
-            f"({data.val_split}), {len(data.classes)} classes",
+            f"{type(data).__name__}: {counted(len(data.training().ids), 'training image')} "
+            f"({data.train_split}), "
+            f"{counted(len(data.split(data.val_split).ids), 'validation image')} "
+            f"({data.val_split}), {counted(len(data.classes), 'class')}",
             f"{self.folder}" + (f", from {self.described()}" if self.checkpoint else ""),
         )
 

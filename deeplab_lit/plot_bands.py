@@ -14,6 +14,7 @@ from typing import get_args
 from jsonargparse import ArgumentParser
 
 from deeplab_lit.data import DataError
+from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.training.band import NAMES, Around
 from deeplab_lit.training.charts import band_curves
@@ -70,7 +71,8 @@ def main(args: Sequence[str] | None = None) -> None:
         runs = [_newest() if run == "last" else Path(run) for run in options.runs]
         labels = options.labels or _names(runs)
         if len(labels) != len(runs):
-            raise DataError(f"--labels names {len(labels)} runs, but {len(runs)} are given")
+            given = f"{len(runs)} {'is' if len(runs) == 1 else 'are'} given"
+            raise DataError(f"--labels names {counted(len(labels), 'run')}, but {given}")
         if len(set(labels)) < len(labels):
             raise DataError(f"the runs need different names, got {', '.join(labels)}: use --labels")
         shown, bands = {}, None

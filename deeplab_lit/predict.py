@@ -144,7 +144,9 @@ def main(args: Sequence[str] | None = None) -> int:
         problems = _segment_videos(films, segmenter, options, values)
         todo = [job for job in jobs if not job.mask.exists()]
         if len(todo) < len(jobs):
-            print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already")
+            done = len(jobs) - len(todo)
+            verb = "is" if done == 1 else "are"
+            print(f"{done} of {counted(len(jobs), 'image')} {verb} done already")
         if jobs:
             unread = segment_images(
                 segmenter,
@@ -161,7 +163,7 @@ def main(args: Sequence[str] | None = None) -> int:
             _say_values(net, values)
         if submission and not problems:
             submission.check()
-            print(f"{len(jobs)} label maps are checked. To upload: {submission.pack()}")
+            print(f"Checked: {counted(len(jobs), 'label map')}. To upload: {submission.pack()}")
     if problems:
         number = len(problems)
         what = f"{number} of the images and videos" if films else counted(number, "image")

@@ -170,8 +170,8 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     net = deeplab_lit.load(options.ckpt_path)
     if len(net.classes) != len(data.classes):
         raise DataError(
-            f"{options.ckpt_path} has {len(net.classes)} classes, {type(data).__name__} has "
-            f"{len(data.classes)}: give the data that it was trained on"
+            f"{options.ckpt_path} has {counted(len(net.classes), 'class')}, {type(data).__name__} "
+            f"has {len(data.classes)}: give the data that it was trained on"
         )
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations")}
     fixed["backend"] = options.backend

@@ -90,7 +90,7 @@ def test_results_of_other_settings_are_not_mixed(trained, images, tmp_path, caps
     with pytest.raises(SystemExit) as stop:
         run(trained, images, out=out, **{"eval.scales": "[1.0,0.5]"})
     assert stop.value.code == 2
-    assert "another scales" in capsys.readouterr().err
+    assert "other settings (scales in" in capsys.readouterr().err
 
 
 def test_the_results_are_not_taken_for_images(trained, images):
@@ -173,7 +173,7 @@ def test_a_submission_is_checked_and_packed(trained, images, tmp_path, capsys, m
     (tmp_path / "ids.txt").write_text(f"{name}\n")
     source, options = images / f"{name}*.png", {"submission": "cityscapes"}
     assert run(trained, source, out=out, **options, ids=tmp_path / "ids.txt") == 0
-    assert "1 label maps are checked" in capsys.readouterr().out
+    assert "Checked: 1 label map." in capsys.readouterr().out
     with zipfile.ZipFile(out / "results.zip") as archive:
         assert archive.namelist() == [f"results/{name}_pred_labelIds.png"]
         label_map = np.asarray(Image.open(archive.open(archive.namelist()[0])))

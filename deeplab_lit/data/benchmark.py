@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 from deeplab_lit.data.dataset import FileSplit, SegmentationDataset, collate
 from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.data.voc import VOC
+from deeplab_lit.data.words import counted
 
 BATCH = 8
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
@@ -52,7 +53,8 @@ def compare_pipelines(root: str, crop_size: int, rounds: int) -> None:
                     batch = []
             if turn:
                 times[name].append((perf_counter() - start) / len(split.ids) * 1000)
-    print(f"{len(split.ids)} images, crop {crop_size}, one thread, median of {rounds} rounds")
+    images, turns = counted(len(split.ids), "image"), counted(rounds, "round")
+    print(f"{images}, crop {crop_size}, one thread, median of {turns}")
     for name, values in times.items():
         ratio = median(t / own for t, own in zip(values, times["deeplab_lit"], strict=True))
         print(f"  {name:<16} {median(values):6.2f} ms an image   {ratio:.2f}×")

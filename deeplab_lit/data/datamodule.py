@@ -25,6 +25,7 @@ from deeplab_lit.data.preflight import Check, first_of, preflight
 from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
 from deeplab_lit.data.summary import Summary, summarise
 from deeplab_lit.data.transforms import ScaleRange, TrainTransform
+from deeplab_lit.data.words import counted
 
 
 class SegmentationData(LightningDataModule):
@@ -204,10 +205,10 @@ class SegmentationData(LightningDataModule):
         )
         if self.total_batch_size not in (None, stream.step_size):
             rank_zero_warn(
-                f"an optimizer step sees {stream.step_size} images ({trainer.world_size} processes "
-                f"× batch_size {self.batch_size} × accumulate_grad_batches "
-                f"{trainer.accumulate_grad_batches}), but the learning rate is meant for "
-                f"{self.total_batch_size} (data.total_batch_size)"
+                f"an optimizer step sees {counted(stream.step_size, 'image')} "
+                f"({counted(trainer.world_size, 'process')} × batch_size {self.batch_size} "
+                f"× accumulate_grad_batches {trainer.accumulate_grad_batches}), but the learning "
+                f"rate is meant for {self.total_batch_size} (data.total_batch_size)"
             )
         return build_loader(dataset, stream, self.batch_size, self.num_workers, keep_workers=True)
 
@@ -221,8 +222,8 @@ class SegmentationData(LightningDataModule):
         processes = self.trainer.world_size
         if len(dataset) < processes:
             raise DataError(
-                f"{type(self).__name__} {self.val_split} has {len(dataset)} images for {processes} "
-                "processes; use at most one process an image"
+                f"{type(self).__name__} {self.val_split} has {counted(len(dataset), 'image')} for "
+                f"{processes} processes; use at most one process an image"
             )
         sampler = EverySampleOnce(dataset, processes, self.trainer.global_rank)
         return build_loader(dataset, sampler, self.eval_batch_size, self.num_workers)

@@ -8,6 +8,7 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import Colour, voc_colour
 from deeplab_lit.data.text import lines_of
 from deeplab_lit.data.voc import VOC
+from deeplab_lit.data.words import counted
 
 KNOWN = {
     "voc": VOC.classes,
@@ -37,8 +38,8 @@ def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]
     classes = named or {name: voc_colour(i) for i, name in enumerate(names)}
     if len(classes) != num_classes:
         raise DataError(
-            f"--data_classes {given} names {len(classes)} classes, but the network has "
-            f"{num_classes}: give a file with {num_classes} different names, one a line"
+            f"--data_classes {given} names {counted(len(classes), 'class')}, but the network "
+            f"has {num_classes}: give a file with {num_classes} different names, one a line"
         )
     return dict(classes)
 

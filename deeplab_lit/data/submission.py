@@ -19,6 +19,7 @@ from PIL import Image
 from deeplab_lit.data.cityscapes import LABEL_IDS
 from deeplab_lit.data.image import DataError, read_mask
 from deeplab_lit.data.palette import voc_palette
+from deeplab_lit.data.words import counted
 from deeplab_lit.whole import whole_file
 
 Server = Literal["voc", "cityscapes"]
@@ -95,8 +96,8 @@ class Submission:
         missing = [id for id in wanted if id not in ids]
         if missing:
             raise DataError(
-                f"{listed}: {missing[0]} has no image ({len(missing)} of {len(wanted)} listed ids; "
-                f"{len(images)} images)"
+                f"{listed}: {missing[0]} has no image ({len(missing)} of "
+                f"{counted(len(wanted), 'listed id')}; {counted(len(images), 'image')})"
             )
         self.images = [ids[id] for id in wanted]
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number and its noun: "1 image", "2,000 images"; "1 class", "2 classes" with its plural."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 image", "2,000 images", "2 classes"."""
+    plural = "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{number:,} {noun}" + (plural if number != 1 else "")
 
 
 def some(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from deeplab_lit.data.image import DataError, read_mask
+from deeplab_lit.data.words import counted
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert
 from deeplab_lit.prepare.source import Archive, Source
@@ -59,8 +60,8 @@ def add_sbd(source: Source, devkit: Path, train: list[str], val: list[str]) -> N
     missing = [name for name in needed if not (devkit / name).is_file()]
     if missing:
         raise DataError(
-            f"{devkit} lacks {len(missing)} files of images that SBD or VOC has labelled: "
-            f"{', '.join(missing[:3])}, …; delete the folder, and it is unpacked again"
+            f"{devkit} lacks {counted(len(missing), 'file')} of images that SBD or VOC has labelled"
+            f": {', '.join(missing[:3])}, …; delete the folder, and it is unpacked again"
         )
     if not aug.is_dir():
         with whole_folder(aug) as part:

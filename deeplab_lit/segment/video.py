@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.words import counted
 from deeplab_lit.segment.images import save
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.picture import overlay, palette_image
@@ -129,7 +130,9 @@ def segment_video(
             writer.release()
     _check_written(part, written)
     if written < expected and not live:
-        tqdm.write(f"{source}: it claims {expected} frames, of which {written} could be read")
+        tqdm.write(
+            f"{source}: it claims {counted(expected, 'frame')}, of which {written} could be read"
+        )
     if masks:
         shutil.rmtree(folder, ignore_errors=True)
         folder_part.rename(folder)

@@ -52,7 +52,9 @@ def compare_steps(
             times[label].append(perf_counter() - start)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     size = f"{batch_size} image{'s' * (batch_size > 1)} of {crop_size}×{crop_size}"
-    print(f"{size}, {where}, {torch.get_num_threads()} threads, median of {rounds} steps")
+    threads = torch.get_num_threads()
+    where += f", {threads} thread{'s' * (threads > 1)}"
+    print(f"{size}, {where}, median of {rounds} step{'s' * (rounds > 1)}")
     base, base_memory = times["float32"], memory["float32"]
     for label, values in times.items():
         speed = median(b / t for b, t in zip(base, values, strict=True))

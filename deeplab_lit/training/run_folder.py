@@ -143,8 +143,8 @@ def claim_results(folder: Path, settings: dict[str, Any]) -> None:
         changed = [k for k in before | settings if before.get(k) != settings.get(k)]
         if changed:
             raise RunFolderError(
-                f"{folder} holds results with another {', '.join(changed)} ({record}): choose "
-                "another folder"
+                f"{folder} holds results of other settings ({', '.join(changed)} in {record}): "
+                "choose another folder"
             )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

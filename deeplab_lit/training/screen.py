@@ -11,7 +11,6 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.crf.options import in_words
-from deeplab_lit.data.words import counted
 from deeplab_lit.training.band import band_table
 from deeplab_lit.training.cityscapes_scores import benchmark_table
 from deeplab_lit.training.module import DeepLabModule
@@ -124,7 +123,8 @@ def after_validate(
 def scored(scores: dict[str, Any]) -> str:
     """How many images were scored, of how many if not all: "37 of 79 images"."""
     number, of = scores["images"], scores.get("images_in_split", scores["images"])
-    return counted(number, "image") if number == of else f"{number:,} of {counted(of, 'image')}"
+    part = "" if number == of else f"{number:,} of "
+    return f"{part}{of:,} image{'s' * (of != 1)}"
 
 
 def _say_files(folder: Path, wandb: str) -> None:

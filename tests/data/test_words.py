@@ -16,5 +16,5 @@ def test_of_many_names_three_are_said():
     assert some(list("ab")) == "a, b"
 
 
-def test_a_plural_of_its_own():
-    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+def test_the_plural_of_what_ends_in_s():
+    assert [counted(n, "class") for n in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]

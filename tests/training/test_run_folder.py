@@ -155,9 +155,9 @@ def test_results_go_on_with_the_same_settings_only(tmp_path):
     claim_results(folder, settings)
     (folder / "result.png").touch()
     claim_results(folder, settings)
-    with pytest.raises(RunFolderError, match="another scales"):
+    with pytest.raises(RunFolderError, match=r"other settings \(scales in"):
         claim_results(folder, settings | {"scales": (1.0,)})
-    with pytest.raises(RunFolderError, match="another opacity"):
+    with pytest.raises(RunFolderError, match=r"other settings \(opacity in"):
         claim_results(folder, settings | {"opacity": 1})
     (folder / "settings.json").write_text("{")
     with pytest.raises(RunFolderError, match="damaged"):

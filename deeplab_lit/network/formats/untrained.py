@@ -48,13 +48,15 @@ def keep_branches(source: Source, branches: int | None) -> None:
         _refuse_untrained(source, len(rates))
         return
     if not 1 <= branches <= len(rates):
-        raise WeightsError(f"--branches {branches}: the file has {len(rates) or 'no'} branches")
+        found = f"{len(rates) or 'no'} branch{'es' * (len(rates) != 1)}"
+        raise WeightsError(f"--branches {branches}: the file has {found}")
     dropped = [
         key
         for key in source.state
         if key.startswith("head.branches.") and int(key.split(".")[2]) >= branches
     ]
-    leave_out(source, dropped, f"not of the first {branches} branches, as asked")
+    kept = f"branch{'es' * (branches > 1)}"
+    leave_out(source, dropped, f"not of the first {branches} {kept}, as asked")
     source.network["atrous_rates"] = rates[:branches]
 
 
