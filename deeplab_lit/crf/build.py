@@ -1,15 +1,19 @@
 """The library of the `native` backend: `native.cpp`, compiled on first use and loaded.
 
-It is built once a machine, into torch's folder for extensions (TORCH_EXTENSIONS_DIR).
+It is built once a machine, into torch's folder for extensions (TORCH_EXTENSIONS_DIR). Loading it
+runs what is in it, so one that other users may have written is never loaded.
 """
 
+import atexit
 import ctypes
 import hashlib
 import logging
 import os
 import platform
 import shutil
+import stat
 import tempfile
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -40,24 +44,80 @@ def compiled() -> ctypes.CDLL:
 def _load() -> tuple[ctypes.CDLL | None, str]:
     """The library; or null and the reason: it is not tried again in this process."""
     try:
-        return _declare(ctypes.CDLL(str(_build()))), ""
-    except (OSError, BuildError) as error:
+        built = _build()
+        return _declare(ctypes.CDLL(str(built))), ""
+    except AttributeError as error:
+        return None, f"{built} is another library ({error}): remove it"
+    except (OSError, RuntimeError) as error:  # expanduser raises the latter where there is no home
         return None, str(error)
 
 
 def _build() -> Path:
     """The path of the library; its name stands for the source, the flags and the processor."""
-    what = [SOURCE.read_text(), *FLAGS, _processor(), os.environ.get("CXX", "")]
+    what = [SOURCE.read_text("utf-8"), *FLAGS, _processor(), os.environ.get("CXX", "")]
     name = "crf_" + hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
     default = Path("~/.cache/torch_extensions")
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default)).expanduser() / "deeplab_lit"
+    place = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default)).expanduser()
+    folder = place.resolve() / "deeplab_lit"
+    folder_problem = _problem_of(folder)
     built = folder / f"{name}.so"
-    if built.exists():
+    if folder_problem is None and built.exists() and _others_may_write(built) is None:
         return built
     compiler = os.environ.get("CXX", "c++")
     if not shutil.which(compiler):
         raise BuildError(f"no C++ compiler, looked for {compiler}")
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder_problem is not None:
+        warnings.warn(
+            f"{folder_problem}, so the CRF's library is built for this process alone: set "
+            "TORCH_EXTENSIONS_DIR to a folder of your own",
+            stacklevel=2,
+        )
+        folder = Path(tempfile.mkdtemp(prefix="deeplab_lit-"))  # mode 0700
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        built = folder / built.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _compile(built)
+    return built
+
+
+def _problem_of(folder: Path) -> str | None:
+    """Why the library must not be kept in a folder; None where it may.
+
+    Our own folder is closed to others first; what they have put there before is theirs, or open to
+    them, and not taken. Folders above count where anyone may exchange what is in them.
+    """
+    for above in folder.parents:
+        mode = above.stat().st_mode if above.exists() else 0
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            return f"everyone may write to {above}"
+    if not folder.exists():
+        return None
+    if hasattr(os, "geteuid") and folder.stat().st_uid == os.geteuid():
+        folder.chmod(folder.stat().st_mode & ~(stat.S_IWGRP | stat.S_IWOTH))
+    return _others_may_write(folder)
+
+
+def _others_may_write(path: Path) -> str | None:
+    """Who else may have written a file or a folder; None: only this user and the superuser."""
+    if not hasattr(os, "geteuid"):  # Windows: the user's folder is closed by other means
+        return None
+    found = path.stat()
+    if found.st_uid not in (os.geteuid(), 0):
+        return f"{path} belongs to another user"
+    # many systems give each user a group of the same number, and let it write
+    open_to_group = found.st_mode & stat.S_IWGRP and found.st_gid != os.geteuid()
+    if found.st_mode & stat.S_IWOTH or open_to_group:
+        return f"other users may write to {path}"
+    return None
+
+
+def _compile(built: Path) -> None:
+    """Write the library whole or not at all.
+
+    Raises:
+        BuildError: the compiler fails.
+    """
+    name, folder = built.stem, built.parent
     # every process builds in a place of its own and moves the result: no lock that could stay
     with tempfile.TemporaryDirectory(dir=folder) as place:
         try:
@@ -74,8 +134,8 @@ def _build() -> Path:
             )
         except Exception as error:  # of many kinds: no ninja, no compiler, an unknown flag
             raise BuildError((str(error) or repr(error)).splitlines()[0][:120]) from error
+        (Path(place) / f"{name}.so").chmod(0o700)
         (Path(place) / f"{name}.so").replace(built)
-    return built
 
 
 def _processor() -> str:

@@ -1,8 +1,11 @@
 """The compiled backend's library: the build, and life without a compiler."""
 
+import importlib.util
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +64,83 @@ def test_a_broken_library_is_no_catastrophe(unbuilt, monkeypatch):
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(build, "_build", lambda: broken)
     with pytest.warns(UserWarning, match="the torch backend takes over"):
+        assert DenseCRF().backend_for("cpu") == "torch"
+
+
+def planted(folder, monkeypatch, mode=0o755):
+    """A library of the right name that somebody has put there; it does not load."""
+    monkeypatch.setattr(build, "_compile", lambda built: built.write_bytes(b"of ours"))
+    monkeypatch.setattr(build.shutil, "which", lambda name: name)
+    place = build._build()
+    place.write_bytes(b"of theirs")
+    place.chmod(mode)
+    return place
+
+
+own_files = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no such owners")
+
+
+@own_files
+@pytest.mark.parametrize("mode", [0o777, 0o757])
+def test_a_library_that_others_may_write_is_built_anew(unbuilt, monkeypatch, mode):
+    place = planted(unbuilt, monkeypatch, mode)
+    assert build._build() == place
+    assert place.read_bytes() == b"of ours"
+
+
+@own_files
+def test_a_library_of_our_own_is_taken_as_it_is(unbuilt, monkeypatch):
+    place = planted(unbuilt, monkeypatch)
+    assert build._build() == place
+    assert place.read_bytes() == b"of theirs"
+
+
+@own_files
+def test_our_folder_is_closed_to_others(unbuilt, monkeypatch):
+    place = planted(unbuilt, monkeypatch)
+    place.parent.chmod(0o777)
+    build._build()
+    assert place.parent.stat().st_mode & 0o022 == 0
+
+
+@own_files
+def test_a_folder_or_library_of_another_user_is_never_taken(unbuilt, monkeypatch):
+    place = planted(unbuilt, monkeypatch)
+    if os.geteuid():
+        monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    else:
+        os.chown(place.parent, 54321, 54321)
+    with pytest.warns(UserWarning, match="belongs to another user, .* TORCH_EXTENSIONS_DIR"):
+        own = build._build()
+    assert own.parent != place.parent
+    assert own.parent.stat().st_mode & 0o777 == 0o700
+    assert place.read_bytes() == b"of theirs"
+
+
+@own_files
+def test_a_place_that_everyone_may_exchange_is_not_used(unbuilt, monkeypatch):
+    place = planted(unbuilt, monkeypatch)
+    unbuilt.chmod(0o777)
+    with pytest.warns(UserWarning, match="everyone may write to .*, so the CRF's library"):
+        assert build._build().parent != place.parent
+    unbuilt.chmod(0o1777)  # as /tmp: only its owner may rename a folder there
+    assert build._build() == place
+
+
+def test_a_library_without_our_functions_is_no_catastrophe(unbuilt, monkeypatch):
+    other = importlib.util.find_spec("_ctypes").origin  # some library
+    monkeypatch.setattr(build, "_build", lambda: Path(other))
+    with pytest.warns(UserWarning, match="is another library .*: remove it.*torch backend takes"):
+        assert DenseCRF().backend_for("cpu") == "torch"
+
+
+def test_without_a_home_torch_takes_over(unbuilt, monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.warns(UserWarning, match="home directory.*: the torch backend takes over"):
         assert DenseCRF().backend_for("cpu") == "torch"
 
 
