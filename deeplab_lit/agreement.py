@@ -1,6 +1,6 @@
 """Do options, checkpoint and data agree? What is refused or said aloud before the first image."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.seen import seen_splits
-from deeplab_lit.data.words import counted, some
+from deeplab_lit.network.class_order import are_generic, differences, differing, moved
 from deeplab_lit.network.weights import WeightsError, read_checkpoint
 from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.provenance import UNKNOWN
@@ -92,21 +92,56 @@ def refuse_without_data(path: str) -> None:
     )
 
 
-def check_classes(checkpoint: Checkpoint, path: str, data: SegmentationData) -> None:
-    """Refuse data of another number of classes; tell of other names.
+def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> None:
+    """Refuse data of other classes than a network's, or in another order; tell of other names.
+
+    Args:
+        classes: names of the network's classes, by index.
+        path: of its checkpoint.
+        data: to be trained on, scored or searched on.
 
     Raises:
-        WeightsError: the numbers differ.
+        WeightsError: the numbers differ, or a class stands at another index.
     """
-    stored, here = list(checkpoint["hyper_parameters"]["classes"]), list(data.classes)
-    name = type(data).__name__
-    if len(stored) != len(here):
+    theirs, ours, name = list(classes), list(data.classes), type(data).__name__
+    found = differences(theirs, ours)
+    if not found:
+        return
+    if len(theirs) != len(ours):
         raise WeightsError(
-            f"{path} has {counted(len(stored), 'class')} ({some(stored)}), but {name} has "
-            f"{len(here)} ({some(here)}): give the data set that it was trained on"
+            f"{path} has {len(theirs)} classes, but {name} has {len(ours)} (index: checkpoint → "
+            f"data; {found}): give the data set that it was trained on"
         )
-    if stored != here:
-        say(f"Note: {path} calls its classes {some(stored)}; {name} calls them {some(here)}.")
+    check_order(theirs, ours, path, f"{name}'s")
+    if are_generic(theirs):
+        say(f"Note: {path} only numbers its classes; they are taken for {name}'s, in its order.")
+        return
+    number = f"{len(differing(theirs, ours))} of the {len(ours)}"
+    say(
+        f"WARNING: {number} classes have other names in {path} than in {name}, and are taken for "
+        f"the same by their index (checkpoint → data): {found}"
+    )
+
+
+def check_order(theirs: Sequence[str], ours: Sequence[str], path: str, whose: str) -> None:
+    """Refuse names under which a network's scores or masks would be other classes'.
+
+    Args:
+        theirs: names of the network's classes, by index.
+        ours: names that they are about to be given.
+        path: of its checkpoint.
+        whose: the latter are, like "Folder's".
+
+    Raises:
+        WeightsError: a class stands at another index.
+    """
+    if moved(theirs, ours):
+        raise WeightsError(
+            f"{path} has its classes in another order than {whose} (index: checkpoint → data; "
+            f"{differences(theirs, ours)}), so they would be taken for each other. Use the data "
+            "that it was trained on; or bring the names, and the values in the masks, into the "
+            "checkpoint's order"
+        )
 
 
 def seen_before(data: SegmentationData, provenance: Mapping[str, Any], weights: str) -> list[str]:

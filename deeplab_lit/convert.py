@@ -15,6 +15,7 @@ import lightning
 from jsonargparse import ArgumentParser, Namespace
 
 from deeplab_lit import __version__
+from deeplab_lit.agreement import check_order
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.names import class_names
 from deeplab_lit.data.words import counted, some
@@ -193,6 +194,8 @@ def _convert(options: Namespace, argv: list[str]) -> None:
     classes = source.classes
     if source.num_classes is not None and (classes is None or options.data_classes):
         classes = class_names(source.num_classes, options.data_classes)
+        if source.classes is not None:
+            check_order(list(source.classes), list(classes), options.file, "--data_classes'")
     allowed = tuple(options.allow_missing)
     checkpoint, missing = checkpoint_of(source, file, classes, provenance, allowed)
     write_whole(checkpoint, out)

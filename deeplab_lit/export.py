@@ -186,8 +186,8 @@ def main(args: Sequence[str] | None = None) -> None:
         net.scales = options.eval.scales or net.scales
         difference = export(net, facts_of(net, options.ckpt_path), out)
         print(
-            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {counted(len(net.classes), 'class')}, scales "
-            f"{', '.join(f'{scale:g}' for scale in net.scales)}\n"
+            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {counted(len(net.classes), 'class')}, "
+            f"scales {', '.join(f'{scale:g}' for scale in net.scales)}\n"
             f"Its logits differ from the network's by {difference:.1e} of the largest at most"
         )
 

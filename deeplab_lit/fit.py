@@ -70,7 +70,7 @@ class FitCLI(DeepLabCLI):
         if self.checkpoint is None:
             self.model.initialise()
         else:
-            check_classes(self.checkpoint, path, data)
+            check_classes(self.checkpoint["hyper_parameters"]["classes"], path, data)
             self.model.provenance = of_checkpoint(self.checkpoint)
         self.record_seen(
             seen_before(data, self.model.provenance, path or self.model.hparams.weights)

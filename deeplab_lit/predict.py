@@ -17,9 +17,11 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
+from deeplab_lit.agreement import check_order
 from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_enabled
 from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.names import KNOWN
 from deeplab_lit.data.submission import Server, Submission
 from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
@@ -113,6 +115,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if options.submission:
             submission = Submission(options.submission, out, list(images.values()), options.ids)
             submission.check_classes(net.num_classes)
+            servers = list(KNOWN[options.submission])
+            check_order(list(net.classes), servers, options.ckpt_path, "the server's")
             wanted = set(submission.images)
             images = {name: image for name, image in images.items() if image in wanted}
         jobs = [

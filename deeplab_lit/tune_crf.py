@@ -2,26 +2,33 @@
 
 The network runs once over some labelled images; its probabilities are kept in OUT/probabilities as
 16-bit floats (see training/probabilities.py). Then the paper's grid is searched on them, on all
-cores. Started again, it goes on where it was stopped.
+cores, and the best is compared with the released parameters and with the network alone, with
+intervals over the images. Started again, it goes on where it was stopped.
 """
 
 import csv
+import math
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 import deeplab_lit
+from deeplab_lit.ablate.bootstrap import interval, miou
+from deeplab_lit.agreement import check_classes
 from deeplab_lit.bar import progress_bar
 from deeplab_lit.crf import DenseCRF
+from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.pool import cores
-from deeplab_lit.crf.search import Point, at_edge, search
+from deeplab_lit.crf.search import FEW, Point, at_edge, search, verdict
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.words import counted
@@ -30,7 +37,7 @@ from deeplab_lit.implied import implied_config, with_checkpoint_named
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.training.charts import heat_maps
-from deeplab_lit.training.metric import SegmentationScores
+from deeplab_lit.training.image_scores import count
 from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
 from deeplab_lit.training.run_folder import CHECKPOINT_HELP, claim_results
 from deeplab_lit.training.screen import command
@@ -42,17 +49,32 @@ COLUMNS = [*Point._fields, "miou"]
 def fill(cache: CachedProbabilities, net: DeepLabV2, split: Split, indices: Sequence[int]) -> None:
     """Let the network see the images that have no probabilities yet."""
     for index in progress_bar(indices, desc="network", unit=" images"):
-        if cache.read(split.ids[index]) is not None:
-            continue
         image, _ = split.read(index)
+        if cache.read(split.ids[index], image) is not None:
+            cache.reused += 1
+            continue
         pixels = torch.tensor(image, device=net.preprocess.mean.device)
         with torch.inference_mode():
             logits = net(pixels.permute(2, 0, 1)[None])[0]
-        cache.write(split.ids[index], logits.softmax(0))
+        cache.write(split.ids[index], image, logits.softmax(0))
+
+
+def content_sha256(split: Split, indices: Sequence[int]) -> str:
+    """Return a fingerprint of images and masks, so that scores of others are not taken for theirs.
+
+    Args:
+        split: where they are.
+        indices: which of them.
+    """
+    digest = sha256()
+    for index in indices:
+        for array in split.read(index):
+            digest.update(f"{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 class Score:
-    """mIoU of CRF parameters on the cached images.
+    """Scores of CRF parameters on the cached images.
 
     Args:
         split: images and masks.
@@ -78,21 +100,27 @@ class Score:
         self.device = device if on_gpu else torch.device("cpu")
         self.workers = 2 if on_gpu else cores()  # on a GPU the second reads what is next
 
-    def __call__(self, point: Point | None) -> float:
-        """0…1; without parameters that of the network alone."""
-        crf = DenseCRF(**point._asdict(), **self.fixed, threads=1) if point else None
-        metric = SegmentationScores(self.num_classes)
-        with ThreadPoolExecutor(self.workers, "crf", torch.set_num_threads, (1,)) as pool:
-            for labels, mask in pool.map(lambda index: self._labels(crf, index), self.indices):
-                metric.update(labels[None], mask[None])
-        return metric.compute().miou
+    def __call__(self, point: Point) -> float:
+        """Return the mIoU of a setting, 0…1."""
+        return float(miou(self.counts(point._asdict() | self.fixed).sum(0)))
 
-    def _labels(self, crf: DenseCRF | None, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def counts(self, parameters: dict | None) -> np.ndarray:
+        """Counts (N,3,C) of the images after the CRF; without parameters of the network alone."""
+        crf = DenseCRF(**parameters, threads=1) if parameters else None
+        with ThreadPoolExecutor(self.workers, "crf", torch.set_num_threads, (1,)) as pool:
+            return np.stack(list(pool.map(lambda index: self._count(crf, index), self.indices)))
+
+    def _count(self, crf: DenseCRF | None, index: int) -> np.ndarray:
         image, mask = self.split.read(index)
-        scores = self.cache.read(self.split.ids[index])
+        scores = self.cache.read(self.split.ids[index], image)
+        if scores is None:
+            raise DataError(
+                f"{self.cache.path(self.split.ids[index])}: it, or its image, has changed since "
+                "the search began. Start again"
+            )
         if crf is not None:
             scores = crf(image, scores.to(self.device))
-        return scores.argmax(0).cpu(), torch.from_numpy(mask)
+        return count(scores.argmax(0).cpu(), torch.from_numpy(mask), self.num_classes)
 
 
 def read_scores(path: Path) -> dict[Point, float]:
@@ -168,52 +196,77 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     number = min(options.num_images, len(split.ids))
     indices = [i * len(split.ids) // number for i in range(number)]
     net = deeplab_lit.load(options.ckpt_path)
-    if len(net.classes) != len(data.classes):
-        raise DataError(
-            f"{options.ckpt_path} has {counted(len(net.classes), 'class')}, {type(data).__name__} "
-            f"has {len(data.classes)}: give the data that it was trained on"
-        )
+    check_classes(net.classes, options.ckpt_path, data)
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations")}
     fixed["backend"] = options.backend
     DenseCRF(**fixed).check_installed()  # refuses what cannot be before anything is written
     device = device_of(options.device)
-    claim_results(
-        out, what_decides(options.ckpt_path, typed_data, name) | {"images": number, **fixed}
-    )
+    settings = what_decides(options.ckpt_path, typed_data, name) | {"images": number, **fixed}
+    claim_results(out, settings | {"images_and_masks": content_sha256(split, indices)})
     if name == data.val_split:
         print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
-    cache = CachedProbabilities(out / "probabilities")
+    cache = CachedProbabilities(out / "probabilities", len(data.classes))
     fill(cache, net.to(device), split, indices)
     score = Score(split, indices, cache, len(data.classes), fixed, device)
-    before = score(None)
+    alone = score.counts(None)
+    before = float(miou(alone.sum(0)))
     seen = f"{counted(number, 'image')} of {name}"
-    print(f"{seen}, mIoU without the CRF {100 * before:.2f} %", flush=True)
+    if math.isnan(before):
+        raise DataError(f"{seen}: all of their pixels are void, so nothing can be scored on them")
+    kept = f" (the probabilities of {cache.reused} were kept)" if cache.reused else ""
+    print(f"{seen}{kept}, mIoU without the CRF {100 * before:.2f} %", flush=True)
     scores = _search(score, out / "scores.csv")
     best = max(scores, key=scores.get)
-    found = {"enabled": True, **best._asdict(), **fixed}
+    preset = "vgg16" if net.backbone_name == "vgg16" else "resnet101"
+    released = fixed | PRESETS[preset]
+    candidates = {"the best of the grid": best._asdict() | fixed, f"released ({preset})": released}
+    counts = {what: score.counts(parameters) for what, parameters in candidates.items()}
+    chosen = max(counts, key=lambda what: miou(counts[what].sum(0)))
     with whole_file(out / "best.yaml") as place:
+        found = {"enabled": True, **candidates[chosen]}
         place.write_text(yaml.safe_dump({"crf": found}, sort_keys=False))
     heat_maps(scores, Point._fields, out / "scores.png")
     ranked = sorted(scores.items(), key=lambda item: -item[1])[:10]
     print("\n  mIoU    gain     w1     σα     σβ")
-    for point, miou in ranked:
-        gain = 100 * (miou - before)
-        print(f"  {100 * miou:5.2f}  {gain:+5.2f}  " + "  ".join(f"{v:5.4g}" for v in point))
-    if scores[best] <= before:
-        print("No setting is better than the network alone: leave the CRF out.")
+    for point, value in ranked:
+        gain = 100 * (value - before)
+        print(f"  {100 * value:5.2f}  {gain:+5.2f}  " + "  ".join(f"{v:5.4g}" for v in point))
+    _compare(counts, alone)
     for name in at_edge(best):
         print(f"{name} is best at the end of the grid: values beyond it may be better still")
-    print(f"\nBest        {out / 'best.yaml'}\nAll         {out / 'scores.csv'}, scores.png")
+    print(f"\nBest        {out / 'best.yaml'}: {chosen}")
+    print(f"All         {out / 'scores.csv'}, scores.png")
+
+
+def _compare(counts: dict[str, np.ndarray], alone: np.ndarray) -> None:
+    """Print what settings gain over the network alone, and how sure that is.
+
+    Args:
+        counts: the setting in words → counts (N,3,C) after the CRF; the first was chosen on them.
+        alone: counts (N,3,C) of the network alone.
+    """
+    number = len(alone)
+    print(f"\nGain over the network alone, 95 % interval over {counted(number, 'image')}:")
+    verdicts = []
+    for what, own in counts.items():
+        gain = float(miou(own.sum(0)) - miou(alone.sum(0)))
+        low, high = interval([own], [alone])
+        print(f"  {what:22} {100 * gain:+6.2f}  ({100 * low:+.2f} … {100 * high:+.2f})")
+        verdicts.append(verdict(what, low, high, number))
+    print("\n".join(verdicts))
+    print("The best of the grid was chosen on these images: on others it gains less, as a rule.")
+    if number < FEW:
+        print(f"{counted(number, 'image')}: few for a choice; --num_images and --split give more.")
 
 
 def _search(score: Score, path: Path) -> dict[Point, float]:
     known = read_scores(path)
     scores: dict[Point, float] = {}
     progress = progress_bar(desc="searching", unit=" settings")
-    for point, miou, left in search(score, known):
-        scores[point] = miou
+    for point, value, left in search(score, known):
+        scores[point] = value
         if point not in known:
-            known[point] = miou
+            known[point] = value
             write_scores(known, path)
         progress.total = len(scores) + left
         progress.set_postfix(best=f"{max(scores.values()):.4f}", refresh=False)

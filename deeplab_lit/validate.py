@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from deeplab_lit.agreement import check_classes, check_unseen, refuse_without_data
 from deeplab_lit.cli import DeepLabCLI, run
 from deeplab_lit.data import Cityscapes
+from deeplab_lit.data.words import counted
 from deeplab_lit.implied import flags, names_data, value_of
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.band import BandCurve
@@ -72,7 +74,7 @@ class ValidateCLI(DeepLabCLI):
     def before_validate(self) -> None:
         """Everything that can be refused before the first image."""
         options, data = self.config.validate, self.datamodule
-        check_classes(self.checkpoint, options.ckpt_path, data)
+        check_classes(self.checkpoint["hyper_parameters"]["classes"], options.ckpt_path, data)
         self.model.provenance = self.record.about["provenance"] = of_checkpoint(self.checkpoint)
         allowed = self.allow_seen_split
         self.record_seen(
@@ -100,6 +102,7 @@ class ValidateCLI(DeepLabCLI):
         """The table, and where it is written."""
         wandb = end_wandb(self.trainer.loggers)
         final = self.record.final
+        cached = self._cached()
         if final is None:  # the strategy's spawned processes have scored, and one has written it
             say(f"Results     {self.folder / 'results.json'}")
             return
@@ -113,7 +116,21 @@ class ValidateCLI(DeepLabCLI):
             what = f"{self.described()} on {data}"
             following = [] if "crf" in final or "--run" in flags(self.typed) else self.typed
             following = [*following, "--crf"] if following else []
+            if cached:
+                say(f"Cached      {cached}")
             after_validate(final, what, self.folder, curves, wandb=wandb, following=following)
+
+    def _cached(self) -> str:
+        """How much came from --eval.cache_dir, in words, on all processes together."""
+        evaluation, strategy = self.model.evaluation, self.trainer.strategy
+        if evaluation.cache_dir is None:
+            return ""
+        numbers = torch.tensor(evaluation.from_cache(), device=strategy.root_device)
+        reused, replaced = strategy.reduce(numbers, reduce_op="sum").tolist()
+        said = f"the probabilities of {counted(reused, 'image')} came from {evaluation.cache_dir}"
+        if replaced:
+            said += f"; {replaced} kept there were damaged or of other pixels, and are made anew"
+        return said
 
 
 def main(args: ArgsType = None) -> ValidateCLI:

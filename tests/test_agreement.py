@@ -46,18 +46,46 @@ def test_an_option_that_the_checkpoint_overrides_is_refused():
         check_options({"lr": 2.0}, {"lr": 1.0}, FILE)
 
 
-def checkpoint_of(names):
-    return {"hyper_parameters": {"classes": dict.fromkeys(names, (0, 0, 0))}}
+NAMES = list(Shapes().classes)
 
 
-def test_another_number_of_classes_is_refused_and_other_names_are_told(capsys):
-    data = Shapes()
-    check_classes(checkpoint_of(data.classes), FILE, data)
+def test_the_same_classes_pass_without_a_word(capsys):
+    check_classes(NAMES, FILE, Shapes())
     assert capsys.readouterr().out == ""
-    check_classes(checkpoint_of("abcdefg"), FILE, data)
-    assert "calls its classes a, b, c, …" in capsys.readouterr().out
-    with pytest.raises(WeightsError, match=r"has 2 classes .* Shapes has 7"):
-        check_classes(checkpoint_of("ab"), FILE, data)
+
+
+def test_another_number_of_classes_is_refused_with_the_first_difference():
+    with pytest.raises(
+        WeightsError, match=r"has 8 classes, .* Shapes has 7 .*; 7: bird → \(none\)"
+    ):
+        check_classes([*NAMES, "bird"], FILE, Shapes())
+
+
+@pytest.mark.parametrize("change", [str, str.upper], ids=["same spelling", "other spelling"])
+def test_the_same_classes_in_another_order_are_refused_with_the_first_difference(change):
+    theirs = [change(name) for name in (*NAMES[:5], NAMES[6], NAMES[5])]
+    words = f"5: {theirs[5]} → {NAMES[5]}, 6: {theirs[6]} → {NAMES[6]}"
+    with pytest.raises(WeightsError, match=words):
+        check_classes(theirs, FILE, Shapes())
+
+
+def test_a_list_that_is_shifted_by_a_new_class_is_refused():
+    with pytest.raises(WeightsError, match=f"another order .* 0: sky → {NAMES[0]}"):
+        check_classes(["sky", *NAMES[:6]], FILE, Shapes())
+
+
+def test_other_names_at_the_same_places_are_told_one_by_one(capsys):
+    check_classes([*NAMES[:5], "Kreuz", "Ring"], FILE, Shapes())
+    said = capsys.readouterr().out
+    assert "WARNING: 2 of the 7 classes" in said
+    assert f"5: Kreuz → {NAMES[5]}, 6: Ring → {NAMES[6]}\n" in said
+    check_classes("abcdefg", FILE, Shapes())
+    assert f"4: e → {NAMES[4]}, and 2 more" in capsys.readouterr().out
+
+
+def test_classes_that_are_only_numbered_are_taken_by_their_index(capsys):
+    check_classes([f"class_{i}" for i in range(7)], FILE, Shapes())
+    assert "only numbers its classes" in capsys.readouterr().out
 
 
 def test_images_that_were_trained_on_are_scored_only_when_that_is_allowed(capsys):

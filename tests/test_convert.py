@@ -223,6 +223,16 @@ def test_names_in_another_encoding_or_in_a_folder_are_refused(files, tmp_path, c
     )
 
 
+def test_names_in_another_order_than_the_files_own_are_refused(converted, tmp_path, capsys):
+    path = next(iter(converted.values()))
+    own = list(torch.load(path, weights_only=True)["hyper_parameters"]["classes"])
+    (tmp_path / "names.txt").write_text("\n".join([own[1], own[0], *own[2:]]))
+    err = refused(
+        capsys, str(path), str(tmp_path / "x.ckpt"), f"--data_classes={tmp_path}/names.txt"
+    )
+    assert f"0: {own[0]} → {own[1]}" in err
+
+
 def test_validate_stops_where_the_weights_have_seen_the_split(converted, root, tmp_path, capsys):
     content = read(converted["caffe"])
     content["provenance"]["trained_on"] = ["COCO:train", "folder/mine:val"]

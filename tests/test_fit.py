@@ -43,6 +43,20 @@ def test_an_interrupted_first_run_goes_on_with_ckpt_path_last_alone(tmp_path, ti
     assert (first.folder / "config_from_step_2.yaml").is_file()
 
 
+def test_weights_for_the_classes_in_another_order_are_refused(trained, tmp_path, tiny_args, capsys):
+    names = list(Shapes.classes)
+    names[1], names[2] = names[2], names[1]
+    starts = ({"--model.weights": str(trained)}, {"--ckpt_path": str(trained)})
+    for start in starts:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Shapes, "classes", {name: Shapes.classes[name] for name in names})
+            with pytest.raises(SystemExit) as stop:
+                fit.main(tiny_args(tmp_path, **start))
+        assert stop.value.code == 2
+        assert f"data; 1: {names[2]} → {names[1]}, 2: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_named_run_is_repeated_from_its_config(tmp_path, tiny_args):
     first = fit.main(tiny_args(tmp_path, **{"--run": "one", "--trainer.max_steps": "2"}))
     again = fit.main([f"--config={first.folder / 'config.yaml'}"])

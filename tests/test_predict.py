@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 import deeplab_lit
+from deeplab_lit.data import Shapes
 from deeplab_lit.data.draw import draw_sample
+from deeplab_lit.data.names import KNOWN
 from deeplab_lit.data.submission import LAYOUTS
 from deeplab_lit.predict import main
 
@@ -180,6 +182,20 @@ def test_a_submission_is_checked_and_packed(trained, images, tmp_path, capsys, m
     run(trained, source, out=tmp_path / "plain")
     mask = np.asarray(Image.open(tmp_path / f"plain/masks/{name}_leftImg8bit.png"))
     np.testing.assert_array_equal(label_map, np.array(seven.values)[mask])
+
+
+def test_a_network_with_the_servers_classes_in_another_order_submits_nothing(
+    trained, images, tmp_path, capsys, monkeypatch
+):
+    seven = replace(LAYOUTS["cityscapes"], values=(7, 8, 11, 12, 13, 17, 19))
+    monkeypatch.setitem(LAYOUTS, "cityscapes", seven)
+    names = list(Shapes.classes)
+    monkeypatch.setitem(KNOWN, "cityscapes", [names[1], names[0], *names[2:]])
+    with pytest.raises(SystemExit) as stop:
+        run(trained, images / "rgb.png", out=tmp_path / "out", submission="cityscapes")
+    assert stop.value.code == 2
+    assert f"0: {names[0]} → {names[1]}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

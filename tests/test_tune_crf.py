@@ -11,8 +11,11 @@ from PIL import Image
 
 import deeplab_lit
 from deeplab_lit import tune_crf, validate
+from deeplab_lit.ablate.bootstrap import interval
 from deeplab_lit.crf import search as crf_search
+from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.search import Point
+from deeplab_lit.data import Shapes
 from deeplab_lit.data.draw import draw_sample
 from deeplab_lit.training.probabilities import CachedProbabilities
 from deeplab_lit.tune_crf import main
@@ -38,12 +41,16 @@ def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few
     assert len(rows) == 4
     best = max(rows, key=lambda row: row["miou"])
     found = yaml.safe_load((out / "best.yaml").read_text())["crf"]
-    assert {k: found[k] for k in Point._fields} == {k: best[k] for k in Point._fields}
-    assert "2 images of train" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 images of train, mIoU without" in shown
+    if "best.yaml: the best of the grid" in shown:
+        assert {k: found[k] for k in Point._fields} == {k: best[k] for k in Point._fields}
+    else:
+        assert {k: found[k] for k in PRESETS["resnet101"]} == PRESETS["resnet101"]
     assert Image.open(out / "scores.png").size[0] > 500
     id = deeplab_lit.data.Shapes(train_size=8).split("train").ids[0]
-    cached = CachedProbabilities(out / "probabilities").read(id).numpy()
     image, _ = draw_sample(0, 0)
+    cached = CachedProbabilities(out / "probabilities", 7).read(id, image).numpy()
     with torch.no_grad():
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         expected = deeplab_lit.load(trained)(pixels)[0].softmax(0).numpy()
@@ -63,7 +70,7 @@ def test_a_search_that_was_stopped_goes_on(trained, tmp_path, few, monkeypatch):
 
     class Stops(tune_crf.Score):
         def __call__(self, point):
-            if len(scored) == 3:
+            if len(scored) == 2:
                 raise KeyboardInterrupt
             scored.append(point)
             return super().__call__(point)
@@ -110,7 +117,8 @@ def test_network_and_torch_crf_run_on_the_device(trained, tmp_path, few, monkeyp
     used = set()
 
     class Net:
-        classes, preprocess = dict.fromkeys("0123456"), SimpleNamespace(mean=torch.zeros(3))
+        classes, preprocess = Shapes.classes, SimpleNamespace(mean=torch.zeros(3))
+        backbone_name = "resnet101"
 
         def to(self, device):
             self.preprocess.mean = self.preprocess.mean.to(device)
@@ -133,10 +141,108 @@ def test_network_and_torch_crf_run_on_the_device(trained, tmp_path, few, monkeyp
     assert used == {("network", "meta"), ("CRF", "cpu")}
 
 
-def test_that_no_setting_helps_is_said(trained, tmp_path, few, monkeypatch, capsys):
-    monkeypatch.setattr(tune_crf.Score, "__call__", lambda self, point: 0.5 if point else 0.6)
+def counts_of(accuracies):
+    """Counts (N,3,2) of images of two classes, each with half of 100 pixels, so right."""
+    rows = [[[50 * a, 50 * a], [50, 50], [50, 50]] for a in accuracies]
+    return np.array(rows).astype(np.int64)
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Lets settings score as wanted: scored(alone, grid, released), a share of hits an image."""
+
+    def score(alone, grid, released):
+        def counts(self, parameters):
+            if parameters is None:
+                return counts_of(alone)
+            return counts_of(released if parameters["pos_xy_std"] == 1 else grid)
+
+        monkeypatch.setattr(tune_crf.Score, "counts", counts)
+
+    return score
+
+
+def test_on_few_images_no_verdict_goes_beyond_them(trained, tmp_path, few, scored, capsys):
+    scored([0.6] * 6, [0.5] * 6, [0.58] * 6)
+    tune(trained, tmp_path / "out", num_images=6)
+    shown = capsys.readouterr().out
+    assert "leave" not in shown
+    assert "the best of the grid: harms on 6 images, too few to say so of others" in shown
+    assert "6 images: few for a choice" in shown
+
+
+def test_where_images_disagree_they_cannot_tell(trained, tmp_path, few, scored, capsys):
+    scored([0.6] * 6, [0.3, 0.8, 0.2, 0.9, 0.5, 0.6], [0.5, 0.8, 0.5, 0.7, 0.6, 0.6])
+    tune(trained, tmp_path / "out", num_images=6)
+    shown = capsys.readouterr().out
+    assert shown.count("the interval contains 0, so 6 images cannot tell whether it helps") == 2
+
+
+def test_released_parameters_are_always_compared_and_win_where_they_are_better(
+    trained, tmp_path, few, scored, capsys
+):
+    scored([0.6] * 6, [0.5] * 6, [0.8] * 6)
+    tune(trained, tmp_path / "out", num_images=6)
+    assert "released (resnet101): helps on 6 images" in capsys.readouterr().out
+    found = yaml.safe_load((tmp_path / "out/best.yaml").read_text())["crf"]
+    assert {k: found[k] for k in PRESETS["resnet101"]} == PRESETS["resnet101"]
+    assert found["iterations"] == 2
+
+
+def test_intervals_are_the_paired_bootstraps_of_the_report(trained, tmp_path, few, scored, capsys):
+    alone, grid = [0.6, 0.5, 0.7], [0.66, 0.54, 0.81]
+    scored(alone, grid, alone)
+    tune(trained, tmp_path / "out", num_images=3)
+    low, high = interval([counts_of(grid)], [counts_of(alone)])
+    assert f"({100 * low:+.2f} … {100 * high:+.2f})" in capsys.readouterr().out
+
+
+def test_images_that_are_all_void_are_refused(trained, tmp_path, few, scored, capsys):
+    scored([0] * 2, [0] * 2, [0] * 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune_crf, "miou", lambda counts: np.nan)
+        with pytest.raises(SystemExit):
+            tune(trained, tmp_path / "out", num_images=2)
+    assert "all of their pixels are void" in capsys.readouterr().err
+
+
+def test_scores_of_images_that_were_replaced_are_not_gone_on_with(trained, tmp_path, few, capsys):
     tune(trained, tmp_path / "out", num_images=1)
-    assert "leave the CRF out" in capsys.readouterr().out
+    drawn = draw_sample(0, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        other = (255 - drawn[0], drawn[1])
+        patch.setattr("deeplab_lit.data.shapes.draw_sample", lambda *args, **options: other)
+        with pytest.raises(SystemExit) as stop:
+            tune(trained, tmp_path / "out", num_images=1)
+    assert stop.value.code == 2
+    assert "another images_and_masks" in capsys.readouterr().err
+
+
+def test_damaged_probabilities_are_computed_anew_and_kept_ones_are_told(
+    trained, tmp_path, few, capsys
+):
+    out = tmp_path / "out"
+    tune(trained, out, num_images=2)
+    scores = (out / "scores.csv").read_text()
+    damaged = sorted((out / "probabilities").iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    (out / "scores.csv").unlink()
+    capsys.readouterr()
+    tune(trained, out, num_images=2)
+    assert (out / "scores.csv").read_text() == scores
+    assert "(the probabilities of 1 were kept)" in capsys.readouterr().out
+
+
+def test_data_with_the_classes_in_another_order_are_refused(trained, tmp_path, few, capsys):
+    names = list(Shapes.classes)
+    names[1], names[2] = names[2], names[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shapes, "classes", {name: Shapes.classes[name] for name in names})
+        with pytest.raises(SystemExit) as stop:
+            tune(trained, tmp_path / "out", num_images=1)
+    assert stop.value.code == 2
+    assert f"1: {names[2]} → {names[1]}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_searching_on_val_is_warned_of(trained, tmp_path, few, capsys):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deeplab_lit import validate
+from deeplab_lit.data import Shapes
 from deeplab_lit.network.deeplab import DeepLabV2
 
 
@@ -122,6 +123,30 @@ def test_a_validation_that_was_stopped_goes_on_from_its_cache(trained, tmp_path,
         final = json.loads((done.folder / "results.json").read_text())["final"]
         scores.append([final["miou"], final["crf"]["miou"]])
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def test_what_came_from_the_cache_is_said(trained, tmp_path, capsys):
+    cache = tmp_path / "cache"
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", f"--eval.cache_dir={cache}"]
+    validate.main(args)
+    assert f"the probabilities of 0 images came from {cache}\n" in capsys.readouterr().out
+    damaged = next(cache.glob("*.npy.gz"))
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    validate.main(args)
+    shown = capsys.readouterr().out
+    assert f"of 2 images came from {cache}; 1 kept there were damaged or of other pixels" in shown
+
+
+def test_data_with_the_classes_in_another_order_are_never_scored(trained, tmp_path, capsys):
+    names = list(Shapes.classes)
+    names[5], names[6] = names[6], names[5]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shapes, "classes", {name: Shapes.classes[name] for name in names})
+        with pytest.raises(SystemExit) as stop:
+            validate.main([f"--ckpt_path={trained}", f"--runs_dir={tmp_path / 'runs'}"])
+    assert stop.value.code == 2
+    assert f"data; 5: {names[6]} → {names[5]}, 6: " in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_cache_of_something_else_is_refused(trained, tmp_path, capsys):

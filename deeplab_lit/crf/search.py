@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
 
+FEW = 20  # below so many images an interval over them says little itself
+
 
 class Point(NamedTuple):
     """A setting of the search: w1, σα in pixels, σβ in steps of colour."""
@@ -60,3 +62,24 @@ def search(
         for i, point in enumerate(todo):
             scores[point] = known[point] if point in known else score(point)
             yield point, scores[point], len(todo) - i - 1
+
+
+def verdict(what: str, low: float, high: float, images: int) -> str:
+    """Say of a setting's gain over the network alone no more than its interval does.
+
+    Args:
+        what: the setting, in words.
+        low: end of the gain's 95 % interval over images.
+        high: the other end.
+        images: how many they are.
+    """
+    number = "1 image" if images == 1 else f"{images:,} images"
+    if low <= 0 <= high:
+        return f"{what}: the interval contains 0, so {number} cannot tell whether it helps."
+    if images < FEW:
+        return (
+            f"{what}: {'helps' if low > 0 else 'harms'} on {number}, too few to say so of others."
+        )
+    if low > 0:
+        return f"{what}: better than the network alone."
+    return f"{what}: worse than the network alone, so leave this CRF out."

@@ -1,11 +1,20 @@
 """What training starts from: random weights, ImageNet's, or those of a file, as far as they fit."""
 
 import warnings
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from deeplab_lit.network.backbone import VGG16
+from deeplab_lit.network.class_order import (
+    are_generic,
+    differences,
+    differing,
+    is_reordered,
+    moved,
+)
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.files import WeightsError
 from deeplab_lit.network.formats import read_source
@@ -15,7 +24,7 @@ from deeplab_lit.network.imagenet import imagenet_source
 from deeplab_lit.network.strict import load_strictly, refuse_non_finite
 
 
-def initialise(net: DeepLabV2, weights: str) -> Source | None:
+def initialise(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Source | None:
     """Load what training starts from.
 
     Args:
@@ -23,13 +32,16 @@ def initialise(net: DeepLabV2, weights: str) -> Source | None:
         weights: "none"; "imagenet", torchvision's weights for the backbone (and VGG-16's fc6 and
             fc7); or a file of any format of network/formats. A file whose head does not fit, for
             another number of classes say, gives its backbone only (and VGG-16's fc6 and fc7), and
-            a warning says so.
+            a warning says so. So does one with as many classes, of which some stand at other
+            indices.
+        classes: names of the network's, by index; empty: not known.
 
     Returns:
         What was read; null for "none".
 
     Raises:
-        WeightsError: the weights cannot be had or do not fit the network.
+        WeightsError: the weights cannot be had, do not fit the network, or have the same classes
+            in another order.
     """
     if weights == "none":
         if not isinstance(net.backbone, VGG16) and net.norm == "frozen":
@@ -44,7 +56,8 @@ def initialise(net: DeepLabV2, weights: str) -> Source | None:
     else:
         source = read_source(weights)
     _check_style(net, style_of(source) or net.style, weights)
-    load_source(net, source, weights)
+    fitting = _with_head_for(source, list(classes), weights)
+    load_source(net, fitting, weights)
     own = {
         "head": net.head_name,
         "atrous_rates": net.atrous_rates,
@@ -52,13 +65,45 @@ def initialise(net: DeepLabV2, weights: str) -> Source | None:
         "align_corners": net.align_corners,
     }
     for name, here in own.items():
-        there = source.network.get(name, here)
+        there = fitting.network.get(name, here)
         there = tuple(there) if isinstance(there, list) else there
-        if there != here and source.num_classes == net.num_classes:
+        if there != here and fitting.num_classes == net.num_classes:
             warnings.warn(
                 f"{weights} was trained with {name} {there}, this network has {here}", stacklevel=2
             )
     return source
+
+
+def _with_head_for(source: Source, ours: list[str], path: str) -> Source:
+    """The source, without its classifier where that is known to be for other classes.
+
+    Raises:
+        WeightsError: it has the same classes in another order.
+    """
+    theirs = list(source.classes or ())
+    if not ours or len(theirs) != len(ours) or are_generic(theirs):
+        return source
+    if not differing(theirs, ours):
+        return source
+    found = f"(index: weights → data; {differences(theirs, ours)})"
+    if is_reordered(theirs, ours):
+        raise WeightsError(
+            f"{path} has the same classes in another order {found}: its head would learn on under "
+            "wrong names. Bring the names, and the values in the masks, into the file's order"
+        )
+    if not moved(theirs, ours):
+        warnings.warn(
+            f"{path} names classes differently {found}; its head is kept, class by class",
+            stacklevel=3,
+        )
+        return source
+    warnings.warn(
+        f"{path} is of other classes {found}: its head's classifier is left out and starts anew",
+        stacklevel=3,
+    )
+    head = _under("head.", source.state)
+    state = {k: v for k, v in source.state.items() if k not in head} | _fc6_and_fc7(head)
+    return replace(source, state=state, num_classes=None)
 
 
 def _check_style(net: DeepLabV2, style: str, source: str) -> None:

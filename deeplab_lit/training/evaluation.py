@@ -28,10 +28,16 @@ class Evaluation(Inference):
         super().__post_init__()
         if self.cache_dir == "":
             raise ValueError("--eval.cache_dir must name a folder, got nothing")
+        self._cache: CachedProbabilities | None = None
 
     def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
         """Logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
         if self.cache_dir is None:
             return self(net, batch["image"])
-        cache = CachedProbabilities(self.cache_dir)
-        return cache.log_probabilities(batch["id"], batch["image"], lambda x: self(net, x))
+        if self._cache is None:
+            self._cache = CachedProbabilities(self.cache_dir, net.num_classes)
+        return self._cache.log_probabilities(batch["id"], batch["image"], lambda x: self(net, x))
+
+    def from_cache(self) -> tuple[int, int]:
+        """Return how many images this process took from the cache, and how many were unfit."""
+        return (self._cache.reused, self._cache.replaced) if self._cache else (0, 0)

@@ -102,7 +102,7 @@ class DeepLabModule(LightningModule):
             WeightsError: they cannot be had, or do not fit.
         """
         if not self._initialised:
-            source = initialise(self.net, self.hparams.weights)
+            source = initialise(self.net, self.hparams.weights, self.hparams.classes)
             self.provenance = of_start(self.hparams.weights, source)
             self._initialised = True
 

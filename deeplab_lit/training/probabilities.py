@@ -1,14 +1,14 @@
 """The network's probabilities on disk, so that an interrupted evaluation goes on."""
 
 import gzip
+import io
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from pydoc import locate
-from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,47 +26,59 @@ NOT_IN_IMAGES = {
     *("crop_size", "scales", "color_jitter", "mask_dir", "train_split", "val_split"),
 }
 
-# NumPy parses a file's header with ast.literal_eval, and in Python 3.11 two threads that do so at
-# once can get "SystemError: AST constructor recursion depth mismatch" (python/cpython#106905)
-ONE_AT_A_TIME = Lock()
-
 
 class CachedProbabilities:
     """A folder with one compressed file an image: float16, and 0 where below 1e-5.
 
     That rounds a probability by at most one part in 2048 (by 3e-8 where it is below 6e-5). Files
-    are written whole, and a damaged one counts as missing; processes may share the folder.
+    are written whole; processes may share the folder. A file holds the fingerprint of its image
+    too, and counts as missing where the image is another by now, or where it is damaged.
 
     Args:
         folder: made when first needed.
+        num_classes: C.
+
+    Attributes:
+        reused: how many images were read from here.
+        replaced: how many had a file that was damaged, or of another image.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, num_classes: int) -> None:
         self.folder = Path(folder)
+        self.num_classes = num_classes
+        self.reused = self.replaced = 0
 
     def path(self, id: str) -> Path:
         """Where an image's file is; ids may hold slashes, and capitals that a disk ignores."""
         return self.folder / f"{id.replace('/', '_')}-{sha256(id.encode()).hexdigest()[:8]}.npy.gz"
 
-    def write(self, id: str, probabilities: Tensor) -> None:
-        """Keep probabilities (C,H,W)."""
+    def write(self, id: str, image: np.ndarray, probabilities: Tensor) -> None:
+        """Keep probabilities (C,H,W) of an image (H,W,3)."""
         kept = probabilities.where(probabilities >= LEAST_PROBABILITY, 0).half().cpu().numpy()
         with (
             whole_file(self.path(id)) as place,
             gzip.open(place, "wb", compresslevel=1) as file,
         ):
-            np.save(file, kept)
+            np.save(file, _fingerprint(image))
+            np.save(file, np.ascontiguousarray(kept))
 
-    def read(self, id: str) -> Tensor | None:
-        """Probabilities (C,H,W) float32 on the CPU that sum to 1; null where none can be read."""
+    def read(self, id: str, image: np.ndarray) -> Tensor | None:
+        """Probabilities (C,H,W) float32 on the CPU that sum to 1; None where none can be read."""
         try:
             with gzip.open(self.path(id), "rb") as file:
-                content = BytesIO(file.read())
-            with ONE_AT_A_TIME:
-                kept = torch.from_numpy(np.load(content)).float()
-        except (OSError, EOFError, ValueError, zlib.error):  # not there, or damaged
+                of_image = np.array_equal(_load(file, np.uint8, (32,)), _fingerprint(image))
+                shape = (self.num_classes, *image.shape[:2])
+                kept = _load(file, np.float16, shape) if of_image else None
+                file.read()  # gzip compares its checksum at the end only
+        except FileNotFoundError:
             return None
-        return kept / kept.sum(0)
+        except (OSError, EOFError, ValueError, zlib.error):
+            kept = None
+        if kept is None:
+            self.replaced += 1
+            return None
+        probabilities = torch.from_numpy(kept).float()
+        return probabilities / probabilities.sum(0)
 
     def log_probabilities(
         self, ids: Sequence[str], images: Tensor, network: Callable[[Tensor], Tensor]
@@ -80,13 +92,40 @@ class CachedProbabilities:
             images: (B,3,H,W).
             network: images to logits of the same size.
         """
-        kept = [self.read(id) for id in ids]
+        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        kept = [self.read(id, image) for id, image in zip(ids, pixels, strict=True)]
         new = [i for i, probabilities in enumerate(kept) if probabilities is None]
+        self.reused += len(kept) - len(new)
         if new:
             for i, probabilities in zip(new, network(images[new]).softmax(1), strict=True):
-                self.write(ids[i], probabilities)
-                kept[i] = self.read(ids[i])
+                self.write(ids[i], pixels[i], probabilities)
+                kept[i] = self.read(ids[i], pixels[i])
         return torch.stack(kept).to(images.device).log()
+
+
+def _fingerprint(image: np.ndarray) -> np.ndarray:
+    """SHA-256 (32,) uint8 of an image's size and values."""
+    about = f"{image.shape} {image.dtype} ".encode()
+    digest = sha256(about + np.ascontiguousarray(image).tobytes()).digest()
+    return np.frombuffer(digest, np.uint8)
+
+
+def _load(file: BinaryIO, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """Read the next array of a file, whose header must be the one that NumPy writes for it.
+
+    Not with `np.load`: it parses headers with `ast.literal_eval`, and in Python 3.11 two threads
+    that do so at once can get a SystemError (python/cpython#106905).
+
+    Raises:
+        ValueError: another dtype or shape is there, or no array.
+    """
+    header = io.BytesIO()
+    about = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    if file.read(header.tell()) != header.getvalue():
+        raise ValueError(f"no array {shape} of {np.dtype(dtype)}")
+    content = bytearray(file.read(math.prod(shape) * np.dtype(dtype).itemsize))
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def what_decides(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 import pytest
 
-from deeplab_lit.crf.search import Point, at_edge, coarse, fine, search
+from deeplab_lit.crf.search import Point, at_edge, coarse, fine, search, verdict
 
 
 def test_the_first_round_is_the_papers_grid():
@@ -50,3 +50,18 @@ def test_a_best_value_at_the_end_of_the_range_is_told():
     assert at_edge(Point(4, 50, 5)) == []
     assert at_edge(Point(3, 50, 6.5)) == ["bi_w", "bi_rgb_std"]
     assert at_edge(Point(4, 105, 4)) == ["bi_xy_std"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "images", "words"),
+    [
+        (-0.01, 0.08, 6, "x: the interval contains 0, so 6 images cannot tell whether it helps."),
+        (-0.01, 0.08, 100, "x: the interval contains 0, so 100 images cannot tell"),
+        (0.01, 0.08, 1, "x: helps on 1 image, too few to say so of others."),
+        (-0.08, -0.01, 19, "x: harms on 19 images, too few"),
+        (0.01, 0.08, 100, "x: better than the network alone."),
+        (-0.08, -0.01, 100, "x: worse than the network alone, so leave this CRF out."),
+    ],
+)
+def test_a_verdict_is_no_stronger_than_its_interval(low, high, images, words):
+    assert verdict("x", low, high, images).startswith(words)

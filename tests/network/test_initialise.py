@@ -7,7 +7,7 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
-from own_files import build, lightning_checkpoint, same, save
+from own_files import CLASSES, build, lightning_checkpoint, same, save
 from torch import nn
 from torchvision.models import WeightsEnum
 
@@ -83,6 +83,44 @@ def test_another_backbone_is_refused_and_changes_nothing(tmp_path):
         with pytest.raises(WeightsError, match=r"start\.pth does not fit"):
             initialise(net, str(path))
     assert same(net, before)
+
+
+@pytest.mark.parametrize(
+    "ours", [["background", "dog", "cat"], ["Dog", "background", "Cat"]], ids=str
+)
+def test_a_head_for_the_same_classes_in_another_order_is_refused(tmp_path, ours):
+    path = lightning_checkpoint(build(), tmp_path / "start.ckpt")
+    net = build()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(WeightsError, match=f"start.ckpt .* another order .* → {ours[1]}"):
+        initialise(net, str(path), ours)
+    assert same(net, before)
+
+
+def test_a_head_for_classes_at_other_indices_is_left_out_and_that_is_said(tmp_path):
+    trained, net = build(), build()
+    head = {k: v.clone() for k, v in net.head.state_dict().items()}
+    path = lightning_checkpoint(trained, tmp_path / "start.ckpt")
+    with pytest.warns(UserWarning, match="0: background → cat, .* left out and starts anew"):
+        initialise(net, str(path), ["cat", "dog", "bird"])
+    assert same(net.backbone, trained.backbone.state_dict())
+    assert same(net.head, head)
+
+
+@pytest.mark.parametrize("ours", [["Hintergrund", "cat", "dog"], ["x", "y", "z"]], ids=str)
+def test_a_head_for_classes_of_other_names_is_kept_and_that_is_said(tmp_path, ours):
+    trained, net = build(), build()
+    path = lightning_checkpoint(trained, tmp_path / "start.ckpt")
+    with pytest.warns(UserWarning, match=f"0: background → {ours[0]}.* head is kept"):
+        initialise(net, str(path), ours)
+    assert same(net, trained.state_dict())
+
+
+def test_of_classes_with_the_same_names_nothing_is_said(tmp_path):
+    path = lightning_checkpoint(build(), tmp_path / "start.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        initialise(build(), str(path), CLASSES)
 
 
 @pytest.mark.parametrize("num_classes", [3, 7])
