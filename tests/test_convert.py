@@ -1,6 +1,7 @@
 """Files of other projects become checkpoints that every command takes."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -263,3 +264,17 @@ def test_a_converted_file_holds_no_training_to_go_on_with(converted, root, tmp_p
         fit.main([*args, f"--runs_dir={tmp_path}", "--trainer.accelerator=cpu"])
     assert stop.value.code == 2
     assert "no training to go on with" in capsys.readouterr().err
+
+
+def test_last_is_the_best_of_the_newest_run_and_the_next_command_is_quoted(
+    trained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(trained.parents[4])
+    out = tmp_path / "my weights.ckpt"
+    convert.main(["last", str(out)])
+    said = capsys.readouterr().out.splitlines()
+    assert "runs/shapes/one/checkpoints/best.ckpt" in said[0]
+    words = ["-m", "deeplab_lit.validate", "--ckpt_path", str(out)]
+    assert shlex.split(said[-1])[2:6] == words
+    theirs, ours = (torch.load(path, weights_only=True)["state_dict"] for path in (trained, out))
+    assert all(torch.equal(theirs[key], ours[key]) for key in ours if "num_batches" not in key)

@@ -208,3 +208,12 @@ def test_mistakes_get_a_sentence(trained, tmp_path, capsys, options, words):
     assert "Traceback" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["taken.onnx"]
     assert (tmp_path / "taken.onnx").read_text() == "mine"
+
+
+def test_last_is_the_best_of_the_newest_run(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(trained.parents[4])
+    export.main(["--ckpt_path=last", f"--out={tmp_path / 'net.safetensors'}"])
+    assert "runs/shapes/one/checkpoints/best.ckpt" in capsys.readouterr().out
+    sha = hashlib.sha256(trained.read_bytes()).hexdigest()
+    with safetensors.safe_open(tmp_path / "net.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["checkpoint"])["sha256"] == sha

@@ -1,4 +1,5 @@
 import csv
+import os
 
 import pytest
 from PIL import Image
@@ -58,3 +59,18 @@ def test_mistakes_get_a_sentence(tmp_path, capsys, content, options, words):
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "bands.png").exists()
+
+
+def test_last_is_the_newest_validation_that_measured_bands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["last"])
+    assert "--eval.band" in capsys.readouterr().err
+    write(tmp_path / "runs/shapes/new", ["miou", "miou_crf"])
+    old = write(tmp_path / "runs/voc/old", ["miou"])
+    os.utime(old / "band.csv", (1_000, 1_000))
+    (tmp_path / "runs/voc/newest-without").mkdir()
+    main(["last"])
+    said = capsys.readouterr().out
+    assert "runs/shapes/new" in said
+    assert "2 curves in bands.png" in said

@@ -255,3 +255,12 @@ def test_masks_can_have_the_values_of_the_labels_trained_on(trained, images, tmp
     assert stop.value.code == 2
     assert "does not say which value wire has in labels" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_last_is_the_best_of_the_newest_run(trained, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(trained.parents[4])
+    assert run("last", images / "rgb.png", out=tmp_path / "last") == 0
+    assert "runs/shapes/one/checkpoints/best.ckpt" in capsys.readouterr().out.splitlines()[0]
+    assert run(trained, images / "rgb.png", out=tmp_path / "named") == 0
+    masks = [(tmp_path / name / "masks/rgb.png").read_bytes() for name in ("last", "named")]
+    assert masks[0] == masks[1]

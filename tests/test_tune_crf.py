@@ -1,5 +1,6 @@
 import csv
 import json
+import shlex
 import shutil
 from types import SimpleNamespace
 
@@ -47,6 +48,10 @@ def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few
         assert {k: found[k] for k in Point._fields} == {k: best[k] for k in Point._fields}
     else:
         assert {k: found[k] for k in PRESETS["resnet101"]} == PRESETS["resnet101"]
+    following = shlex.split(shown.splitlines()[-1])[3:]
+    best_file = str(out / "best.yaml")
+    words = ["--ckpt_path", str(trained), "--config", best_file]
+    assert following == ["deeplab_lit.validate", *words]
     assert Image.open(out / "scores.png").size[0] > 500
     id = deeplab_lit.data.Shapes(train_size=8).split("train").ids[0]
     image, _ = draw_sample(0, 0)

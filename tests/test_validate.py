@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -238,3 +239,17 @@ def test_a_checkpoint_in_no_run_folder_needs_its_data_named(trained, tmp_path, c
             validate.main([f"--ckpt_path={path}", f"--runs_dir={tmp_path}"])
         assert stop.value.code == 2
         assert re.search(words, capsys.readouterr().err)
+
+
+def test_last_is_the_best_of_the_newest_run_with_the_data_of_that_run(
+    trained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(trained.parents[4])
+    done = validate.main(["--ckpt_path", "last", f"--runs_dir={trained.parents[3]}"])
+    said = capsys.readouterr().out
+    assert str(trained) in said.splitlines()[0]
+    final = json.loads((done.folder / "results.json").read_text())["final"]
+    assert final["images"] == 3
+    following = shlex.split(said.splitlines()[-1])[3:]
+    words = ["--ckpt_path", "last", f"--runs_dir={trained.parents[3]}", "--crf"]
+    assert following == ["deeplab_lit.validate", *words]
