@@ -1,8 +1,6 @@
 """The command line that `fit` and `validate` share: one LightningCLI, run folders, plain errors."""
 
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -20,6 +18,7 @@ from deeplab_lit.errors import plain_errors, refused_arguments
 from deeplab_lit.implied import configs_first, flags, implied_config, with_checkpoint_named
 from deeplab_lit.network.weights import read_checkpoint
 from deeplab_lit.options import add_options
+from deeplab_lit.quiet import quieten
 from deeplab_lit.training.checkpoints import WholeFiles
 from deeplab_lit.training.cityscapes_scores import Instances
 from deeplab_lit.training.equipment import equip
@@ -192,16 +191,7 @@ def run(cli: type[CLI], args: ArgsType = None) -> CLI:
         SystemExit: code 2 after a sentence on stderr where the input is at fault; 128 + signal
             where a run was interrupted.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # not so: what is logged counts the steps of the whole training, not of an epoch
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    # once, not every epoch: how many workers there are does not change
-    warnings.filterwarnings("once", message=".*DataLoader will create.*worker processes.*")
-    # not so: the training stream reads on where the optimizer steps stand (data/sampler.py)
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-    # Lightning's own affair with torch
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    quieten()
     with plain_errors():
         return cli(args)
 
