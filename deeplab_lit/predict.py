@@ -74,6 +74,12 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
     parser.add_argument(
+        "--legend",
+        type=bool,
+        default=True,
+        help="Of images: a strip below each overlay names the classes in it; false: none.",
+    )
+    parser.add_argument(
         "--video_masks",
         type=bool,
         default=False,
@@ -133,6 +139,7 @@ def main(args: Sequence[str] | None = None) -> int:
             "checkpoint_sha256": sha256_of(options.ckpt_path),
             **inference.settings(net),
             "opacity": options.opacity,
+            "legend": options.legend,
         }
         if submission:
             settings["submission"] = options.submission
@@ -157,6 +164,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 todo,
                 as_picture=submission.picture if submission else shown,
                 opacity=options.opacity,
+                legend=net.classes if options.legend else None,
                 num_workers=options.num_workers,
             )
             problems += unread

@@ -58,9 +58,14 @@ def test_masks_hold_the_networks_classes_at_the_images_size(trained, images, tmp
         "sub/deep": (161, 161),
         "thin": (50, 1),
     }
-    for name, size in sizes.items():
-        assert Image.open(out / f"masks/{name}.png").size == size
-        assert Image.open(out / f"overlays/{name}.jpg").size == size
+    bare = tmp_path / "bare"
+    assert run(trained, images, out=bare, legend="false") == 0
+    for name, (width, height) in sizes.items():
+        assert Image.open(out / f"masks/{name}.png").size == (width, height)
+        assert Image.open(bare / f"overlays/{name}.jpg").size == (width, height)
+        with Image.open(out / f"overlays/{name}.jpg") as overlay:
+            assert overlay.width >= width
+            assert overlay.height > height + 12  # the legend
 
 
 def test_a_broken_image_is_reported_and_the_others_are_done(trained, images, tmp_path, capsys):

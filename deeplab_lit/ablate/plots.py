@@ -10,6 +10,8 @@ import torch
 
 from deeplab_lit.ablate.table import Row, by_training
 from deeplab_lit.network.receptive_field import real_taps, share_of_real_taps
+from deeplab_lit.training.charts import LONGEST_NAME, drawn_as_it_can, legend
+from deeplab_lit.training.picture import short
 
 BEFORE, AFTER = "#2b6cb0", "#c05621"
 STYLES = ("-", "--", ":", "-.")  # of lines, which have ten colours
@@ -17,53 +19,61 @@ STYLES = ("-", "--", ":", "-.")  # of lines, which have ten colours
 
 def settings_plot(rows: Sequence[Row]) -> Any:
     """Scores of every setting: a dot a seed, a bar at their mean, before and after the CRF."""
-    longest = max(len(row.label) for row in rows)
+    names = [short(row.label, LONGEST_NAME) for row in rows]
+    longest = max(map(len, names))
     figure, axes = _figure(7.5 + 0.08 * max(longest - 30, 0), 1.25 + 0.42 * len(rows))
     kinds = [(False, BEFORE, "network")]
     if any(row.scores(after_crf=True) for row in rows):
         kinds.append((True, AFTER, "after the CRF"))
-    for after_crf, colour, name in kinds:
+    dots = []
+    for after_crf, colour, _ in kinds:
         for y, row in enumerate(rows):
             scores = 100 * np.array(row.scores(after_crf))
             if len(scores):
                 axes.plot(scores, [y] * len(scores), "o", color=colour, alpha=0.45, markersize=5)
                 axes.plot(scores.mean(), y, "|", color=colour, markersize=20, markeredgewidth=2.5)
-        axes.plot([], [], "o", color=colour, label=name)
+        dots += axes.plot([], [], "o", color=colour)
     if baseline := rows[0].scores(rows[0].after_crf):
         colour = AFTER if rows[0].after_crf else BEFORE
         axes.axvline(100 * np.mean(baseline), color=colour, linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(rows)), [_plain(row.label) for row in rows])
+    axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_ylabel("" if rows[0].option == "setting" else rows[0].option)
+    option = "" if rows[0].option == "setting" else short(rows[0].option)
+    axes.set_ylabel(option, parse_math=False)
     axes.set_xlabel("mIoU on the validation images, %\n(a dot a seed, a bar at the mean)")
     axes.grid(axis="x", alpha=0.3)
-    if len(kinds) > 1:
-        axes.legend(loc="best", fontsize=8)
+    if len(kinds) > 1:  # above, where it covers no dot
+        place = {"loc": "outside upper right", "ncols": 2, "frameon": False}
+        legend(figure, dots, [name for _, _, name in kinds], fontsize=8, **place)
     return figure
 
 
 def curves_plot(rows: Sequence[Row]) -> Any:
     """Scores over the training: mean over seeds, with the band from the lowest to the highest."""
     trainings = by_training(rows)
-    outside = len(trainings) > 6 or max(map(len, trainings)) > 60
-    width = 0.4 + 0.065 * max(map(len, trainings)) if outside else 0
-    figure, axes = _figure(7.5 + width, max(4, 0.6 + 0.18 * len(trainings)))
+    option = rows[0].option
+    title = None if option == "setting" else short(option, LONGEST_NAME)
+    longest = max(len(short(name, LONGEST_NAME)) for name in (*trainings, title or ""))
+    figure, axes = _figure(7.9 + 0.065 * longest, max(4, 0.6 + 0.18 * len(trainings)))
+    lines, names = [], []
     for label, row in trainings.items():
         curves = [dict(result.curve) for result in row.results]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
         values = 100 * np.array([[curve[step] for step in steps] for curve in curves])
         if steps:
-            style = STYLES[len(axes.lines) // 10 % len(STYLES)]
-            (line,) = axes.plot(steps, values.mean(0), style, marker=".", label=_plain(label))
+            style = STYLES[len(lines) // 10 % len(STYLES)]
+            (line,) = axes.plot(steps, values.mean(0), style, marker=".")
             axes.fill_between(
                 steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.15, linewidth=0
             )
+            lines.append(line)
+            names.append(label)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("mIoU, %")
     axes.grid(alpha=0.3)
-    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if outside else {"loc": "best"}
-    option = rows[0].option
-    axes.legend(fontsize=8, title=None if option == "setting" else option, **place)
+    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # beside, where it covers no curve
+    made = legend(axes, lines, names, fontsize=8, title=title, **place)
+    made.get_title().set_parse_math(False)
     return figure
 
 
@@ -110,7 +120,10 @@ def fields_plot(fields: dict[str, torch.Tensor], columns: int = 6) -> Any:
     """
     columns = min(columns, len(fields))
     rows = -(-len(fields) // columns)
-    wrapped = [[textwrap.fill(line, 26) for line in name.split("\n")] for name in fields]
+    wrapped = [
+        [textwrap.fill(short(line, LONGEST_NAME), 26) for line in name.split("\n")]
+        for name in fields
+    ]
     titles = ["\n".join(lines) for lines in wrapped]
     lines = max(title.count("\n") for title in titles) + 1
     shape = max(field.shape[0] / field.shape[1] for field in fields.values())
@@ -126,11 +139,6 @@ def fields_plot(fields: dict[str, torch.Tensor], columns: int = 6) -> Any:
     return figure
 
 
-def _plain(words: str) -> str:
-    """Words from a file for matplotlib, which reads what is between two $ as a formula."""
-    return words.replace("$", r"\$")
-
-
 def _figure(width: float, height: float, *, axes: bool = True) -> tuple:
     from matplotlib.figure import Figure
 
@@ -141,5 +149,6 @@ def _figure(width: float, height: float, *, axes: bool = True) -> tuple:
 def picture(figure: Any, kind: str) -> bytes:
     """A figure as a file: "svg" or "png"."""
     stream = io.BytesIO()
-    figure.savefig(stream, format=kind, dpi=120)
+    with drawn_as_it_can():
+        figure.savefig(stream, format=kind, dpi=120)
     return stream.getvalue()

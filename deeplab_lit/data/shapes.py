@@ -20,7 +20,7 @@ CLASSES = {
     "square": (60, 160, 230),
     "triangle": (240, 200, 60),
     "cross": (120, 200, 90),
-    "wire": (240, 240, 240),
+    "wire": (0, 220, 220),  # far from the light yellow of void, which surrounds it
     "eye": (200, 80, 220),
 }
 

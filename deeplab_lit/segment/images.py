@@ -15,7 +15,7 @@ from tqdm import tqdm
 from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.segment.segmenter import Segmenter
-from deeplab_lit.training.picture import overlay
+from deeplab_lit.training.picture import Classes, overlay, with_legend
 from deeplab_lit.whole import whole_file
 
 
@@ -49,6 +49,7 @@ def segment_images(
     *,
     as_picture: Callable[[np.ndarray], Image.Image],
     opacity: float = 0.5,
+    legend: Classes | None = None,
     num_workers: int = 2,
 ) -> list[str]:
     """Write mask and overlay of every image, the mask last: where it is, the image is done.
@@ -58,6 +59,8 @@ def segment_images(
         jobs: what to do.
         as_picture: class indices (H,W) uint8 to the picture that is written.
         opacity: of the colours over the image, 0…1.
+        legend: names and colors of the classes, of which those in the image are listed below it.
+            None: the overlay has the image's size.
         num_workers: processes that read images ahead.
 
     Returns:
@@ -69,8 +72,10 @@ def segment_images(
         readable = _readable(images, segmenter, problems, progress)
         for index, image, mask in segmenter.many(readable):
             job = jobs[index]
-            blended = Image.fromarray(overlay(image.numpy(), mask, segmenter.colours, opacity))
-            save(blended, job.overlay, quality=92)
+            blended = overlay(image.numpy(), mask, segmenter.colours, opacity)
+            if legend is not None:
+                blended = with_legend(blended, mask, legend)
+            save(Image.fromarray(blended), job.overlay, quality=92)
             save(as_picture(mask), job.mask)
             progress.update()
     return problems

@@ -3,15 +3,20 @@
 Letters: C classes.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from deeplab_lit.training.picture import short
 from deeplab_lit.whole import whole_file
 
 DPI = 120
+LONGEST_NAME = 80  # characters, in a legend
 MOST_NUMBERS = 25  # classes, up to which a confusion matrix has its numbers in it
 
 
@@ -26,12 +31,13 @@ def confusion_matrix(confusion: Tensor, names: Sequence[str], path: Path) -> Non
     pixels = confusion.cpu().numpy().astype(np.float64)
     total = pixels.sum(1, keepdims=True)
     share = np.divide(100 * pixels, total, out=np.full_like(pixels, np.nan), where=total > 0)
-    side = max(0.36 * len(names), 3) + 2
+    words = [short(name) for name in names]
+    side = max(0.36 * len(names), 3) + 2 + _more_room(words)
     figure, (axes,) = _figure(1, (side + 0.6, side))
     axes.set_facecolor("lightgrey")
     shown = axes.imshow(share, "Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), words, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(names)), words, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")
     axes.set_title("% of each true class")
@@ -52,7 +58,8 @@ def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path
         names: of the classes.
         path: of the picture.
     """
-    figure, (axes,) = _figure(1, (max(0.42 * len(names) + 1.2, 6), 3.6))
+    words = [short(name) for name in names]
+    figure, (axes,) = _figure(1, (max(0.42 * len(names) + 1.2, 6), 3.6 + _more_room(words)))
     width = 0.8 / len(iou)
     for i, (label, values) in enumerate(iou.items()):
         places = np.arange(len(names)) + (i - (len(iou) - 1) / 2) * width
@@ -61,7 +68,7 @@ def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path
         axes.bar(places, heights, width, label=f"{label} (mean {mean:.2f})")
         for place in places[np.isnan(heights)]:
             axes.text(place, 1, "–", ha="center")
-    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_xticks(range(len(names)), words, rotation=90, parse_math=False)
     axes.set_ylabel("IoU (%)")
     axes.set_ylim(0, 100)
     axes.set_xlim(-0.6, len(names) - 0.4)
@@ -83,14 +90,13 @@ def band_curves(
         path: of the picture.
     """
     borders = {"void": "void pixels", "classes": "the borders of classes"}[around]
-    figure, (axes,) = _figure(1, (6, 4.2))
-    for label, values in curves.items():
-        axes.plot(widths, 100 * np.asarray(values, np.float64), label=label)
+    figure, (axes,) = _figure(1, (6, 4.2 + 0.2 * len(curves)))
+    lines = [axes.plot(widths, 100 * np.asarray(iou))[0] for iou in curves.values()]
     axes.set_xlabel(f"width of the band around {borders} (pixels)")
     axes.set_ylabel("mIoU in the band (%)")
     axes.set_xlim(0, max(widths))
     axes.grid(alpha=0.4)
-    axes.legend()
+    legend(figure, lines, list(curves), loc="outside upper left", frameon=False)
     _save(figure, path)
 
 
@@ -128,6 +134,29 @@ def heat_maps(
     _save(figure, path)
 
 
+def legend(place: Any, handles: Sequence[Any], names: Sequence[str], **options: Any) -> Any:
+    """Add a legend whose words are the names as they are.
+
+    Matplotlib would read a formula between two dollars, and leave out what begins with "_".
+
+    Args:
+        place: axes, or a figure.
+        handles: what is named.
+        names: of each.
+        options: of Matplotlib's `legend`.
+    """
+    made = place.legend(handles, ["?"] * len(names), **options)
+    for text, name in zip(made.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(short(name, LONGEST_NAME))
+    return made
+
+
+def _more_room(words: Sequence[str]) -> float:
+    """Inches that names along an axis take beyond those of some 15 letters."""
+    return 0.09 * max(max(map(len, words)) - 15, 0)
+
+
 def _figure(panels: int, size: tuple[float, float], columns: int = 1) -> tuple:
     """A figure and its axes, `size` inches each; no window, no global state."""
     from matplotlib.figure import Figure
@@ -141,6 +170,14 @@ def _figure(panels: int, size: tuple[float, float], columns: int = 1) -> tuple:
     return figure, axes[:panels]
 
 
-def _save(figure: object, path: Path) -> None:
-    with whole_file(path) as place:
+def _save(figure: Any, path: Path) -> None:
+    with whole_file(path) as place, drawn_as_it_can():
         figure.savefig(place, format="png", dpi=DPI)
+
+
+@contextmanager
+def drawn_as_it_can() -> Iterator[None]:
+    """Draw without a warning for each sign that no font here has; a box stands for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield

@@ -3,7 +3,7 @@
 Letters: H×W image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,8 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from deeplab_lit.training.metric import VOID
 
 Colours = Sequence[tuple[int, int, int]]
+Classes = Mapping[str, tuple[int, int, int]]
 
 VOID_COLOUR = (224, 224, 192)  # VOC's, of index 255
+NARROWEST = 160  # pixels of a legend
 
 
 def palette(colours: Colours) -> np.ndarray:
@@ -54,9 +56,43 @@ def overlay(
     return blended.round().astype(np.uint8)
 
 
+def short(name: str, longest: int = 40) -> str:
+    """A name on one line of a picture: without line breaks and signs that cannot be drawn.
+
+    Args:
+        name: any text.
+        longest: characters; of a longer name both ends are kept.
+    """
+    words = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    if len(words) <= longest:
+        return words
+    end = longest // 3
+    return f"{words[: longest - end - 1]}…{words[len(words) - end :]}"
+
+
+def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Classes) -> np.ndarray:
+    """A picture above a strip with the names and colors of the classes that its mask shows.
+
+    Args:
+        picture: (H,W,3) uint8.
+        mask: (H,W) uint8.
+        classes: names and colors, in the order of the class indices.
+
+    Returns:
+        (H+h,W',3) uint8, with W' ≥ W: a small picture has white beside it.
+    """
+    indices = set(np.unique(mask).tolist())
+    shown = {name: color for i, (name, color) in enumerate(classes.items()) if i in indices}
+    if VOID in indices and len(classes) <= VOID:
+        shown["void"] = VOID_COLOUR
+    width = picture.shape[1]
+    strip = legend(shown, max(width, NARROWEST), size=max(12, round(width / 50)))
+    return np.asarray(stack([Image.fromarray(picture), strip], gap=0))
+
+
 def comparison(
     samples: Sequence[Sequence[np.ndarray]],
-    classes: dict[str, tuple[int, int, int]],
+    classes: Classes,
     titles: Sequence[str] = ("image", "truth", "prediction"),
     width: int = 240,
     columns: int = 2,
@@ -84,8 +120,8 @@ def comparison(
         for i in range(0, len(strips), columns)
     ]
     if any((mask == VOID).any() for _, *masks in samples for mask in masks):
-        classes = classes | {"void": VOID_COLOUR}
-    return stack([title, *rows, _legend(classes, title.width)])
+        classes = {**classes, "void": VOID_COLOUR}
+    return stack([title, *rows, legend(classes, title.width)])
 
 
 def _strip(
@@ -111,34 +147,50 @@ def _title(words: Sequence[str], width: int) -> Image.Image:
     title = Image.new("RGB", (len(words) * width, 20), "white")
     draw = ImageDraw.Draw(title)
     for i, word in enumerate(words):
-        draw.text((i * width + 4, 3), word, "black", font=ImageFont.load_default(13))
+        font = ImageFont.load_default(13)
+        words = _fitting(short(word, 200), font, width - 6)
+        draw.text((i * width + 4, 3), words, "black", font=font)
     return title
 
 
-def _legend(classes: dict[str, tuple[int, int, int]], width: int) -> Image.Image:
-    font = ImageFont.load_default(12)
-    placed, x, y = [], 4, 4
+def legend(classes: Classes, width: int, size: int = 12) -> Image.Image:
+    """Names and colors of classes on a white strip, in as many lines as it takes.
+
+    Args:
+        classes: names and colors.
+        width: of the strip in pixels; a longer name is cut.
+        size: of the letters in pixels.
+    """
+    font, gap = ImageFont.load_default(size), max(round(size / 3), 1)
+    placed, x, y = [], gap, gap
     for name, colour in classes.items():
-        needed = 26 + round(font.getlength(name))
-        if x + needed > width:
-            x, y = 4, y + 18
-        placed.append((x, y, name, colour))
+        words = _fitting(short(name), font, width - size - 4 * gap)
+        needed = size + 4 * gap + round(font.getlength(words))
+        if x + needed > width and x > gap:
+            x, y = gap, y + round(1.5 * size)
+        placed.append((x, y, words, colour))
         x += needed
-    legend = Image.new("RGB", (width, y + 20), "white")
-    draw = ImageDraw.Draw(legend)
-    for left, top, name, colour in placed:
-        draw.rectangle((left, top, left + 12, top + 12), fill=tuple(colour), outline="black")
-        draw.text((left + 16, top - 1), name, "black", font=font)
-    return legend
+    strip = Image.new("RGB", (width, y + round(1.5 * size) + gap), "white")
+    draw = ImageDraw.Draw(strip)
+    for left, top, words, colour in placed:
+        draw.rectangle((left, top, left + size, top + size), fill=tuple(colour), outline="black")
+        draw.text((left + size + gap, top - 1), words, "black", font=font)
+    return strip
 
 
-def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures one below the other."""
+def _fitting(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    while len(words) > 1 and font.getlength(words) > width:
+        words = short(words, len(words) - 1)
+    return words
+
+
+def stack(pictures: Sequence[Image.Image], gap: int = 2) -> Image.Image:
+    """Pictures one below the other, with white of `gap` pixels under each."""
     sheet = Image.new(
-        "RGB", (max(p.width for p in pictures), sum(p.height + 2 for p in pictures)), "white"
+        "RGB", (max(p.width for p in pictures), sum(p.height + gap for p in pictures)), "white"
     )
     y = 0
     for picture in pictures:
         sheet.paste(picture, (0, y))
-        y += picture.height + 2
+        y += picture.height + gap
     return sheet

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from deeplab_lit.ablate.plots import curves_plot, fields_plot, picture, settings_plot, taps_plot
+from deeplab_lit.training.picture import short
 
 
 def points(axes, marker):
@@ -29,6 +30,7 @@ def test_a_dot_a_seed_and_a_bar_at_the_mean(make_row):
     bottom, top = axes.get_ylim()
     assert bottom > top  # the first row is at the top
     assert axes.get_legend() is None
+    assert not axes.figure.legends
 
 
 def test_scores_after_the_crf_are_another_colour(make_row):
@@ -36,8 +38,39 @@ def test_scores_after_the_crf_are_another_colour(make_row):
     assert points(axes, "o") == [([50], [0]), ([60], [1]), ([55], [0])]
     dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
     assert dots[0].get_color() == dots[1].get_color() != dots[2].get_color()
-    named = {text.get_text() for text in axes.get_legend().get_texts()}
-    assert named == {"network", "after the CRF"}
+    (legend,) = axes.figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {"network", "after the CRF"}
+
+
+@pytest.mark.parametrize("crf", [[0.40, 0.99], [0.99, 0.01]])
+def test_a_legend_covers_no_point(make_row, crf):
+    """Whatever corner the points are in."""
+    rows = [make_row("a", [0.01, 0.99], crf=crf), make_row("b", [0.99, 0.01], crf=crf)]
+    for plot in (settings_plot, curves_plot):
+        figure = plot(rows)
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        legends = [*figure.legends, *filter(None, [axes.get_legend()])]
+        (legend,) = legends
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+        assert inside(figure, legend)
+
+
+@pytest.mark.parametrize("name", ["_base", "$a$b$", "%s {} <b> & 1_000", "a\nb\x00\tc", "n" * 200])
+@pytest.mark.filterwarnings("error")
+def test_any_name_of_a_setting_is_drawn_and_left_room_for(make_row, name):
+    rows = [replace(make_row(name, [0.5]), option=name), make_row("other", [0.6], setting=1)]
+    words = short(name, 80)
+    figure = curves_plot(rows)
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [words, "other"]
+    assert inside(figure, legend)
+    assert figure.axes[0].get_window_extent().width > 400
+    figure = settings_plot(rows)
+    assert figure.axes[0].get_yticklabels()[0].get_text() == words
+    assert inside(figure, figure.axes[0].get_yticklabels()[0])
+    assert figure.axes[0].get_window_extent().width > 350
+    assert picture(fields_plot({f"{name}\nrate 1": torch.rand(5, 5)}), "png")
 
 
 def test_curves_are_the_mean_and_the_range_of_the_seeds_where_all_have_one(make_row):
@@ -95,7 +128,8 @@ def test_a_dollar_in_a_name_is_a_dollar(make_row, plot):
     assert picture(figure, "png")
     axes = figure.axes[0]
     words = axes.get_legend().get_texts() if plot is curves_plot else axes.get_yticklabels()
-    assert words[0].get_text() == r"\$x^\$ & _y"
+    assert words[0].get_text() == "$x^$ & _y"
+    assert not words[0].get_parse_math()
 
 
 def test_settings_that_share_their_trainings_have_one_curve(make_row):

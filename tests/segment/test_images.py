@@ -56,3 +56,15 @@ def test_masks_and_overlays_are_written_and_a_broken_image_is_told(tmp_path, num
     shown = np.asarray(Image.open(tmp_path / "o/a.jpg"))
     np.testing.assert_allclose(shown[10, 15], (150, 50, 50), atol=4)
     assert not (tmp_path / "m/b.png").exists()
+
+
+def test_a_legend_below_an_overlay_has_the_colors_of_the_classes_in_it(tmp_path):
+    Image.new("RGB", (200, 20), (100, 100, 100)).save(tmp_path / "a.png")
+    jobs = [Job(tmp_path / "a.png", tmp_path / "m.png", tmp_path / "o.jpg")]
+    classes = {"ground": (0, 0, 200), "tree": (200, 0, 0)}
+    as_picture = partial(palette_image, colours=Ones.colours)
+    segment_images(Ones(), jobs, as_picture=as_picture, opacity=0.5, legend=classes, num_workers=0)
+    shown = np.asarray(Image.open(tmp_path / "o.jpg")).astype(int)
+    np.testing.assert_allclose(shown[10, 15], (150, 50, 50), atol=4)
+    assert (abs(shown[22:] - (200, 0, 0)).max(-1) < 20).any()
+    assert not (abs(shown[22:] - (0, 0, 200)).max(-1) < 60).any()

@@ -5,6 +5,7 @@ from PIL import Image
 
 from deeplab_lit.training import charts
 from deeplab_lit.training.charts import band_curves, class_bars, confusion_matrix, heat_maps
+from deeplab_lit.training.picture import short
 
 NAMES = ["sky", "tree", "a rather long name"]
 
@@ -91,3 +92,37 @@ def test_a_heat_map_of_equal_scores(tmp_path, score):
     scores = dict.fromkeys([(3, 30, 3), (4, 30, 3)], score)
     heat_maps(scores, ("w1", "sa", "sb"), tmp_path / "one.png")
     assert len(np.unique(pixels(tmp_path / "one.png"))) > 2
+
+
+ODD = ["$a$", "$x^$_{", "_hidden", "100% {} <b>&", "a\nb\x07", "n" * 200, "道路 🚗"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_name_of_a_class_is_drawn(tmp_path):
+    """No formulas, no names left out, no room taken from the chart, and nothing said."""
+    confusion_matrix(torch.eye(len(ODD), dtype=torch.int64), ODD, tmp_path / "confusion.png")
+    class_bars({"$a$": [0.5] * len(ODD)}, ODD, tmp_path / "classes.png")
+    band_curves({name: [0.5, 0.75] for name in ODD}, [1, 2], "void", tmp_path / "band.png")
+    assert share(tmp_path / "confusion.png", (8, 48, 107)) > 0.02  # the diagonal
+    assert share(tmp_path / "classes.png", (31, 119, 180)) > 0.02
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_every_curve_is_in_the_legend_and_none_below_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(charts, "_save", lambda figure, path: drawn.append(figure))
+    band_curves({name: [0.0, 1.0] for name in ODD}, [1, 2], "void", tmp_path / "band.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [short(name, 80) for name in ODD]
+    (axes,) = figure.axes
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+    assert axes.get_window_extent().height > 200
+
+
+def test_a_short_name_keeps_both_ends():
+    assert short("abc") == "abc"
+    assert short("a\n b\tc\x00") == "a b c"
+    assert short("abcdefghij", 6) == "abc…ij"
+    assert [short("abc", n) for n in (1, 2, 3)] == ["…", "a…", "abc"]

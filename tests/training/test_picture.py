@@ -1,8 +1,16 @@
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_lit.training.picture import comparison, overlay, palette, palette_image
+from deeplab_lit.data import Shapes
+from deeplab_lit.training.picture import (
+    comparison,
+    overlay,
+    palette,
+    palette_image,
+    with_legend,
+)
 
 CLASSES = {"sky": (10, 20, 200), "tree": (0, 150, 30), "a rather long name of a class": (250, 0, 9)}
 COLOURS = list(CLASSES.values())
@@ -123,3 +131,45 @@ def test_a_mask_in_other_values_keeps_its_colours():
     assert np.asarray(image).tolist() == [[7, 1, 0, 255]]
     plain = palette_image(mask, colours)
     np.testing.assert_array_equal(image.convert("RGB"), plain.convert("RGB"))
+
+
+def test_a_legend_is_below_the_picture_and_names_what_its_mask_shows():
+    picture = np.full((50, 300, 3), 77, np.uint8)
+    mask = np.zeros((50, 300), np.uint8)
+    mask[0, 0] = 2
+    found = with_legend(picture, mask, CLASSES)
+    np.testing.assert_array_equal(found[:50], picture)
+    assert found.shape[0] > 62
+    assert found.shape[1] == 300
+    below = colours_in(Image.fromarray(found[50:]))
+    assert {COLOURS[0], COLOURS[2]} <= below
+    assert COLOURS[1] not in below
+    assert (224, 224, 192) not in below
+    mask[1, 1] = 255
+    assert (224, 224, 192) in colours_in(Image.fromarray(with_legend(picture, mask, CLASSES)[50:]))
+
+
+def test_a_legend_of_a_small_picture_can_be_read_and_of_a_large_one_too():
+    small = with_legend(np.zeros((5, 7, 3), np.uint8), np.full((5, 7), 2, np.uint8), CLASSES)
+    assert small.shape[1] == 160
+    assert (small[:5, 7:] == 255).all()
+    large = np.zeros((1000, 3000, 3), np.uint8), np.zeros((1000, 3000), np.uint8)
+    assert with_legend(*large, CLASSES).shape[0] > 1060  # letters of 60 pixels
+
+
+@pytest.mark.parametrize("number", [1, 182, 255])
+def test_a_legend_has_as_many_lines_as_it_takes(number):
+    classes = {f"{'a long name ' * 20}{i}\n": (255 - i, 0, i) for i in range(number)}
+    mask = np.resize(np.arange(number, dtype=np.uint8), (20, 400))
+    found = with_legend(np.zeros((20, 400, 3), np.uint8), mask, classes)
+    assert set(classes.values()) <= colours_in(Image.fromarray(found[20:]))
+    assert found.shape[1] == 400
+
+
+def test_no_two_classes_of_shapes_nor_void_look_alike():
+    """The least distance in the uniform color space CIELAB; some 2 can just be told apart."""
+    colours = list(Shapes.classes.values())
+    shown = np.array([*colours, palette(colours)[255]], np.uint8)
+    lab = cv2.cvtColor(shown[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1000 * np.eye(len(lab))
+    assert apart.min() > 35
