@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from jsonargparse import auto_cli
+from jsonargparse import auto_cli, auto_parser
 from jsonargparse.typing import PositiveInt
 
 from deeplab_lit import load
@@ -24,6 +24,7 @@ from deeplab_lit.data.image import read_image
 from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.parser import Parser, joined_configs, parse
 from deeplab_lit.training.benchmark import compare_steps
 from deeplab_lit.training.run_folder import named_checkpoint
 
@@ -141,12 +142,16 @@ def _crf_whole_set(samples: Samples, workers: int, rounds: int) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
-        auto_cli(
-            [step, data, crf],
-            args=args,
-            as_positional=False,
-            prog="python -m deeplab_lit.benchmark",
-        )
+        argv = joined_configs(sys.argv[1:] if args is None else args)
+        about = {
+            "as_positional": False,
+            "prog": "python -m deeplab_lit.benchmark",
+            "parser_class": Parser,
+        }
+        functions = [step, data, crf]
+        names = [function.__name__ for function in functions]
+        parse(auto_parser(functions, **about), argv, commands=names)  # says what is wrong
+        auto_cli(functions, args=argv, **about)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,20 @@ from deeplab_lit import __version__
 from deeplab_lit.agreement import check_options
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import SegmentationData
-from deeplab_lit.errors import plain_errors, refused_arguments
-from deeplab_lit.implied import configs_first, flags, implied_config, with_checkpoint_named
+from deeplab_lit.errors import plain_errors, refused_arguments, refused_trainer
+from deeplab_lit.implied import (
+    SHAPES,
+    configs_first,
+    flags,
+    implied_config,
+    place_of,
+    trusted,
+    value_of,
+    with_checkpoint_named,
+)
 from deeplab_lit.network.weights import read_checkpoint
 from deeplab_lit.options import add_options
+from deeplab_lit.parser import CONFIG, Parser, UsageError, joined_configs, parse, refusals
 from deeplab_lit.quiet import quieten
 from deeplab_lit.training.checkpoints import WholeFiles
 from deeplab_lit.training.cityscapes_scores import Instances
@@ -34,6 +44,10 @@ class QuietTrainer(Trainer):
     def validate(self, *args: Any, **kwargs: Any) -> list[dict[str, float]]:
         """As the parent."""
         return super().validate(*args, verbose=False, **kwargs)
+
+
+class RunParser(Parser, LightningArgumentParser):
+    """Lightning's parser with the rules of ours."""
 
 
 class DeepLabCLI(LightningCLI):
@@ -65,6 +79,7 @@ class DeepLabCLI(LightningCLI):
                 "version": __version__,
                 self.verb: dict(self.help),
             },
+            parser_class=RunParser,
             subclass_mode_data=True,
             args=args,
             auto_configure_optimizers=False,
@@ -89,15 +104,22 @@ class DeepLabCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the verb in front; find the data set, the run folder and the checkpoint."""
-        self.typed = sys.argv[1:] if args is None else list(args)
-        argv = configs_first(with_crf_enabled(self.typed))
+        typed = sys.argv[1:] if args is None else list(args)
+        argv = configs_first(with_crf_enabled(joined_configs(typed)))
         if self.verb == "validate":
             argv = with_checkpoint_named(argv)
         config = self.begin_with(argv)
+        contents = {}
         if config is not None:
-            argv = [f"--config={config}", *argv]
-        self.config = parser.parse_args([self.verb, *argv])
+            argv = [f"{CONFIG}{config}", *argv]
+            if config != SHAPES:
+                contents[str(config)] = trusted(config, self.verb)
+                if value_of(argv, "ckpt_path") == "last":
+                    contents[str(config)] |= place_of(config)
+        self.config = parse(parser, [self.verb, *argv], contents, [self.verb])
         options = self.config[self.verb]
+        if options.data is None:
+            raise UsageError("data is null: name a data set, as --data VOC --data.root VOCdevkit")
         self.allow_seen_split = "--allow_seen_split" in flags(argv)
         options.allow_seen_split = False  # said anew each time: no configuration may keep it
         defaults = vars(parser.parse_args([self.verb, "--data=Shapes"])[self.verb].model)
@@ -108,7 +130,21 @@ class DeepLabCLI(LightningCLI):
         }
         self.experiment = options.experiment or options.data.class_path.rpartition(".")[2].lower()
         self.folder = self.find_folder(options, argv)
+        if options.ckpt_path == "":
+            raise UsageError("--ckpt_path names no file: leave it out, or give a checkpoint")
         self.checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
+        if self.checkpoint is not None:
+            self._check_model(parser, options.ckpt_path)
+
+    def _check_model(self, parser: LightningArgumentParser, path: str) -> None:
+        """Refuse settings of a model that a checkpoint holds and no model can have.
+
+        LightningCLI parses them too, and ends with the parser's own words.
+        """
+        stored = {"model": self.checkpoint["hyper_parameters"]}
+        stored["model"] = {k: v for k, v in stored["model"].items() if k != "_instantiator"}
+        with refusals(parser, [self.verb], {path: stored}, [self.verb]):
+            parser.parse_object({self.verb: stored}, self.config)
 
     def before_instantiate_classes(self) -> None:
         """Refuse flags that a checkpoint would override in silence."""
@@ -157,7 +193,8 @@ class DeepLabCLI(LightningCLI):
         if own not in (None, True, False):
             kwargs["logger"] += _listed(own)
         kwargs["plugins"] = [*_listed(config.trainer.plugins), WholeFiles()]
-        return super().instantiate_trainer(**kwargs)
+        with refused_trainer():
+            return super().instantiate_trainer(**kwargs)
 
     @rank_zero_only
     def claim(self, bytes_needed: int) -> None:

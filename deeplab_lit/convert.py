@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from deeplab_lit import __version__
 from deeplab_lit.agreement import check_order
@@ -24,6 +24,7 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.formats import FORMATS, read_source
 from deeplab_lit.network.formats.source import Source, drop_head
 from deeplab_lit.network.weights import WeightsError, backbone_alone, build
+from deeplab_lit.parser import Parser, parse
 from deeplab_lit.training.checkpoints import write_whole
 from deeplab_lit.training.provenance import INITS, UNKNOWN, completed, of_file
 from deeplab_lit.training.run_folder import named_checkpoint
@@ -102,9 +103,9 @@ def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> st
     return "\n".join(lines)
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The options."""
-    parser = ArgumentParser(prog="python -m deeplab_lit.convert", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.convert", description=__doc__)
     parser.add_argument(
         "file", type=str, help='The weight file; "last": the best of ours in runs/.'
     )
@@ -165,11 +166,10 @@ def build_parser() -> ArgumentParser:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
-        argv = list(sys.argv[1:] if args is None else args)
-        _convert(build_parser().parse_args(argv), argv)
+        _convert(parse(build_parser(), sys.argv[1:] if args is None else args))
 
 
-def _convert(options: Namespace, argv: list[str]) -> None:
+def _convert(options: Namespace) -> None:
     file, out = Path(named_checkpoint(options.file)), Path(options.out)
     for name, known in (("format", FORMATS), ("init", (*INITS, UNKNOWN))):
         if options[name] not in (None, *known):
@@ -183,7 +183,7 @@ def _convert(options: Namespace, argv: list[str]) -> None:
     provenance["init"] = options.init or provenance["init"]
     if trained_on is not None:
         provenance["trained_on"] = trained_on
-    provenance = completed(provenance, __version__, "convert", argv)
+    provenance = completed(provenance, __version__)
     if source.num_classes is not None and not provenance["trained_on"]:
         drop_head(source, "a head, but of weights that were trained on no segmentation data set")
     if source.num_classes is None and options.data_classes:

@@ -140,6 +140,21 @@ def _output_nowhere() -> None:
 
 
 @contextmanager
+def refused_trainer() -> Iterator[None]:
+    """Around the making of Lightning's trainer: what it raises is said of its options' values.
+
+    Raises:
+        UserError: in Lightning's words.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, ImportError, AssertionError) as error:
+        if explained(error) is not None:
+            raise
+        raise UserError(f"--trainer.…: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
 def refused_arguments() -> Iterator[None]:
     """Around a parser's `instantiate`: what a class refuses becomes a mistake, in its own words.
 

@@ -11,6 +11,7 @@ network before it gets its name.
 import inspect
 import io
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,6 @@ import onnxruntime
 import safetensors
 import safetensors.torch
 import torch
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveFloat
 
 import deeplab_lit
@@ -30,6 +30,8 @@ from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
 from deeplab_lit.network.safetensors import CHECKSUM, content_sha256
 from deeplab_lit.network.weights import read_checkpoint
+from deeplab_lit.parser import Parser, parse
+from deeplab_lit.training.provenance import without_commands
 from deeplab_lit.training.run_folder import CHECKPOINT_HELP, named_checkpoint
 from deeplab_lit.whole import whole_file
 
@@ -125,7 +127,7 @@ def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
         },
     }
     if "provenance" in checkpoint:
-        facts["provenance"] = checkpoint["provenance"]
+        facts["provenance"] = without_commands(checkpoint["provenance"])
     return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
 
 
@@ -162,9 +164,9 @@ def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
     return difference
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The options."""
-    parser = ArgumentParser(prog="python -m deeplab_lit.export", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.export", description=__doc__)
     parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument("--out", type=str, required=True, help="*.onnx, *.pt2 or *.safetensors.")
     parser.add_argument(
@@ -179,7 +181,7 @@ def build_parser() -> ArgumentParser:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
-        options = build_parser().parse_args(args)
+        options = parse(build_parser(), sys.argv[1:] if args is None else args)
         out = Path(options.out)
         options.ckpt_path = named_checkpoint(options.ckpt_path)
         net = deeplab_lit.load(options.ckpt_path)

@@ -76,7 +76,7 @@ class FitCLI(DeepLabCLI):
             seen_before(data, self.model.provenance, path or self.model.hparams.weights)
         )
         self.model.provenance = completed(
-            self.model.provenance, __version__, "fit", self.typed, data.label(data.train_split)
+            self.model.provenance, __version__, data.label(data.train_split)
         )
         for suspicion in data.preflight("fit"):
             say(f"WARNING: {suspicion}")

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from jsonargparse import ArgumentParser
-
 from deeplab_lit.data import DataError
 from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
+from deeplab_lit.parser import Parser, parse
 from deeplab_lit.training.band import NAMES, Around
 from deeplab_lit.training.charts import band_curves
 
@@ -47,9 +46,9 @@ def read_bands(path: Path) -> tuple[tuple[list[int], str], dict[str, list[float]
     return bands, curves
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The options."""
-    parser = ArgumentParser(prog="python -m deeplab_lit.plot_bands", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.plot_bands", description=__doc__)
     parser.add_argument(
         "runs",
         type=str,
@@ -67,7 +66,7 @@ def build_parser() -> ArgumentParser:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
-        options = build_parser().parse_args(list(sys.argv[1:] if args is None else args))
+        options = parse(build_parser(), sys.argv[1:] if args is None else args)
         runs = [_newest() if run == "last" else Path(run) for run in options.runs]
         labels = options.labels or _names(runs)
         if len(labels) != len(runs):

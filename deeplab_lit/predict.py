@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
@@ -30,6 +30,7 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.inference import Inference
+from deeplab_lit.parser import Parser, parse
 from deeplab_lit.segment.images import Job, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.video import check_sources, is_video, segment_video
@@ -39,9 +40,9 @@ from deeplab_lit.training.run_folder import CHECKPOINT_HELP, claim_results, name
 Values = Literal["indices", "labels"]
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The options."""
-    parser = ArgumentParser(prog="python -m deeplab_lit.predict", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.predict", description=__doc__)
     parser.add_argument("--config", action="config", help="Read options from a YAML file.")
     parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument(
@@ -99,7 +100,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 1 where images could not be read."""
     with plain_errors():
         argv = configs_first(with_crf_enabled(list(sys.argv[1:] if args is None else args)))
-        options = build_parser().parse_args(argv)
+        options = parse(build_parser(), argv)
         inference = _inference(options.eval)
         crf = CRFOptions(**vars(options.crf)).build() if options.crf.enabled else None
         if not 0 <= options.opacity <= 1:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 import deeplab_lit
@@ -33,9 +33,10 @@ from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors, refused_arguments
-from deeplab_lit.implied import implied_config, with_checkpoint_named
+from deeplab_lit.implied import implied_config, trusted, with_checkpoint_named
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
+from deeplab_lit.parser import Parser, parse
 from deeplab_lit.training.charts import heat_maps
 from deeplab_lit.training.image_scores import count
 from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
@@ -138,9 +139,9 @@ def write_scores(scores: dict[Point, float], path: Path) -> None:
         csv.writer(file).writerows([COLUMNS, *([*point, miou] for point, miou in scores.items())])
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The options."""
-    parser = ArgumentParser(prog="python -m deeplab_lit.tune_crf", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.tune_crf", description=__doc__)
     parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
     parser.add_subclass_arguments(SegmentationData, "data", required=False)
@@ -169,8 +170,8 @@ def main(args: Sequence[str] | None = None) -> None:
         run = implied_config("validate", argv)
         parser = build_parser()
         if run is not None:
-            parser.set_defaults({"data": yaml.safe_load(run.read_text("utf-8"))["data"]})
-        typed = parser.parse_args(argv)
+            parser.set_defaults(trusted(run, "tune_crf"))
+        typed = parse(parser, argv)
         if typed.data is None:
             raise DataError("--data is missing: name the data that the checkpoint was trained on")
         with refused_arguments():

@@ -46,11 +46,11 @@ class ValidateCLI(DeepLabCLI):
         """As the parent; refuse where neither a checkpoint nor its data is known."""
         if names_data(argv):
             return None
-        if "--ckpt_path" not in flags(argv):
+        if not value_of(argv, "ckpt_path"):
             raise WeightsError(NO_CHECKPOINT)
         config = super().begin_with(argv)
         if config is None:
-            refuse_without_data(value_of(argv, "--ckpt_path"))
+            refuse_without_data(value_of(argv, "ckpt_path"))
         return config
 
     def find_folder(self, options: Namespace, argv: list[str]) -> Path:

@@ -80,7 +80,7 @@ def test_the_checkpoint_says_where_it_comes_from(converted):
     found = read(converted["caffe"])["provenance"]
     assert (found["init"], found["trained_on"]) == ("coco", ["VOC:trainval_aug"])
     assert found["source"] == "train2_iter_20000.caffemodel"
-    assert found["command"].startswith("python -m deeplab_lit.convert ")
+    assert "command" not in found  # nor what was typed, which may hold paths and keys
     assert found["version"] == deeplab_lit.__version__
     assert read(converted["kazuto1011"])["provenance"]["trained_on"] == ["unknown"]
 

@@ -24,6 +24,7 @@ def checkpoint(trained, tmp_path_factory):
     """One that says where it comes from."""
     content = torch.load(trained, weights_only=True)
     content["provenance"] = {"init": "imagenet", "split": "train_aug", "images": 8}
+    content["provenance"]["command"] = "of an earlier version: not handed on"
     path = tmp_path_factory.mktemp("export") / "näme.ckpt"
     torch.save(content, path)
     return path

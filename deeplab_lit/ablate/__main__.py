@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from deeplab_lit.ablate.check import check
@@ -25,13 +24,14 @@ from deeplab_lit.ablate.runner import Runner
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
 from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
+from deeplab_lit.parser import Parser, parse
 
 LONGEST_TAG = 64  # W&B refuses longer ones
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The options."""
-    parser = ArgumentParser(prog="python -m deeplab_lit.ablate", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.ablate", description=__doc__)
     parser.add_argument("file", type=str, metavar="FILE", help="Sweep file, method grid.")
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="Trainings at a time.")
     parser.add_argument(
@@ -87,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     with plain_errors():
         ours, theirs = options_of_fit(sys.argv[1:] if args is None else list(args))
-        options = build_parser().parse_args(ours)
+        options = parse(build_parser(), ours)
         sweep = read_sweep(options.file)
         sweep = replace(sweep, entity=options.entity or sweep.entity)
         if options.dashboard:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deeplab_lit.ablate.sweep import (
     EVALUATION,
     SEED,
@@ -24,6 +22,8 @@ from deeplab_lit.ablate.sweep import (
     check_number,
     overlaps,
 )
+from deeplab_lit.parser import CONFIG, joined_configs
+from deeplab_lit.yaml_files import read_yaml
 
 PAPER = {(12,): "LargeFOV", (2, 4, 8, 12): "ASPP-S", (6, 12, 18, 24): "ASPP-L"}
 
@@ -142,20 +142,17 @@ def fingerprint(args: Sequence[str]) -> str:
     Raises:
         SweepError: a configuration cannot be read.
     """
-    words, following = [], iter(args)
-    for word in following:
-        flag, _, value = word.partition("=")
-        if flag in ("--config", "-c"):
-            words.append(_content(value or next(following, "")))
-        else:
-            words.append(word)
+    words = [
+        _content(word.removeprefix(CONFIG)) if word.startswith(CONFIG) else word
+        for word in joined_configs(args)
+    ]
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]
 
 
 def _content(path: str) -> Any:
     try:
-        return json.loads(json.dumps(yaml.safe_load(Path(path).read_text("utf-8"))))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        return json.loads(json.dumps(read_yaml(path)))
+    except (ValueError, TypeError) as error:  # ConfigError is one of the first
         raise SweepError(
             f"the configuration {path!r} cannot be read ({error}): ablations run from the folder "
             "that their paths start from, as `wandb agent` does"

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deeplab_lit.data.words import counted
 from deeplab_lit.errors import UserError
+from deeplab_lit.yaml_files import ConfigError, read_yaml
 
 SEED = "seed_everything"
 KEYS = {
@@ -88,11 +87,9 @@ def read_sweep(path: str | Path) -> Sweep:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise SweepError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path} is no YAML: {error}") from error
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise SweepError(str(error)) from error
     if not isinstance(content, dict):
         raise SweepError(f"{path} is no sweep file: it should have method, parameters, command")
     unknown = content.keys() - KEYS

@@ -9,13 +9,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.errors import plain_errors, refused_arguments
+from deeplab_lit.parser import Parser, configs, joined_configs, parse, read_config
 from deeplab_lit.prepare.ade20k import prepare_ade20k
-from deeplab_lit.prepare.check import check, data_section
+from deeplab_lit.prepare.check import check
 from deeplab_lit.prepare.cityscapes import prepare_cityscapes
 from deeplab_lit.prepare.coco_stuff import prepare_coco_stuff_10k, prepare_coco_stuff_164k
 from deeplab_lit.prepare.pascal_context import prepare_pascal_context
@@ -37,15 +39,15 @@ CHECK = """Read every image and mask of the splits that a configuration names, a
 wrong. Prints a table (images, sizes, class frequencies, void) and draws it."""
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The options."""
-    parser = ArgumentParser(prog="python -m deeplab_lit.prepare", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.prepare", description=__doc__)
     commands = parser.add_subcommands(dest="name", metavar="NAME")
     for name, prepare in DATA_SETS.items():
-        own = ArgumentParser(description=prepare.__doc__)
+        own = Parser(description=prepare.__doc__)
         own.add_class_arguments(Source, as_group=False)
         commands.add_subcommand(name, own, help=(prepare.__doc__ or "").partition("\n")[0])
-    own = ArgumentParser(description=CHECK)
+    own = Parser(description=CHECK)
     own.add_argument(
         "--config", action="config", help="Configuration of a run, of which the data counts."
     )
@@ -64,14 +66,26 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 1 where a check has found problems."""
     with plain_errors():
         parser = build_parser()
-        argv = list(sys.argv[1:] if args is None else args)
-        options = parser.parse_args(data_section(argv) if argv[:1] == ["check"] else argv)
+        argv = joined_configs(sys.argv[1:] if args is None else args)
+        check_alone = argv[:1] == ["check"]
+        files = {name: data_section(name) for name in configs(argv)} if check_alone else {}
+        options = parse(parser, argv, files, [*DATA_SETS, "check"])
         if options.name == "check":
             with refused_arguments():
                 made = parser.instantiate(options).check
             return check(made.data, made.plot, made.num_workers)
         _prepare(options.name, options[options.name])
     return 0
+
+
+def data_section(config: str) -> dict[str, Any]:
+    """The content of a run's configuration, of which only `data` is left.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    content = read_config(config)
+    return {"data": content["data"]} if "data" in content else {}
 
 
 def _prepare(name: str, options: Namespace) -> None:

@@ -1,12 +1,8 @@
 """The complete check of a data set: every file of the splits that a configuration names."""
 
-import json
 import sys
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
-
-import yaml
 
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.dataset import Split
@@ -15,18 +11,6 @@ from deeplab_lit.data.summary import Summary, summarise, table
 from deeplab_lit.data.words import counted
 from deeplab_lit.prepare.class_plot import class_plot
 from deeplab_lit.whole import whole_file
-
-
-def data_section(argv: Sequence[str]) -> list[str]:
-    """The command line with each `--config FILE` as its content, of which only `data` is left.
-
-    Raises:
-        DataError: a configuration cannot be read.
-    """
-    words = [word for arg in argv for word in _split_config(arg)]
-    return [
-        _data_of(word) if before == "--config" else word for before, word in pairwise(["", *words])
-    ]
 
 
 def check(data: SegmentationData, plot: str, num_workers: int) -> int:
@@ -87,17 +71,3 @@ def check(data: SegmentationData, plot: str, num_workers: int) -> int:
     else:
         print(f"{name}: nothing is wrong")
     return 1 if problems else 0
-
-
-def _split_config(arg: str) -> list[str]:
-    return arg.split("=", 1) if arg.startswith("--config=") else [arg]
-
-
-def _data_of(path: str) -> str:
-    try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"--config {path} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"--config {path}: expected the options of a run, found none")
-    return json.dumps({"data": content["data"]} if "data" in content else {})

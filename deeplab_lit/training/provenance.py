@@ -5,13 +5,14 @@ A plain dictionary, so that `weights_only` reading accepts it:
 - source, sha256: name and hash of the file that training or conversion started from, or null
 - init: what the backbone was first trained on: "imagenet", "coco", "none" or "unknown"
 - trained_on: splits like "VOC:train_aug", oldest first; "unknown" among them where it is
-- version, command: of deeplab_lit, and what was typed
+- version: of deeplab_lit
 - origin: the provenance that stood in the source, or null
+
+What was typed is not in it, for files are handed on: it may hold paths and keys. Files that were
+written earlier have it, as `command`; it is dropped when they are read.
 """
 
 import re
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ PUBLISHED: dict[str, tuple[str, list[str]]] = {
 
 
 def of_file(path: str | Path, source: Source) -> dict[str, Any]:
-    """The provenance of what starts from a file; version and command are still to be added.
+    """The provenance of what starts from a file; the version is still to be added.
 
     Args:
         path: the file.
@@ -65,7 +66,8 @@ def of_file(path: str | Path, source: Source) -> dict[str, Any]:
         init, trained_on = published
     elif source.format == "caffe" and source.num_classes is None and path.name.startswith("init"):
         init, trained_on = AUTHORS[source.network["backbone"]], []
-    return _entry(path.name, sha256_of(path), init, list(trained_on), source.provenance)
+    origin = None if source.provenance is None else without_commands(source.provenance)
+    return _entry(path.name, sha256_of(path), init, list(trained_on), origin)
 
 
 def of_start(weights: str, source: Source | None) -> dict[str, Any]:
@@ -80,25 +82,30 @@ def of_start(weights: str, source: Source | None) -> dict[str, Any]:
 
 def of_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint of ours says; what it does not say is unknown."""
-    return _entry(None, None, UNKNOWN, [UNKNOWN], None) | (checkpoint.get("provenance") or {})
+    said = without_commands(checkpoint.get("provenance") or {})
+    return _entry(None, None, UNKNOWN, [UNKNOWN], None) | said
 
 
-def completed(
-    provenance: dict[str, Any], version: str, program: str, args: Sequence[str], *seen: str
-) -> dict[str, Any]:
+def without_commands(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The same without the command lines that earlier versions wrote into it."""
+    return {
+        key: without_commands(value) if isinstance(value, dict) else value
+        for key, value in provenance.items()
+        if key != "command"
+    }
+
+
+def completed(provenance: dict[str, Any], version: str, *seen: str) -> dict[str, Any]:
     """The provenance of a file about to be written.
 
     Args:
         provenance: of what it starts from.
         version: of deeplab_lit.
-        program: name of the command.
-        args: its command line.
         seen: splits that it is trained on besides.
     """
     trained_on = [*provenance["trained_on"]]
     trained_on += [entry for entry in seen if entry not in trained_on]
-    command = shlex.join(["python", "-m", f"deeplab_lit.{program}", *args])
-    return provenance | {"trained_on": trained_on, "version": version, "command": command}
+    return provenance | {"trained_on": trained_on, "version": version}
 
 
 def _published(name: str, source: Source) -> tuple[str, list[str]] | None:
@@ -120,4 +127,4 @@ def _entry(
     origin: dict[str, Any] | None,
 ) -> dict[str, Any]:
     values = {"source": source, "sha256": sha256, "init": init, "trained_on": trained_on}
-    return values | {"version": None, "command": None, "origin": origin}
+    return values | {"version": None, "origin": origin}

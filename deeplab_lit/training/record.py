@@ -15,6 +15,7 @@ from deeplab_lit.training.cityscapes_scores import CityscapesScores
 from deeplab_lit.training.crf_scores import CRFScores
 from deeplab_lit.training.environment import device_name, git_commit, versions
 from deeplab_lit.training.metric import Scores
+from deeplab_lit.training.redact import redacted_words
 from deeplab_lit.whole import whole_file
 
 
@@ -129,7 +130,7 @@ class RunRecord(Callback):
             "device": device_name(trainer),
             "versions": versions(),
             "git_commit": git_commit(),
-            "command": sys.argv,
+            "command": redacted_words(sys.argv),
             **self.about,
         }
         with whole_file(self.folder / "results.json") as place:

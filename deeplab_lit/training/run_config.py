@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from deeplab_lit.training.loggers import log_config
+from deeplab_lit.training.redact import redacted
 
 
 class RunConfig(SaveConfigCallback):
@@ -38,4 +39,4 @@ class RunConfig(SaveConfigCallback):
         config.run = config.ckpt_path = None
         text = self.parser.dump(config, skip_none=False)
         path.write_text(text)
-        log_config(trainer.loggers, yaml.safe_load(text))
+        log_config(trainer.loggers, redacted(yaml.safe_load(text)))

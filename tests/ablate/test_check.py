@@ -29,8 +29,8 @@ def test_what_fit_and_validate_take_passes_and_leaves_nothing(planned, tmp_path,
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("model.ratess", "“a”: unrecognized arguments: --model.ratess=1"),
-        ("crf.bi_ww", "“a”: unrecognized arguments: --crf.bi_ww=1"),
+        ("model.ratess", "all settings: --model.ratess is no option of fit"),
+        ("crf.bi_ww", "all settings: --crf.bi_ww is no option of fit: did you mean --crf.bi_w?"),
         ("data.no_such", "no_such"),
     ],
 )

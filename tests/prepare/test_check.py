@@ -1,11 +1,9 @@
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_lit.data import VOC, DataError, Folder
-from deeplab_lit.prepare.check import check, data_section
+from deeplab_lit.data import VOC, Folder
+from deeplab_lit.prepare.check import check
 from deeplab_lit.prepare.voc import prepare_voc
 
 
@@ -95,23 +93,3 @@ def test_what_masks_prove_is_a_problem_and_what_they_suggest_a_warning(
         path.write_bytes(files.png(255 * files.mask(1)))
     assert check(Folder(str(root)), str(tmp_path / "plot.png"), 1) == 1
     assert "no class but sky" in capsys.readouterr().err
-
-
-def test_of_a_configuration_only_the_data_is_looked_at(tmp_path):
-    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
-    one.write_text("model:\n  lr: 1\ndata:\n  class_path: X\n  init_args: {root: a}\n")
-    two.write_text("trainer:\n  max_steps: 1\n")
-    argv = ["check", "--config", str(one), f"--config={two}", "--data.root=b"]
-    data = {"class_path": "X", "init_args": {"root": "a"}}
-    assert data_section(argv) == [
-        *("check", "--config", json.dumps({"data": data}), "--config", "{}", "--data.root=b")
-    ]
-
-
-@pytest.mark.parametrize("content", [None, "a: [", "just words"])
-def test_what_is_no_configuration_is_named(tmp_path, content):
-    path = tmp_path / "one.yaml"
-    if content:
-        path.write_text(content)
-    with pytest.raises(DataError, match=rf"--config {path}"):
-        data_section(["check", "--config", str(path)])

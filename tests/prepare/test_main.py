@@ -8,8 +8,9 @@ from time import sleep
 import pytest
 import yaml
 
-from deeplab_lit.prepare.__main__ import DATA_SETS, main
+from deeplab_lit.prepare.__main__ import DATA_SETS, data_section, main
 from deeplab_lit.prepare.whole import alone_in
+from deeplab_lit.yaml_files import ConfigError
 
 FORK = multiprocessing.get_context("fork")
 
@@ -49,6 +50,24 @@ def test_a_configuration_and_options_say_what_is_checked(tmp_path, server, voc_a
     options = ["--config", str(tmp_path / "run.yaml"), f"--data.root={root}"]
     assert main(["check", *options, f"--plot={tmp_path / 'plot.png'}"]) == 0
     assert "VOC trainval_aug: 5 images" in capsys.readouterr().out
+
+
+def test_of_a_configuration_only_the_data_is_looked_at(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("model:\n  lr: 1\ndata:\n  class_path: X\n  init_args: {root: a}\n")
+    two.write_text("trainer:\n  max_steps: 1\n")
+    data = {"class_path": "X", "init_args": {"root": "a"}}
+    assert data_section(str(one)) == {"data": data}
+    assert data_section(str(two)) == {}
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "just words"])
+def test_what_is_no_configuration_is_named(tmp_path, content):
+    path = tmp_path / "one.yaml"
+    if content:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=str(path)):
+        data_section(str(path))
 
 
 def test_options_with_a_structure_of_their_own_are_taken(tmp_path, capsys):

@@ -58,17 +58,28 @@ def test_a_file_of_ours_hands_its_past_on(tmp_path):
     assert found["init"] == "coco"
     assert found["trained_on"] == ["VOC:train_aug"]
     assert found["origin"] == before
-    done = completed(found, "0.1", "fit", ["--data", "my data"], "Folder/x:train")
+    done = completed(found, "0.1", "Folder/x:train")
     assert done["trained_on"] == ["VOC:train_aug", "Folder/x:train"]
-    assert done["command"] == "python -m deeplab_lit.fit --data 'my data'"
+    assert done["version"] == "0.1"
     assert before["trained_on"] == ["VOC:train_aug"]
 
 
 def test_a_split_is_named_once_however_often_a_run_goes_on():
-    first = completed(of_start("none", None), "0.1", "fit", [], "VOC:train")
-    again = completed(of_checkpoint({"provenance": first}), "0.1", "fit", [], "VOC:train")
+    first = completed(of_start("none", None), "0.1", "VOC:train")
+    again = completed(of_checkpoint({"provenance": first}), "0.1", "VOC:train")
     assert again["trained_on"] == ["VOC:train"]
     assert again["init"] == "none"
+
+
+def test_command_lines_that_earlier_versions_kept_are_dropped(tmp_path):
+    older = {"source": None, "trained_on": ["VOC:train"], "init": "coco", "command": "fit --key=1"}
+    old = older | {"origin": older | {"origin": None}}
+    file = write(tmp_path / "a.ckpt")
+    read = source("deeplab_lit", provenance=old)
+    for found in (of_checkpoint({"provenance": old}), of_file(file, read)):
+        assert "key" not in str(found)
+        assert found["trained_on"] == ["VOC:train"]
+    assert of_checkpoint({"provenance": old})["origin"]["init"] == "coco"
 
 
 def test_of_a_checkpoint_without_provenance_nothing_is_known():

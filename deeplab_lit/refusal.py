@@ -1,0 +1,178 @@
+"""What a parser says against a command line, on up to fifty lines, as one sentence."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+BASES = ("deeplab_lit.data.SegmentationData", "lightning.Callback")  # nothing is made of them
+MOST = 12  # choices that are shown
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "NoneType": "null",
+    "tuple": "a list like [1, 2]",
+    "list": "a list like [1, 2]",
+    "Iterable": "a list like [1, 2]",
+    "dict": "names and values",
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A command line that was refused.
+
+    Args:
+        command: its name.
+        argv: the words on it.
+        read: configuration → what it says.
+        help_of: what the command prints for `--help`, or another such option.
+    """
+
+    command: str
+    argv: Sequence[str]
+    read: dict[str, dict[str, Any]]
+    help_of: Callable[[str], str]
+
+    def sentence(self, said: str) -> str:
+        """The option, what was found, what is expected.
+
+        Args:
+            said: by jsonargparse.
+        """
+        said = said.replace(f'"{self.command}.', '"')
+        keys = re.findall(r'Parser key "([^"]+)"', said)
+        path = ".".join(dict.fromkeys(keys))
+        if found := re.search(r"unrecognized arguments: (\S*)", said):
+            word = found[1]
+            if not word.startswith("-"):
+                return f"{word!r} is not expected here: options begin with --"
+            return self._unknown(word.partition("=")[0].lstrip("-"), dashes=word[:2])
+        if found := re.search(r"arguments are required: (.*)", said):
+            return self._missing(found[1].split(", "))
+        if found := re.search(r"argument ([^:]+): expected (?:one|at least one) argument", said):
+            return f"{self._without_value(found[1].rpartition('/')[2])} needs a value"
+        if found := re.search(r"invalid choice: ('.*?') \(choose from (.*)\)", said):
+            return f"{found[1]} is unknown: expected one of {found[2].replace(chr(39), '')}"
+        if found := re.search(r"to be one of \{(.*)\}, but it was not", said):
+            commands = ", ".join(re.findall(r"\w+", found[1]))
+            return f"a command is missing, like {commands}; --help lists them"
+        if found := re.search(r"Group '(.+)' does not accept option '(.+?)'", said):
+            return self._unknown(f"{found[1]}.{found[2]}")
+        if found := re.search(r"(?:does not accept option|Option) '(.+?)'", said):
+            owner = re.findall(r"given class_path '([^']+)'", said)
+            return self._unknown(".".join(filter(None, [path, found[1]])), *owner[-1:])
+        return self._wrong_value(path, said)
+
+    def _unknown(self, key: str, owner: str = "", dashes: str = "--") -> str:
+        section, _, last = key.rpartition(".")
+        known = self._options(f"--{section}.help={owner}" if owner else "--help")
+        same = {o.rpartition(".")[2]: o for o in known if o.rpartition(".")[0] == section}
+        near = [option for option in same.values() if option.startswith(key)]
+        near += [same[name] for name in get_close_matches(last, same, 1)]
+        hint = f": did you mean --{near[0]}?" if near else "; --help lists them"
+        name = owner.rpartition(".")[2] or self.command
+        return f"{self._place(key, dashes)} is no option of {name}{hint}"
+
+    def _missing(self, names: Sequence[str]) -> str:
+        known = self._options()
+        names = [name.removeprefix(f"{self.command}.") for name in names]
+        given = [f"--{name}" if name in known else name.upper() for name in names]
+        return f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} missing"
+
+    def _without_value(self, option: str) -> str:
+        """The option that has no value; where one of a class has none, the class is blamed."""
+        following = [*self.argv[1:], "-"]
+        alone = [w for w, after in zip(self.argv, following, strict=True) if after.startswith("-")]
+        return next((w for w in alone if w.startswith(f"{option}.") and "=" not in w), option)
+
+    def _wrong_value(self, path: str, said: str) -> str:
+        inner = said.rpartition(f'Parser key "{path.rpartition(".")[2]}"')[2] or said
+        found = re.search(r"(?:Got value|Given value|Not of type \w+): (.*)", inner)
+        value = found[1].partition(" does not conform")[0] if found else ""
+        value = re.sub(r"^NestedArg\(.*val='?(.*?)'?\)$", r"\1", value)
+        if named := re.search(r"'class_path': '([^']+)'", value):
+            value = named[1]
+        value = cut(value)
+        place = self._place(path) + (": " if self._file_of(path) else " ") + value
+        place = place.strip(": ")
+        if problem := re.search(r"given class_path '([^']+)':\s+(.+)", inner):
+            name = "" if problem[1] == value else f" {problem[1]}:"
+            return f"{place}:{name} {problem[2].strip()}"
+        if "Unable to load config" in inner:
+            return f"{place}: expected options of its own, as --{path}.…"
+        if expected := self._expected(path, inner, value):
+            return f"{place}: expected {expected}"
+        rest = cut(re.sub(r'Parser key "[^"]+":', "", said), 300)
+        return f"{place}: {rest}" if path else rest
+
+    def _expected(self, path: str, inner: str, value: str) -> str:
+        if found := re.search(r"conform to restriction v(\W+)(\S+)", inner):
+            return f"a number {found[1]} {found[2]}"
+        wanted = re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value.*)?$", inner, re.MULTILINE)
+        choices: list[str] = []
+        words: list[str] = []
+        for kind in wanted:
+            if literal := re.search(r"Literal\[(.*)\]", kind):
+                choices += re.findall(r"[^', ]+", literal[1])
+            elif "dot import path" in kind:
+                choices += self._classes(path)
+            elif length := re.search(r"tuple with (\d+) elements", kind):
+                words.append(f"a list of {length[1]}")
+            elif not kind.startswith("path but"):
+                name = re.sub(r"<class '(.*)'>", r"\1", kind).partition("[")[0].rpartition(".")[2]
+                words.append(WORDS.get(name, name))
+        if len(words) > 1 or choices:
+            words = [word for word in words if word != "null"]
+        choices = list(dict.fromkeys(choices))
+        hint = ""
+        if choices:
+            few = choices if len(choices) <= MOST else [*choices[:3], "…"]
+            words.insert(0, f"one of {', '.join(few)}")
+            by_name = {choice.lower(): choice for choice in choices}
+            near = get_close_matches(value.lower(), by_name, 1)
+            hint = f" (did you mean {by_name[near[0]]}?)" if near else ""
+        return " or ".join(dict.fromkeys(words)) + hint
+
+    def _place(self, key: str, dashes: str = "--") -> str:
+        """The option as it was given: in a file, or on the command line."""
+        file = self._file_of(key)
+        return f"{file}: {key}" if file else f"{dashes}{key}"
+
+    def _file_of(self, key: str) -> str | None:
+        if any(word.partition("=")[0].lstrip("-") == key for word in self.argv):
+            return None
+        return next((file for file, content in self.read.items() if _holds(content, key)), None)
+
+    def _options(self, which: str = "--help") -> list[str]:
+        """The names of options, without dashes."""
+        names = re.findall(r"^ +(?:-\w [A-Z]+, )?--([\w.]+)", self.help_of(which), re.MULTILINE)
+        return [name.replace(".init_args.", ".") for name in names]
+
+    def _classes(self, path: str) -> list[str]:
+        """The names of the classes that an option knows."""
+        about = self.help_of("--help").partition(f"\n  --{path} ")[2].partition("\n  --")[0]
+        known = re.sub(r"\s", "", about).partition("knownsubclasses:")[2].rpartition(")")[0]
+        names = known.split(",") if known else []
+        return [name.rpartition(".")[2] for name in names if name not in BASES]
+
+
+def cut(text: str, longest: int = 60) -> str:
+    """A text on one line, and no longer than that."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _holds(content: Any, key: str) -> bool:
+    """Whether a configuration says something of an option."""
+    if not isinstance(content, dict):
+        return False
+    section, _, rest = key.partition(".")
+    return (
+        key in content
+        or _holds(content.get("init_args"), key)
+        or (bool(rest) and _holds(content.get(section), rest))
+    )
