@@ -1,6 +1,7 @@
 """The command line that `fit` and `validate` share: one LightningCLI, run folders, plain errors."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -8,13 +9,14 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
 from deeplab_lit.agreement import check_options
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import SegmentationData
-from deeplab_lit.errors import plain_errors, refused_arguments, refused_trainer
+from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments, refused_trainer
 from deeplab_lit.implied import (
     SHAPES,
     configs_first,
@@ -55,6 +57,7 @@ class DeepLabCLI(LightningCLI):
 
     Args:
         args: command line without the verb; null: the process's own.
+        held: closed when the command ends; what it holds meanwhile.
 
     Attributes:
         verb: "fit" or "validate".
@@ -66,7 +69,8 @@ class DeepLabCLI(LightningCLI):
     help: ClassVar[dict[str, str]]
     resumes = False
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: ArgsType, held: ExitStack) -> None:
+        self.held = held
         super().__init__(
             DeepLabModule,
             SegmentationData,
@@ -93,6 +97,10 @@ class DeepLabCLI(LightningCLI):
         """The run's folder, from the parsed options and the command line; nothing is made yet."""
         suffix = "" if self.verb == "fit" else f"-{self.verb}"
         return new_run_folder(Path(options.runs_dir), self.experiment, options.run, suffix)
+
+    def open_checkpoint(self, options: Namespace) -> dict[str, Any] | None:
+        """The checkpoint that `--ckpt_path` names."""
+        return read_checkpoint(options.ckpt_path) if options.ckpt_path else None
 
     def instances(self) -> Instances | None:
         """Cityscapes' instances, where they are scored."""
@@ -132,7 +140,7 @@ class DeepLabCLI(LightningCLI):
         self.folder = self.find_folder(options, argv)
         if options.ckpt_path == "":
             raise UsageError("--ckpt_path names no file: leave it out, or give a checkpoint")
-        self.checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
+        self.checkpoint = self.open_checkpoint(options)
         if self.checkpoint is not None:
             self._check_model(parser, options.ckpt_path)
 
@@ -164,8 +172,9 @@ class DeepLabCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the loggers and callbacks that every run has."""
         config = self.config_init[self.verb]
+        _refuse_unsupported(config.trainer)
         about = {"seed": config.seed_everything, "deeplab_lit": __version__}
-        if config.ckpt_path:
+        if config.ckpt_path and not self.resumes:  # its own, of which it has no other by then
             about["checkpoint"] = config.ckpt_path
         self.record, callbacks = equip(
             self.verb,
@@ -176,18 +185,26 @@ class DeepLabCLI(LightningCLI):
             progress=config.trainer.enable_progress_bar is not False,
             instances=self.instances(),
             resumes=self.resumes,
+            monitor=config.checkpoint.monitor,
+            mode=config.checkpoint.mode,
         )
         kwargs["callbacks"] = callbacks + (config.trainer.callbacks or [])
-        if config.checkpoint.dirpath is None:
-            config.checkpoint.dirpath = str(self.folder / "checkpoints")
+        if config.checkpoint.dirpath is not None:
+            raise MisconfigurationException(
+                f"--checkpoint.dirpath is {config.checkpoint.dirpath}: checkpoints lie in their "
+                "run's folder, where --ckpt_path last finds them. Another place for whole runs is "
+                "--runs_dir"
+            )
+        config.checkpoint.dirpath = str(self.folder / "checkpoints")
         if isinstance(config.trainer.val_check_interval, int):  # batches, of any epoch
             config.trainer.check_val_every_n_epoch = None
         own = config.trainer.logger
+        step = self.checkpoint["global_step"] if self.checkpoint else 0
         kwargs["logger"] = build_loggers(
             self.folder,
             experiment=self.experiment,
             job_type=self.verb,
-            resume_step=self.checkpoint["global_step"] if self.resumes else None,
+            resume_step=step if self.resumes else None,
             wandb=own in (None, True),
         )
         if own not in (None, True, False):
@@ -229,8 +246,28 @@ def run(cli: type[CLI], args: ArgsType = None) -> CLI:
             where a run was interrupted.
     """
     quieten()
-    with plain_errors():
-        return cli(args)
+    with plain_errors(), lasting_screen(), ExitStack() as held:
+        return cli(args, held)
+
+
+def _refuse_unsupported(trainer: Namespace) -> None:
+    """Refuse options of the trainer that leave a run without what makes it one.
+
+    Raises:
+        MisconfigurationException: says which.
+    """
+    leaves_out = {
+        "barebones": trainer.barebones,
+        "enable_checkpointing": trainer.enable_checkpointing is False,
+        "limit_train_batches": trainer.limit_train_batches == 0,
+    }
+    for name, is_set in leaves_out.items():
+        if is_set:
+            raise MisconfigurationException(
+                f"--trainer.{name} is {getattr(trainer, name)}: a run trains, and leaves "
+                "checkpoints and metrics.csv. Leave the option out; to look for mistakes, "
+                "--trainer.fast_dev_run true writes neither"
+            )
 
 
 def _listed(value: Any) -> list:

@@ -11,6 +11,8 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
 
 
 class UserError(Exception):
@@ -38,12 +40,22 @@ PORT_TAKEN = (
     "the port at which the processes of a training find each other is taken by another program: "
     "set the variable MASTER_PORT to a free one, or unset it where one process is enough."
 )
+DEAD_WORKER = (
+    "a process that reads data has died: if memory is short, fewer --data.num_workers help. A "
+    "training goes on with --ckpt_path last."
+)
+LOST_PROCESS = (
+    "another process of this training was killed or has failed: what it said last stands above, "
+    "and short memory is the usual reason. Checkpoints are kept: go on with --ckpt_path last."
+)
 NO_HOME = "there is no home folder: set the variable HOME to a folder that can be written."
 # what libraries say, in exceptions of types that may be bugs of ours just as well
 SAID = {
     r"DefaultCPUAllocator|can't allocate memory|Insufficient memory|killed by signal: (Killed|Bus)"
     r"|unable to allocate shared memory|Cannot allocate memory": OUT_OF_MEMORY,
+    r"DataLoader worker": DEAD_WORKER,
     r"EADDRINUSE|address already in use": PORT_TAKEN,
+    r"(closed|reset) by peer|NCCL.*remote process": LOST_PROCESS,
     r"Could not determine home directory|Can't determine home directory": NO_HOME,
     r"Too many open files": OUT_OF_FILES,
     r"embedded null (byte|character)": "the name of a file has a NUL character in it, which no "
@@ -171,3 +183,56 @@ def refused_arguments() -> Iterator[None]:
         if isinstance(cause, UserError):
             raise cause from cause.__cause__
         raise UserError(str(cause)) from error
+
+
+@contextmanager
+def lasting_screen() -> Iterator[None]:
+    """Let a command go on where its screen is closed, full or gone: no result is lost for that.
+
+    What is written to stdout and stderr from then on goes nowhere.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Lasting, before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+class Lasting:
+    """A text stream that takes everything: what cannot be written is dropped.
+
+    Args:
+        stream: None: closed from the beginning.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or self._nowhere()
+
+    def write(self, text: str) -> int:
+        """Write, or drop, a text; returns its length."""
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):  # ValueError: the stream itself was closed
+            self._lose()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write, or drop, what is buffered."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._lose()
+
+    def _lose(self) -> None:
+        lost, self._stream = self._stream, self._nowhere()
+        with suppress(OSError, ValueError):  # for what is buffered, and for libraries in C
+            os.dup2(self._stream.fileno(), lost.fileno())
+
+    def _nowhere(self) -> TextIO:
+        return Path(os.devnull).open("w", encoding="utf-8")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,9 +1,11 @@
 """python -m deeplab_lit.fit: train; see --help."""
 
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
 from deeplab_lit.agreement import check_classes, check_resumable, check_training, seen_before
@@ -11,9 +13,16 @@ from deeplab_lit.cli import DeepLabCLI, run
 from deeplab_lit.data.summary import table
 from deeplab_lit.data.words import counted
 from deeplab_lit.implied import SHAPES
+from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.training.checkpoints import BEST, kept_by
 from deeplab_lit.training.loggers import end_wandb, log_checkpoint
 from deeplab_lit.training.provenance import completed, of_checkpoint
-from deeplab_lit.training.run_folder import last_checkpoint
+from deeplab_lit.training.run_folder import (
+    NoCheckpointError,
+    check_unfinished,
+    hold,
+    last_checkpoint,
+)
 from deeplab_lit.training.screen import after_fit, introduce, say
 
 
@@ -41,14 +50,44 @@ class FitCLI(DeepLabCLI):
         return config
 
     def find_folder(self, options: Namespace, argv: list[str]) -> Path:
-        """As the parent; the folder of the run that `--ckpt_path last` goes on with."""
+        """As the parent; the folder of the run that `--ckpt_path last` goes on with, or begins."""
         if options.ckpt_path != "last":
             return super().find_folder(options, argv)
-        self.resumes = True
-        options.ckpt_path = str(
-            last_checkpoint(Path(options.runs_dir), self.experiment, options.run)
-        )
-        return Path(options.ckpt_path).parents[1]
+        runs = Path(options.runs_dir)
+        try:
+            checkpoint = last_checkpoint(runs, self.experiment, options.run)
+        except NoCheckpointError:
+            if not options.run:
+                raise
+            checkpoint = runs / self.experiment / options.run / "checkpoints" / BEST
+        folder = checkpoint.parents[1]
+        if folder.is_dir():
+            self.resumes = True
+            self.hold(folder)
+        options.ckpt_path = str(checkpoint) if checkpoint.is_file() else None
+        if options.ckpt_path is None:
+            check_unfinished(folder)
+            say(f"{folder} has no checkpoint to go on from: this run begins at step 0.")
+        return folder
+
+    @rank_zero_only
+    def hold(self, folder: Path) -> None:
+        """Keep other processes out of the run's folder until the command ends."""
+        self.held.enter_context(hold(folder))
+
+    def open_checkpoint(self, options: Namespace) -> dict[str, Any] | None:
+        """As the parent; the best checkpoint of a run that goes on, where its last is damaged."""
+        try:
+            return super().open_checkpoint(options)
+        except WeightsError as error:
+            best = self.folder / "checkpoints" / BEST
+            if not self.resumes or not best.is_file() or options.ckpt_path == str(best):
+                raise
+            options.ckpt_path = str(best)
+            checkpoint = super().open_checkpoint(options)
+            step = checkpoint["global_step"]
+            say(f"WARNING: {error}. Going on from {best}, step {step}, instead.")
+            return checkpoint
 
     def before_instantiate_classes(self) -> None:
         """As the parent; refuse weights that were converted, for they have no optimizer."""
@@ -92,6 +131,8 @@ class FitCLI(DeepLabCLI):
             )
         weights = 4 * sum(p.numel() for p in self.model.parameters())
         self.claim(bytes_needed=2 * weights * 3)  # momentum too; best, last, and one in writing
+        if not self.resumes:
+            self.hold(self.folder)
         introduce(
             self.model,
             f"{type(data).__name__}: {counted(len(data.training().ids), 'training image')} "
@@ -103,7 +144,7 @@ class FitCLI(DeepLabCLI):
 
     def after_fit(self) -> None:
         """What came out, where it is, and what to type next."""
-        checkpoints = self.trainer.checkpoint_callback
+        checkpoints = kept_by(self.trainer)
         best = checkpoints.best_model_path if checkpoints else ""
         if best and self.config.fit.wandb_checkpoint:
             log_checkpoint(self.trainer.loggers, Path(best))
@@ -113,7 +154,8 @@ class FitCLI(DeepLabCLI):
             return
         last = self.record.final and self.record.final["step"]
         unscored = last is None or last < self.trainer.global_step
-        after_fit(self.record.best, best, self.folder, wandb=wandb, unscored=unscored)
+        more = {"wandb": wandb, "unscored": unscored, "monitor": self.record.monitor}
+        after_fit(self.record.best, best, self.folder, **more)
 
 
 def main(args: ArgsType = None) -> FitCLI:

@@ -11,7 +11,12 @@ from typing import Any
 
 import deeplab_lit.data as data_sets
 from deeplab_lit.parser import CONFIG, configs, joined_configs, read_config
-from deeplab_lit.training.run_folder import last_checkpoint, named_checkpoint
+from deeplab_lit.training.run_folder import (
+    NoCheckpointError,
+    config_of,
+    last_checkpoint,
+    named_checkpoint,
+)
 from deeplab_lit.yaml_files import ConfigError, read_options
 
 SHAPES = Path(__file__).parents[1] / "configs/shapes.yaml"
@@ -51,7 +56,15 @@ def implied_config(verb: str, argv: list[str]) -> Path | None:
     checkpoint = value_of(argv, "ckpt_path")
     if checkpoint == "last" and verb == "fit":
         runs, experiment = value_of(argv, "runs_dir") or "runs", value_of(argv, "experiment")
-        checkpoint = last_checkpoint(Path(runs), experiment or "*", value_of(argv, "run") or None)
+        run = value_of(argv, "run") or None
+        try:
+            checkpoint = last_checkpoint(Path(runs), experiment or "*", run)
+        except NoCheckpointError:
+            if run is None:
+                raise
+            checkpoint = ""  # this run begins
+            if (config := config_of(Path(runs), experiment or "*", run)) is not None:
+                return config
     if checkpoint:
         config = Path(checkpoint).parent.parent / "config.yaml"
         return config if config.is_file() else None

@@ -24,7 +24,7 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.data.names import KNOWN
 from deeplab_lit.data.submission import Server, Submission
 from deeplab_lit.data.words import counted
-from deeplab_lit.errors import plain_errors
+from deeplab_lit.errors import lasting_screen, plain_errors
 from deeplab_lit.implied import configs_first
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
@@ -98,7 +98,7 @@ def build_parser() -> Parser:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 1 where images could not be read."""
-    with plain_errors():
+    with plain_errors(), lasting_screen():
         argv = configs_first(with_crf_enabled(list(sys.argv[1:] if args is None else args)))
         options = parse(build_parser(), argv)
         inference = _inference(options.eval)

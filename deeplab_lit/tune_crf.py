@@ -32,7 +32,7 @@ from deeplab_lit.crf.search import FEW, Point, at_edge, search, verdict
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.words import counted
-from deeplab_lit.errors import plain_errors, refused_arguments
+from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.implied import implied_config, trusted, with_checkpoint_named
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
@@ -165,7 +165,7 @@ def build_parser() -> Parser:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
-    with plain_errors():
+    with plain_errors(), lasting_screen():
         argv = with_checkpoint_named(list(sys.argv[1:] if args is None else args))
         run = implied_config("validate", argv)
         parser = build_parser()

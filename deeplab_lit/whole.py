@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all. Every part of the package may import this.
+"""Files that are there whole or not at all, and locks. Every part of the package may import this.
 
 Writers that share a folder do not disturb each other, and what fails leaves nothing behind.
 """
@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from deeplab_lit.errors import UserError
+
+PREFIX = ".part-"  # of the folders in which files are written; a killed process leaves them
 
 
 class WriteError(UserError, OSError):
@@ -28,7 +36,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(prefix=".", dir=path.parent)
+        folder = TemporaryDirectory(prefix=PREFIX, dir=path.parent)
     except OSError as error:
         raise WriteError(
             f"{path} cannot be written ({error.strerror}): choose another place"
@@ -36,3 +44,26 @@ def whole_file(path: Path) -> Iterator[Path]:
     with folder as place:
         yield Path(place) / path.name
         (Path(place) / path.name).replace(path)
+
+
+class NoLocksError(OSError):
+    """This system, or the file system on which a file lies, has no such locks."""
+
+
+def lock(file: IO) -> None:
+    """Take the lock of an open file, which it and the processes that inherit it hold.
+
+    The system drops it when they have ended, however they ended.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        NoLocksError: there are no such locks here.
+    """
+    if fcntl is None:
+        raise NoLocksError("this system has no locks of the kind that is needed (fcntl)")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise NoLocksError(f"{file.name} lies on a file system without locks ({error})") from error

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tqdm import tqdm
 
 from deeplab_lit.data import DataError
-from deeplab_lit.errors import UserError, plain_errors, refused_arguments
+from deeplab_lit.errors import UserError, lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.run_folder import RunFolderError
 
@@ -149,3 +150,59 @@ def test_a_mistake_that_a_class_names_stays_what_it_is_with_the_reason_behind_it
     with pytest.raises(DataError, match=r"^x.txt cannot be read$") as raised, refused_arguments():
         raise wrapped(reason, DataError("x.txt cannot be read"), ValueError("Union"))
     assert raised.value.__cause__ is reason
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "--data.num_workers"),
+        ("[gloo] Read error: Connection reset by peer. GLHF!", "another process of this training"),
+        ("[gloo] Connection closed by peer [127.0.0.1]:1", "--ckpt_path last"),
+    ],
+)
+def test_a_process_that_has_died_is_a_sentence(message, words, capsys):
+    with pytest.raises(SystemExit) as stop, plain_errors():
+        raise RuntimeError(message)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def lost_screens():
+    """Streams as a shell makes them: `| true`, `> /dev/full`, closed by us, `>&-`."""
+    read, write = os.pipe()
+    os.close(read)
+    with Path(os.devnull).open("w") as closed:
+        pass
+    return [os.fdopen(write, "w"), Path("/dev/full").open("w"), closed, None]
+
+
+@pytest.mark.parametrize("which", range(4), ids=["broken", "full", "closed", "none"])
+def test_a_command_goes_on_without_its_screen(which, monkeypatch):
+    done = []
+    monkeypatch.setattr("sys.stdout", lost_screens()[which])
+    monkeypatch.setattr("sys.stderr", lost_screens()[which])
+    with plain_errors(), lasting_screen():
+        for stream in (sys.stdout, sys.stderr):
+            print("said" * 10_000, file=stream, flush=True)
+            stream.isatty()
+        tqdm(range(3), file=sys.stderr).update()
+        done.append(1)
+    assert done
+    with pytest.raises(SystemExit) as stop, plain_errors(), lasting_screen():
+        raise DataError("x.png: bad")
+    assert stop.value.code == 2
+
+
+def test_what_was_to_be_said_last_costs_nothing_when_python_ends(monkeypatch):
+    stream = lost_screens()[0]
+    monkeypatch.setattr("sys.stdout", stream)
+    with plain_errors(), lasting_screen():
+        print("said")
+    stream.flush()  # as Python does; it would end with 120 otherwise
+
+
+def test_a_screen_that_is_there_is_written_to(capsys):
+    with plain_errors(), lasting_screen():
+        print("said")
+        print("told", file=sys.stderr)
+    assert capsys.readouterr() == ("said\n", "told\n")

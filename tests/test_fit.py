@@ -1,11 +1,14 @@
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -13,6 +16,7 @@ from deeplab_lit import fit, validate
 from deeplab_lit.data import Shapes
 from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.implied import SHAPES
+from deeplab_lit.whole import lock
 
 
 def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
@@ -40,7 +44,11 @@ def test_an_interrupted_first_run_goes_on_with_ckpt_path_last_alone(tmp_path, ti
     more = fit.main(["--ckpt_path=last", f"--runs_dir={tmp_path}", "--trainer.max_steps=4"])
     assert more.folder == first.folder
     assert more.trainer.global_step == 4
-    assert (first.folder / "config_from_step_2.yaml").is_file()
+    steps = [
+        yaml.safe_load((first.folder / name).read_text())["trainer"]["max_steps"]
+        for name in ("config_until_step_2.yaml", "config.yaml")
+    ]
+    assert steps == [2, 4]
 
 
 def test_weights_for_the_classes_in_another_order_are_refused(trained, tmp_path, tiny_args, capsys):
@@ -192,3 +200,117 @@ def test_allowing_seen_splits_is_for_validate_and_is_not_kept(tmp_path, tiny_arg
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--data.val_split=train"]
     done = validate.main([*args, "--allow_seen_split"])
     assert yaml.safe_load((done.folder / "config.yaml").read_text())["allow_seen_split"] is False
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"--checkpoint.save_top_k": "3"},
+        {"--checkpoint.dirpath": "elsewhere"},
+        {"--trainer.enable_checkpointing": "false"},
+        {"--trainer.barebones": "true"},
+        {"--trainer.limit_train_batches": "0"},
+        {"--run": "../../x"},
+        {"--experiment": "/tmp/x"},
+    ],
+)
+def test_what_would_leave_a_run_without_its_files_is_refused(options, tmp_path, tiny_args, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit.main(tiny_args(tmp_path, **options))
+    assert stop.value.code == 2
+    (name,) = options
+    assert f"error: {name} " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def step(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"--checkpoint.monitor": "val/fw_iou"},
+        {"--checkpoint.mode": "min"},
+        {
+            "--trainer.callbacks+": "ModelCheckpoint",
+            "--trainer.callbacks.monitor": "val/miou",
+            "--trainer.callbacks.save_top_k": "-1",
+            "--trainer.callbacks.filename": "{step}",
+        },
+        {"--trainer.check_val_every_n_epoch": "1", "--trainer.val_check_interval": "1.0"},
+    ],
+)
+def test_the_best_checkpoint_is_what_the_results_name(options, tmp_path, tiny_args):
+    done = fit.main(tiny_args(tmp_path, **{"--trainer.max_steps": "8"}, **options))
+    results = json.loads((done.folder / "results.json").read_text())
+    assert results["best_checkpoint"] == str(done.folder / "checkpoints/best.ckpt")
+    assert step(done.folder / "checkpoints/best.ckpt") == results["best"]["step"]
+    kept = {path.name for path in (done.folder / "checkpoints").iterdir()}
+    more = {f"step={number}.ckpt" for number in (2, 4, 6, 8)} if len(options) > 2 else set()
+    assert kept == {"best.ckpt", "last.ckpt"} | more
+
+
+def test_one_command_begins_a_run_and_goes_on_with_it(tmp_path, tiny_args, capsys):
+    args = tiny_args(tmp_path, **{"--run": "a[1]", "--ckpt_path": "last"})
+    first = fit.main(args)
+    assert "no checkpoint to go on from: this run begins at step 0" in capsys.readouterr().out
+    second = fit.main([*args, "--trainer.max_steps=6"])
+    assert "begins at step 0" not in capsys.readouterr().out
+    assert second.folder == first.folder == tmp_path / "shapes/a[1]"
+    assert second.trainer.global_step == 6
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path, tiny_args):
+    whole = fit.main(tiny_args(tmp_path, **{"--run": "whole"})).folder
+    killed = tmp_path / "shapes/x"
+    (killed / "checkpoints/.part-abc").mkdir(parents=True)
+    (killed / "config.yaml").write_text("model:\n  lr: 7\n")
+    (killed / "metrics.csv").write_text("step,train/loss\n0,7\n")
+    (killed / "results.json").write_text('{"finished": false}')
+    done = fit.main(tiny_args(tmp_path, **{"--run": "x", "--ckpt_path": "last"}))
+    assert done.folder == killed
+    names = [sorted(path.name for path in folder.rglob("*")) for folder in (whole, killed)]
+    assert names[0] == names[1]
+    assert "7" not in (killed / "config.yaml").read_text().split()
+    assert (killed / "metrics.csv").read_text().splitlines()[1].split(",")[0] == "1"
+
+
+def test_what_is_begun_anew_is_what_its_config_says(tmp_path, tiny_args):
+    first = fit.main(tiny_args(tmp_path, **{"--run": "x", "--trainer.max_steps": "1"}))
+    shutil.rmtree(first.folder / "checkpoints")
+    (first.folder / "results.json").unlink(missing_ok=True)
+    again = fit.main([f"--runs_dir={tmp_path}", "--run=x", "--ckpt_path=last"])
+    assert again.folder == first.folder
+    assert again.trainer.global_step == 1
+
+
+def test_where_the_last_checkpoint_is_damaged_the_best_is_gone_on_with(tmp_path, tiny_args, capsys):
+    args = tiny_args(tmp_path, **{"--run": "x", "--ckpt_path": "last"})
+    checkpoints = fit.main(args).folder / "checkpoints"
+    best = step(checkpoints / "best.ckpt")
+    for damage in (lambda path: path.write_bytes(path.read_bytes()[:5000]), Path.unlink):
+        damage(checkpoints / "last.ckpt")
+        done = fit.main([*args, "--trainer.max_steps=6"])
+        assert done.trainer.global_step == step(checkpoints / "last.ckpt") == 6
+        assert f"checkpoints/best.ckpt (step {best})" in capsys.readouterr().out
+    for name in ("best.ckpt", "last.ckpt"):
+        (checkpoints / name).write_bytes(b"")
+    with pytest.raises(SystemExit) as stop:
+        fit.main(args)
+    assert stop.value.code == 2
+    assert "best.ckpt" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_go_on_with_one_run(tmp_path, tiny_args, capsys):
+    args = tiny_args(tmp_path, **{"--run": "x", "--ckpt_path": "last"})
+    folder = fit.main(args).folder
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with (folder / ".lock").open("a") as file:
+        lock(file)  # another open file: as another process has it
+        with pytest.raises(SystemExit) as stop:
+            fit.main([*args, "--trainer.max_steps=6"])
+    assert stop.value.code == 2
+    assert "another process is training in this folder" in capsys.readouterr().err
+    (folder / ".lock").unlink()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -23,7 +23,7 @@ from deeplab_lit.ablate.report import write_report
 from deeplab_lit.ablate.runner import Runner
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
 from deeplab_lit.data.words import counted
-from deeplab_lit.errors import plain_errors
+from deeplab_lit.errors import lasting_screen, plain_errors
 from deeplab_lit.parser import Parser, parse
 
 LONGEST_TAG = 64  # W&B refuses longer ones
@@ -85,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: code 1 if a run has failed, 2 for a mistake in the input, 130 after Ctrl-C.
     """
-    with plain_errors():
+    with plain_errors(), lasting_screen():
         ours, theirs = options_of_fit(sys.argv[1:] if args is None else list(args))
         options = parse(build_parser(), ours)
         sweep = read_sweep(options.file)

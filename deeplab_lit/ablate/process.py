@@ -14,11 +14,7 @@ from typing import TextIO
 from deeplab_lit.ablate.plan import Step
 from deeplab_lit.ablate.progress import is_finished, share_done
 from deeplab_lit.ablate.sweep import SweepError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from deeplab_lit.whole import NoLocksError, lock
 
 FAILED = "failed: "  # how the log of a step that has failed ends
 
@@ -136,15 +132,15 @@ def _lock(log: TextIO) -> None:
         Taken: another process has it.
         SweepError: this system has no such locks.
     """
-    if fcntl is None:
-        raise SweepError(
-            "ablate keeps runs apart by locks (fcntl) that this system does not have: run it on "
-            "Linux or macOS, or in WSL; --report works everywhere"
-        )
     try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(log)
     except BlockingIOError as error:
         raise Taken(f"another process writes {log.name}") from error
+    except NoLocksError as error:
+        raise SweepError(
+            f"ablate keeps runs apart by locks, but {error}: run it on Linux or macOS, or in WSL, "
+            "in a folder on a local disk; --report works everywhere"
+        ) from error
 
 
 def _arguments(step: Step) -> list[str]:

@@ -31,6 +31,8 @@ def equip(
     progress: bool,
     instances: Instances | None = None,
     resumes: bool = False,
+    monitor: str = "val/miou",
+    mode: str = "max",
 ) -> tuple[RunRecord, list[Callback]]:
     """The callbacks of a run.
 
@@ -43,6 +45,8 @@ def equip(
         progress: whether to show a progress bar.
         instances: of Cityscapes, for validate.
         resumes: the run goes on in a folder that it already has.
+        monitor: the metric that says which validation is the best.
+        mode: "max": the higher the better; "min": the lower.
 
     Returns:
         The one that writes results.json; and all of them, it included.
@@ -50,7 +54,8 @@ def equip(
     refining = [CRFScores(crf)] if crf.enabled else []
     about_crf = refining[0] if refining else None
     benchmark = [CityscapesScores(instances, about_crf)] if instances else []
-    record = RunRecord(folder, about, about_crf, *benchmark, resumes=resumes)
+    best = {"monitor": monitor, "mode": mode}
+    record = RunRecord(folder, about, about_crf, *benchmark, resumes=resumes, **best)
     seeing: list[Callback] = [SamplePictures(folder)]  # each image, before and after the CRF
     waiting: list[Callback] = []  # for the CRF's last image
     if verb == "validate":

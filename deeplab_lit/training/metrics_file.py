@@ -8,12 +8,14 @@ import csv
 import math
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from deeplab_lit.training.run_folder import RunFolderError
 from deeplab_lit.whole import whole_file
 
 SECONDS = 5  # between two writes: each writes the whole file
@@ -26,7 +28,10 @@ class MetricsFile(Logger):
         folder: the run folder; made when the first row is written.
         resume_step: the optimizer steps that a resumed run has behind it. Rows are counted from 0,
             so those from this one on, of a run that went on beyond its last checkpoint, are
-            dropped. null: a new run.
+            dropped. None: a new run.
+
+    Raises:
+        RunFolderError: the file of a resumed run cannot be read.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
@@ -36,11 +41,7 @@ class MetricsFile(Logger):
         self.unsaved = False
         self.written = -math.inf
         if resume_step is not None and self.path.is_file():
-            with self.path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    step = int(row.pop("step"))
-                    if step < resume_step:
-                        self.rows[step] = {key: value for key, value in row.items() if value != ""}
+            self.rows = {step: row for step, row in _read(self.path) if step < resume_step}
 
     @property
     def save_dir(self) -> str:
@@ -75,9 +76,10 @@ class MetricsFile(Logger):
     def save(self) -> None:
         """Write, unless that has just been done; Lightning asks for it at every row."""
         if time.monotonic() - self.written > SECONDS:
-            self._write()
+            self.write()
 
-    def _write(self) -> None:
+    @rank_zero_only
+    def write(self) -> None:
         """Write all rows anew, and then put them in place: a full disk costs no old one."""
         if not self.unsaved:
             return
@@ -91,4 +93,24 @@ class MetricsFile(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is left."""
-        self._write()
+        self.write()
+
+
+def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the step and the values of each row.
+
+    Raises:
+        RunFolderError: it is no file that this class has written.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file, strict=True):
+                step = int(row.pop("step"))
+                if None in row or None in row.values():
+                    raise ValueError(f"step {step} has more or fewer values than columns")
+                yield step, {key: value for key, value in row.items() if value != ""}
+    except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
+        raise RunFolderError(
+            f"{path} is damaged or not a run's ({error!r}): mend it, or move it away to go on "
+            "without the numbers so far"
+        ) from error

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from deeplab_lit.training.checkpoints import kept_by
 from deeplab_lit.training.cityscapes_scores import CityscapesScores
 from deeplab_lit.training.crf_scores import CRFScores
 from deeplab_lit.training.environment import device_name, git_commit, versions
@@ -23,7 +24,8 @@ class RunRecord(Callback):
     """Keeps the best and the latest scores of a run and writes them to results.json.
 
     The file is written after every validation, so an interrupted run has one too; `finished` tells.
-    Best means the highest val/miou. Scores and time go on where a resumed run's checkpoint stood.
+    The best is the one that best.ckpt is of. Scores and time go on where a resumed run's
+    checkpoint stood.
 
     Args:
         folder: the run folder.
@@ -31,6 +33,8 @@ class RunRecord(Callback):
         crf: the callback that scores after the CRF, if there is one.
         benchmark: the callback that scores as Cityscapes does, if there is one.
         resumes: the run goes on in its folder; a new one may begin with a checkpoint of another.
+        monitor: the metric that says which validation is the best.
+        mode: "max": the higher the better; "min": the lower.
     """
 
     def __init__(
@@ -41,13 +45,18 @@ class RunRecord(Callback):
         benchmark: CityscapesScores | None = None,
         *,
         resumes: bool = False,
+        monitor: str = "val/miou",
+        mode: str = "max",
     ) -> None:
         self.folder = folder
         self.about = about
         self.crf = crf
         self.benchmark = benchmark
         self.resumes = resumes
+        self.monitor = monitor
+        self.mode = mode
         self.best: dict[str, Any] | None = None
+        self.best_score = -math.inf  # the higher the better, whatever the mode
         self.final: dict[str, Any] | None = None
         self.images = 0  # of a validation, on this process
         self.images_in_split = 0
@@ -55,17 +64,25 @@ class RunRecord(Callback):
         self.start = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps; plain numbers and strings."""
-        return {"best": self.best, "final": self.final, "seconds": self._seconds()}
+        """Return what a checkpoint keeps; plain numbers and strings."""
+        kept = {"monitor": self.monitor, "best_score": self.best_score}
+        return kept | {"best": self.best, "final": self.final, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What a resumed run begins with: it may have nothing left to do but to write results.json.
+        """Take over what a resumed run begins with: it may have nothing left to do but to write.
 
-        A new run, in a folder of its own, begins with nothing.
+        A new run, in a folder of its own, begins with nothing, and so does the search for the best
+        by another metric.
         """
-        if self.resumes:
-            self.best, self.final = state_dict["best"], state_dict.get("final")
-            self.seconds_before = state_dict["seconds"]
+        if not self.resumes:
+            return
+        self.final = state_dict.get("final")
+        self.seconds_before = state_dict["seconds"]
+        if state_dict.get("monitor", "val/miou") == self.monitor:
+            self.best = state_dict["best"]
+            if self.best is not None:  # of runs begun before it was kept: as metrics are
+                kept = torch.tensor(_rank(self.best)).item()
+                self.best_score = state_dict.get("best_score", kept)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.start
@@ -107,18 +124,25 @@ class RunRecord(Callback):
             self.final["crf"] = self.crf.results | as_dict(self.crf.scores, classes)
         if self.benchmark is not None:
             self.final["cityscapes"] = self.benchmark.results
-        if self.best is None or _rank(self.final) > _rank(self.best):
-            self.best = self.final
+        score = self._score(trainer)
+        if self.best is None or score > self.best_score:
+            self.best, self.best_score = self.final, score
         self._write(trainer, finished=trainer.state.fn == "validate")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file for the last time."""
         self._write(trainer, finished=True)
 
+    def _score(self, trainer: Trainer) -> float:
+        """The score to compare with others, to the bit that of which the checkpoint decides."""
+        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        score = score if self.mode == "max" else -score
+        return -math.inf if math.isnan(score) else score
+
     def _write(self, trainer: Trainer, *, finished: bool) -> None:
         if not trainer.is_global_zero or self.final is None:
             return
-        checkpoints = trainer.checkpoint_callback
+        checkpoints = kept_by(trainer)
         results = {
             "finished": finished,
             "best": self.best,

@@ -9,14 +9,15 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from deeplab_lit.training.loggers import log_config
 from deeplab_lit.training.redact import redacted
+from deeplab_lit.whole import whole_file
 
 
 class RunConfig(SaveConfigCallback):
     """Saves config.yaml in the run folder, and the same to the loggers.
 
     Args:
-        folder: of the run. Where it has a config.yaml already, because the run goes on, the new one
-            is config_from_step_<n>.yaml.
+        folder: of the run. Where a run goes on with other options, config.yaml is the one with
+            which it goes on, and the one before is kept as config_until_step_<n>.yaml.
         step: at which the run goes on.
         args: of the parent.
         kwargs: of the parent.
@@ -28,15 +29,24 @@ class RunConfig(SaveConfigCallback):
         self.step = step
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """On the first process, when a run is set up."""
-        path = self.folder / "config.yaml"
-        number = 1
-        while path.exists():
-            again = f"_{number}" if number > 1 else ""
-            path = self.folder / f"config_from_step_{self.step}{again}.yaml"
-            number += 1
+        """Write it on the first process, when a run is set up."""
         config = self.config.clone()  # to be repeated as a new run, from the start
         config.run = config.ckpt_path = None
         text = self.parser.dump(config, skip_none=False)
-        path.write_text(text)
+        path = self.folder / "config.yaml"
+        before = path.read_bytes() if path.exists() else None
+        if before != text.encode():
+            if before is not None and self.step:  # before the first step nothing was done with it
+                with whole_file(self._free_name()) as place:
+                    place.write_bytes(before)
+            with whole_file(path) as place:
+                place.write_bytes(text.encode())
         log_config(trainer.loggers, redacted(yaml.safe_load(text)))
+
+    def _free_name(self) -> Path:
+        path = self.folder / f"config_until_step_{self.step}.yaml"
+        number = 2
+        while path.exists():
+            path = path.with_name(f"config_until_step_{self.step}_{number}.yaml")
+            number += 1
+        return path

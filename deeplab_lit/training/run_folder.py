@@ -1,16 +1,19 @@
 """A run is a folder: runs/<experiment>/<run>/, never used twice."""
 
+import glob
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.errors import UserError
-from deeplab_lit.whole import whole_file
+from deeplab_lit.whole import PREFIX, NoLocksError, lock, whole_file
 
 CHECKPOINT_HELP = 'Checkpoint that fit wrote; "last": the best of the newest run in runs/.'
 
@@ -19,18 +22,40 @@ class RunFolderError(UserError, ValueError):
     """The folder of a run cannot be used; says which, why and what to do."""
 
 
+class NoCheckpointError(RunFolderError):
+    """There is no run, or none with a checkpoint, to go on with."""
+
+
+def check_name(option: str, name: str) -> str:
+    """Return the name of a run or experiment, if it is a folder below the one it belongs into.
+
+    Raises:
+        RunFolderError: it leads elsewhere, or no folder can be called so.
+    """
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or not name.isprintable():
+        raise RunFolderError(
+            f"{option} {name!r}: a run lies below --runs_dir, so this must be the name of a folder "
+            "there, without ..; another place is chosen with --runs_dir"
+        )
+    return name
+
+
 def new_run_folder(runs_dir: Path, experiment: str, name: str | None, suffix: str = "") -> Path:
     """Where a new run goes; nothing is made yet.
 
     Args:
         runs_dir: the folder of all experiments.
         experiment: name of the experiment.
-        name: name of the run. null: the time, to the second.
+        name: name of the run. None: the time, to the second.
         suffix: put behind the time.
 
     Raises:
-        RunFolderError: a run of that name exists.
+        RunFolderError: a run of that name exists, or the names lead out of the folder.
     """
+    check_name("--experiment", experiment)
+    if name:
+        check_name("--run", name)
     folder = runs_dir / experiment / (name or f"{datetime.now():%Y%m%d-%H%M%S}{suffix}")
     if rank_zero_only.rank:  # the first process has chosen already, and its choice counts
         return folder
@@ -46,16 +71,102 @@ def new_run_folder(runs_dir: Path, experiment: str, name: str | None, suffix: st
 
 
 def last_checkpoint(runs_dir: Path, experiment: str, name: str | None) -> Path:
-    """The newest last.ckpt of an experiment ("*": of any), or that of the named run.
+    """Return the newest last.ckpt of an experiment ("*": of any), or that of the named run.
 
     Raises:
-        RunFolderError: there is none.
+        NoCheckpointError: there is none.
+        RunFolderError: the names lead out of the folder.
     """
-    pattern = f"{experiment}/{name or '*'}/checkpoints/last.ckpt"
-    found = sorted(runs_dir.glob(pattern), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise RunFolderError(f"--ckpt_path last: there is no {runs_dir / pattern} to go on from")
-    return found[-1]
+    found = _newest(runs_dir, experiment, name, "checkpoints/last.ckpt")
+    if found is None:
+        place = runs_dir / experiment / (name or "*") / "checkpoints/last.ckpt"
+        raise NoCheckpointError(
+            f"--ckpt_path last: there is no {place} to go on from"
+            + ("" if name else ". With --run NAME such a run is begun")
+        )
+    return found
+
+
+def config_of(runs_dir: Path, experiment: str, name: str) -> Path | None:
+    """Return the newest config.yaml of the named run (experiment "*": of any); None: no such."""
+    return _newest(runs_dir, experiment, name, "config.yaml")
+
+
+def _newest(runs_dir: Path, experiment: str, name: str | None, file: str) -> Path | None:
+    if experiment != "*":
+        experiment = glob.escape(check_name("--experiment", experiment))
+    name = glob.escape(check_name("--run", name)) if name else "*"
+    found = runs_dir.glob(f"{experiment}/{name}/{file}")
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep all other processes from training in a folder, as long as the block or we last.
+
+    What processes that were killed while writing have left there is removed.
+
+    Args:
+        folder: of a run; exists.
+
+    Raises:
+        RunFolderError: another process trains there, or it cannot be written to.
+    """
+    path = folder / ".lock"
+    while True:
+        try:
+            file = path.open("a")
+            os.register_at_fork(after_in_child=file.close)  # workers may outlive us for a while
+            lock(file)
+            locked = True
+            theirs = not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino
+        except BlockingIOError as error:
+            file.close()
+            raise RunFolderError(
+                f"{folder}: another process is training in this folder. Wait until it has ended, "
+                "or end it; or give this run another name with --run"
+            ) from error
+        except NoLocksError as error:
+            print(f"Note: {error}: see to it that no other process trains in {folder}")
+            locked = theirs = False
+        except OSError as error:
+            raise RunFolderError(
+                f"{folder} cannot be written ({error.strerror or error}): choose another --runs_dir"
+            ) from error
+        if not theirs:
+            break
+        file.close()  # whoever had it has just ended and removed it: once more
+    with file:
+        if locked:
+            for place in (folder, folder / "checkpoints"):
+                for left in place.glob(f"{PREFIX}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def check_unfinished(folder: Path) -> None:
+    """Refuse to begin a run anew where one has ended.
+
+    Raises:
+        RunFolderError: results.json says so, or cannot be read.
+    """
+    record = folder / "results.json"
+    if not record.is_file():
+        return
+    try:
+        finished = json.loads(record.read_text("utf-8"))["finished"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunFolderError(
+            f"{record} is damaged, and there is no checkpoint to go on from: move {folder} away, "
+            "or choose another --run"
+        ) from error
+    if finished:
+        raise RunFolderError(
+            f"{folder} holds a run that has ended, without its checkpoints: choose another --run"
+        )
 
 
 def named_checkpoint(ckpt_path: str, runs_dir: str = "runs", experiment: str | None = None) -> str:
@@ -72,7 +183,7 @@ def named_checkpoint(ckpt_path: str, runs_dir: str = "runs", experiment: str | N
     """
     if ckpt_path != "last":
         return ckpt_path
-    below = f"{escape(experiment) if experiment else '*'}/*/checkpoints"
+    below = f"{glob.escape(experiment) if experiment else '*'}/*/checkpoints"
     found = [f for name in ("last", "best") for f in Path(runs_dir).glob(f"{below}/{name}.ckpt")]
     if not found:
         raise RunFolderError(
@@ -138,7 +249,7 @@ def claim_results(folder: Path, settings: dict[str, Any]) -> None:
     if record.is_file():
         try:
             before = dict(json.loads(record.read_text("utf-8")))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise RunFolderError(f"{record} is damaged: choose another folder") from error
         changed = [k for k in before | settings if before.get(k) != settings.get(k)]
         if changed:

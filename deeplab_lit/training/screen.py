@@ -57,6 +57,7 @@ def after_fit(
     *,
     wandb: str = "",
     unscored: bool = False,
+    monitor: str = "val/miou",
 ) -> None:
     """Print what came out, where it is, and, as the last line, what to type next.
 
@@ -66,11 +67,13 @@ def after_fit(
         folder: of the run.
         wandb: address of W&B's run, or folder of an offline one; empty if there is none.
         unscored: the last steps have not been validated.
+        monitor: the metric by which it is the best.
     """
     if best is None:
         say(f"Done. No validation took place. Run folder: {folder}")
         return
-    say(f"\nBest mIoU {_percent(best)} at step {best['step']}\n", table(best), "")
+    title = "Best mIoU" if monitor == "val/miou" else f"Best {monitor}: mIoU"
+    say(f"\n{title} {_percent(best)} at step {best['step']}\n", table(best), "")
     if best["miou"] is None:
         say("WARNING: all pixels scored were void, so no validation tells which step is the best.")
     if best.get("images", 0) < best.get("images_in_split", 0):

@@ -1,16 +1,22 @@
+import csv
 import os
 import signal
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
+from deeplab_lit.data.image import DataError
 from deeplab_lit.training.checkpoints import BestAndLast
+from deeplab_lit.training.divergence import TrainingDiverged
 from deeplab_lit.training.interrupt import SaveOnSignal
+from deeplab_lit.training.metrics_file import MetricsFile
+from deeplab_lit.training.record import RunRecord
 from deeplab_lit.training.reproducible import StepSeed
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 STEPS, ACCUMULATE, PER_EPOCH = 6, 2, 2  # optimizer steps; batches a step; steps an epoch
 
 
@@ -145,3 +151,170 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(hook, at, fit, tmp_p
     assert largest_difference(found.buffers(), expected.buffers()) == 0
     rates = [t.optimizers[0].param_groups[0]["lr"] for t in (trainer, whole)]
     assert rates[0] == rates[1]
+
+
+def killed(function):
+    """Whether a process of its own that does this was killed."""
+    if (child := os.fork()) == 0:
+        try:
+            function()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+EVERY_EPOCH = {"val_check_interval": 1.0, "check_val_every_n_epoch": 1}
+WITHIN_STEPS = {"val_check_interval": 3}  # batches, of which a step takes two
+KILLS = [
+    *[({}, "on_train_batch_end", at) for at in (7, 8)],
+    ({}, "on_validation_batch_start", 5),
+    ({}, "on_validation_end", 1),
+    *[({}, "on_save_checkpoint", at) for at in (2, 3)],
+    *[(EVERY_EPOCH, "on_train_epoch_end", at) for at in (1, 2)],
+    (EVERY_EPOCH, "on_save_checkpoint", 2),
+    (EVERY_EPOCH, "on_train_batch_end", 6),
+    (WITHIN_STEPS, "on_train_batch_end", 9),
+    (WITHIN_STEPS, "on_validation_end", 2),
+]
+
+
+@pytest.mark.parametrize(("options", "hook", "at"), KILLS)
+def test_what_a_killed_run_leaves_when_it_goes_on_is_what_a_whole_one_leaves(
+    options, hook, at, fit, tmp_path
+):
+    def run(folder, *callbacks, **more):
+        log = MetricsFile(folder, more.pop("resume_step", None))
+        record = RunRecord(folder, {}, resumes=True)
+        best = BestAndLast(folder, monitor="val/miou", mode="max")
+        stop = EarlyStopping("val/miou", patience=100)
+        order = [StepSeed(), record, SaveOnSignal(), *callbacks, stop, best]
+        return *fit(**options, **more, logger=log, callbacks=order), record, stop
+
+    whole, expected, record, stop = run(tmp_path / "whole")
+    folder = tmp_path / "parts"
+    assert killed(lambda: run(folder, Send(hook, signal.SIGKILL, at=at)))
+    last = folder / "last.ckpt"
+    step = load(last)["global_step"]
+    resumed, found, record_2, stop_2 = run(folder, ckpt_path=last, resume_step=step)
+
+    assert largest_difference(found.parameters(), expected.parameters()) == 0
+    assert rows(folder) == rows(tmp_path / "whole")
+    assert (record_2.best, record_2.final) == (record.best, record.final)
+    assert load(folder / "best.ckpt")["global_step"] == record.best["step"]
+    assert (resumed.current_epoch, resumed.global_step) == (whole.current_epoch, STEPS)
+    assert (stop_2.wait_count, stop_2.best_score) == (stop.wait_count, stop.best_score)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize("options", [{}, EVERY_EPOCH, WITHIN_STEPS])
+def test_a_run_that_has_ended_and_is_extended_logs_every_step_once(options, steps, fit, tmp_path):
+    def run(folder, **more):
+        log = MetricsFile(folder, more.pop("resume_step", None))
+        best = BestAndLast(folder, monitor="val/miou", mode="max")
+        fit(**options, **more, logger=log, callbacks=[StepSeed(), SaveOnSignal(), best])
+
+    run(tmp_path / "whole")
+    run(tmp_path / "parts", max_steps=steps)
+    last = tmp_path / "parts/last.ckpt"
+    run(tmp_path / "parts", ckpt_path=last, resume_step=steps)
+    found, expected = rows(tmp_path / "parts"), rows(tmp_path / "whole")
+    for key in ("step", "epoch"):
+        assert [row[key] for row in found] == [row[key] for row in expected]
+    validated = [[bool(row["val/miou"]) for row in table] for table in (found, expected)]
+    assert validated[0] == validated[1]
+
+
+class Fail(Callback):
+    """Raises something at a chosen moment."""
+
+    def __init__(self, hook, error, *, at=0):
+        self.error, self.at, self.calls = error, at, -1
+        setattr(self, hook, self._hook)
+
+    def _hook(self, *args):
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("hook", "at", "step"),
+    [
+        ("on_train_batch_start", 6, 3),
+        ("on_before_backward", 5, 2),
+        ("on_validation_batch_start", 3, 4),
+    ],
+)
+def test_an_error_saves_what_was_trained_and_the_run_goes_on(hook, at, step, fit, tmp_path, capsys):
+    _, expected = fit()
+    (tmp_path / "last.ckpt").unlink()
+    with pytest.raises(DataError, match="bad mask"):
+        fit(Fail(hook, DataError("bad mask"), at=at), val_check_interval=4)
+    assert load(tmp_path / "last.ckpt")["global_step"] == step
+    assert f"Saved step {step}" in capsys.readouterr().err
+    _, found = fit(ckpt_path=tmp_path / "last.ckpt")
+    assert largest_difference(found.parameters(), expected.parameters()) == 0
+
+
+@pytest.mark.parametrize(
+    ("hook", "at", "error"),
+    [
+        ("on_before_backward", 1, DataError("in the first step")),
+        ("on_before_zero_grad", 4, KeyboardInterrupt()),
+        ("on_train_batch_start", 6, TrainingDiverged("no number")),
+        ("on_before_optimizer_step", 3, RuntimeError("the step is half done")),
+    ],
+)
+def test_what_is_no_use_or_half_a_step_is_not_saved(hook, at, error, fit, tmp_path):
+    with pytest.raises((type(error), SystemExit)):
+        fit(Fail(hook, error, at=at), val_check_interval=100)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_an_error_that_leaves_no_room_to_save_is_still_what_is_told(fit, monkeypatch, capsys):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(BestAndLast, "save_as_last", Fail("x", full)._hook)
+    with pytest.raises(DataError, match="bad mask"):
+        fit(Fail("on_train_batch_start", DataError("bad mask"), at=4), val_check_interval=100)
+    assert "could not be saved: [Errno 28]" in capsys.readouterr().err
+
+
+def test_a_terminal_that_was_to_be_outlived_is_not_listened_to(fit):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    trainer, _ = fit(Send("on_before_backward", signal.SIGHUP, at=4))
+    assert trainer.global_step == STEPS
+
+
+def test_a_closed_terminal_saves_and_ends(fit, tmp_path):
+    with pytest.raises(SystemExit) as exit:
+        fit(Send("on_before_backward", signal.SIGHUP, at=4))
+    assert exit.value.code == 128 + signal.SIGHUP
+    assert load(tmp_path / "last.ckpt")["global_step"] == 3
+
+
+def test_a_validation_that_was_killed_is_done_again(fit, tmp_path):
+    """The signal has saved within it, and the process was killed before it ended."""
+
+    class Both(Send):
+        def _hook(self, trainer, *args):
+            super()._hook(trainer, *args)
+            if self.calls == self.at + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(*callbacks, **options):
+        log = MetricsFile(tmp_path, options.pop("resume_step", None))
+        best = BestAndLast(tmp_path, monitor="val/miou", mode="max")
+        fit(logger=log, callbacks=[StepSeed(), SaveOnSignal(), *callbacks, best], **options)
+
+    run()
+    expected = rows(tmp_path)
+    (tmp_path / "last.ckpt").unlink()
+    assert killed(lambda: run(Both("on_validation_batch_start", at=2)))
+    assert load(tmp_path / "last.ckpt")["global_step"] == 2
+    run(ckpt_path=tmp_path / "last.ckpt", resume_step=2)
+    assert rows(tmp_path) == expected

@@ -5,6 +5,7 @@ import pytest
 
 from deeplab_lit.training import metrics_file
 from deeplab_lit.training.metrics_file import SECONDS, MetricsFile
+from deeplab_lit.training.run_folder import RunFolderError
 
 
 def rows(folder):
@@ -146,3 +147,21 @@ def test_a_fit_writes_a_row_a_step_also_when_it_crashes(
     with pytest.raises(RuntimeError, match="crash"):
         make_trainer(logger=MetricsFile(tmp_path), limit_val_batches=0).fit(module, make_data())
     assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"step,loss\n1,0.1,0.2\n",
+        b"step,loss\n1\n",
+        b"loss\n0.5\n",
+        b"step,loss\none,0.5\n",
+        b"\xff\xfe\x00",
+        b'step,loss\n1,"0.5\n',
+    ],
+)
+def test_a_damaged_file_gets_a_sentence_and_stays_as_it_is(content, tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"metrics.csv is damaged.*move it away"):
+        MetricsFile(tmp_path, resume_step=3)
+    assert (tmp_path / "metrics.csv").read_bytes() == content

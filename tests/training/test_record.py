@@ -21,7 +21,8 @@ def validate(callback, *mious):
     for i, miou in enumerate(mious, start=1):
         trainer = SimpleNamespace(
             sanity_checking=False, global_step=10 * i, is_global_zero=True, world_size=1,
-            checkpoint_callback=None, state=SimpleNamespace(fn="fit"),
+            checkpoint_callbacks=[], callback_metrics={"val/miou": torch.tensor(miou)},
+            state=SimpleNamespace(fn="fit"),
             strategy=SimpleNamespace(
                 root_device=torch.device("cpu"), reduce=lambda number, reduce_op: number
             ),
@@ -131,6 +132,26 @@ def test_a_resumed_run_knows_its_best_and_its_time(tmp_path, monkeypatch):
     assert (found["best"]["step"], found["best"]["miou"]) == (20, 0.6)
     assert found["final"]["miou"] == 0.2
     assert found["wall_seconds"] == 57
+
+
+def test_the_best_is_that_of_the_metric_that_checkpoints_go_by(tmp_path):
+    callback = RunRecord(tmp_path, {}, monitor="val/miou", mode="min")
+    validate(callback, 0.2, 0.1, 0.3)
+    assert read(tmp_path)["best"]["step"] == 20
+
+
+def test_scores_that_are_one_to_the_checkpoint_are_one_here(tmp_path):
+    """Metrics are 32 bits: the second is higher, but no reason to write best.ckpt."""
+    validate(RunRecord(tmp_path, {}), 0.5, 0.5 + 1e-12)
+    assert read(tmp_path)["best"]["step"] == 10
+
+
+def test_another_metric_begins_its_search_anew(tmp_path):
+    validate(first := RunRecord(tmp_path, {}), 0.6)
+    other = RunRecord(tmp_path, {}, resumes=True, monitor="val/loss", mode="min")
+    other.load_state_dict(first.state_dict())
+    assert other.best is None
+    assert other.final["miou"] == 0.6
 
 
 def test_a_new_run_from_a_checkpoint_begins_with_nothing(tmp_path):

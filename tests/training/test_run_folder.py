@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -8,12 +9,16 @@ import pytest
 from deeplab_lit.training import run_folder
 from deeplab_lit.training.run_folder import (
     RunFolderError,
+    check_unfinished,
     claim,
     claim_results,
+    config_of,
+    hold,
     last_checkpoint,
     named_checkpoint,
     new_run_folder,
 )
+from deeplab_lit.whole import NoLocksError
 
 
 @pytest.fixture(autouse=True)
@@ -162,3 +167,126 @@ def test_results_go_on_with_the_same_settings_only(tmp_path):
     (folder / "settings.json").write_text("{")
     with pytest.raises(RunFolderError, match="damaged"):
         claim_results(folder, settings)
+
+
+@pytest.mark.parametrize("record", ["[]", "[1, 2]", "3", '"x"', "null"])
+def test_settings_of_another_shape_get_a_sentence(record, tmp_path):
+    (tmp_path / "settings.json").write_text(record)
+    with pytest.raises(RunFolderError, match=r"settings.json is damaged|another scales"):
+        claim_results(tmp_path, {"scales": 1})
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", ".", "a\nb", "\0", "a/.."])
+def test_no_name_leads_out_of_the_runs_folder(name, tmp_path):
+    for find in (new_run_folder, last_checkpoint):
+        with pytest.raises(RunFolderError, match=r"--run .*--runs_dir"):
+            find(tmp_path, "voc", name)
+        with pytest.raises(RunFolderError, match=r"--experiment .*--runs_dir"):
+            find(tmp_path, name, "mine")
+
+
+@pytest.mark.parametrize("name", ["a[1]", "lr=1e-3 *best*", "what?", "voc/a", "ä", "..a"])
+def test_any_other_name_is_found_again(name, tmp_path):
+    for number, other in enumerate(("a1", "lr=1e-3 xbesty", "whatx", name)):
+        checkpoint(tmp_path / "voc" / other, 1000 * (4 - number))
+        (tmp_path / "voc" / other / "config.yaml").touch()
+    expected = tmp_path / "voc" / name
+    assert last_checkpoint(tmp_path, "voc", name) == expected / "checkpoints/last.ckpt"
+    assert last_checkpoint(tmp_path, "*", name) == expected / "checkpoints/last.ckpt"
+    assert config_of(tmp_path, "*", name) == expected / "config.yaml"
+
+
+def test_an_experiment_is_found_by_its_very_name(tmp_path):
+    checkpoint(tmp_path / "voc1/a", 2000)
+    old = checkpoint(tmp_path / "voc[1]/a", 1000)
+    assert last_checkpoint(tmp_path, "voc[1]", None) == old
+
+
+def hold_elsewhere(folder, then):
+    """A process that holds the folder, and then does something; its id."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            with hold(folder):
+                os.write(write, b"x")
+                then()
+        finally:
+            os._exit(0)
+    assert os.read(read, 1) == b"x"
+    return child
+
+
+def test_a_folder_is_held_by_one_process_as_long_as_it_lives(tmp_path):
+    (tmp_path / ".part-mine").mkdir()
+    child = hold_elsewhere(tmp_path, signal.pause)
+    (tmp_path / ".part-theirs").mkdir()
+    with pytest.raises(RunFolderError, match=r"another process is training.*--run"), hold(tmp_path):
+        pass
+    assert (tmp_path / ".part-theirs").is_dir()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with hold(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_that_outlive_the_run_do_not_hold_its_folder(tmp_path):
+    def leave_a_worker():
+        if os.fork() == 0:
+            signal.alarm(20)
+            signal.pause()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = hold_elsewhere(tmp_path, leave_a_worker)
+    os.waitpid(child, 0)
+    with hold(tmp_path):
+        pass
+
+
+def test_a_folder_that_was_held_can_be_held_again(tmp_path):
+    with pytest.raises(KeyError), hold(tmp_path):
+        raise KeyError
+    with hold(tmp_path):
+        pass
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    (tmp_path / "checkpoints/.part-abc").mkdir(parents=True)
+    (tmp_path / "checkpoints/.part-abc/best.ckpt").touch()
+    (tmp_path / ".part-def").mkdir()
+    (tmp_path / ".mine").mkdir()
+    with hold(tmp_path):
+        left = {path.name for path in tmp_path.rglob("*")}
+    assert left == {"checkpoints", ".mine", ".lock"}
+
+
+def test_without_locks_a_run_goes_on_and_says_so(tmp_path, monkeypatch, capsys):
+    (tmp_path / ".part-theirs").mkdir()
+
+    def refuse(file):
+        raise NoLocksError("no locks here")
+
+    monkeypatch.setattr(run_folder, "lock", refuse)
+    with hold(tmp_path):
+        pass
+    assert "no locks here: see to it that no other process" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == [".part-theirs"]
+
+
+def test_a_folder_that_cannot_be_written_is_not_held(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="cannot be written"), hold(tmp_path / "file"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("record", "word"),
+    [('{"finished": true}', "has ended"), ("{", "damaged"), ("[]", "damaged"), ("{}", "damaged")],
+)
+def test_a_run_that_has_ended_is_not_begun_anew(record, word, tmp_path):
+    check_unfinished(tmp_path)
+    (tmp_path / "results.json").write_text(record)
+    with pytest.raises(RunFolderError, match=word):
+        check_unfinished(tmp_path)
+    (tmp_path / "results.json").write_text('{"finished": false}')
+    check_unfinished(tmp_path)
