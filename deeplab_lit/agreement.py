@@ -1,8 +1,12 @@
 """Do options, checkpoint and data agree? What is refused or said aloud before the first image."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -15,6 +19,7 @@ from deeplab_lit.training.provenance import UNKNOWN
 from deeplab_lit.training.screen import say
 
 Checkpoint = Mapping[str, Any]
+MOST_PROCESSES = max(64, os.cpu_count() or 1)  # on one machine
 
 
 def check_training(
@@ -43,6 +48,82 @@ def check_training(
         if is_given:
             raise MisconfigurationException(
                 f"--{name} is for validate; leave it out of fit, and of its configurations"
+            )
+
+
+def check_trainer(options: Namespace) -> None:
+    """Refuse what Lightning would take and then stumble over, or count on for ever.
+
+    Args:
+        options: all of a verb, parsed.
+
+    Raises:
+        MisconfigurationException: says which option, what it is and what it may be.
+    """
+    from_one = "a whole number from 1 up", lambda x: x >= 1
+    right: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "seed_everything": (
+            f"a whole number in 0…{2**32 - 1}, true or false",
+            lambda x: type(x) is bool or 0 <= x < 2**32,
+        ),
+        "trainer.devices": (
+            f"auto, a number from 1 to {MOST_PROCESSES}, or a list of GPUs (-1: all of them)",
+            lambda x: _devices(x, options.trainer.accelerator),
+        ),
+        "trainer.accelerator": (
+            "one that is here: the package torch_xla is not installed",
+            lambda x: x != "tpu" or find_spec("torch_xla") is not None,
+        ),
+        "trainer.accumulate_grad_batches": from_one,
+        "trainer.log_every_n_steps": from_one,
+        "trainer.check_val_every_n_epoch": from_one,
+        "trainer.val_check_interval": (
+            "batches from 1 up, a share of an epoch in 0…1, or a time",
+            lambda x: not isinstance(x, int | float) or (x > 0 and (x <= 1 or x % 1 == 0)),
+        ),
+        "trainer.limit_train_batches": (
+            "batches from 1 up or a share in 0…1: 0 leaves nothing to train on",
+            lambda x: x > 0,
+        ),
+        "trainer.num_sanity_val_steps": ("batches from 0 up, or -1 for all", lambda x: x >= -1),
+        "trainer.gradient_clip_val": ("a number from 0 up", lambda x: x >= 0),
+        "trainer.barebones": ("false: a run is logged", lambda x: not x),
+    }
+    for name, (expected, is_right) in right.items():
+        value = options.get(name)
+        if value is not None and not is_right(value):
+            raise MisconfigurationException(f"--{name} is {value}, expected {expected}")
+
+
+def _devices(value: Any, accelerator: Any) -> bool:
+    """Whether so many processes, or these GPUs, may be asked for; Lightning knows which there are.
+
+    On a CPU every number is believed, and so many processes are started.
+    """
+    if value == "auto" or isinstance(value, list):
+        return True
+    if not re.fullmatch(r"-?\d+|\d+(,\d+)*,?", text := str(value).strip()):
+        return False
+    gpu = accelerator not in ("cpu", "auto") or torch.accelerator.is_available()
+    return "," in text or (gpu and int(text) == -1) or 1 <= int(text) <= MOST_PROCESSES
+
+
+def refuse_lightning_optimizers(typed: Iterable[str]) -> None:
+    """Refuse LightningCLI's options for another optimizer or schedule, and name ours.
+
+    Args:
+        typed: the names of the options on a command line, with their dashes.
+
+    Raises:
+        MisconfigurationException: one of them is there.
+    """
+    for name in typed:
+        if re.match(r"--(optimizer|lr_scheduler)\b", name):
+            raise MisconfigurationException(
+                f"{name} is not an option here: training is the authors' SGD, by --model.lr, "
+                "--model.momentum, --model.weight_decay, --model.head_lr_mult, --model.lr_policy "
+                "(poly or step), --model.poly_power, --model.step_size and --model.step_factor; "
+                "for another one, override configure_optimizers of DeepLabModule"
             )
 
 

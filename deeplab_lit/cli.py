@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
-from deeplab_lit.agreement import check_options
+from deeplab_lit.agreement import check_options, check_trainer, refuse_lightning_optimizers
 from deeplab_lit.crf.options import with_crf_enabled
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments, refused_trainer
@@ -34,7 +34,12 @@ from deeplab_lit.quiet import quieten
 from deeplab_lit.training.checkpoints import WholeFiles
 from deeplab_lit.training.cityscapes_scores import Instances
 from deeplab_lit.training.equipment import equip
-from deeplab_lit.training.loggers import build_loggers
+from deeplab_lit.training.loggers import (
+    RUN_FOLDER,
+    build_loggers,
+    put_save_dir,
+    with_save_dir,
+)
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.run_config import RunConfig
 from deeplab_lit.training.run_folder import claim, new_run_folder
@@ -113,7 +118,8 @@ class DeepLabCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the verb in front; find the data set, the run folder and the checkpoint."""
         typed = sys.argv[1:] if args is None else list(args)
-        argv = configs_first(with_crf_enabled(joined_configs(typed)))
+        refuse_lightning_optimizers(flags(typed))
+        argv = configs_first(with_save_dir(with_crf_enabled(joined_configs(typed))))
         if self.verb == "validate":
             argv = with_checkpoint_named(argv)
         config = self.begin_with(argv)
@@ -128,6 +134,7 @@ class DeepLabCLI(LightningCLI):
         options = self.config[self.verb]
         if options.data is None:
             raise UsageError("data is null: name a data set, as --data VOC --data.root VOCdevkit")
+        check_trainer(options)
         self.allow_seen_split = "--allow_seen_split" in flags(argv)
         options.allow_seen_split = False  # said anew each time: no configuration may keep it
         defaults = vars(parser.parse_args([self.verb, "--data=Shapes"])[self.verb].model)
@@ -140,6 +147,7 @@ class DeepLabCLI(LightningCLI):
         self.folder = self.find_folder(options, argv)
         if options.ckpt_path == "":
             raise UsageError("--ckpt_path names no file: leave it out, or give a checkpoint")
+        put_save_dir(options.trainer.logger, RUN_FOLDER, str(self.folder))
         self.checkpoint = self.open_checkpoint(options)
         if self.checkpoint is not None:
             self._check_model(parser, options.ckpt_path)
@@ -188,7 +196,7 @@ class DeepLabCLI(LightningCLI):
             monitor=config.checkpoint.monitor,
             mode=config.checkpoint.mode,
         )
-        kwargs["callbacks"] = callbacks + (config.trainer.callbacks or [])
+        kwargs["callbacks"] = callbacks + _listed(config.trainer.callbacks)
         if config.checkpoint.dirpath is not None:
             raise MisconfigurationException(
                 f"--checkpoint.dirpath is {config.checkpoint.dirpath}: checkpoints lie in their "

@@ -16,6 +16,7 @@ from deeplab_lit.implied import SHAPES
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.checkpoints import BEST, kept_by
 from deeplab_lit.training.loggers import end_wandb, log_checkpoint
+from deeplab_lit.training.monitors import all_known, check_monitors, logged_names
 from deeplab_lit.training.provenance import completed, of_checkpoint
 from deeplab_lit.training.run_folder import (
     NoCheckpointError,
@@ -23,6 +24,7 @@ from deeplab_lit.training.run_folder import (
     hold,
     last_checkpoint,
 )
+from deeplab_lit.training.schedule import validation_interval
 from deeplab_lit.training.screen import after_fit, introduce, say
 
 
@@ -90,9 +92,15 @@ class FitCLI(DeepLabCLI):
             return checkpoint
 
     def before_instantiate_classes(self) -> None:
-        """As the parent; refuse weights that were converted, for they have no optimizer."""
+        """As the parent; refuse weights without optimizer; say how often to validate if unsaid."""
         if self.checkpoint is not None:
             check_resumable(self.checkpoint, self.config.fit.ckpt_path)
+        trainer = self.config.fit.trainer
+        unsaid = trainer.val_check_interval is None and trainer.check_val_every_n_epoch == 1
+        if unsaid and trainer.max_steps > 0 and trainer.max_epochs is None:
+            trainer.val_check_interval = validation_interval(
+                trainer.max_steps * trainer.accumulate_grad_batches
+            )
         super().before_instantiate_classes()
 
     def before_fit(self) -> None:
@@ -106,6 +114,9 @@ class FitCLI(DeepLabCLI):
         values = data.split(data.val_split).label_values(len(data.classes))
         names = list(data.classes)
         self.model.label_values = {names[index]: value for index, value in values.items()}
+        if all_known(self.trainer.callbacks):  # else the first validation shows what there is
+            names = logged_names(data.classes, crf=self.config.fit.crf.enabled)
+            check_monitors(self.trainer.callbacks, names)
         if self.checkpoint is None:
             self.model.initialise()
         else:

@@ -6,8 +6,10 @@ from deeplab_lit.agreement import (
     check_classes,
     check_options,
     check_resumable,
+    check_trainer,
     check_training,
     check_unseen,
+    refuse_lightning_optimizers,
 )
 from deeplab_lit.data import Shapes
 from deeplab_lit.network.weights import WeightsError
@@ -101,3 +103,55 @@ def test_images_that_were_trained_on_are_scored_only_when_that_is_allowed(capsys
 def test_that_nothing_is_known_is_told(capsys):
     assert check_unseen(Shapes(), {"trained_on": ["unknown"]}, FILE, allowed=False) == []
     assert "not known which data" in capsys.readouterr().out
+
+
+def trainer_options(name, value):
+    options = Namespace({"seed_everything": 0, "trainer.accelerator": "cpu"})
+    options[name] = value
+    return options
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "seed_everything": [-1, 2**32, 10**20],
+        "trainer.devices": [-3, -1, 0, "-3", "0", "x", "1.5", 100_000, ""],
+        "trainer.accumulate_grad_batches": [0, -1],
+        "trainer.log_every_n_steps": [0, -1],
+        "trainer.check_val_every_n_epoch": [0, -1],
+        "trainer.val_check_interval": [0, -1, 0.0, 1.5, float("nan"), float("inf")],
+        "trainer.limit_train_batches": [0, 0.0, float("nan")],
+        "trainer.num_sanity_val_steps": [-2],
+        "trainer.gradient_clip_val": [-1, float("nan")],
+        "trainer.barebones": [True],
+    }.items(),
+)
+def test_numbers_that_end_in_a_crash_or_never_are_refused(name, values):
+    for value in values:
+        with pytest.raises(MisconfigurationException, match=f"--{name} is .*, expected "):
+            check_trainer(trainer_options(name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "seed_everything": [0, 2**32 - 1, True, False],
+        "trainer.devices": ["auto", 1, 2, "2", [0, 1], "0,1", "1,"],
+        "trainer.accumulate_grad_batches": [1, 10],
+        "trainer.check_val_every_n_epoch": [None, 1],
+        "trainer.val_check_interval": [None, 1, 500, 0.25, 1.0, "00:00:10:00"],
+        "trainer.limit_train_batches": [None, 1, 0.5],
+        "trainer.num_sanity_val_steps": [None, -1, 0],
+        "trainer.gradient_clip_val": [None, 0, 1.5],
+    }.items(),
+)
+def test_numbers_that_mean_something_are_taken(name, values):
+    for value in values:
+        check_trainer(trainer_options(name, value))
+
+
+@pytest.mark.parametrize("typed", ["--optimizer", "--optimizer.lr", "--lr_scheduler"])
+def test_another_optimizer_is_refused_with_the_names_of_our_options(typed):
+    refuse_lightning_optimizers(["--optimizers", "--model.lr"])
+    with pytest.raises(MisconfigurationException, match=rf"{typed} .* --model\.lr_policy"):
+        refuse_lightning_optimizers([typed])

@@ -19,6 +19,19 @@ from deeplab_lit.implied import SHAPES
 from deeplab_lit.whole import lock
 
 
+def make_folder(root, **splits):
+    """Drawn images for Folder, as many as are said of each split."""
+    for split, number in splits.items():
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for i in range(number):
+            image, mask = draw_sample(0, i)
+            Image.fromarray(image).save(root / f"images/{split}/{i}.png")
+            Image.fromarray(mask).save(root / f"labels/{split}/{i}.png")
+    (root / "classes.txt").write_text("\n".join(Shapes.classes))
+    return root
+
+
 def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
     few = ["--trainer.max_steps=2", "--data.val_size=2", "--trainer.val_check_interval=2"]
     few += ["--model.collapse_share=1"]
@@ -150,28 +163,55 @@ def test_options_of_validate_alone_are_refused(tmp_path, tiny_args, capsys, opti
     assert not (tmp_path / "shapes").exists()
 
 
-def test_a_training_that_finds_one_class_only_is_stopped(tmp_path, tiny_args, capsys):
-    options = {"--model.collapse_share": "0.99", "--model.lr": "0.05"}
-    with pytest.raises(SystemExit) as stop:
-        fit.main(tiny_args(tmp_path, **options, **{"--run": "flat"}))
+def test_a_training_that_has_collapsed_ends_with_a_sentence_and_keeps_what_it_has(
+    tmp_path, tiny_args, capsys
+):
+    root = make_folder(tmp_path / "mine", train=4, val=2)
+    (pseudo := tmp_path / "pseudo").mkdir()
+    for i in range(4):
+        Image.fromarray(np.zeros((161, 161), np.uint8)).save(pseudo / f"{i}.png")
+    options = {"--data": "Folder", "--data.root": str(root), "--data.mask_dir": str(pseudo)}
+    options |= {"--data.train_size": None, "--data.val_size": None, "--run": "flat"}
+    options |= {"--model.collapse_share": "0.99", "--trainer.max_steps": "20", "--model.lr": "0.05"}
+    with pytest.raises(SystemExit) as stop, pytest.warns(UserWarning, match="goes on for now"):
+        fit.main(tiny_args(tmp_path, **options))
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert re.search(r"at step 2 (99\.\d+|100\.00) % of all predictions are \w+", error)
-    folder = tmp_path / "shapes/flat"
-    assert json.loads((folder / "results.json").read_text())["final"]["step"] == 2
+    found = re.search(r"error: at step (\d+) of 20 .* are taken for background .* collapsed", error)
+    folder, step = tmp_path / "folder/flat", int(found[1])
+    assert 10 <= step < 20
+    assert json.loads((folder / "results.json").read_text())["final"]["step"] == step
     assert (folder / "checkpoints/last.ckpt").is_file()
 
 
+def test_an_unsaid_validation_interval_is_a_tenth_of_the_training_and_is_kept(tmp_path, tiny_args):
+    unsaid = {"--trainer.val_check_interval": None, "--trainer.check_val_every_n_epoch": None}
+    done = fit.main(tiny_args(tmp_path, **unsaid, **{"--trainer.max_steps": "14"}))
+    assert done.record.final["step"] == 14
+    saved = yaml.safe_load((done.folder / "config.yaml").read_text())
+    assert saved["trainer"]["val_check_interval"] == 2
+
+
+def test_a_training_may_be_stopped_early_by_its_validations_loss(tmp_path, tiny_args):
+    stopping = {"--trainer.callbacks": "EarlyStopping", "--trainer.callbacks.monitor": "val/loss"}
+    stopping |= {"--trainer.callbacks.patience": "1", "--trainer.callbacks.min_delta": "100"}
+    done = fit.main(tiny_args(tmp_path, **stopping, **{"--trainer.max_steps": "8"}))
+    assert done.trainer.global_step == 4  # the second validation is no better by 100
+    final = json.loads((done.folder / "results.json").read_text())["final"]
+    assert final["loss"] == pytest.approx(done.trainer.callback_metrics["val/loss"].item())
+
+
+def test_a_logger_without_a_folder_writes_into_that_of_its_run(tmp_path, tiny_args, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = fit.main(tiny_args(tmp_path / "a", **{"--trainer.logger": "CSVLogger", "--run": "x"}))
+    assert list(done.folder.glob("lightning_logs/version_0/metrics.csv"))
+    again = fit.main([f"--config={done.folder / 'config.yaml'}", "--run=y"])
+    assert list(again.folder.glob("lightning_logs/version_0/metrics.csv"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_pseudo_labels_are_counted_before_training(tmp_path, tiny_args, capsys):
-    root = tmp_path / "mine"
-    for split, number in (("train", 3), ("val", 1)):
-        (root / "images" / split).mkdir(parents=True)
-        (root / "labels" / split).mkdir(parents=True)
-        for i in range(number):
-            image, mask = draw_sample(0, i)
-            Image.fromarray(image).save(root / f"images/{split}/{i}.png")
-            Image.fromarray(mask).save(root / f"labels/{split}/{i}.png")
-    (root / "classes.txt").write_text("\n".join(Shapes.classes))
+    root = make_folder(tmp_path / "mine", train=3, val=1)
     pseudo = tmp_path / "pseudo"
     pseudo.mkdir()
     for i, value in enumerate((0, 1, 255)):

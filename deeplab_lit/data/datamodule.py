@@ -27,6 +27,25 @@ from deeplab_lit.data.summary import Summary, summarise
 from deeplab_lit.data.transforms import ScaleRange, TrainTransform
 from deeplab_lit.data.words import counted
 
+LARGEST_BATCH = 65536
+MOST_WORKERS = 512  # processes beside each process that trains
+TRAINING_BYTES = 16  # a pixel of a batch at least: image, mask, and the image in float32
+
+
+def _refuse_beyond_memory(batch_size: int, crop_size: int) -> None:
+    """Refuse batches that this machine cannot hold, instead of reading for them for hours."""
+    needed = TRAINING_BYTES * batch_size * crop_size**2
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return
+    if needed > there > 0:
+        raise ValueError(
+            f"a batch of {batch_size} crops of {crop_size}×{crop_size} takes at least "
+            f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}: set a smaller "
+            "--data.batch_size or --data.crop_size"
+        )
+
 
 class SegmentationData(LightningDataModule):
     """Images and masks of a data set, as batches.
@@ -76,8 +95,13 @@ class SegmentationData(LightningDataModule):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if num_workers is not None and num_workers < 0:
-            raise ValueError(f"num_workers must be 0 or more, or null, got {num_workers}")
+            if value > LARGEST_BATCH:
+                raise ValueError(f"{name} must be at most {LARGEST_BATCH}, got {value}")
+        if total_batch_size is not None and total_batch_size < 1:
+            raise ValueError(f"total_batch_size must be 1 or more, or null, got {total_batch_size}")
+        if num_workers is not None and not 0 <= num_workers <= MOST_WORKERS:
+            raise ValueError(f"num_workers must be in 0…{MOST_WORKERS}, or null, got {num_workers}")
+        _refuse_beyond_memory(batch_size, crop_size)
         self.batch_size = batch_size
         self.total_batch_size = total_batch_size
         self.transform = TrainTransform(crop_size, scales, color_jitter)

@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import functional as F
 
 from deeplab_lit.data.image import VOID
 
+LARGEST_CROP = 16384  # pixels; OpenCV counts in 32 bits
 MEAN_COLOUR = (123, 117, 104)  # RGB; the released mean 122.675, 116.669, 104.008 in whole numbers
 
 
@@ -54,11 +55,14 @@ class TrainTransform:
     def __init__(
         self, crop_size: int, scales: tuple[float, ...] | ScaleRange, color_jitter: float = 0.0
     ) -> None:
-        smallest = scales.min if isinstance(scales, ScaleRange) else min(scales, default=0)
-        if smallest <= 0 or (isinstance(scales, ScaleRange) and scales.min > scales.max):
-            raise ValueError(f"scales must be positive numbers or a range, got {scales}")
-        if crop_size < 33:
-            raise ValueError(f"crop_size must be at least 33 pixels, got {crop_size}")
+        ends = (scales.min, scales.max) if isinstance(scales, ScaleRange) else scales
+        ordered = not isinstance(scales, ScaleRange) or scales.min <= scales.max
+        if not ends or not ordered or not all(0.01 <= scale <= 100 for scale in ends):
+            raise ValueError(
+                f"scales must be positive numbers or a range, in 0.01…100, got {scales}"
+            )
+        if not 33 <= crop_size <= LARGEST_CROP:
+            raise ValueError(f"crop_size must be in 33…{LARGEST_CROP} pixels, got {crop_size}")
         if not 0 <= color_jitter < 1:
             raise ValueError(f"color_jitter must be in [0, 1), got {color_jitter}")
         self.crop_size = crop_size

@@ -3,8 +3,6 @@
 Letters: B batch · C classes · D features · H×W image · h×w feature cells.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -112,9 +110,11 @@ def check_scales(scales: tuple[float, ...]) -> tuple[float, ...]:
     """`scales` as a tuple of floats.
 
     Raises:
-        ValueError: no scale, or one that is not positive.
+        ValueError: no scale, or one that is not in 0.01…100.
     """
     scales = tuple(float(scale) for scale in scales)
-    if not scales or not all(0 < scale < math.inf for scale in scales):
-        raise ValueError(f"scales must be one or more positive numbers, got {list(scales)}")
+    if not scales or not all(0.01 <= scale <= 100 for scale in scales):
+        raise ValueError(
+            f"scales must be one or more positive numbers in 0.01…100, got {list(scales)}"
+        )
     return scales

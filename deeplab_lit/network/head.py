@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HeadName = Literal["aspp", "largefov", "conv1x1", "aspp_concat"]
+MOST_RATES, LARGEST_RATE = 64, 1_000_000  # beyond all images
 
 
 def atrous_conv(in_channels: int, out_channels: int, rate: int, *, bias: bool = True) -> nn.Conv2d:
@@ -173,8 +174,8 @@ def build_head(
         atrous_rates: dilations of the 3×3 convolutions, in feature cells; none for `conv1x1`.
 
     Raises:
-        ValueError: unknown name; no rates, or rates that are not positive integers; more than one
-            rate for `largefov`, any for `conv1x1`.
+        ValueError: unknown name; no rates, more than 64, or rates that are not positive integers;
+            more than one rate for `largefov`, any for `conv1x1`.
     """
     if name == "conv1x1":
         if atrous_rates:
@@ -184,8 +185,14 @@ def build_head(
             )
         conv = nn.Conv2d(in_channels, num_classes, 1)
         return ASPP([conv], [conv])
-    if not atrous_rates or any(type(rate) is not int or rate < 1 for rate in atrous_rates):
-        raise ValueError(f"atrous_rates must be positive integers, got {list(atrous_rates)}")
+    if len(atrous_rates) > MOST_RATES:
+        raise ValueError(f"atrous_rates has {len(atrous_rates)} rates, at most {MOST_RATES} work")
+    if not atrous_rates or any(
+        type(rate) is not int or not 1 <= rate <= LARGEST_RATE for rate in atrous_rates
+    ):
+        raise ValueError(
+            f"atrous_rates must be positive integers up to {LARGEST_RATE}, got {list(atrous_rates)}"
+        )
     if name == "largefov" and len(atrous_rates) != 1:
         raise ValueError(
             f"head largefov takes one atrous rate (the paper's is 12), got {list(atrous_rates)}; "

@@ -28,7 +28,8 @@ def imagenet_source(backbone: str) -> Source:
         raise WeightsError(
             f"cannot download the ImageNet weights of {backbone} ({error}). Fetch {url} on "
             f"another machine and put it at {file}, or start from --model.weights FILE, or from "
-            "random weights with --model.weights none --model.norm batch."
+            "random weights with --model.weights none --model.norm batch (from few images a small "
+            "network learns more: --model.backbone resnet10_quarter, or configs/camvid.yaml)."
         ) from error
     return translate(state, NAME)
 

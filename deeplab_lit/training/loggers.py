@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -15,6 +16,8 @@ from deeplab_lit.training.screen import say
 
 PROJECT = "deeplab_lit"
 BEST = ("val/miou", "val_crf/miou")  # metrics of which a run's highest value counts
+RUN_FOLDER = "RUN_FOLDER"  # as a logger's save_dir: the folder of the run
+IN_FOLDER = ("TensorBoardLogger", "CSVLogger", "WandbLogger")
 LONGEST_ID = 100  # W&B allows 128 to names that it makes of the id, of tables for example
 
 
@@ -71,6 +74,34 @@ def _has_cache() -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK)
+
+
+def with_save_dir(argv: list[str]) -> list[str]:
+    """The command line with `RUN_FOLDER` behind every logger that writes files.
+
+    A save_dir that is given later on it wins.
+    """
+    found, before = [], ""
+    for word in argv:
+        found.append(word)
+        flag, _, name = word.partition("=") if "=" in word else (before, "", word)
+        if flag in ("--trainer.logger", "--trainer.logger+") and name.endswith(IN_FOLDER):
+            found.append(f"--trainer.logger.save_dir={RUN_FOLDER}")
+        before = word
+    return found
+
+
+def put_save_dir(loggers: Any, old: str, new: str) -> None:
+    """Change where loggers write that write to `old`.
+
+    Args:
+        loggers: `trainer.logger` of a parsed configuration: one logger, a list of them, or others.
+        old: their save_dir.
+        new: instead.
+    """
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(logger, Namespace) and logger.get("init_args.save_dir") == old:
+            logger.init_args.save_dir = new
 
 
 def run_id(experiment: str, name: str) -> str:

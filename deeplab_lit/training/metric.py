@@ -26,6 +26,8 @@ class Scores(NamedTuple):
             are right.
         fw_iou: IoU weighted by the classes' frequency in the ground truth.
         confusion: (C,C) int64, pixels by true class (row) and predicted class (column).
+        loss: mean cross-entropy of the labeled pixels (`training/loss.py`), no fraction; None where
+            there are labels only, as after the CRF.
     """
 
     miou: float
@@ -34,11 +36,13 @@ class Scores(NamedTuple):
     mean_accuracy: float
     fw_iou: float
     confusion: Tensor
+    loss: float | None = None
 
     def named(self, prefix: str, classes: Iterable[str]) -> dict[str, float]:
         """As they are logged, <prefix>/miou, <prefix>/iou/<class> and so on; no absent class."""
         names = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou")
         values = {f"{prefix}/{name}": getattr(self, name) for name in names}
+        values |= {} if self.loss is None else {f"{prefix}/loss": self.loss}
         iou = zip(classes, self.iou.tolist(), strict=True)
         return values | {f"{prefix}/iou/{name}": value for name, value in iou if value == value}
 

@@ -1,5 +1,6 @@
 """DeepLabv2 as a LightningModule: network, loss, optimizer, schedule, metric."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,10 +10,17 @@ from torch.optim import Optimizer
 
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.initialise import initialise
-from deeplab_lit.training.divergence import check_collapse, check_finite
+from deeplab_lit.training.divergence import (
+    Stuck,
+    all_finite,
+    check_collapse,
+    diverged,
+    watch,
+)
 from deeplab_lit.training.evaluation import Evaluation
-from deeplab_lit.training.loss import deeplab_loss
+from deeplab_lit.training.loss import PixelLoss, deeplab_loss
 from deeplab_lit.training.metric import Scores, SegmentationScores
+from deeplab_lit.training.monitors import check_monitors
 from deeplab_lit.training.optimizer import build_sgd
 from deeplab_lit.training.provenance import of_start
 from deeplab_lit.training.schedule import Policy, check_policy, poly_schedule, step_schedule
@@ -37,8 +45,8 @@ class DeepLabModule(LightningModule):
             training's, as the paper's 2,000 of 6,000), ...
         step_factor: ... and is then multiplied by this.
         head_lr_mult: the head's weights learn at this multiple of lr, its biases at twice that.
-        collapse_share: stop when one class takes more than this share of a whole validation's
-            predictions, and has less in the truth; 1 never stops.
+        collapse_share: end a training in which one class swallows more than this share of the
+            other classes' pixels, validation after validation (`training/divergence.py`); 1 never.
         compile: compile backbone and head with torch.compile when training starts.
         network: of DeepLabV2.
 
@@ -70,15 +78,20 @@ class DeepLabModule(LightningModule):
     ) -> None:
         super().__init__()
         in_range = {
-            "lr": lr >= 0,
-            "momentum": 0 <= momentum < 1,
-            "weight_decay": weight_decay >= 0,
-            "head_lr_mult": head_lr_mult >= 0,
-            "collapse_share": 0 < collapse_share <= 1,
+            "lr": ("0 or more", 0 <= lr < math.inf),
+            "momentum": ("0 or more, below 1", 0 <= momentum < 1),
+            "weight_decay": ("0 or more", 0 <= weight_decay < math.inf),
+            "head_lr_mult": ("0 or more", 0 <= head_lr_mult < math.inf),
+            "collapse_share": ("more than 0, at most 1", 0 < collapse_share <= 1),
         }
-        for name, right in in_range.items():
+        for name, (expected, right) in in_range.items():
             if not right:
-                raise ValueError(f"{name} is out of range: {locals()[name]}")
+                raise ValueError(f"{name} is out of range: {locals()[name]}, expected {expected}")
+        if max(2 * lr * max(head_lr_mult, 1), weight_decay) > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"lr {lr}, head_lr_mult {head_lr_mult} or weight_decay {weight_decay} is out of "
+                "range: larger than float32 holds"
+            )
         policy = {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor}
         check_policy(lr_policy, policy)
         if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
@@ -89,8 +102,10 @@ class DeepLabModule(LightningModule):
         self.save_hyperparameters(logger=False)
         self.net = DeepLabV2(len(classes), **network)
         self.metric = SegmentationScores(len(classes))
+        self.pixel_loss = PixelLoss()
         self.evaluation = Evaluation()
         self.scores: Scores | None = None
+        self.stuck = Stuck()
         self.provenance: dict[str, Any] | None = None
         self.label_values: dict[str, int] | None = None
         self._initialised = False
@@ -117,11 +132,16 @@ class DeepLabModule(LightningModule):
             self.initialise()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say in the file where its weights come from, and how the data's labels count."""
+        """Say where weights come from, how labels count, how long nothing has been learned."""
         if self.provenance is not None:
             checkpoint["provenance"] = self.provenance
         if self.label_values is not None:
             checkpoint["label_values"] = self.label_values
+        checkpoint["stuck"] = self.stuck._asdict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting; earlier checkpoints say nothing of it."""
+        self.stuck = Stuck(**checkpoint.get("stuck", {}))
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """The loss of a batch."""
@@ -135,11 +155,18 @@ class DeepLabModule(LightningModule):
     def on_train_batch_end(self, outputs: dict, batch: dict, batch_idx: int) -> None:
         """Stop where training on is no use; looked at now and then, since looking waits."""
         if self.global_step % self.trainer.log_every_n_steps == 0:
-            check_finite(outputs["loss"], self.global_step)
+            lost = not torch.isfinite(outputs["loss"]) and not all_finite(self.net)
+            self._stop_where(lost, outputs["loss"].item())
+
+    def _stop_where(self, lost: bool, loss: float) -> None:
+        """On all processes at once: one alone would leave the others waiting."""
+        if self.trainer.strategy.reduce_boolean_decision(lost, all=False):
+            raise diverged(loss, self.global_step)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count, in memory of this process alone: spawned ones share the module's."""
         self.metric.reset()
+        self.pixel_loss.reset()
 
     def validation_step(self, batch: dict, batch_idx: int) -> Tensor:
         """Count a batch; returns the logits (B,C,H,W).
@@ -150,22 +177,36 @@ class DeepLabModule(LightningModule):
         logits = self.evaluation.logits(self.net, batch)
         batch["labels"] = logits.argmax(dim=1)
         self.metric.update(batch["labels"], batch["mask"])
+        self.pixel_loss.update(logits, batch["mask"])
         return logits
 
     def on_validation_epoch_end(self) -> None:
         """Score what has been counted, on all processes together."""
-        self.scores = scores = self.metric.compute()
+        self.scores = scores = self.metric.compute()._replace(loss=self.pixel_loss.compute())
         self.metric.reset()
+        self.pixel_loss.reset()
         self.log("val/miou", scores.miou, prog_bar=True, sync_dist=True)
         values = scores.named("val", self.hparams.classes)
         del values["val/miou"]
         self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
+        if self._counts():
+            check_monitors(self.trainer.early_stopping_callbacks, self.trainer.callback_metrics)
+            share, steps = self.hparams.collapse_share, self._steps()
+            # before the checkpoint is written, which keeps it
+            self.stuck = watch(self.stuck, scores, share, self.global_step, steps)
+
+    def _counts(self) -> bool:
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
     def on_validation_end(self) -> None:
         """Stop where training on is no use; by now the scores are written."""
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and self.scores:
-            share = self.hparams.collapse_share
-            check_collapse(self.scores, self.hparams.classes, share, self.global_step)
+        if not self._counts():
+            return
+        loss = self.scores.loss
+        self._stop_where(not math.isfinite(loss) and not all_finite(self.net), loss)
+        check_collapse(
+            self.stuck, self.scores, list(self.hparams.classes), self.global_step, self._steps()
+        )
 
     def configure_optimizers(self) -> dict:
         """SGD with the authors' parameter groups, and the learning rate by optimizer step."""

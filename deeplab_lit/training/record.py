@@ -169,6 +169,7 @@ def as_dict(scores: Scores, classes: list[str]) -> dict[str, Any]:
         "pixel_accuracy": _number(scores.pixel_accuracy),
         "mean_accuracy": _number(scores.mean_accuracy),
         "fw_iou": _number(scores.fw_iou),
+        **({} if scores.loss is None else {"loss": _number(scores.loss)}),
         "iou": dict(zip(classes, map(_number, scores.iou.tolist()), strict=True)),
     }
 
@@ -178,4 +179,4 @@ def _rank(scores: dict[str, Any]) -> float:
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None

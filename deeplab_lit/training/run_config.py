@@ -7,7 +7,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from deeplab_lit.training.loggers import log_config
+from deeplab_lit.training.loggers import RUN_FOLDER, log_config, put_save_dir
 from deeplab_lit.training.redact import redacted
 from deeplab_lit.whole import whole_file
 
@@ -32,6 +32,7 @@ class RunConfig(SaveConfigCallback):
         """Write it on the first process, when a run is set up."""
         config = self.config.clone()  # to be repeated as a new run, from the start
         config.run = config.ckpt_path = None
+        put_save_dir(config.trainer.logger, str(self.folder), RUN_FOLDER)
         text = self.parser.dump(config, skip_none=False)
         path = self.folder / "config.yaml"
         before = path.read_bytes() if path.exists() else None

@@ -1,9 +1,10 @@
-"""Learning rate policies, by optimizer step (DeepLabv2, Sec. 4.1.2, Eq. in the text; Table 2).
+"""When what changes: learning rate policies (DeepLabv2, Sec. 4.1.2; Table 2), and validations.
 
 All groups keep their own rate, times the policy's factor. torch's PolynomialLR keeps its length in
 the checkpoint and trains at 0 when a run is resumed for longer; these follow what they are given.
 """
 
+import sys
 from typing import Literal
 
 from torch.optim import Optimizer
@@ -37,6 +38,23 @@ def step_schedule(optimizer: Optimizer, size: int, factor: float) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: stairs(step, size, factor))
 
 
+def validation_interval(batches: int) -> int:
+    """Choose how many batches validations are apart where nothing is said: ten in a training.
+
+    Epochs are no measure: one of twenty images is two steps, one of COCO's twelve thousand.
+
+    Args:
+        batches: of the whole training, from 1 up.
+
+    Returns:
+        The interval whose number is nearest to ten, from 5 to 20, and whose last validation is at
+        the training's end; else a tenth, rounded down, of at least one batch.
+    """
+    parts = sorted(range(5, 21), key=lambda n: abs(n - 10))
+    even = (batches // n for n in parts if batches % n == 0)
+    return next(even, max(batches // 10, 1))
+
+
 def check_policy(policy: Policy, options: dict[str, float | None]) -> None:
     """Refuse options out of range, and those that the policy does not read: set in vain.
 
@@ -52,8 +70,13 @@ def check_policy(policy: Policy, options: dict[str, float | None]) -> None:
         raise ValueError(f"lr_policy must be one of {', '.join(DEFAULTS)}, got {policy!r}")
     for owner, defaults in DEFAULTS.items():
         for name, default in defaults.items():
-            if options[name] is not None and options[name] <= 0:
-                raise ValueError(f"{name} is out of range: {options[name]}")
+            value = options[name]
+            most = 1 if name == "step_factor" else sys.maxsize  # a learning rate falls
+            if value is not None and not 0 < value <= most:
+                raise ValueError(
+                    f"{name} is out of range: {value}, expected more than 0"
+                    + (", at most 1" if most == 1 else "")
+                )
             if owner != policy and options[name] not in (default, ONCE.get(name, default)):
                 raise ValueError(
                     f"{name} is {options[name]}, but lr_policy {policy} does not use it: leave it "

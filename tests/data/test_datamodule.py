@@ -142,6 +142,21 @@ def test_bad_batch_size_is_refused(name, value):
         Shapes(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 10**15}, "batch_size must be at most"),
+        ({"eval_batch_size": 10**9}, "eval_batch_size must be at most"),
+        ({"batch_size": 60_000, "crop_size": 16_000}, "60000 crops of 16000×16000 takes"),
+        ({"total_batch_size": 0}, "total_batch_size must be 1 or more"),
+        ({"num_workers": 100_000}, "num_workers must be in"),
+    ],
+)
+def test_numbers_that_no_machine_can_serve_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Shapes(**arguments)
+
+
 def test_arguments_of_the_augmentation_reach_it():
     data = Shapes(crop_size=97, scales=(0.5, 2.0), color_jitter=0.3)
     assert data.transform.crop_size == 97

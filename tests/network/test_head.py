@@ -213,11 +213,18 @@ def test_all_layers_of_aspp_concat_are_new():
     assert new == {id(p) for p in head.parameters()}
 
 
-@pytest.mark.parametrize("rates", [(), (0,), (6, -1), (2.5,), (6.0,), (True,), ("6",)], ids=str)
+@pytest.mark.parametrize(
+    "rates", [(), (0,), (6, -1), (2.5,), (6.0,), (True,), ("6",), (10**20,)], ids=str
+)
 @pytest.mark.parametrize("name", ["aspp", "largefov", "aspp_concat"])
 def test_rates_that_are_not_positive_integers_are_refused(name, rates):
     with pytest.raises(ValueError, match="atrous_rates must be positive integers"):
         make(name, rates)
+
+
+def test_thousands_of_rates_are_refused_instead_of_built():
+    with pytest.raises(ValueError, match=r"has 20000 rates, at most \d+ work"):
+        make("aspp", tuple(range(1, 20_001)))
 
 
 @pytest.mark.parametrize("vgg", [False, True])

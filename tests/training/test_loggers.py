@@ -3,9 +3,17 @@ import sys
 
 import pytest
 import wandb
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import WandbLogger
 
-from deeplab_lit.training.loggers import build_loggers, log_checkpoint, log_config, run_id
+from deeplab_lit.training.loggers import (
+    build_loggers,
+    log_checkpoint,
+    log_config,
+    put_save_dir,
+    run_id,
+    with_save_dir,
+)
 from deeplab_lit.training.metrics_file import MetricsFile
 
 
@@ -205,3 +213,29 @@ def test_a_checkpoint_that_wandb_does_not_take_harms_nothing(error, tmp_path, ca
     assert Experiment.taken == [("voc-first-best", "model", ["best"])]
     assert path.read_bytes() == b"weights"
     assert str(error) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.logger", "TensorBoardLogger"],
+        ["--trainer.logger=lightning.pytorch.loggers.CSVLogger"],
+        ["--trainer.logger+=WandbLogger"],
+    ],
+)
+def test_a_logger_that_writes_files_writes_them_into_the_run_folder(words):
+    assert with_save_dir(["a", *words, "b"]) == [
+        *("a", *words, "--trainer.logger.save_dir=RUN_FOLDER", "b")
+    ]
+
+
+def test_other_options_are_left_as_they_are():
+    words = ["--trainer.logger", "false", "--experiment=TensorBoardLogger", "CSVLogger"]
+    assert with_save_dir(words) == words
+
+
+def test_only_a_save_dir_that_nobody_has_chosen_is_changed():
+    mine, own = (Namespace({"class_path": "x", "init_args.save_dir": d}) for d in ("a", "RUN"))
+    put_save_dir([mine, own, True], "RUN", "runs/1")
+    assert (mine.init_args.save_dir, own.init_args.save_dir) == ("a", "runs/1")
+    put_save_dir(None, "RUN", "runs/1")

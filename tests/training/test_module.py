@@ -14,7 +14,7 @@ from deeplab_lit.training.metrics_file import MetricsFile
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.optimizer import build_sgd
 
-VALIDATION = {"val/miou", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou"}
+VALIDATION = {"val/loss", "val/miou", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou"}
 RATES = {"lr/backbone", "lr/head.weight", "lr/head.bias"}
 
 

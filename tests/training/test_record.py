@@ -49,7 +49,7 @@ def test_results_tell_what_came_out_and_of_what(make_module, make_data, make_tra
     assert list(found["final"]["iou"]) == list(module.hparams.classes)
     assert found["final"].keys() == {
         "step", "images", "images_in_split", "miou", "classes_in_miou", "pixel_accuracy",
-        "mean_accuracy", "fw_iou", "iou",
+        "mean_accuracy", "fw_iou", "loss", "iou",
     }  # fmt: skip
     assert torch.__version__.startswith(found["versions"]["torch"])
     assert {"python", "lightning", "torchvision", "torchmetrics"} < found["versions"].keys()

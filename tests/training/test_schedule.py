@@ -5,7 +5,7 @@ from torch.optim import SGD
 
 from deeplab_lit.data import Shapes
 from deeplab_lit.training.module import DeepLabModule
-from deeplab_lit.training.schedule import poly, poly_schedule, stairs
+from deeplab_lit.training.schedule import poly, poly_schedule, stairs, validation_interval
 
 # 2.5e-4 · (1 − step/20000)^0.9; half-way 2.5e-4 · 0.535887, at the end 2.5e-4 · 1.346087e-4
 RATES = {0: 2.5e-4, 1: 2.4998875e-4, 10_000: 1.3397168e-4, 19_999: 3.365217e-8}
@@ -178,3 +178,30 @@ def test_accumulated_batches_count_as_one_step(make_data, make_module, make_trai
     expected += [(2, (1 / 3) ** 0.9), (2, (1 / 3) ** 0.9)]
     assert [step for step, _ in rates.seen] == [step for step, _ in expected]
     assert [lr for _, lr in rates.seen] == pytest.approx([lr for _, lr in expected])
+
+
+@pytest.mark.parametrize(
+    ("batches", "interval"),
+    [(1, 1), (2, 1), (7, 1), (10, 1), (16, 2), (200, 20), (5000, 500), (40_000, 4000), (1350, 135)],
+)
+def test_unless_it_is_said_a_training_is_validated_about_ten_times_and_at_its_end(
+    batches, interval
+):
+    assert validation_interval(batches) == interval
+    assert batches % interval == 0
+
+
+def test_a_number_of_steps_that_nothing_divides_is_validated_ten_times_all_the_same():
+    assert validation_interval(9973) == 997
+
+
+@pytest.mark.parametrize("options", [{"poly_power": float("nan")}, {"poly_power": float("inf")}])
+def test_a_power_that_is_no_number_is_refused(options):
+    with pytest.raises(ValueError, match="poly_power is out of range"):
+        DeepLabModule(Shapes.classes, backbone="resnet6_half", **options)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), 1.5])
+def test_a_factor_by_which_no_rate_falls_is_refused(factor):
+    with pytest.raises(ValueError, match="step_factor is out of range"):
+        DeepLabModule(Shapes.classes, backbone="resnet6_half", lr_policy="step", step_factor=factor)

@@ -1,0 +1,55 @@
+"""The metrics that callbacks watch: does anything log them?"""
+
+from collections.abc import Iterable
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+COUNTERS = ("epoch", "step")  # which ModelCheckpoint knows too
+
+
+def logged_names(classes: Iterable[str], *, crf: bool) -> list[str]:
+    """List the names of all that a run of ours logs in training and validation.
+
+    Args:
+        classes: names of the classes.
+        crf: whether validations are scored after the CRF too.
+    """
+    scores = ["miou", "pixel_accuracy", "mean_accuracy", "fw_iou"]
+    scores += [f"iou/{name}" for name in classes]
+    groups = ("backbone", "backbone.bias", "head.weight", "head.bias")  # training/optimizer.py
+    names = ["train/loss", *(f"lr/{group}" for group in groups), "val/loss"]
+    names += [f"{prefix}/{score}" for prefix in ("val", "val_crf")[: 1 + crf] for score in scores]
+    return names
+
+
+def all_known(callbacks: Iterable[Callback]) -> bool:
+    """Tell whether no callback may log what `logged_names` does not know."""
+    return all(
+        isinstance(callback, EarlyStopping | ModelCheckpoint)
+        or type(callback).__module__.startswith("deeplab_lit.")
+        for callback in callbacks
+    )
+
+
+def check_monitors(callbacks: Iterable[Callback], names: Iterable[str]) -> None:
+    """Refuse callbacks that watch what is not there.
+
+    Args:
+        callbacks: of a trainer; those that may do without their metric are passed over.
+        names: of the metrics that are there.
+
+    Raises:
+        MisconfigurationException: says which metric, and those that there are.
+    """
+    names = list(names)
+    for callback in callbacks:
+        needs = isinstance(callback, ModelCheckpoint) or (
+            isinstance(callback, EarlyStopping) and callback.strict
+        )
+        if needs and callback.monitor not in (None, *names, *COUNTERS):
+            raise MisconfigurationException(
+                f"{type(callback).__name__} watches {callback.monitor}, which is not logged; "
+                f"there are: {', '.join(names)}"
+            )
