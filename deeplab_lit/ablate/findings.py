@@ -61,6 +61,13 @@ def _limits(rows: Sequence[Row], compared: Sequence[Row], *, some_noise: bool) -
             f"The scores are of {counted(min(images), 'validation image')}: an interval over so "
             "few is narrower than it should be."
         )
+    ious = [r.scored(row.after_crf)["iou"].values() for row in rows for r in row.results]
+    fewest = min(sum(iou is not None for iou in own) for own in ious)
+    if 0 < fewest < len(ious[0]):
+        said.append(
+            f"mIoU is the mean over {fewest} of {counted(len(ious[0]), 'class')}: the others are "
+            "neither in the truth nor predicted, at least in one run."
+        )
     known = [row for row in compared if not math.isnan(row.difference.mean)]
     without = [_quoted(row) for row in known if row.difference.low is None]
     if without:

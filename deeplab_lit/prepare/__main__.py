@@ -53,7 +53,10 @@ def build_parser() -> Parser:
     )
     own.add_subclass_arguments(SegmentationData, "data", required=True)
     own.add_argument(
-        "--plot", type=str, default="data_check.png", help="Picture of the table, to be written."
+        "--plot",
+        type=str | None,
+        default=None,
+        help="Picture of the table, to be written. Default: data_check/<data set>.png",
     )
     own.add_argument(
         "--num_workers", type=int, default=min(os.cpu_count() or 1, 8), help="Threads that read."

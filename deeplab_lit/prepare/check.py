@@ -13,12 +13,12 @@ from deeplab_lit.prepare.class_plot import class_plot
 from deeplab_lit.whole import whole_file
 
 
-def check(data: SegmentationData, plot: str, num_workers: int) -> int:
+def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
     """Read everything; print what is there and what is wrong, and draw it.
 
     Args:
         data: the data set with its splits.
-        plot: picture file to write.
+        plot: picture file to write. None: named after the data set, in the folder data_check.
         num_workers: threads that read.
 
     Returns:
@@ -53,6 +53,8 @@ def check(data: SegmentationData, plot: str, num_workers: int) -> int:
     suspicions = [finding.sentence for finding in findings if not finding.proved]
     if summaries:
         print(table(summaries, list(data.classes)))
+        own = data.label("").rstrip(":").replace("/", "-")  # Folder-mine
+        plot = plot or f"data_check/{own}.png"
         with whole_file(Path(plot)) as temporary:
             class_plot(summaries, data.classes).save(temporary, format="PNG")
         print(f"class frequencies drawn in {plot}")

@@ -30,7 +30,7 @@ def class_plot(summaries: Sequence[Summary], classes: dict[str, Colour]) -> Imag
     height = top + 22 + row * math.ceil(len(names) / columns)
     picture = Image.new("RGB", (max(column * columns, 560), height), "white")
     draw = ImageDraw.Draw(picture)
-    draw.text((6, 6), "share of the pixels that are not void", "black", font=title)
+    draw.text((6, 6), "share of the pixels that are not void, logarithmic", "black", font=title)
     for i, summary in enumerate(summaries):
         number = counted(sum(summary.sizes.values()), "image")
         text = f"bar {i + 1}: {summary.title}, {number}, void {summary.void_share:.2%}"
@@ -46,7 +46,8 @@ def class_plot(summaries: Sequence[Summary], classes: dict[str, Colour]) -> Imag
             box = (left + label, y + BAR * i, left + label + _length(share), y + BAR * (i + 1) - 2)
             if share > 0:
                 draw.rectangle(box, fill=tuple(classes[name]), outline="black")
-            text = f"{share:.3%}" if share else "none"
+            text = f"{share:.3%}" if share >= LEAST else f"below {LEAST:.3%}"
+            text = text if share else "none"
             draw.text((box[2] + 4, box[1] - 2), text, "black", font=ImageFont.load_default(9))
     return picture
 

@@ -103,3 +103,10 @@ def test_another_setting_is_not_taken_for_the_baseline(make_row):
     said = findings(rows)
     assert said[0] == "The baseline has no result, so nothing is compared."
     assert not any("12" in line for line in said)
+
+
+def test_a_mean_over_fewer_classes_is_said(make_row):
+    assert not [line for line in findings([make_row("6", [0.4, 0.5])]) if "mean over" in line]
+    iou = {"sky": 0.4, "road": 0.4, "car": None}
+    said = findings([make_row("6", [0.4, 0.4], iou=iou)])
+    assert [line for line in said if line.startswith("mIoU is the mean over 2 of 3 classes: ")]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import ImageDraw
 
 from deeplab_lit.data import ADE20K
 from deeplab_lit.data.summary import Summary
@@ -38,3 +39,15 @@ def test_many_classes_stand_in_columns():
     assert plot.height < 1200
     pixels = {tuple(pixel) for row in np.asarray(plot) for pixel in row.tolist()}
     assert set(names.values()) <= pixels
+
+
+def test_a_class_too_rare_for_a_bar_is_not_called_nothing(monkeypatch):
+    texts = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda *args, **kw: texts.append(args[2]) or draw(*args, **kw)
+    )
+    class_plot([summary("X train", [10_000_000, 1, 0])], CLASSES)
+    assert "below 0.001%" in texts
+    assert "none" in texts
+    assert "0.000%" not in texts

@@ -159,3 +159,10 @@ def test_a_users_mistake_is_a_sentence_and_code_2(args, said, tmp_path, capsys):
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_picture_of_a_check_has_a_place_named_after_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "--data=Shapes", "--data.train_size=2", "--data.val_size=1"]) == 0
+    assert "drawn in data_check/Shapes.png" in capsys.readouterr().out
+    assert [str(path) for path in Path().rglob("*.png")] == ["data_check/Shapes.png"]
