@@ -119,7 +119,7 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
         print(summary(runner.states, options.jobs))
         for step, state in failed:
             print(f"failed: {step.folder.name}: {state.why}\n  {log_of(step)}", file=sys.stderr)
-    write_report(sweep, runs, folder)
+    write_report(sweep, runs, folder, theirs)
     if not whole:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         raise SystemExit(130)

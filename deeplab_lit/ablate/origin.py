@@ -16,6 +16,9 @@ def origin(rows: Sequence[Row]) -> str:
     commits = each(record.get("git_commit") or "unknown" for record in records)
     devices = each(record["device"] for record in records)
     text = f"{' / '.join(versions)}; commit {', '.join(commits)}; on {' and '.join(devices)}."
+    steps = sorted({r.fit["steps"] for row in rows for r in row.results if "steps" in r.fit})
+    if steps:
+        text += f" Trained for {' or '.join(f'{number:,}' for number in steps)} optimizer steps."
     kinds = {"versions": versions, "commits": commits, "devices": devices}
     if several := [f"{len(found)} {kind}" for kind, found in kinds.items() if len(found) > 1]:
         text += f" Not all runs were made alike: {', '.join(several)}."

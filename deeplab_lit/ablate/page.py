@@ -19,16 +19,25 @@ from deeplab_lit.ablate.table import Row
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a202c; background: #fff;
   max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, p, li { overflow-wrap: anywhere; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
 .lead { color: #4a5568; margin-top: .25rem; }
 .note { color: #4a5568; font-size: .9rem; max-width: 48rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; background:  /* a shadow where there is more to scroll to */
+  linear-gradient(to right, #fff 30%, #fff0) 0 0 / 40px 100% local,
+  linear-gradient(to left, #fff 30%, #fff0) 100% 0 / 40px 100% local,
+  linear-gradient(to right, #0003, #0000) 0 0 / 14px 100% scroll,
+  linear-gradient(to left, #0003, #0000) 100% 0 / 14px 100% scroll;
+  background-repeat: no-repeat; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e2e8f0;
-  white-space: nowrap; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #e2e8f0; }
+td { white-space: nowrap; }
+th { overflow-wrap: break-word; max-width: 12rem; }
 th:first-child, td:first-child { text-align: left; }
+td.words { white-space: normal; overflow-wrap: anywhere; min-width: 4rem; max-width: 22rem; }
+td.words:first-child { min-width: 9rem; }
 thead th { border-bottom: 2px solid #a0aec0; vertical-align: bottom; }
-tr.baseline { background: #f7fafc; }
+tr.baseline { background: #f7fafc99; }
 .better { color: #22543d; } .worse { color: #9b2c2c; } .noise { color: #4a5568; }
 .pictures td, .pictures th { padding: 2px; border: 0; text-align: center; font-weight: normal;
   white-space: normal; font-size: .8rem; width: 150px; }
@@ -51,7 +60,12 @@ learnable ones; images/s and seconds are of the training, on {devices}."""
 
 
 def page(
-    sweep: Sweep, rows: Sequence[Row], absent: Sequence[str], shown: Shown | None, why_not: str
+    sweep: Sweep,
+    rows: Sequence[Row],
+    absent: Sequence[str],
+    shown: Shown | None,
+    why_not: str,
+    options: Sequence[str] = (),
 ) -> str:
     """The whole document.
 
@@ -61,6 +75,7 @@ def page(
         absent: sentences on what is left out.
         shown: pictures; null where they could not be made.
         why_not: the reason.
+        options: of the command line, which every run got besides what the file says.
     """
     when = ", after the CRF" if rows[0].after_crf else ""
     devices = " and ".join(each(r.fit["device"] for row in rows for r in row.results))
@@ -68,6 +83,7 @@ def page(
     parts = [
         f"<h1>{escape(sweep.name)}</h1>",
         f'<p class="lead">{escape(sweep.description)}</p>',
+        _given(options),
         "<h2>What came out</h2><ul>",
         *(f"<li>{escape(line)}</li>" for line in (*findings(rows), *absent)),
         "</ul>",
@@ -96,16 +112,31 @@ def page(
     )
 
 
+def _given(options: Sequence[str]) -> str:
+    if not options:
+        return ""
+    return (
+        f'<p class="note">Every run was given {escape(", ".join(options))}, which counts before '
+        "what the sweep file says, and its description above.</p>"
+    )
+
+
 def _table(rows: Sequence[Row]) -> str:
     lines = []
     for i, row in enumerate(rows):
         values = cells(row)
         word = row.difference.verdict if row.difference else ""
         kind = "baseline" if i == 0 else word if word in ("better", "worse") else "noise"
-        line = "".join(f"<td>{escape(value)}</td>" for value in values.values())
+        wide = ("verdict", row.option)
+        line = "".join(_cell(value, words=name in wide) for name, value in values.items())
         lines.append(f'<tr class="{kind}">{line}</tr>')
     head = "".join(f"<th>{escape(name)}</th>" for name in values)
     return _scrolled(head, lines)
+
+
+def _cell(value: str, *, words: bool) -> str:
+    kind = ' class="words"' if words else ""
+    return f"<td{kind}>{escape(value)}</td>"
 
 
 def _classes(rows: Sequence[Row]) -> str:
@@ -118,7 +149,7 @@ def _classes(rows: Sequence[Row]) -> str:
         style = [_tint(value) if i else "" for value in values]
         text = ["–" if np.isnan(v) else f"{v:+.1f}" if i else f"{v:.1f}" for v in values]
         line = "".join(f'<td style="{s}">{t}</td>' for s, t in zip(style, text, strict=True))
-        lines.append(f"<tr><td>{escape(row.label)}</td>{line}</tr>")
+        lines.append(f"<tr>{_cell(row.label, words=True)}{line}</tr>")
     return _scrolled(f"<th>{escape(rows[0].option)}</th>{head}", lines)
 
 
@@ -142,8 +173,9 @@ def _fields(seen: Fields) -> str:
         for branch in branches:
             taps = "–" if branch.taps is None else f"{100 * branch.taps:.0f} %"
             square = branch.theoretical or "whole image"
-            values = (label, branch.name, square, branch.effective, taps)
-            lines.append("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in values) + "</tr>")
+            values = (branch.name, square, branch.effective, taps)
+            numbers = "".join(_cell(str(value), words=False) for value in values)
+            lines.append(f"<tr>{_cell(label, words=True)}{numbers}</tr>")
     names = ("setting", "branch", "theoretical field, px", "90 % of the gradient, px", "real taps")
     head = "".join(f"<th>{name}</th>" for name in names)
     fields = seen.pictures()

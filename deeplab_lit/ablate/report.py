@@ -17,13 +17,16 @@ from deeplab_lit.errors import UserError
 from deeplab_lit.whole import whole_file
 
 
-def write_report(sweep: Sweep, runs: Sequence[Run], folder: Path) -> None:
+def write_report(
+    sweep: Sweep, runs: Sequence[Run], folder: Path, options: Sequence[str] = ()
+) -> None:
     """Report the runs that are done, and print the table.
 
     Args:
         sweep: the grid.
         runs: all of it.
         folder: of the ablation, where the report goes.
+        options: of the command line, which every run got.
     """
     results = read_results(runs)
     option, labels = short(labels_of(sweep))
@@ -38,7 +41,7 @@ def write_report(sweep: Sweep, runs: Sequence[Run], folder: Path) -> None:
         "table.md": markdown(made).encode(),
         "table.csv": as_csv(made).encode(),
         "plot.png": picture(settings_plot(made), "png"),
-        "report.html": page(sweep, made, absent, shown, why).encode(),
+        "report.html": page(sweep, made, absent, shown, why, options).encode(),
     }
     for name, content in files.items():
         with whole_file(folder / name) as place:

@@ -144,6 +144,8 @@ def _about(fit: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"wall_seconds is {seconds}")
     commit = fit.get("git_commit")
     shown = {"wall_seconds": seconds, "device": str(fit["device"])}
+    if "steps" in fit:
+        shown |= {"steps": int(fit["steps"])}
     shown |= {"git_commit": None if commit is None else str(commit)}
     return fit | shown | {"versions": dict(fit["versions"])}
 

@@ -23,3 +23,10 @@ def test_what_differs_between_runs_is_listed_and_said(rows):
         "torch 2.5 / torch 2.6; commit unknown, def+, abc; on a <fast> GPU and cpu, 4 threads. "
         "Not all runs were made alike: 2 versions, 3 commits, 2 devices."
     )
+
+
+def test_the_steps_are_those_that_were_trained(rows):
+    for row, steps in zip(rows, (40, 1200), strict=True):
+        for result in row.results:
+            result.fit["steps"] = steps
+    assert "on a <fast> GPU. Trained for 40 or 1,200 optimizer steps." in origin(rows)

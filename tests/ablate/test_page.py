@@ -202,3 +202,21 @@ def test_how_it_was_made_is_named(sweep, rows):
     assert "torch 2.5; commit unknown; on a <fast> GPU and an old CPU. Not all" in text
     assert "of the training, on a <fast> GPU and an old CPU." in " ".join(text.split())
     assert "chosen on these same images" in " ".join(text.split())
+
+
+def test_options_of_the_command_line_are_said_to_win_over_the_description(sweep, rows):
+    text = Page(page(sweep, rows, [], None, "", ["--trainer.max_steps=40", "--data.root=<b>"])).text
+    assert "Every run was given --trainer.max_steps=40, --data.root=<b>, which counts" in text
+    assert "Every run was given" not in Page(page(sweep, rows, [], None, "")).text
+
+
+def test_long_words_wrap_so_that_the_table_is_no_wider_than_it_must_be(sweep, rows):
+    """Labels and verdicts only: numbers stay on one line."""
+    text = page(sweep, rows, [], None, "")
+    assert "td.words { white-space: normal; overflow-wrap: anywhere;" in text
+    seen = Page(text)
+    kinds = [attrs.get("class") for attrs, _ in seen.tables[0][1][1]]
+    head = seen.words(0)[0]
+    wraps = [name for name, kind in zip(head, kinds, strict=True) if kind == "words"]
+    assert wraps == ["setting", "verdict"]
+    assert [attrs.get("class") for attrs, _ in seen.tables[1][1][1]] == ["words", None, None, None]
