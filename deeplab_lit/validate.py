@@ -20,6 +20,7 @@ from deeplab_lit.training.probabilities import what_decides
 from deeplab_lit.training.provenance import of_checkpoint
 from deeplab_lit.training.run_folder import claim_results
 from deeplab_lit.training.screen import after_validate, say, scored
+from deeplab_lit.yaml_files import read_options
 
 NO_CHECKPOINT = (
     "validate needs --ckpt_path FILE, a checkpoint that fit wrote, or --ckpt_path last, the best "
@@ -51,6 +52,10 @@ class ValidateCLI(DeepLabCLI):
         config = super().begin_with(argv)
         if config is None:
             refuse_without_data(value_of(argv, "ckpt_path"))
+        crf = read_options(config).get("crf")
+        typed = any(flag.startswith("--crf") for flag in flags(argv))
+        if isinstance(crf, dict) and crf.get("enabled") is True and not typed:
+            say("Note: the training scored with the CRF too; here --crf puts it in.")
         return config
 
     def find_folder(self, options: Namespace, argv: list[str]) -> Path:
