@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from deeplab_lit.data.matlab import load_mat
 from deeplab_lit.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
@@ -115,10 +116,8 @@ def read_palette(path: Path) -> bytes | None:
 
 
 def _read_sbd(path: Path) -> np.ndarray:
-    from scipy.io import loadmat
-
     try:
-        return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
+        return np.asarray(load_mat(path, "GTcls")["Segmentation"][0, 0])
     except Exception as error:  # SciPy has no common class for what a bad file makes it raise
         raise ValueError(f"no GTcls.Segmentation: {_first_line(error)}") from error
 

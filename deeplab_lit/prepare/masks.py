@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 
 from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.matlab import load_mat
 from deeplab_lit.data.palette import voc_palette
 from deeplab_lit.whole import whole_file
 
@@ -59,7 +59,7 @@ def read_mat(path: Path, key: str) -> np.ndarray:
         DataError: it cannot be read, or there is no such matrix.
     """
     try:
-        matrix = np.asarray(loadmat(path, variable_names=[key])[key])
+        matrix = load_mat(path, key)
     except Exception as error:  # SciPy has no common class for what a bad file makes it raise
         raise DataError(f"{path}: no matrix {key} can be read from it ({error})") from error
     if matrix.ndim != 2 or matrix.dtype.kind not in "iu":
