@@ -125,12 +125,25 @@ class Score:
 
 
 def read_scores(path: Path) -> dict[Point, float]:
-    """What an earlier search has found; a last line that was cut short does not count."""
+    """What an earlier search has found; a last line that was cut short does not count.
+
+    Raises:
+        DataError: it is something else.
+    """
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        rows = list(csv.reader(line for line in file if line.endswith("\n")))
-    return {Point(*map(float, row[:-1])): float(row[-1]) for row in rows[1:]}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(line for line in file if line.endswith("\n")))
+        if rows and rows[0] != COLUMNS:
+            raise ValueError(f"its columns are {', '.join(rows[0])}")
+        scores = {Point(*map(float, row[:-1])): float(row[-1]) for row in rows[1:]}
+    except (ValueError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{path} does not hold what a search has found ({error}): remove it, and the settings "
+            "are scored anew"
+        ) from error
+    return scores
 
 
 def write_scores(scores: dict[Point, float], path: Path) -> None:

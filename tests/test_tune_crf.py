@@ -16,10 +16,10 @@ from deeplab_lit.ablate.bootstrap import interval
 from deeplab_lit.crf import search as crf_search
 from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.search import Point
-from deeplab_lit.data import Shapes
+from deeplab_lit.data import DataError, Shapes
 from deeplab_lit.data.draw import draw_sample
 from deeplab_lit.training.probabilities import CachedProbabilities
-from deeplab_lit.tune_crf import main
+from deeplab_lit.tune_crf import main, read_scores
 
 
 @pytest.fixture
@@ -236,6 +236,16 @@ def test_damaged_probabilities_are_computed_anew_and_kept_ones_are_told(
     tune(trained, out, num_images=2)
     assert (out / "scores.csv").read_text() == scores
     assert "(the probabilities of 1 were kept)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content", ["a,b\n1,2\n", "bi_w,bi_xy_std,bi_rgb_std,miou\n1,2\n", "\xff\n"], ids=ascii
+)
+def test_scores_that_are_none_are_a_sentence(tmp_path, content):
+    path = tmp_path / "scores.csv"
+    path.write_text(content, "latin-1")
+    with pytest.raises(DataError, match=r"scores\.csv does not hold .* remove it"):
+        read_scores(path)
 
 
 def test_data_with_the_classes_in_another_order_are_refused(trained, tmp_path, few, capsys):

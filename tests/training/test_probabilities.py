@@ -1,3 +1,4 @@
+import ast
 import gzip
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -160,6 +161,15 @@ def test_many_writers_may_share_the_folder(tmp_path):
         list(pool.map(lambda i: cache.write(f"{i % 2}", image, probabilities), range(40)))
     for id in ("0", "1"):
         torch.testing.assert_close(cache.read(id, image), probabilities, rtol=2**-10, atol=2e-5)
+
+
+def test_no_header_is_parsed(tmp_path, monkeypatch):
+    """Python 3.11 can raise a SystemError where two threads do so at once."""
+    cache = CachedProbabilities(tmp_path, 2)
+    cache.write("a", grey(3, 3), random_probabilities(2, 3, 3))
+    monkeypatch.setattr(ast, "literal_eval", None)
+    monkeypatch.setattr(ast, "parse", None)
+    assert cache.read("a", grey(3, 3)) is not None
 
 
 @pytest.fixture
