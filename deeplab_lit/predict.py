@@ -33,7 +33,7 @@ from deeplab_lit.network.inference import Inference
 from deeplab_lit.parser import Parser, parse
 from deeplab_lit.segment.images import Job, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
-from deeplab_lit.segment.video import check_sources, is_video, segment_video
+from deeplab_lit.segment.video import WEBCAM, check_sources, cut_short, is_video, segment_video
 from deeplab_lit.training.picture import palette_image
 from deeplab_lit.training.run_folder import CHECKPOINT_HELP, claim_results, named_checkpoint
 
@@ -105,7 +105,7 @@ def main(args: Sequence[str] | None = None) -> int:
         crf = CRFOptions(**vars(options.crf)).build() if options.crf.enabled else None
         if not 0 <= options.opacity <= 1:
             raise DataError(f"--opacity must be in 0…1, got {options.opacity}")
-        out = Path(options.out)
+        out = Path(options.out).expanduser()
         films = [source for source in options.images if is_video(source)]
         pictures = [source for source in options.images if source not in films]
         if options.ids and not options.submission:
@@ -215,9 +215,9 @@ def _segment_videos(
     options: Namespace,
     values: Sequence[int] | None,
 ) -> list[str]:
-    """Returns what went wrong, one sentence a video that could not be read."""
+    """Returns what went wrong, one sentence a video that could not be read to its end."""
     problems = []
-    out = Path(options.out) / "videos"
+    out = Path(options.out).expanduser() / "videos"
     for film in films:
         try:
             path = segment_video(
@@ -228,11 +228,15 @@ def _segment_videos(
                 masks=options.video_masks,
                 values=values,
             )
+            cut = None if film.startswith(WEBCAM) else cut_short(film, out)
         except DataError as error:
             problems.append(str(error))
             print(error, file=sys.stderr)
         else:
             print(f"Video {path}" if path else f"{film} is done already", flush=True)
+            if cut:
+                problems.append(cut)
+                print(cut, file=sys.stderr)
     return problems
 
 

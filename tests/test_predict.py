@@ -269,3 +269,39 @@ def test_last_is_the_best_of_the_newest_run(trained, images, tmp_path, monkeypat
     assert run(trained, images / "rgb.png", out=tmp_path / "named") == 0
     masks = [(tmp_path / name / "masks/rgb.png").read_bytes() for name in ("last", "named")]
     assert masks[0] == masks[1]
+
+
+def test_images_of_one_name_and_broken_ones_do_not_stop_the_others(trained, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.jpg", "a.png", "b.png", "._b.png"):
+        Image.fromarray(draw_sample(1, 0)[0]).save(folder / name)
+    data = bytearray((folder / "a.jpg").read_bytes())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = b"\xfd\xe8\x9c\x40"  # 65000 × 40000
+    (folder / "huge.jpg").write_bytes(data)
+    assert run(trained, folder, out=tmp_path / "out") == 1
+    written = sorted(path.name for path in (tmp_path / "out/masks").iterdir())
+    assert written == ["a.jpg.png", "a.png.png", "b.png"]
+    assert "huge.jpg: cannot be read as an image" in capsys.readouterr().err
+
+
+def test_an_empty_name_does_not_mean_the_current_folder(trained, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(trained, "", out=tmp_path / "out")
+    assert "--images got an empty name" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_film_that_ends_early_is_no_success_each_time(trained, film, tmp_path, capsys):
+    data = bytearray(film.read_bytes())
+    at = data.index(b"avih") + 8 + 16
+    data[at : at + 4] = (40).to_bytes(4, "little")  # the frames that its header claims
+    at = data.index(b"strh") + 8 + 32
+    data[at : at + 4] = (40).to_bytes(4, "little")
+    film.write_bytes(data)
+    for _ in range(2):
+        assert run(trained, film, out=tmp_path / "out") == 1
+        shown = capsys.readouterr()
+        assert "f.avi: it is damaged or ends early: of the 40 frames" in shown.err
+    assert "f.avi is done already" in shown.out

@@ -6,7 +6,7 @@ from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.image import VOID, DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.paths import existing, given
+from deeplab_lit.data.paths import existing, given, matching
 from deeplab_lit.data.summary import Summary
 
 # the first name of each line of the challenge's objectInfo150.txt; its usual colour, hexadecimal
@@ -71,7 +71,7 @@ class ADE20K(SegmentationData):
     def split(self, name: str) -> FileSplit:
         """The images of images/training or images/validation, in the order of their names."""
         folder = FOLDERS.get(name, name)
-        images = sorted((self.root / "images" / folder).glob("[!.]*.jpg"))
+        images = matching(self.root / "images" / folder, "*.jpg")
         if not images:
             raise DataError(
                 f"{self.root / 'images' / folder}: no images there. Splits are train and val, and "

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from deeplab_lit.data.dataset import FileSplit, SegmentationDataset, collate
+from deeplab_lit.data.decode import FORMATS
 from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.data.voc import VOC
 from deeplab_lit.data.words import counted
@@ -67,7 +68,7 @@ def _usual(split: FileSplit, crop: int, seed: int, *, as_float: bool) -> Iterato
         image = cv2.imread(str(pair.image), cv2.IMREAD_COLOR)
         if as_float:
             image = image.astype(np.float32)
-        mask = np.asarray(Image.open(pair.mask))
+        mask = np.asarray(Image.open(pair.mask, formats=FORMATS))
         mask = mask.astype(np.int32) if as_float else mask
         scale = rng.choice(SCALES)
         h, w = int(mask.shape[0] * scale), int(mask.shape[1] * scale)

@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
-from deeplab_lit.data.image import UNREADABLE, VOID, DataError
+from deeplab_lit.data.decode import UNREADABLE, exact
+from deeplab_lit.data.image import VOID, DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.paths import existing, given
+from deeplab_lit.data.paths import existing, given, matching
 from deeplab_lit.data.summary import Summary
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -89,7 +89,7 @@ class Cityscapes(SegmentationData):
             raise DataError(
                 "Cityscapes test has no labels: run predict --images on its images instead"
             )
-        images = sorted((self.root / "leftImg8bit" / name).glob("*/*_leftImg8bit.png"))
+        images = matching(self.root / "leftImg8bit" / name, "*/*_leftImg8bit.png")
         if not images:
             raise DataError(
                 f"{self.root / 'leftImg8bit' / name}/<city>/*_leftImg8bit.png: no such images. "
@@ -117,37 +117,43 @@ class Cityscapes(SegmentationData):
 
     def instance_map(self, split: str, id: str) -> Path:
         """Where an image's instances are, gtFine/…/<id>_gtFine_instanceIds.png."""
-        return self.root / "gtFine" / split / id.split("_")[0] / f"{id}_gtFine_instanceIds.png"
+        return _instance_maps(self.split(split))[id]
 
     def instances(self, split: str) -> tuple[dict, dict, Callable[[str], np.ndarray] | None]:
         """What the benchmark's further scores need.
 
         Returns:
             Categories as name → indices of their classes; index of each class with instances →
-            its average instance's pixels; and `read_instances` of the split by id, null if an
-            image has no instance map.
+            its average instance's pixels; and what reads the instances of an image by its id,
+            (H,W) int32, null if an image has no instance map.
         """
         index = {name: i for i, name in enumerate(self.classes)}
         categories = {k: tuple(index[name] for name in names) for k, names in CATEGORIES.items()}
         sizes = {index[name]: size for name, size in AVERAGE_SIZE.items()}
-        whole = all(self.instance_map(split, id).is_file() for id in self.split(split).ids)
-        return categories, sizes, partial(self.read_instances, split) if whole else None
+        maps = _instance_maps(self.split(split))
+        whole = all(path.is_file() for path in maps.values())
+        return categories, sizes, partial(_read_instances, maps) if whole else None
 
-    def read_instances(self, split: str, id: str) -> np.ndarray:
-        """Instances of an image, (H,W) int32: 1000 × class index + number, or NO_INSTANCE.
 
-        Regions of several objects that could not be told apart, and the instances of classes that
-        are not scored, are NO_INSTANCE.
+def _instance_maps(split: FileSplit) -> dict[str, Path]:
+    """By id, beside the masks: folders of cities may have any name."""
+    return {p.id: p.mask.with_name(f"{p.id}_gtFine_instanceIds.png") for p in split.pairs}
 
-        Raises:
-            DataError: the file cannot be read.
-        """
-        path = self.instance_map(split, id)
-        try:
-            with Image.open(path) as picture:
-                raw = np.asarray(picture).astype(np.int32)
-        except UNREADABLE as error:
-            raise DataError(f"{path}: cannot be read as an instance map") from error
-        index = _label_map()[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
-        scored = (raw >= 1000) & (index < len(LABEL_IDS))
-        return np.where(scored, 1000 * index + raw % 1000, NO_INSTANCE)
+
+def _read_instances(maps: dict[str, Path], id: str) -> np.ndarray:
+    """Instances of an image, (H,W) int32: 1000 × class index + number, or NO_INSTANCE.
+
+    Regions of several objects that could not be told apart, and the instances of classes that are
+    not scored, are NO_INSTANCE.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with exact(maps[id].read_bytes()) as picture:
+            raw = np.asarray(picture).astype(np.int32)
+    except UNREADABLE as error:
+        raise DataError(f"{maps[id]}: cannot be read as an instance map ({error})") from error
+    index = _label_map()[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
+    scored = (raw >= 1000) & (index < len(LABEL_IDS))
+    return np.where(scored, 1000 * index + raw % 1000, NO_INSTANCE)

@@ -10,7 +10,7 @@ from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
 from deeplab_lit.data.palette import voc_colour
-from deeplab_lit.data.paths import existing, given
+from deeplab_lit.data.paths import existing, given, matching
 from deeplab_lit.data.summary import Summary
 
 # labels 1…182 of the authors' labels.txt, here from 0 as in their PNGs
@@ -110,7 +110,7 @@ class CocoStuff164k(_CocoStuff):
     def split(self, name: str) -> FileSplit:
         """The images of images/`name`2017, in the order of their names."""
         images = self.root / f"images/{name}2017"
-        ids = sorted(path.stem for path in images.glob("[!.]*.jpg"))
+        ids = [path.stem for path in matching(images, "*.jpg")]
         if not ids:
             raise DataError(
                 f"{images}: no images there. Run: python -m deeplab_lit.prepare coco_stuff_164k "

@@ -20,7 +20,7 @@ from deeplab_lit.data.meaning import (
     refuse_proved,
 )
 from deeplab_lit.data.palette import Colour
-from deeplab_lit.data.paths import existing
+from deeplab_lit.data.paths import masks_of
 from deeplab_lit.data.preflight import Check, first_of, preflight
 from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
 from deeplab_lit.data.summary import Summary, summarise
@@ -107,7 +107,7 @@ class SegmentationData(LightningDataModule):
         self.transform = TrainTransform(crop_size, scales, color_jitter)
         self.train_split = train_split
         self.val_split = val_split
-        self.mask_dir = Path(mask_dir) if mask_dir else None
+        self.mask_dir = Path(mask_dir).expanduser() if mask_dir else None
         self.eval_batch_size = eval_batch_size
         self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
         self.check = check
@@ -131,8 +131,9 @@ class SegmentationData(LightningDataModule):
             return split
         if not isinstance(split, FileSplit):
             raise DataError(f"mask_dir: {type(self).__name__} has no mask files to replace")
-        pairs = [pair._replace(mask=self.mask_dir / f"{pair.id}.png") for pair in split.pairs]
-        return FileSplit(existing(pairs), split.num_classes)
+        masks = masks_of(split.ids, self.mask_dir)
+        pairs = [p._replace(mask=mask) for p, mask in zip(split.pairs, masks, strict=True)]
+        return FileSplit(pairs, split.num_classes, passed_over=split.passed_over)
 
     def label(self, split: str) -> str:
         """How a split is called where a checkpoint names what it was trained on."""
@@ -169,7 +170,8 @@ class SegmentationData(LightningDataModule):
         names = list(self.classes)
         values = summaries[-1].label_values if summaries else {}
         remedies = [self.void_remedy(values.get(index, index)) for index in range(len(names))]
-        found = list(judge_names(names, remedies))
+        found = [Finding(f"{s.title}: {r}", proved=False) for s in summaries for r in s.remarks]
+        found += judge_names(names, remedies)
         if len(names) == 1:
             return found
         own = []

@@ -16,10 +16,23 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from deeplab_lit.data.image import VOID, DataError, read_image, read_mask, read_palette
+from deeplab_lit.data.decode import UNREADABLE, opened, orientation_of
+from deeplab_lit.data.image import (
+    VOID,
+    DataError,
+    read_colors,
+    read_image,
+    read_mask,
+    read_palette,
+)
 from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.transforms import TrainTransform
+from deeplab_lit.data.words import counted
 
+TURNED = (
+    "EXIF orientation {} turns or mirrors the image as it is read, and no mask. If the masks were "
+    "drawn on the pixels as they are stored, remove the orientation (exiftool -Orientation= FILE)"
+)
 INVALID = 254  # in a label map: a value that the data set does not have
 AUGMENTATION = 2  # apart from the random numbers of data/sampler.py and data/draw.py
 Arrays = tuple[np.ndarray, np.ndarray]  # image (H,W,3) uint8 RGB, mask (H,W) uint8
@@ -83,6 +96,10 @@ class Split(ABC):
         counts = _histogram(mask)
         return MaskContent(mask.shape[::-1], counts, counts, {}, self.ids[index])
 
+    def remarks(self, indices: Sequence[int]) -> list[str]:
+        """Sentences on what is not wrong, but may not be meant, in these images and the split."""
+        return []
+
     def label_values(self, num_classes: int) -> dict[int, int]:
         """Class index → its lowest value in the label files; a class that has none is left out."""
         if self.label_map is None:
@@ -108,15 +125,24 @@ class FileSplit(Split):
         num_classes: C.
         label_map: (256,) uint8, from the values in the files to class indices or 255; a value that
             the data set does not have maps to INVALID. Without it the files hold class indices.
+        color_map: (2²⁴,) uint8, the same from colors as 0xRRGGBB, for files that hold colors.
+        passed_over: sentences on files that lie there but are not read.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], num_classes: int, label_map: np.ndarray | None = None
+        self,
+        pairs: Sequence[Pair],
+        num_classes: int,
+        label_map: np.ndarray | None = None,
+        color_map: np.ndarray | None = None,
+        passed_over: Sequence[str] = (),
     ) -> None:
         self.pairs = pairs
         self.ids = [pair.id for pair in pairs]
         self.num_classes = num_classes
         self.label_map = label_map
+        self.color_map = color_map
+        self.passed_over = passed_over
 
     def read(self, index: int) -> Arrays:
         """Decode, map and check one pair.
@@ -126,7 +152,7 @@ class FileSplit(Split):
                 class nor void.
         """
         pair = self.pairs[index]
-        image, raw = read_image(pair.image), read_mask(pair.mask)
+        image, raw = read_image(pair.image), self._raw(pair.mask)
         _check_sizes(pair, image, raw)
         mask = raw if self.label_map is None else self.label_map[raw]
         if (mask + np.uint8(1)).max() > self.num_classes:  # 255 + 1 wraps to 0: void is fine
@@ -136,7 +162,7 @@ class FileSplit(Split):
     def content(self, index: int, *, image: bool = True) -> MaskContent:
         """As the parent; without `image`, nothing but the mask file is read."""
         pair = self.pairs[index]
-        raw = read_mask(pair.mask)
+        raw = self._raw(pair.mask)
         if image:
             _check_sizes(pair, read_image(pair.image), raw)
         values = _histogram(raw)
@@ -146,9 +172,29 @@ class FileSplit(Split):
             np.add.at(indices, self.label_map, values)
         if indices[self.num_classes : VOID].any():
             raise self._wrong_values(pair.mask, values)
-        colours = _telling_colours(read_palette(pair.mask))
+        palette = read_palette(pair.mask) if self.color_map is None else None
+        colours = _telling_colours(palette)
         own = {v: colours[v] for v in np.flatnonzero(values).tolist() if v in colours}
         return MaskContent(raw.shape[::-1], values, indices, own, str(pair.mask))
+
+    def remarks(self, indices: Sequence[int]) -> list[str]:
+        """Files that are passed over; images turned by EXIF whose size does not prove it right."""
+        turned = [p.image for p in (self.pairs[i] for i in indices) if _may_be_turned(p.image)]
+        if not turned:
+            return list(self.passed_over)
+        more = f" and {counted(len(turned) - 1, 'more image')}" if len(turned) > 1 else ""
+        return [*self.passed_over, f"{turned[0]}{more}: {TURNED.format(_orientation(turned[0]))}"]
+
+    def _raw(self, path: Path) -> np.ndarray:
+        """Values (H,W) uint8; where the file holds colors, class indices or 255."""
+        if self.color_map is None:
+            return read_mask(path)
+        colors = read_colors(path)
+        mask = self.color_map[colors]
+        unknown = mask == INVALID
+        if unknown.any():
+            raise DataError(f"{path}: {_colors(colors[unknown])}")
+        return mask
 
     def _wrong_values(self, path: Path, values: np.ndarray) -> DataError:
         there = np.flatnonzero(values)
@@ -163,10 +209,41 @@ class FileSplit(Split):
 
 def _check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
     if image.shape[:2] != mask.shape:
+        turned = _orientation(pair.image)
         raise DataError(
             f"{pair.mask}: mask of {mask.shape[1]}×{mask.shape[0]} pixels for an image of "
             f"{image.shape[1]}×{image.shape[0]} ({pair.image}); they must be the same size"
+            + (f". {TURNED.format(turned)}" if turned > 1 else "")
         )
+
+
+def _orientation(image: Path) -> int:
+    try:
+        return orientation_of(image.read_bytes())
+    except UNREADABLE:
+        return 1
+
+
+def _may_be_turned(image: Path) -> bool:
+    turned = _orientation(image)
+    if turned < 5:  # 180° or mirrored: the size stays
+        return turned > 1
+    return len(set(opened(image.read_bytes()).size)) == 1
+
+
+def _colors(bad: np.ndarray) -> str:
+    codes, counts = np.unique(bad, return_counts=True)
+    often = sorted(zip(counts.tolist(), codes.tolist(), strict=True), reverse=True)
+    shown = ", ".join(
+        f"({code >> 16} {code >> 8 & 255} {code & 255}) in {counted(number, 'pixel')}"
+        for number, code in often[:4]
+    )
+    more = f" and {counted(len(codes) - 4, 'more color')}" if len(codes) > 4 else ""
+    return (
+        f"the color {shown}{more}, which no line of classes.txt has. Add it there (a line "
+        '"void red green blue" is no class), or save the mask without smoothing. If masks hold '
+        "class indices, leave the colors out of classes.txt."
+    )
 
 
 def _histogram(mask: np.ndarray) -> np.ndarray:

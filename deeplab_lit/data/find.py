@@ -1,63 +1,106 @@
-"""Which images a command line means: files, folders with all below them, and globs."""
+"""Which files are meant: all below a folder, or what a command line names."""
 
 import glob
 import os
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deeplab_lit.data.image import SUFFIXES, DataError
+from deeplab_lit.data.image import SUFFIXES, DataError, DataWarning
+from deeplab_lit.data.words import counted, some
 
 MAGIC = frozenset("*?[")
+NO_IMAGE = "not the suffix of an image"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is a system's own, as "._x" and "__MACOSX" are."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder that is not hidden; links to folders are followed, once each."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(f for f in folders if not is_hidden(f))
+        if real not in seen:
+            seen.add(real)
+            yield from (Path(place, name) for name in sorted(names) if not is_hidden(name))
+
+
+def passed_over(folder: Path, files: Sequence[Path], why: str) -> str:
+    """A sentence on files below a folder that are not read."""
+    names = some([str(file.relative_to(folder)) for file in files])
+    verb = "is" if len(files) == 1 else "are"
+    return f"{folder}: {counted(len(files), 'file')} {verb} passed over ({why}): {names}"
 
 
 def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:
     """The images, each under a name of its own.
+
+    Files in a folder that are no images are counted in a DataWarning.
 
     Args:
         inputs: paths and patterns.
         leave_out: a folder whose content is not meant: the one that results go to.
 
     Returns:
-        Name → file. The name has no suffix and is relative to the folder, or to the fixed part of
-        the pattern, in which the image was found; `**` in a pattern stands for any folders.
+        Name → file. The name is relative to the folder, or to the fixed part of the pattern, in
+        which the image was found; `**` in a pattern stands for any folders. It has the image's
+        suffix only where another image differs in nothing else.
 
     Raises:
         DataError: nothing found; or two images have the same name.
     """
-    images: dict[Path, Path] = {}
+    found: dict[Path, Path] = {}  # image → its name with the suffix
     for given in inputs:
-        found = [(i, base) for i, base in _find(given) if leave_out.absolute() not in i.parents]
-        if not found:
+        below = list(_find(given, leave_out.absolute()))
+        if not below:
             kinds = " ".join(SUFFIXES)
             raise DataError(f"--images {given}: no image there (looked for {kinds})")
-        for image, base in found:
-            name = image.relative_to(base).with_suffix("")
-            other = images.setdefault(name, image)
-            if other != image:
-                raise DataError(
-                    f"{other} and {image} would both be called {name} in the results: rename one, "
-                    "or treat them one after the other with different --out folders"
-                )
+        for image, base in below:
+            found.setdefault(image, image.relative_to(base))
+    alike = Counter(name.with_suffix("") for name in found.values())
+    images: dict[Path, Path] = {}
+    for image, full in found.items():
+        name = full if alike[full.with_suffix("")] > 1 else full.with_suffix("")
+        other = images.setdefault(name, image)
+        if other != image:
+            raise DataError(
+                f"{other} and {image} would both be called {name} in the results: rename one, "
+                "or treat them one after the other with different --out folders"
+            )
     return images
 
 
-def _find(given: str) -> Iterator[tuple[Path, Path]]:
+def _find(given: str, leave_out: Path) -> Iterator[tuple[Path, Path]]:
     """(image, folder it was looked for in), absolute, in the order of the names."""
+    if not given.strip():
+        raise DataError("--images got an empty name: give files, folders or patterns")
+    given = os.path.expanduser(given)  # noqa: PTH111 (a pattern)
     path = _absolute(given)
     if path.is_file():
         yield path, path.parent
         return
     if path.is_dir():
-        base, candidates = path, path.rglob("*")
+        base, candidates = path, files_below(path)
     else:
         parts = Path(given).parts
         fixed = next((i for i, part in enumerate(parts) if MAGIC & set(part)), len(parts))
         base = _absolute(Path(*parts[:fixed]))
         # not Path.glob, which takes no absolute pattern
-        candidates = map(_absolute, glob.glob(given, recursive=True))  # noqa: PTH207
-    for image in sorted(candidates):
-        if image.suffix.lower() in SUFFIXES and image.is_file():
-            yield image, base
+        matches = map(_absolute, glob.glob(given, recursive=True))  # noqa: PTH207
+        candidates = (file for file in matches if "__MACOSX" not in file.parts)
+    others = []
+    for file in sorted(file for file in candidates if leave_out not in file.parents):
+        if file.suffix.lower() in SUFFIXES and file.is_file():
+            yield file, base
+        elif file.is_file():
+            others.append(file)
+    if others:
+        warnings.warn(passed_over(base, others, NO_IMAGE), DataWarning, stacklevel=2)
 
 
 def _absolute(path: str | Path) -> Path:

@@ -3,22 +3,26 @@
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image
 
+from deeplab_lit.data.class_list import ClassLine, read_class_list
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
-from deeplab_lit.data.image import SUFFIXES, VOID, DataError
+from deeplab_lit.data.decode import UNREADABLE, opened
+from deeplab_lit.data.find import NO_IMAGE, files_below, is_hidden, passed_over
+from deeplab_lit.data.image import LOSSLESS, SUFFIXES, VOID, DataError
 from deeplab_lit.data.palette import Colour, voc_colour
-from deeplab_lit.data.paths import existing, given
-from deeplab_lit.data.text import lines_of
+from deeplab_lit.data.paths import given, masks_of
 
 
 class Folder(SegmentationData):
     """Images and masks in images/<split>/<id>.* and labels/<split>/<id>.png under `root`.
 
-    classes.txt names the classes, one a line, in the order of the values in the masks: the first
-    line is value 0. If the void value has a line too, that line is left out and the classes after
-    it move up by one. Colours come from the masks' palette if they have one, else PASCAL VOC's.
+    Folders in images/<split> count, with the same in labels/<split>. classes.txt names the classes
+    in one of three forms: the names, one a line, in the order of the values in the masks (the first
+    line is value 0); `name = value`; or `name  red green blue` for masks of these colors. If the
+    void value has a line too, that line is left out and the classes after it move up by one; so is
+    a line called void, ignore or unlabeled beside values or colors. Without colors there, they come
+    from the masks' palette if they have one, else PASCAL VOC's.
 
     Args:
         root: the folder with images/, labels/ and classes.txt.
@@ -32,62 +36,96 @@ class Folder(SegmentationData):
         self.root, self.void = given(root), void
         if not 0 <= void <= VOID:
             raise DataError(f"--data.void must be in 0…255, got {void}")
-        names = self._names()
-        values = [value for value in range(len(names)) if value != void]
-        if not values:
+        lines = self._lines()
+        colored = lines[0].color is not None
+        if colored and void != VOID:
+            raise DataError(
+                f"--data.void {void} is a value, but {self.root / 'classes.txt'} gives colors: "
+                'write a line "void red green blue" there'
+            )
+        kept = [line for line in lines if not line.is_void and (colored or line.value != void)]
+        if not kept:
             raise DataError(f"{self.root / 'classes.txt'} names nothing but the void class")
-        self.label_map = np.full(256, INVALID, np.uint8)
-        self.label_map[[void, VOID]] = VOID
-        self.label_map[values] = range(len(values))
-        colours = self._colours()
-        self.classes = {names[value]: colours[value] for value in values}
+        if not colored and any(line.value == VOID for line in kept):
+            raise DataError(f"{self.root / 'classes.txt'}: value 255 is void and cannot be a class")
+        label_map = np.full(2**24 if colored else 256, INVALID, np.uint8)
+        if not colored:
+            label_map[[void, VOID]] = VOID
+        label_map[[_key(line) for line in lines if line.is_void]] = VOID
+        label_map[[_key(line) for line in kept]] = range(len(kept))
+        self.label_map, self.color_map = (None, label_map) if colored else (label_map, None)
+        self.named_alone = not colored and all(line.value == i for i, line in enumerate(lines))
+        colours = [] if colored else self._colours()
+        self.classes = {line.name: line.color or colours[line.value or 0] for line in kept}
 
     def label(self, split: str) -> str:
         """With the name of the folder, since it is a data set of its own."""
         return f"Folder/{self.root.resolve().name}:{split}"
 
     def void_remedy(self, value: int) -> str:
-        """As the parent; with the option, as long as it is free."""
+        """As the parent; with the option, as long as it is free, or by the name of a line."""
+        if not self.named_alone:
+            return 'call its line "void" in classes.txt'
         return f"--data.void {value}" if self.void == VOID else super().void_remedy(value)
 
     def split(self, name: str) -> FileSplit:
         """The images of images/`name`, in the order of their names."""
-        folder = self.root / "images" / name
+        folder, masks = self.root / "images" / name, self.root / "labels" / name
+        files = list(files_below(folder))
+        named = {p: p.relative_to(folder).with_suffix("").as_posix() for p in files}
         images = sorted(
-            (p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES),
-            key=lambda p: (p.stem, p.suffix),
+            (p for p in files if p.suffix.lower() in SUFFIXES), key=lambda p: (named[p], p.suffix)
         )
         if not images:
-            there = ", ".join(sorted(p.name for p in folder.parent.glob("*/"))) or "none"
-            raise DataError(f"{folder}: no images there; folders beside it: {there}")
+            there = sorted(p.name for p in folder.parent.glob("*/") if not is_hidden(p.name))
+            raise DataError(
+                f"{folder}: no images there; folders beside it: {', '.join(there) or 'none'}"
+            )
         for one, other in pairwise(images):
-            if one.stem == other.stem:
+            if named[one] == named[other]:
                 raise DataError(f"{one} and {other.name} would share a mask: rename one of them")
-        masks = self.root / "labels" / name
-        pairs = [Pair(p.stem, p, masks / f"{p.stem}.png") for p in images]
-        return FileSplit(existing(pairs), len(self.classes), self.label_map)
+        ids = [named[p] for p in images]
+        pairs = [Pair(*pair) for pair in zip(ids, images, masks_of(ids, masks), strict=True)]
+        others = [p for p in files if p.suffix.lower() not in SUFFIXES]
+        used = {pair.mask for pair in pairs}
+        unused = [p for p in files_below(masks) if p not in used]
+        remarks = [
+            passed_over(place, left, why)
+            for place, left, why in (
+                (folder, others, NO_IMAGE),
+                (masks, unused, "no image of that name"),
+            )
+            if left
+        ]
+        return FileSplit(pairs, len(self.classes), self.label_map, self.color_map, remarks)
 
-    def _names(self) -> list[str]:
+    def _lines(self) -> list[ClassLine]:
         path = self.root / "classes.txt"
-        if not path.is_file():
+        if not path.exists():
             raise DataError(
                 f"{path} does not exist. --data.root wants a folder with images/<split>/, "
                 "labels/<split>/ and classes.txt, the names of the classes, one a line."
             )
-        names = lines_of(path)
-        if not names or len(names) > INVALID or len(set(names)) < len(names):
-            raise DataError(f"{path}: expected 1 to {INVALID} different names, one a line")
-        return names
+        return read_class_list(path)
 
     def _colours(self) -> list[Colour]:
-        first = min((self.root / "labels").glob("*/*.png"), default=None)
+        masks = (p for p in files_below(self.root / "labels") if p.suffix.lower() in LOSSLESS)
+        first = min(masks, default=None)
         if first is not None:
             try:
-                with Image.open(first) as mask:
+                with opened(first.read_bytes()) as mask:
                     palette = mask.getpalette()
-            except OSError:  # the preflight says what is wrong with it
+            except UNREADABLE:  # the preflight says what is wrong with it
                 palette = None
             if palette:
                 palette += [0] * (768 - len(palette))
                 return [tuple(palette[3 * i : 3 * i + 3]) for i in range(256)]
         return [voc_colour(i) for i in range(256)]
+
+
+def _key(line: ClassLine) -> int:
+    """Its place in the label map."""
+    if line.color is None:
+        return line.value or 0
+    red, green, blue = line.color
+    return red << 16 | green << 8 | blue

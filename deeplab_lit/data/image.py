@@ -3,23 +3,56 @@
 One reader serves training, evaluation and prediction, so that an image looks the same to all three.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from deeplab_lit.data.decode import (
+    ORIENTATION,
+    UNREADABLE,
+    decode_jpeg,
+    exact,
+    opened,
+    significant_bits,
+)
 from deeplab_lit.data.matlab import load_mat
 from deeplab_lit.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 VOID = 255
-# what Pillow and NumPy raise for files that are missing, truncated or something else
-UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError)
+DARK = 4095  # 16-bit values that stay below look black
 
 
 class DataError(UserError, ValueError):
     """Something is wrong with the data: names the file, what was found and what to do."""
+
+
+class DataWarning(UserWarning):
+    """A file can be read, but may not be what it should: names it and says why."""
+
+
+@contextmanager
+def damage_kept(problems: list[str]) -> Iterator[None]:
+    """Add the DataWarnings of a block, of all its threads, to a list instead of showing them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, DataWarning):
+            problems.append(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 class MissingFiles(DataError):
@@ -27,43 +60,71 @@ class MissingFiles(DataError):
 
     Attributes:
         files: all of them.
+        hint: what may be meant instead, a sentence; or "".
     """
 
-    def __init__(self, message: str, files: list[Path]) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, files: list[Path], hint: str = "") -> None:
+        super().__init__(f"{message}. {hint}" if hint else message)
         self.files = files
+        self.hint = hint
 
 
 def read_image(path: Path) -> np.ndarray:
     """An image as people see it: RGB (H,W,3) uint8, turned as its EXIF orientation says.
 
-    Grey becomes RGB, transparency is dropped, 16-bit values are scaled to 8 bits.
+    Gray becomes RGB, transparency is dropped, deeper values are scaled to 8 bits. What can be read
+    although libjpeg says that it is damaged is named in a DataWarning.
 
     Raises:
-        DataError: missing, truncated, or not an image.
+        DataError: missing, truncated, not an image, of several pages, or so dark in 16 bits that
+            its values must be meant otherwise.
     """
+    words = ""
     try:
-        data = np.fromfile(path, np.uint8)
-        # OpenCV is faster than Pillow, but fills a truncated JPEG with grey: whole ones only
-        if data[:3].tobytes() == b"\xff\xd8\xff" and data[-2:].tobytes() == b"\xff\xd9":
-            rgb = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-            if rgb is not None:
-                return rgb
-        with Image.open(path) as image:
-            return _to_rgb8(ImageOps.exif_transpose(image))
+        data, rgb = path.read_bytes(), None
+        if data.startswith(b"\xff\xd8\xff"):
+            rgb, words = decode_jpeg(data)
+        if rgb is None:
+            with opened(data) as image:
+                rgb = _to_rgb8(image, data)
     except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as an image ({_first_line(error)})") from error
+    if words:
+        warnings.warn(
+            f"{path}: damaged, but it can be read; look at it (libjpeg: {words})",
+            DataWarning,
+            stacklevel=2,
+        )
+    return rgb
 
 
-def _to_rgb8(image: Image.Image) -> np.ndarray:
+def _to_rgb8(image: Image.Image, data: bytes) -> np.ndarray:
     if image.mode == "F":
         raise ValueError("floating-point pixels; convert it to 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow may hold in 32 bits
-        grey = np.asarray(image).astype(np.int64)
-        if image.mode != "I" or grey.max() > 255:
-            grey = grey // 257
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    return np.array(image.convert("RGB"))  # writable
+    turned = image.getexif().get(ORIENTATION, 1)
+    bits = significant_bits(image, data)
+    deep = None
+    if image.mode.startswith("I"):  # 16-bit gray, which Pillow may hold in 32 bits
+        deep = np.asarray(image).astype(np.int64)
+        if image.mode == "I" and deep.max() <= VOID:
+            bits = 8
+    elif bits > 8 or (image.format == "PNG" and data[24] == 16):  # Pillow keeps the upper byte
+        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if deep is not None:
+            deep = (deep if deep.ndim == 2 else deep[..., 2::-1]).astype(np.int64)
+    if deep is not None:
+        highest = int(deep.max())
+        bits = bits if highest < 2**bits else 16  # scaled to the full range, as PNG wants it
+        if bits > 12 and 0 < highest <= DARK:
+            raise ValueError(
+                f"16-bit pixels of which none is above {highest}: they would look black. Do "
+                f"they have {max(highest.bit_length(), 8)} bits? Save 8 bits, or scale to 0…65535"
+            )
+        image = Image.fromarray(
+            (deep * 255 // (2 ** min(bits, 16) - 1)).clip(0, 255).astype(np.uint8)
+        )
+        image.getexif()[ORIENTATION] = turned
+    return np.array(ImageOps.exif_transpose(image).convert("RGB"))  # writable
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -73,23 +134,31 @@ def read_mask(path: Path) -> np.ndarray:
     SBD's (GTcls.Segmentation).
 
     Raises:
-        DataError: missing, truncated, not an image, in colour, or with values above 255.
+        DataError: missing, damaged, not an image, in a lossy format, in colour, or with values
+            that are no whole numbers in 0…255.
     """
     try:
-        if path.suffix == ".mat":
+        if path.suffix.lower() == ".mat":
             mode, values = "MATLAB", _read_sbd(path)
         else:
-            with Image.open(path) as image:
+            with exact(path.read_bytes()) as image:
                 mode, values = image.mode, np.asarray(image)
     except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as a mask ({_first_line(error)})") from error
     if values.ndim != 2:
         raise DataError(
             f"{path}: a mask holds one class index a pixel, but this image has mode {mode}. "
-            "Save it as a grey or palette PNG of class indices."
+            "Save it as a gray or palette PNG of class indices; or, with --data Folder, give each "
+            'class its color in classes.txt ("name  red green blue").'
         )
     if values.dtype == np.uint8:
         return values
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise DataError(
+            f"{path}: floating-point values that are no class indices "
+            f"({np.count_nonzero(values != np.rint(values)):,} pixels, as NaN or 0.5). Save it as "
+            "a gray or palette PNG of class indices."
+        )
     if values.max() > 255 or values.min() < 0:
         raise DataError(f"{path}: mask values {values.min()}…{values.max()}, expected 0…255")
     return values.astype(np.uint8)
@@ -104,15 +173,37 @@ def read_palette(path: Path) -> bytes | None:
     Raises:
         DataError: the file cannot be read.
     """
-    if path.suffix == ".mat":
+    if path.suffix.lower() == ".mat":
         return None
     try:
-        with Image.open(path) as image:
+        with opened(path.read_bytes()) as image:
             palette = bytes(image.getpalette() or b"") if image.mode == "P" else b""
     except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as a mask ({_first_line(error)})") from error
     ramp = bytes(value for value in range(256) for _ in range(3))
     return None if ramp.startswith(palette) else palette
+
+
+def read_colors(path: Path) -> np.ndarray:
+    """A mask's colors, (H,W) uint32 as 0xRRGGBB; gray counts as the color of three such values.
+
+    Raises:
+        DataError: missing, damaged, not an image, in a lossy format, deeper than 8 bits, or with
+            transparent pixels.
+    """
+    try:
+        data = path.read_bytes()
+        with exact(data) as image:
+            deep = significant_bits(image, data) > 8 or (image.format == "PNG" and data[24] > 8)
+            if deep or image.mode[0] in "IF":
+                raise ValueError("more than 8 bits a channel; colors in classes.txt have 8")
+            if image.mode in ("RGBA", "LA") and image.getextrema()[-1][0] < 255:
+                raise ValueError("transparent pixels, whose color is not certain")
+            rgb = np.asarray(image.convert("RGB"))
+    except UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read as a mask ({_first_line(error)})") from error
+    red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
+    return red << 16 | green << 8 | blue
 
 
 def _read_sbd(path: Path) -> np.ndarray:

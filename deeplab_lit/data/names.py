@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from deeplab_lit.data.cityscapes import Cityscapes
+from deeplab_lit.data.class_list import read_class_list
 from deeplab_lit.data.coco_stuff import CocoStuff164k
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import Colour, voc_colour
-from deeplab_lit.data.text import lines_of
 from deeplab_lit.data.voc import VOC
 from deeplab_lit.data.words import counted
 
@@ -22,7 +22,7 @@ def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]
 
     Args:
         num_classes: C.
-        given: "voc", "cityscapes", "coco_stuff", or a text file with a name a line. null: VOC's
+        given: "voc", "cityscapes", "coco_stuff", or a list as Folder's classes.txt. null: VOC's
             names for 21 classes, Cityscapes' for 19, COCO-Stuff's for 182, else class_0, class_1
             and so on.
 
@@ -30,12 +30,11 @@ def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]
         DataError: the file cannot be read; or the number of names is another.
     """
     if given is None:
-        named = next((c for c in KNOWN.values() if len(c) == num_classes), None)
-        names = [f"class_{i}" for i in range(num_classes)]
+        classes = next((c for c in KNOWN.values() if len(c) == num_classes), None) or {
+            f"class_{i}": voc_colour(i) for i in range(num_classes)
+        }
     else:
-        named = KNOWN.get(given.lower())
-        names = [] if named else _names_in(Path(given))
-    classes = named or {name: voc_colour(i) for i, name in enumerate(names)}
+        classes = KNOWN.get(given.lower()) or _classes_in(given, num_classes)
     if len(classes) != num_classes:
         raise DataError(
             f"--data_classes {given} names {counted(len(classes), 'class')}, but the network "
@@ -44,7 +43,15 @@ def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]
     return dict(classes)
 
 
-def _names_in(path: Path) -> list[str]:
+def _classes_in(given: str, num_classes: int) -> dict[str, Colour]:
+    path = Path(given).expanduser()
     if not path.exists():
-        raise DataError(f"--data_classes {path}: not {', '.join(KNOWN)}, and no such file")
-    return lines_of(path)
+        raise DataError(f"--data_classes {given}: not {', '.join(KNOWN)}, and no such file")
+    try:
+        lines = [line for line in read_class_list(path) if not line.is_void]
+    except DataError as error:
+        raise DataError(
+            f"--data_classes {given} is no list of classes, and the network has {num_classes}: "
+            f"{error}"
+        ) from error
+    return {line.name: line.color or voc_colour(line.value or 0) for line in lines}

@@ -17,8 +17,11 @@ import numpy as np
 from PIL import Image
 
 from deeplab_lit.data.cityscapes import LABEL_IDS
+from deeplab_lit.data.decode import opened
+from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError, read_mask
 from deeplab_lit.data.palette import voc_palette
+from deeplab_lit.data.paths import matching
 from deeplab_lit.data.words import counted
 from deeplab_lit.whole import whole_file
 
@@ -92,7 +95,7 @@ class Submission:
         if twice is not None:
             other = ids[self.id_of(twice)]
             raise DataError(f"{twice} and {other} have the same id {self.id_of(twice)}")
-        wanted = ids.keys() if listed is None else _read_list(Path(listed))
+        wanted = ids.keys() if listed is None else _read_list(Path(listed).expanduser())
         missing = [id for id in wanted if id not in ids]
         if missing:
             raise DataError(
@@ -138,14 +141,14 @@ class Submission:
         """
         expected = {self.path(image): image for image in self.images}
         folder = self.out / self.layout.folder
-        extra = sorted({p for p in folder.iterdir() if p.suffix == ".png"} - expected.keys())
+        extra = sorted(set(matching(folder, "*.png")) - expected.keys())
         if extra:
             raise DataError(f"{extra[0]}: no image is called so; remove it and start again")
         for path, image in expected.items():
             if not path.is_file():
                 raise DataError(f"{path} is missing, the label map of {image}")
             values = read_mask(path)
-            with Image.open(image) as picture:
+            with opened(image.read_bytes()) as picture:
                 size = picture.size
             if values.shape != size[::-1]:
                 raise DataError(
@@ -176,6 +179,6 @@ class Submission:
 
 def _read_list(path: Path) -> list[str]:
     try:
-        return list(dict.fromkeys(path.read_text("utf-8").split()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--ids {path}: cannot be read as a list of ids") from error
+        return listed_ids(path)
+    except (OSError, DataError) as error:
+        raise DataError(f"--ids {path}: cannot be read as a list of ids ({error})") from error

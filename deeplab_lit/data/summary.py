@@ -12,7 +12,7 @@ import numpy as np
 
 from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.dataset import MaskContent, Split
-from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.image import VOID, DataError, damage_kept
 from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.words import counted
 
@@ -34,6 +34,7 @@ class Summary:
         values: (256,) int64, pixels of each value in the mask files.
         with_255: masks in which the value 255 occurs beside others.
         colours: value in the files and its colour in a palette → the first file with both.
+        remarks: sentences on files that are passed over, damaged or turned.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Summary:
     values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     with_255: int = 0
     colours: dict[tuple[int, Colour], str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def number(self) -> int:
@@ -95,7 +97,8 @@ def summarise(
         summary.problems.append(f"{title} is empty")
     with_image = set(range(len(split.ids)) if pairs is None else pairs)
     indices = sorted(with_image | set(masks))
-    with ThreadPoolExecutor(max(num_workers, 1)) as pool:
+    summary.remarks = split.remarks(indices)
+    with damage_kept(summary.remarks), ThreadPoolExecutor(max(num_workers, 1)) as pool:
         read = pool.map(lambda index: _read(split, index, index in with_image), indices)
         for found in progress_bar(
             read,

@@ -7,7 +7,7 @@ from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.devkit import devkit_pairs, devkit_split, find_devkit, listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import voc_colour
-from deeplab_lit.data.paths import existing, given
+from deeplab_lit.data.paths import existing, given, matching
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
@@ -42,7 +42,7 @@ class VOC(SegmentationData):
     def __init__(self, root: str | None = None, sbd_root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
         self.root = find_devkit(given(root), 2012)
-        self.sbd_root = Path(sbd_root) if sbd_root else None
+        self.sbd_root = Path(sbd_root).expanduser() if sbd_root else None
 
     def split(self, name: str) -> FileSplit:
         """The images listed in ImageSets/Segmentation/`name`.txt; see the class for the others."""
@@ -58,7 +58,7 @@ class VOC(SegmentationData):
         if masks.is_dir():
             listed = self.root / "ImageSets/Segmentation" / f"{name}.txt"
             ids = (
-                self._ids(name) if listed.is_file() else sorted(p.stem for p in masks.glob("*.png"))
+                self._ids(name) if listed.is_file() else [p.stem for p in matching(masks, "*.png")]
             )
             return devkit_pairs(self.root, masks.name, [id for id in ids if id not in held_out])
         if self.sbd_root is None:
@@ -71,7 +71,7 @@ class VOC(SegmentationData):
         left_out = held_out | set(voc)
         return pairs + [
             Pair(mask.stem, self.sbd_root / "img" / f"{mask.stem}.jpg", mask)
-            for mask in sorted((self.sbd_root / "cls").glob("*.mat"))
+            for mask in matching(self.sbd_root / "cls", "*.mat")
             if mask.stem not in left_out
         ]
 

@@ -35,7 +35,7 @@ class WeightsError(UserError, ValueError):
 
 def sha256_of(path: str | Path) -> str:
     """The fingerprint of a file, in hexadecimal digits."""
-    with Path(path).open("rb") as file:
+    with Path(path).expanduser().open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -53,7 +53,7 @@ def read_weight_file(path: str | Path) -> dict[str, Any]:
     Raises:
         WeightsError: no such file, no weights in it, or weights that cannot be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         raise WeightsError(f"{path} is a folder, expected a weight file{_files_in(path)}")
     if not path.is_file():

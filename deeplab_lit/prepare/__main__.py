@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -92,7 +93,7 @@ def data_section(config: str) -> dict[str, Any]:
 
 
 def _prepare(name: str, options: Namespace) -> None:
-    source = Source(**vars(options))
+    source = Source(**vars(options) | {"root": Path(options.root).expanduser()})
     try:
         source.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

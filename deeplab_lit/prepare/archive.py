@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from deeplab_lit.bar import progress_bar
+from deeplab_lit.data.find import is_hidden
 from deeplab_lit.data.image import DataError
 from deeplab_lit.prepare.download import CHUNK, check_room
 from deeplab_lit.whole import whole_file
@@ -39,7 +40,7 @@ def under(folder: str, to: str = "") -> Rename:
 
     def rename(name: str) -> str | None:
         before, found, inside = f"/{name}".partition(f"/{folder}/")
-        hidden = before.startswith("/__MACOSX") or inside.rpartition("/")[2].startswith(".")
+        hidden = "__MACOSX" in before.split("/") or any(map(is_hidden, inside.split("/")))
         return str(PurePosixPath(to, inside)) if found and not hidden else None
 
     return rename

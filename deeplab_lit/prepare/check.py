@@ -40,6 +40,7 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
             split = splits[title]()
         except MissingFiles as error:
             problems += [f"{file} is missing" for file in error.files]
+            problems[-1] += f". {error.hint}" if error.hint else ""
             continue
         except DataError as error:
             problems.append(str(error))
@@ -55,7 +56,7 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
         print(table(summaries, list(data.classes)))
         own = data.label("").rstrip(":").replace("/", "-")  # Folder-mine
         plot = plot or f"data_check/{own}.png"
-        with whole_file(Path(plot)) as temporary:
+        with whole_file(Path(plot).expanduser()) as temporary:
             class_plot(summaries, data.classes).save(temporary, format="PNG")
         print(f"class frequencies drawn in {plot}")
     if len(summaries) == 2 and data.trained_on():

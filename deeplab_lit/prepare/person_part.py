@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from deeplab_lit.data.decode import UNREADABLE, opened
 from deeplab_lit.data.devkit import listed_ids
-from deeplab_lit.data.image import DataError, read_image, read_mask
+from deeplab_lit.data.image import DataError, read_colors, read_mask
 from deeplab_lit.data.palette import voc_colour
 from deeplab_lit.data.person_part import CLASSES
 from deeplab_lit.prepare.archive import under, unpack
@@ -57,15 +57,16 @@ def read_parts(path: Path) -> np.ndarray:
         DataError: it cannot be read, or holds something else.
     """
     try:
-        with Image.open(path) as image:
+        with opened(path.read_bytes()) as image:
             coloured = image.mode == "RGB"
-    except OSError as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as a mask ({error})") from error
     if coloured:
-        pixels = read_image(path)
-        mask = np.full(pixels.shape[:2], 255, np.uint8)
+        colors = read_colors(path)
+        mask = np.full(colors.shape, 255, np.uint8)
         for index in range(len(CLASSES)):
-            mask[(pixels == voc_colour(index)).all(axis=2)] = index
+            red, green, blue = voc_colour(index)
+            mask[colors == (red << 16 | green << 8 | blue)] = index
     else:
         mask = read_mask(path)
     if mask.max() >= len(CLASSES):

@@ -20,6 +20,7 @@ from deeplab_lit.training.picture import overlay, palette_image
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 WEBCAM = "webcam:"
+MISCOUNTED = 0.02  # of the frames: some files only say how long they are
 USUAL_RATE = 25.0  # frames a second, where the source does not say
 
 
@@ -39,7 +40,7 @@ def check_sources(sources: Sequence[str]) -> None:
         if source.startswith(WEBCAM):
             if not source.removeprefix(WEBCAM).isdecimal():
                 raise DataError(f"--images {source}: expected webcam:0, webcam:1, …")
-        elif not Path(source).is_file():
+        elif not Path(source).expanduser().is_file():
             raise DataError(f"--images {source}: no such file")
         other = names.setdefault(_name(source), source)
         if other != source:
@@ -139,13 +140,33 @@ def segment_video(
     return part.replace(path)
 
 
+def cut_short(source: str, out: Path) -> str | None:
+    """A sentence where the video of a film in `out` has fewer frames than the film claims."""
+    claimed, written = _frame_count(source), _frame_count(str(out / f"{_name(source)}.mp4"))
+    if claimed - written <= max(2, MISCOUNTED * claimed):
+        return None
+    return (
+        f"--images {source}: it is damaged or ends early: of the {claimed} frames that it claims, "
+        f"{written} could be read, and the video holds no more"
+    )
+
+
+def _frame_count(source: str) -> int:
+    film = _opened(source)
+    number = int(film.get(cv2.CAP_PROP_FRAME_COUNT))
+    film.release()
+    return number
+
+
 def _name(source: str) -> str:
     return source.replace(":", "") if source.startswith(WEBCAM) else Path(source).stem
 
 
 def _opened(source: str) -> cv2.VideoCapture:
     live = source.startswith(WEBCAM)
-    film = cv2.VideoCapture(int(source.removeprefix(WEBCAM)) if live else str(Path(source)))
+    film = cv2.VideoCapture(
+        int(source.removeprefix(WEBCAM)) if live else str(Path(source).expanduser())
+    )
     if not film.isOpened():
         what = "no such camera" if live else "cannot be read as a video"
         raise DataError(f"--images {source}: {what}")

@@ -73,3 +73,29 @@ def test_real_cityscapes(real):
     assert mask.shape == (1024, 2048)
     assert set(np.unique(mask).tolist()) <= {*range(19), 255}
     assert np.bincount(mask[mask < 255]).argmax() in (0, 2, 8)  # road, building or vegetation
+
+
+def test_folders_of_cities_may_have_any_name(city_root):
+    for kind in ("leftImg8bit", "gtFine"):
+        (city_root / kind / "val/frankfurt").rename(city_root / kind / "val/my west_side")
+    data = Cityscapes(str(city_root))
+    _, _, read = data.instances("val")
+    (id,) = data.split("val").ids
+    assert data.instance_map("val", id).parent.name == "my west_side"
+    assert read(id).shape == data.split("val").read(0)[1].shape
+
+
+def test_hidden_files_are_no_frames(city_root):
+    for name in ("aachen/._aachen_000000_000019", ".cache/x"):
+        path = city_root / f"leftImg8bit/train/{name}_leftImg8bit.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert len(Cityscapes(str(city_root)).split("train").ids) == 3
+
+
+def test_one_name_in_two_cities_is_refused(city_root, write_image, write_mask):
+    name = "val/bonn/frankfurt_000000_000294"
+    write_image(city_root / f"leftImg8bit/{name}_leftImg8bit.png")
+    write_mask(city_root / f"gtFine/{name}_gtFine_labelIds.png")
+    with pytest.raises(DataError, match="have one name, frankfurt_000000_000294"):
+        Cityscapes(str(city_root)).split("val")

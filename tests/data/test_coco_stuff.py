@@ -97,3 +97,9 @@ def test_what_is_missing_is_said_with_the_command_that_gets_it(tmp_path, ten_k, 
     (ten_k / f"annotations/{IDS[0]}.png").unlink()
     with pytest.raises(DataError, match="1 of 2 files are missing"):
         CocoStuff10k(str(ten_k)).split("train")
+
+
+def test_an_image_listed_twice_is_refused_by_name(ten_k, write_list):
+    write_list(ten_k / "imageLists/train.txt", [IDS[0], IDS[0]])
+    with pytest.raises(DataError, match=rf"train\.txt: .*twice or more \({IDS[0]}\)"):
+        CocoStuff10k(str(ten_k)).split("train")

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from deeplab_lit.data.find import find_images
-from deeplab_lit.data.image import DataError
+from deeplab_lit.data.image import DataError, DataWarning
 
 
 @pytest.fixture
@@ -15,6 +15,9 @@ def tree(tmp_path, monkeypatch):
         path.touch() if path.suffix == ".txt" else Image.new("RGB", (2, 2)).save(path)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "in"
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*passed over.*note.txt")
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,41 @@ def test_what_cannot_be_done_is_said(tree, inputs, words):
     with pytest.raises(DataError, match=r"no image|both be called") as error:
         find_images(inputs, leave_out=Path("out"))
     assert words in str(error.value)
+
+
+def test_hidden_files_are_no_images_and_links_to_folders_are_followed(tree, tmp_path):
+    for name in ("._a.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(b"")
+    (tree / "deep").rename(tmp_path / "elsewhere")
+    (tree / "deep").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/circle").symlink_to(tree)
+    for given in ("in", "in/**/*.*"):
+        found = find_images([given], leave_out=Path("out"))
+        assert [str(name) for name in found][:3] == ["a", "b", "deep/a"]
+    assert len(find_images(["in"], leave_out=Path("out"))) == 4
+
+
+def test_images_of_one_name_keep_their_suffix(tree):
+    Image.new("RGB", (2, 2)).save(tree / "a.jpg")
+    found = find_images(["in"], leave_out=Path("out"))
+    assert [str(name) for name in found] == ["a.jpg", "a.png", "b", "deep/a", "deep/er/c"]
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(tree, given):
+    with pytest.raises(DataError, match="--images got an empty name"):
+        find_images([given], leave_out=Path("out"))
+
+
+def test_files_that_are_no_images_are_counted(tree):
+    (tree / "deep/b.heic").touch()
+    with pytest.warns(
+        DataWarning, match=r"in: 2 files are passed over .*: deep/b\.heic, note\.txt"
+    ):
+        find_images(["in"], leave_out=Path("out"))
+
+
+def test_names_may_begin_with_a_tilde(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree.parent))
+    assert len(find_images(["~/in/*.jpg", "~/in/deep"], leave_out=Path("out"))) == 3

@@ -106,6 +106,11 @@ def test_the_official_list_decides_which_images_are_submitted(tmp_path, server, 
     listed = tmp_path / "test.txt"
     write_list(listed, ids)
     assert Submission(server, tmp_path / "out", images, str(listed)).images == images
+    listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes())
+    assert Submission(server, tmp_path / "out", images, str(listed)).images == images
+    write_list(listed, [*ids, ids[0]])
+    with pytest.raises(DataError, match=rf"--ids .*twice or more \({ids[0]}"):
+        Submission(server, tmp_path / "out", images, str(listed))
     write_list(listed, [*ids, "another"])
     with pytest.raises(DataError, match="another has no image"):
         Submission(server, tmp_path / "out", images, str(listed))

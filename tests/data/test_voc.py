@@ -126,3 +126,10 @@ def test_real_voc(real):
         assert image.shape == (*mask.shape, 3)
         assert max(mask.shape) == 500
         assert set(np.unique(mask).tolist()) <= {*range(21), 255}
+
+
+def test_hidden_files_are_no_images_of_train_aug(voc_root, write_mask):
+    for id in ("2007_1", "2009_6"):
+        write_mask(voc_root / f"SegmentationClassAug/{id}.png")
+        (voc_root / f"SegmentationClassAug/._{id}.png").write_bytes(b"")
+    assert VOC(str(voc_root)).split("train_aug").ids == ["2007_1", "2009_6"]

@@ -93,3 +93,41 @@ def test_what_masks_prove_is_a_problem_and_what_they_suggest_a_warning(
         path.write_bytes(files.png(255 * files.mask(1)))
     assert check(Folder(str(root)), str(tmp_path / "plot.png"), 1) == 1
     assert "no class but sky" in capsys.readouterr().err
+
+
+def test_damaged_jpegs_are_named_although_they_can_be_read(root, tmp_path, capfd):
+    early, odd = root / "images/train/train0.jpg", root / "images/val/val1.jpg"
+    data = early.read_bytes()
+    early.write_bytes(data[: len(data) * 3 // 4] + b"\xff\xd9")
+    odd.write_bytes(odd.read_bytes()[:-2] + b"\x55" * 20 + b"\xff\xd9")
+    assert check(Folder(str(root)), str(tmp_path / "plot.png"), 2) == 1
+    shown = capfd.readouterr()
+    assert "train0.jpg: cannot be read as an image (the data end early" in shown.err
+    assert "val1.jpg: damaged, but it can be read; look at it (libjpeg: Corrupt" in shown.out
+    assert "error: 1 problem" in shown.out
+
+
+def test_what_is_passed_over_turned_or_named_otherwise_is_said(root, tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(root / "images/train/train1.jpg") as image:
+        image.load()
+    image.save(root / "images/train/train1.jpg", exif=exif)
+    (root / "images/train/x.heic").touch()
+    for i in range(2):
+        (root / f"labels/val/val{i}.png").rename(root / f"labels/val/val{i}_mask.png")
+    assert check(Folder(str(root)), str(tmp_path / "plot.png"), 2) == 1
+    shown = capsys.readouterr()
+    assert "images/train: 1 file is passed over" in shown.out
+    assert "train1.jpg: EXIF orientation 3 turns or mirrors" in shown.out
+    assert "val0_mask.png: if that is the mask of val0, rename it to val0.png" in shown.err
+
+
+def test_masks_in_colors_are_summed_up_as_classes(root, tmp_path, capsys):
+    (root / "classes.txt").write_text("sky 0 0 0\nroad 9 8 7\n")
+    for path in root.glob("labels/*/*.png"):
+        with Image.open(path) as image:
+            values = np.asarray(image)
+        Image.fromarray(values[..., None] * np.array([9, 8, 7], np.uint8)).save(path)
+    assert check(Folder(str(root)), str(tmp_path / "plot.png"), 2) == 0
+    assert "nothing is wrong" in capsys.readouterr().out

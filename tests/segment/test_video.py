@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from deeplab_lit.data import DataError
-from deeplab_lit.segment.video import check_sources, is_video, segment_video
+from deeplab_lit.segment.video import check_sources, cut_short, is_video, segment_video
 
 
 class Painter:
@@ -222,3 +222,35 @@ def test_what_cannot_be_a_source_is_refused_before_anything_is_done(film, tmp_pa
 )
 def test_videos_are_told_from_images(source, expected):
     assert is_video(source) is expected
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "avi"])
+def test_a_film_damaged_inside_is_told_from_a_whole_one(tmp_path, suffix):
+    path = tmp_path / f"film.{suffix}"
+    codec = cv2.VideoWriter.fourcc(*("mp4v" if suffix == "mp4" else "MJPG"))
+    writer = cv2.VideoWriter(str(path), codec, 12, (96, 64))
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    for i in range(50):
+        writer.write(np.roll(noise, i, 1))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    half, end = len(data) // 2, len(data) * 9 // 10
+    data[half:end] = bytes(end - half)
+    path.write_bytes(data)
+    written = segment_video(str(path), tmp_path / "out", Painter(), opacity=0.5)
+    number = len(frames_of(written)[0])
+    assert 0 < number < 48
+    said = cut_short(str(path), tmp_path / "out")
+    assert f"film.{suffix}: it is damaged or ends early: of the 50 frames" in said
+    assert f"{number} could be read" in said
+
+
+def test_of_a_whole_film_no_frame_is_missed(film, tmp_path):
+    segment_video(str(film), tmp_path / "out", Painter(), opacity=0.5)
+    assert cut_short(str(film), tmp_path / "out") is None
+
+
+def test_films_may_begin_with_a_tilde(film, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(film.parent))
+    check_sources(["~/film.mp4"])
+    assert segment_video("~/film.mp4", tmp_path / "out", Painter(), opacity=0.5) is not None

@@ -1,0 +1,99 @@
+"""Lists of classes that people write: names, names with colors, or names with values."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from deeplab_lit.data.image import DataError
+from deeplab_lit.data.palette import Colour
+from deeplab_lit.data.text import read_text
+
+VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
+MOST = 254  # classes: 255 is void, and 254 marks values that are none
+RGB = r"(?P<red>\d+)[\s,;]+(?P<green>\d+)[\s,;]+(?P<blue>\d+)"
+COLOR_LAST = re.compile(rf"(?P<name>\S.*?)[\s,;:]+{RGB}")
+COLOR_FIRST = re.compile(rf"{RGB}[\s,;:]+(?P<name>\D.*)")
+VALUE = re.compile(r"(?P<name>\S.*?)\s*=\s*(?P<value>\d+)")
+
+
+class ClassLine(NamedTuple):
+    """A line of the list.
+
+    Attributes:
+        name: of the class.
+        value: in the masks, 0…255. None where the list gives colors.
+        color: in the masks, RGB. None where the list gives no colors.
+        is_void: no class: it is called void, ignore or unlabeled in a list of colors or values.
+    """
+
+    name: str
+    value: int | None
+    color: Colour | None = None
+    is_void: bool = False
+
+
+def read_class_list(path: Path) -> list[ClassLine]:
+    """The lines of a list, in one of three forms.
+
+    `name` (the first line is value 0), `name = value`, or `name  red green blue` (also
+    `red green blue  name`; commas count as spaces). Lines that begin with # are left out.
+
+    Raises:
+        DataError: no such text, an empty line between names, lines of different forms, a name,
+            value or color twice, one above 255, or not 1 to 254 names.
+    """
+    lines = [(n, line) for n, line in enumerate(read_text(path), 1) if not line.startswith("#")]
+    named = [(n, line) for n, line in lines if line]
+    _refuse_gaps(path, lines, named)
+    read = [(n, line, _parsed(line, index)) for index, (n, line) in enumerate(named)]
+    _refuse_mixture(path, read)
+    names = [entry.name for _, _, entry in read]
+    if not 0 < len(names) <= MOST or len(set(names)) < len(names):
+        twice = next(
+            (f"; {name} stands there twice" for name in names if names.count(name) > 1), ""
+        )
+        raise DataError(f"{path}: expected 1 to {MOST} different names, one a line{twice}")
+    meant: dict[object, str] = {}
+    for n, line, entry in read:
+        if max(entry.color or (entry.value or 0,)) > 255:
+            raise DataError(f"{path}: line {n} ({line!r}) has a number above 255")
+        key = entry.color or entry.value
+        if key in meant:
+            raise DataError(f"{path}: {meant[key]} and {entry.name} have the same {key}")
+        meant[key] = entry.name
+    return [entry for _, _, entry in read]
+
+
+def _parsed(line: str, index: int) -> ClassLine:
+    if found := COLOR_LAST.fullmatch(line) or COLOR_FIRST.fullmatch(line):
+        value, color = None, (int(found["red"]), int(found["green"]), int(found["blue"]))
+    elif found := VALUE.fullmatch(line):
+        value, color = int(found["value"]), None
+    else:
+        return ClassLine(line, index)
+    return ClassLine(found["name"], value, color, found["name"].lower() in VOID_NAMES)
+
+
+def _form(line: str, entry: ClassLine) -> str:
+    return "a color" if entry.color else "a value" if line != entry.name else "a name alone"
+
+
+def _refuse_gaps(path: Path, lines: list[tuple[int, str]], named: list[tuple[int, str]]) -> None:
+    inner = [n for n, line in lines if not line and named and named[0][0] < n < named[-1][0]]
+    if inner:
+        raise DataError(
+            f"{path}: line {inner[0]} is empty. Each line names a value, so a line that is left "
+            "out would move all names after it: delete it, or write the name that belongs there."
+        )
+
+
+def _refuse_mixture(path: Path, read: list[tuple[int, str, ClassLine]]) -> None:
+    forms = [_form(line, entry) for _, line, entry in read]
+    other = next((i for i, form in enumerate(forms) if form != forms[0]), None)
+    if other is not None:
+        (one, first, _), (n, line, _) = read[0], read[other]
+        raise DataError(
+            f"{path}: line {one} ({first!r}) has {forms[0]}, but line {n} ({line!r}) has "
+            f"{forms[other]}: give every line the same form, either a name, or name = value, or "
+            "name red green blue"
+        )

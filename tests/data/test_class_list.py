@@ -1,0 +1,58 @@
+"""The three forms of classes.txt."""
+
+import pytest
+
+from deeplab_lit.data import DataError
+from deeplab_lit.data.class_list import read_class_list
+
+
+def read(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text, "utf-8")
+    return read_class_list(tmp_path / "classes.txt")
+
+
+def test_names_alone_are_numbered_and_comments_are_none(tmp_path):
+    lines = read(tmp_path, "\ufeff# mine\nsky\n# the ground\ntraffic light\n\n\n")
+    assert [(line.name, line.value) for line in lines] == [("sky", 0), ("traffic light", 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sky 0 0 255\nmy road  128 64 128\n",
+        "sky,0,0,255\nmy road,128,64,128\n",
+        "sky\t0\t0\t255\nmy road: 128, 64, 128\n",
+        "0 0 255\tsky\n128 64 128\t\tmy road\n",
+    ],
+)
+def test_colors_may_stand_before_or_behind_the_names(tmp_path, text):
+    lines = read(tmp_path, text)
+    assert [line.name for line in lines] == ["sky", "my road"]
+    assert [line.color for line in lines] == [(0, 0, 255), (128, 64, 128)]
+
+
+def test_values_may_have_gaps_and_any_order(tmp_path):
+    lines = read(tmp_path, "road = 7\nsky=23\nVoid = 0\nclass 12 = 12\n")
+    assert [line.value for line in lines] == [7, 23, 0, 12]
+    assert [line.name for line in lines if line.is_void] == ["Void"]
+    assert lines[-1].name == "class 12"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a\n\nb\n", "line 2 is empty"),
+        ("a\n#\n \nb\n", "line 3 is empty"),
+        ("a\nb 1 2 3\n", r"line 1 \('a'\) has a name alone, but line 2 .* has a color"),
+        ("a = 1\nb 1 2 3\n", "line 1 .* a value, but line 2 .* a color"),
+        ("a = 1\nb\n", "line 1 .* a value, but line 2 .* a name alone"),
+        ("a 1 2 256\nb 1 2 3\n", "line 1 .* above 255"),
+        ("a = 300\n", "line 1 .* above 255"),
+        ("a 1 2 3\nb 1 2 3\n", r"a and b have the same \(1, 2, 3\)"),
+        ("a = 1\nb = 1\n", "a and b have the same 1"),
+        ("a = 1\na = 2\n", "different names.*a stands there twice"),
+    ],
+)
+def test_what_would_shift_or_mix_classes_is_refused(tmp_path, text, words):
+    with pytest.raises(DataError, match=rf"classes\.txt: .*{words}"):
+        read(tmp_path, text)
