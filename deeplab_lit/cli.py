@@ -117,9 +117,9 @@ class DeepLabCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Put the verb in front; find the data set, the run folder and the checkpoint."""
-        typed = sys.argv[1:] if args is None else list(args)
-        refuse_lightning_optimizers(flags(typed))
-        argv = configs_first(with_save_dir(with_crf_enabled(joined_configs(typed))))
+        self.typed = sys.argv[1:] if args is None else list(args)
+        refuse_lightning_optimizers(flags(self.typed))
+        argv = configs_first(with_save_dir(with_crf_enabled(joined_configs(self.typed))))
         if self.verb == "validate":
             argv = with_checkpoint_named(argv)
         config = self.begin_with(argv)
