@@ -3,11 +3,10 @@
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 
 from deeplab_lit.ablate.branches import Fields, fields
@@ -15,10 +14,13 @@ from deeplab_lit.ablate.table import Row
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import refused_arguments
+from deeplab_lit.implied import DATA_SETS
 from deeplab_lit.network.inference import Inference
+from deeplab_lit.parser import configs, joined_configs, read_config
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.run_folder import RunFolderError
+from deeplab_lit.yaml_files import read_options
 
 NUM_IMAGES = 6
 
@@ -50,16 +52,23 @@ def scoring_of(row: Row) -> Scoring:
     """What a setting was scored on, and how.
 
     Raises:
-        RunFolderError: the run's configuration cannot be read, or names what does not exist.
+        ConfigError: the run's configuration cannot be read.
+        RunFolderError: it names what does not exist, or data of a class that nobody has typed.
         DataError: the data cannot be found.
         MisconfigurationException: an option is out of range.
     """
-    path = row.results[0].run.validate.folder / "config.yaml"
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-        sections = {name: content[name] for name in ("data", "eval", "crf")}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    run = row.results[0].run
+    path = run.validate.folder / "config.yaml"
+    content = read_options(path)
+    sections = {name: content.get(name) for name in ("data", "eval", "crf")}
+    if missing := [name for name, section in sections.items() if section is None]:
+        raise RunFolderError(f"{path} cannot be followed: it has no {missing[0]}")
+    name = _class_of(sections["data"])
+    if name not in DATA_SETS and name not in _typed_classes(run.fit.args):
+        raise RunFolderError(
+            f"{path} names data of the class {name!r:.80}, which neither deeplab_lit.data nor the "
+            "sweep file has: it is not followed"
+        )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(SegmentationData, "data")
     parser.add_argument("--eval", type=Evaluation)
@@ -70,6 +79,20 @@ def scoring_of(row: Row) -> Scoring:
     except ArgumentError as error:  # a class of the user's own that is not there any more
         raise RunFolderError(f"{path} cannot be followed: {error}") from error
     return Scoring(made.data, made.eval, made.crf)
+
+
+def _class_of(data: Any) -> Any:
+    """The name in a section `data`, which is that name or an object with it."""
+    return data.get("class_path") if isinstance(data, dict) else data
+
+
+def _typed_classes(args: Sequence[str]) -> set[Any]:
+    """Names of data sets on a command line and in the configurations that it names."""
+    words = [word.partition("=") for word in args]
+    said = {value for name, _, value in words if name in ("--data", "--data.class_path")}
+    return said | {
+        _class_of(read_config(name).get("data")) for name in configs(joined_configs(args))
+    }
 
 
 def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Shown:

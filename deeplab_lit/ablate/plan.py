@@ -129,7 +129,8 @@ def shown(value: Any) -> str:
     if not isinstance(value, list):
         return str(value)
     words = ", ".join(map(str, value))
-    return f"{words} ({PAPER[tuple(value)]})" if tuple(value) in PAPER else words
+    name = next((name for rates, name in PAPER.items() if list(rates) == value), None)
+    return f"{words} ({name})" if name else words
 
 
 def _slug(words: str) -> str:

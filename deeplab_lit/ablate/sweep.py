@@ -99,10 +99,13 @@ def read_sweep(path: str | Path) -> Sweep:
             f"known are {', '.join(sorted(KEYS))}"
         )
     if content.get("method") != "grid":
-        raise SweepError(f"{path}: method is {content.get('method')!r}, and only grid is run here")
+        method = _cut(content.get("method"))
+        raise SweepError(f"{path}: method is {method}, and only grid is run here")
     metric = content.get("metric") or {"name": METRICS[0]}
     if not isinstance(metric, dict) or metric.get("name") not in METRICS:
-        raise SweepError(f"{path}: metric is {metric}; its name should be {' or '.join(METRICS)}")
+        raise SweepError(
+            f"{path}: metric is {_cut(metric)}; its name should be {' or '.join(METRICS)}"
+        )
     for key in ("project", "entity"):
         if not isinstance(content.get(key), str | None):
             raise SweepError(f"{path}: {key} should be a name, got {content[key]!r}")

@@ -1,3 +1,7 @@
+import json
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +14,7 @@ from deeplab_lit.ablate.table import rows
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.data import DataError, Shapes
 from deeplab_lit.training.run_folder import RunFolderError
+from deeplab_lit.yaml_files import ConfigError
 
 
 @pytest.fixture
@@ -72,9 +77,26 @@ def test_of_few_images_each_is_shown_once(made):
 def test_a_configuration_that_cannot_be_followed_is_named(made, done, text):
     path = done[0].validate.folder / "config.yaml"
     path.unlink() if text is None else path.write_text(text)
-    with pytest.raises(RunFolderError) as caught:
+    with pytest.raises((RunFolderError, ConfigError)) as caught:
         scoring_of(made[0])
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_class_of_ones_own_is_followed_only_where_it_was_typed(made, done, tmp_path, monkeypatch):
+    """The runs of somebody else must import nothing when they are reported."""
+    code = "from deeplab_lit.data import Shapes\nclass Mine(Shapes):\n    pass\n"
+    (tmp_path / "mine_alone.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"data": {"class_path": "mine_alone.Mine"}, "eval": {}, "crf": {}}
+    (done[0].validate.folder / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(RunFolderError, match=r"'mine_alone\.Mine', which neither .* not followed"):
+        scoring_of(made[0])
+    assert "mine_alone" not in sys.modules
+    (tmp_path / "typed.yaml").write_text("data: {class_path: mine_alone.Mine}")
+    for word in ("--data=mine_alone.Mine", f"--config={tmp_path / 'typed.yaml'}"):
+        run = replace(done[0], fit=replace(done[0].fit, args=(word,)))
+        typed = replace(made[0], results=[replace(made[0].results[0], run=run)])
+        assert type(scoring_of(typed).data).__name__ == "Mine"
 
 
 def test_data_that_is_gone_is_said_in_its_own_words(made, done):

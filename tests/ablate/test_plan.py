@@ -80,6 +80,7 @@ def test_settings_in_words_have_the_names_of_the_paper():
     assert label({"model.head": "aspp", "crf.bi_w": 4}) == "head aspp; bi_w 4"
     assert shown([12]) == "12 (LargeFOV)"
     assert shown([12, 13]) == "12, 13"
+    assert shown([[6], {"a": 1}]) == "[6], {'a': 1}"
     assert shown("configs/table2/poly_30_6k.yaml") == "poly_30_6k"
 
 

@@ -115,3 +115,25 @@ def test_files_that_are_no_sweeps_are_refused(text, tmp_path):
         read_sweep(path)
     with pytest.raises(SweepError, match="cannot be read"):
         read_sweep(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("parameters: {a: {values: &x [1, *x]}}", "contains itself"),
+        (
+            "a: &a [1, 2]\n"
+            + "".join(
+                f"{n}: &{n} [{', '.join([f'*{b}'] * 9)}]\n"
+                for b, n in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+            "values",
+        ),
+        ("name: x\nname: y", "twice"),
+    ],
+)
+def test_values_that_hold_themselves_or_explode_are_a_sentence(text, said, tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(SweepError, match=said):
+        read_sweep(path)
