@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,8 +78,10 @@ def plain_errors() -> Iterator[None]:
             our bugs, and their traceback is wanted.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that cannot be shown ends no command
+        # a name that cannot be shown ends no command
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="backslashreplace")
+    formatwarning, warnings.formatwarning = warnings.formatwarning, _as_a_sentence
     try:
         yield
     except KeyboardInterrupt as error:
@@ -96,6 +99,13 @@ def plain_errors() -> Iterator[None]:
         with suppress(OSError, ValueError):  # stderr may be closed
             print(f"error: {sentence}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
+    finally:
+        warnings.formatwarning = formatwarning
+
+
+def _as_a_sentence(message: Warning | str, *args: Any, **kwargs: Any) -> str:
+    """Return a warning as it is shown: what it says, without the place in the code."""
+    return f"WARNING: {' '.join(str(message).split())}\n"
 
 
 def explained(error: Exception) -> str | None:

@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -206,3 +207,13 @@ def test_a_screen_that_is_there_is_written_to(capsys):
         print("said")
         print("told", file=sys.stderr)
     assert capsys.readouterr() == ("said\n", "told\n")
+
+
+def test_a_warning_is_a_sentence_without_a_place_in_the_code():
+    before = warnings.formatwarning
+    with plain_errors():
+        shown = warnings.formatwarning(
+            UserWarning("one class\n occurs nowhere"), UserWarning, "", 1
+        )
+    assert shown == "WARNING: one class occurs nowhere\n"
+    assert warnings.formatwarning is before

@@ -69,7 +69,8 @@ def initialise(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
         there = tuple(there) if isinstance(there, list) else there
         if there != here and fitting.num_classes == net.num_classes:
             warnings.warn(
-                f"{weights} was trained with {name} {there}, this network has {here}", stacklevel=2
+                f"{weights} was trained with {name} {there!s:.100}, this network has {here!s:.100}",
+                stacklevel=2,
             )
     return source
 

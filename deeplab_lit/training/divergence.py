@@ -157,8 +157,9 @@ def check_collapse(
     found = (
         f"at step {step} of {steps} {100 * share:.2f} % of the other classes' pixels are taken for "
         f"{classes[index]} (which has {100 * truth:.2f} % of the validation set's pixels), in "
-        f"{stuck.validations} validations in a row; val/loss is {scores.loss:.4g}, no lower than "
-        f"at step {stuck.since}, and the classes' frequencies alone would give {guess:.4g}"
+        f"{stuck.validations} validation{'s' * (stuck.validations > 1)} in a row; val/loss is "
+        f"{scores.loss:.4g}, no lower than at step {stuck.since}, and the classes' frequencies "
+        f"alone would give {guess:.4g}"
     )
     helps = (
         "Look at the masks (prepare check, or the table before the first step); a lower --model.lr "
