@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -63,7 +64,7 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
 def test_how_many_images_were_scored_is_said_where_the_scores_are(trained, tmp_path, capsys):
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--trainer.limit_val_batches=2"]
     done = validate.main(args)
-    assert "on Shapes val, 2 images, scales [1.0]: mIoU" in capsys.readouterr().out
+    assert "on Shapes val, 2 of 3 images, scales [1.0]: mIoU" in capsys.readouterr().out
     assert json.loads((done.folder / "results.json").read_text())["final"]["images"] == 2
 
 
@@ -253,3 +254,14 @@ def test_last_is_the_best_of_the_newest_run_with_the_data_of_that_run(
     following = shlex.split(said.splitlines()[-1])[3:]
     words = ["--ckpt_path", "last", f"--runs_dir={trained.parents[3]}", "--crf"]
     assert following == ["deeplab_lit.validate", *words]
+
+
+def test_a_training_that_scored_with_the_crf_is_spoken_of(trained, tmp_path, capsys):
+    run = tmp_path / "x/run"
+    shutil.copytree(trained.parents[1], run)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("enabled: false", "enabled: true"))
+    args = [f"--ckpt_path={run / 'checkpoints/best.ckpt'}", f"--runs_dir={tmp_path / 'runs'}"]
+    done = validate.main(args)
+    assert "Note: the training scored with the CRF too" in capsys.readouterr().out
+    assert "crf" not in json.loads((done.folder / "results.json").read_text())["final"]
