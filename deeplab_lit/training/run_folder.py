@@ -248,8 +248,8 @@ def claim_results(folder: Path, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings))  # tuples are lists in a file
     if record.is_file():
         try:
-            before = dict(json.loads(record.read_text("utf-8")))
-        except (TypeError, ValueError) as error:
+            before = json.loads(record.read_text("utf-8")) | {}
+        except (OSError, TypeError, ValueError) as error:
             raise RunFolderError(f"{record} is damaged: choose another folder") from error
         changed = [k for k in before | settings if before.get(k) != settings.get(k)]
         if changed:

@@ -172,7 +172,7 @@ def test_results_go_on_with_the_same_settings_only(tmp_path):
 @pytest.mark.parametrize("record", ["[]", "[1, 2]", "3", '"x"', "null"])
 def test_settings_of_another_shape_get_a_sentence(record, tmp_path):
     (tmp_path / "settings.json").write_text(record)
-    with pytest.raises(RunFolderError, match=r"settings.json is damaged|another scales"):
+    with pytest.raises(RunFolderError, match="settings.json is damaged"):
         claim_results(tmp_path, {"scales": 1})
 
 
