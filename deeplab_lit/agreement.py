@@ -87,6 +87,7 @@ def check_trainer(options: Namespace) -> None:
         ),
         "trainer.num_sanity_val_steps": ("batches from 0 up, or -1 for all", lambda x: x >= -1),
         "trainer.gradient_clip_val": ("a number from 0 up", lambda x: x >= 0),
+        "trainer.max_epochs": ("a whole number from 1 up, or -1", lambda x: x == -1 or x >= 1),
         "trainer.barebones": ("false: a run is logged", lambda x: not x),
     }
     for name, (expected, is_right) in right.items():

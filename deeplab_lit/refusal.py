@@ -52,7 +52,7 @@ class Refusal:
                 return f"{word!r} is not expected here: options begin with --"
             return self._unknown(word.partition("=")[0].lstrip("-"), dashes=word[:2])
         if found := re.search(r"arguments are required: (.*)", said):
-            return self._missing(found[1].split(", "))
+            return self._missing(found[1].split(", "), path)
         if found := re.search(r"argument ([^:]+): expected (?:one|at least one) argument", said):
             return f"{self._without_value(found[1].rpartition('/')[2])} needs a value"
         if found := re.search(r"invalid choice: ('.*?') \(choose from (.*)\)", said):
@@ -77,7 +77,10 @@ class Refusal:
         name = owner.rpartition(".")[2] or self.command
         return f"{self._place(key, dashes)} is no option of {name}{hint}"
 
-    def _missing(self, names: Sequence[str]) -> str:
+    def _missing(self, names: Sequence[str], section: str) -> str:
+        if section:  # of a class, which the parser makes from options of its own
+            names = [f"--{section}.{name}" for name in names]
+            return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
         known = self._options()
         names = [name.removeprefix(f"{self.command}.") for name in names]
         given = [f"--{name}" if name in known else name.upper() for name in names]
@@ -115,6 +118,8 @@ class Refusal:
         wanted = re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value.*)?$", inner, re.MULTILINE)
         choices: list[str] = []
         words: list[str] = []
+        if "does not correspond to a subclass" in inner:
+            choices += self._classes(path)
         for kind in wanted:
             if literal := re.search(r"Literal\[(.*)\]", kind):
                 choices += re.findall(r"[^', ]+", literal[1])

@@ -124,6 +124,7 @@ def trainer_options(name, value):
         "trainer.num_sanity_val_steps": [-2],
         "trainer.gradient_clip_val": [-1, float("nan")],
         "trainer.barebones": [True],
+        "trainer.max_epochs": [0, -2],
     }.items(),
 )
 def test_numbers_that_end_in_a_crash_or_never_are_refused(name, values):

@@ -86,6 +86,8 @@ MISTAKES = [
     ("fit --run", "--run needs a value"),
     ("fit --data VOC --data.root", "--data.root needs a value"),
     ("fit --data folder", "did you mean Folder?"),
+    ("fit --data os.system", "--data os.system: expected one of ADE20K, "),
+    ("fit --data=Shapes --trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor is miss"),
     ("fit --data nowhere.Data", "--data nowhere.Data: No module named 'nowhere'"),
     ("fit --data=null", "data"),
     ("fit --data=Shapes --model.backbone=resnet99", "one of resnet18, resnet34, resnet50"),

@@ -50,6 +50,12 @@ def check_monitors(callbacks: Iterable[Callback], names: Iterable[str]) -> None:
         )
         if needs and callback.monitor not in (None, *names, *COUNTERS):
             raise MisconfigurationException(
-                f"{type(callback).__name__} watches {callback.monitor}, which is not logged; "
+                f"{_option(callback)} watches {callback.monitor}, which is not logged; "
                 f"there are: {', '.join(names)}"
             )
+
+
+def _option(callback: Callback) -> str:
+    """Return the option by which a callback is known, or its name."""
+    ours = type(callback).__module__.startswith("deeplab_lit.")
+    return "--checkpoint.monitor" if ours else type(callback).__name__

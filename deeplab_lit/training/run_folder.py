@@ -33,10 +33,10 @@ def check_name(option: str, name: str) -> str:
         RunFolderError: it leads elsewhere, or no folder can be called so.
     """
     path = Path(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or not name.isprintable():
+    if len(path.parts) != 1 or path.is_absolute() or name == ".." or not name.isprintable():
         raise RunFolderError(
-            f"{option} {name!r}: a run lies below --runs_dir, so this must be the name of a folder "
-            "there, without ..; another place is chosen with --runs_dir"
+            f"{option} {name!r}: a run lies below --runs_dir, so this must be the name of one folder "
+            "there, without / or ..; another place is chosen with --runs_dir"
         )
     return name
 

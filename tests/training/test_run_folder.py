@@ -176,7 +176,9 @@ def test_settings_of_another_shape_get_a_sentence(record, tmp_path):
         claim_results(tmp_path, {"scales": 1})
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", ".", "a\nb", "\0", "a/.."])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/x", ".", "..", "a/b", "a\nb", "\0", "a/.."]
+)
 def test_no_name_leads_out_of_the_runs_folder(name, tmp_path):
     for find in (new_run_folder, last_checkpoint):
         with pytest.raises(RunFolderError, match=r"--run .*--runs_dir"):
