@@ -81,7 +81,7 @@ MISTAKES = [
     ("fit --data=Shapes --model.atrous_rate=[6]", "did you mean --model.atrous_rates?"),
     ("fit --data=Shapes --trainer.max_step=3", "did you mean --trainer.max_steps?"),
     ("fit --data=Shapes --data.crop=65", "--data.crop is no option of Shapes: did you mean"),
-    ("fit --optimizer=SGD", "--optimizer is no option of fit"),
+    ("fit --optimizer=SGD", "--optimizer"),
     ("fit stray", "'stray' is not expected here"),
     ("fit --run", "--run needs a value"),
     ("fit --data VOC --data.root", "--data.root needs a value"),
