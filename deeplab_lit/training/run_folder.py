@@ -35,8 +35,8 @@ def check_name(option: str, name: str) -> str:
     path = Path(name)
     if len(path.parts) != 1 or path.is_absolute() or name == ".." or not name.isprintable():
         raise RunFolderError(
-            f"{option} {name!r}: a run lies below --runs_dir, so this must be the name of one folder "
-            "there, without / or ..; another place is chosen with --runs_dir"
+            f"{option} {name!r}: a run lies below --runs_dir, so this must be the name of one "
+            "folder there, without / or ..; another place is chosen with --runs_dir"
         )
     return name
 

@@ -172,7 +172,7 @@ def test_results_go_on_with_the_same_settings_only(tmp_path):
 @pytest.mark.parametrize("record", ["[]", "[1, 2]", "3", '"x"', "null"])
 def test_settings_of_another_shape_get_a_sentence(record, tmp_path):
     (tmp_path / "settings.json").write_text(record)
-    with pytest.raises(RunFolderError, match="settings.json is damaged"):
+    with pytest.raises(RunFolderError, match=r"settings\.json is damaged"):
         claim_results(tmp_path, {"scales": 1})
 
 
@@ -187,7 +187,7 @@ def test_no_name_leads_out_of_the_runs_folder(name, tmp_path):
             find(tmp_path, name, "mine")
 
 
-@pytest.mark.parametrize("name", ["a[1]", "lr=1e-3 *best*", "what?", "voc/a", "ä", "..a"])
+@pytest.mark.parametrize("name", ["a[1]", "lr=1e-3 *best*", "what?", "ä", "..a"])
 def test_any_other_name_is_found_again(name, tmp_path):
     for number, other in enumerate(("a1", "lr=1e-3 xbesty", "whatx", name)):
         checkpoint(tmp_path / "voc" / other, 1000 * (4 - number))
