@@ -125,7 +125,7 @@ class FileSplit(Split):
         num_classes: C.
         label_map: (256,) uint8, from the values in the files to class indices or 255; a value that
             the data set does not have maps to INVALID. Without it the files hold class indices.
-        color_map: (2²⁴,) uint8, the same from colors as 0xRRGGBB, for files that hold colors.
+        color_map: (2²⁴,) uint8, the same from colors as 0xBBGGRR, for files that hold colors.
         passed_over: sentences on files that lie there but are not read.
     """
 
@@ -235,7 +235,7 @@ def _colors(bad: np.ndarray) -> str:
     codes, counts = np.unique(bad, return_counts=True)
     often = sorted(zip(counts.tolist(), codes.tolist(), strict=True), reverse=True)
     shown = ", ".join(
-        f"({code >> 16} {code >> 8 & 255} {code & 255}) in {counted(number, 'pixel')}"
+        f"({code & 255} {code >> 8 & 255} {code >> 16}) in {counted(number, 'pixel')}"
         for number, code in often[:4]
     )
     more = f" and {counted(len(codes) - 4, 'more color')}" if len(codes) > 4 else ""

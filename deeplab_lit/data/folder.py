@@ -128,4 +128,4 @@ def _key(line: ClassLine) -> int:
     if line.color is None:
         return line.value or 0
     red, green, blue = line.color
-    return red << 16 | green << 8 | blue
+    return blue << 16 | green << 8 | red

@@ -185,7 +185,7 @@ def read_palette(path: Path) -> bytes | None:
 
 
 def read_colors(path: Path) -> np.ndarray:
-    """A mask's colors, (H,W) uint32 as 0xRRGGBB; gray counts as the color of three such values.
+    """A mask's colors, (H,W) uint32 as 0xBBGGRR; gray counts as the color of three such values.
 
     Raises:
         DataError: missing, damaged, not an image, in a lossy format, deeper than 8 bits, or with
@@ -199,11 +199,10 @@ def read_colors(path: Path) -> np.ndarray:
                 raise ValueError("more than 8 bits a channel; colors in classes.txt have 8")
             if image.mode in ("RGBA", "LA") and image.getextrema()[-1][0] < 255:
                 raise ValueError("transparent pixels, whose color is not certain")
-            rgb = np.asarray(image.convert("RGB"))
+            rgba = np.asarray(image.convert("RGBA"))
     except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as a mask ({_first_line(error)})") from error
-    red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
-    return red << 16 | green << 8 | blue
+    return rgba.view("<u4")[..., 0] & 0xFFFFFF  # 4 bytes at once: several times faster
 
 
 def _read_sbd(path: Path) -> np.ndarray:

@@ -66,7 +66,7 @@ def read_parts(path: Path) -> np.ndarray:
         mask = np.full(colors.shape, 255, np.uint8)
         for index in range(len(CLASSES)):
             red, green, blue = voc_colour(index)
-            mask[colors == (red << 16 | green << 8 | blue)] = index
+            mask[colors == (blue << 16 | green << 8 | red)] = index
     else:
         mask = read_mask(path)
     if mask.max() >= len(CLASSES):

@@ -262,10 +262,10 @@ def test_masks_in_the_colors_of_classes_txt_become_class_indices(folder_root, mo
 def test_a_color_that_no_line_has_is_refused_with_its_pixels_and_file(folder_root):
     (folder_root / "classes.txt").write_text(TABLE)
     path = folder_root / "labels/val/0.png"
-    values = np.zeros((24, 32), np.uint8)
-    values[:2, :5] = 255
-    colored(path, values, "RGB")
-    with pytest.raises(DataError, match=r"val/0\.png: the color \(0 0 0\) in 10 pixels"):
+    pixels = np.full((24, 32, 3), COLORS["sky"], np.uint8)
+    pixels[:2, :5] = 1, 2, 3
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(DataError, match=r"val/0\.png: the color \(1 2 3\) in 10 pixels"):
         Folder(str(folder_root)).split("val").read(0)
 
 
