@@ -159,6 +159,10 @@ class FileSplit(Split):
             raise self._wrong_values(pair.mask, _histogram(raw))
         return image, mask
 
+    def label_values(self, num_classes: int) -> dict[int, int]:
+        """As the parent; none where the files hold colors."""
+        return {} if self.color_map is not None else super().label_values(num_classes)
+
     def content(self, index: int, *, image: bool = True) -> MaskContent:
         """As the parent; without `image`, nothing but the mask file is read."""
         pair = self.pairs[index]

@@ -46,8 +46,14 @@ class Folder(SegmentationData):
         kept = [line for line in lines if not line.is_void and (colored or line.value != void)]
         if not kept:
             raise DataError(f"{self.root / 'classes.txt'} names nothing but the void class")
-        if not colored and any(line.value == VOID for line in kept):
-            raise DataError(f"{self.root / 'classes.txt'}: value 255 is void and cannot be a class")
+        at_255 = next(
+            (line.name for line in lines if line.value == VOID and not line.is_void), None
+        )
+        if at_255:
+            raise DataError(
+                f"{self.root / 'classes.txt'}, {at_255}: value 255 is void and cannot be a class. "
+                "Write another value in the masks, or call the line void"
+            )
         label_map = np.full(2**24 if colored else 256, INVALID, np.uint8)
         if not colored:
             label_map[[void, VOID]] = VOID

@@ -70,9 +70,9 @@ def judge_classes(
     absent = [i for i in np.flatnonzero(found.images == 0) if classes[i] not in never]
     if found.whole and not len(present):
         own = _listed(list(found.label_values.values()))
+        more = f" (values that occur: {_listed(there)}; values of classes: {own})" if own else ""
         yield Finding(
-            f"{found.title}: all pixels of {some} are void, there is nothing to {purpose} "
-            f"(values that occur: {_listed(there)}; values of classes: {own})",
+            f"{found.title}: all pixels of {some} are void, there is nothing to {purpose}{more}",
             proved=True,
         )
     elif found.whole and len(classes) > 1 and len(present) == 1 and training:
@@ -157,6 +157,8 @@ def judge_palettes(colours: Colours, official: Mapping[int, Colour]) -> Iterator
 def _hints(found: Summary, absent: Sequence[int], classes: Sequence[str]) -> str:
     """What the values that do occur say about those that do not, as further sentences."""
     hints = ""
+    if not found.label_values:  # colors, each of which is one of the classes' or void's
+        return hints
     if len(absent) == 1 and found.with_255 and absent[0] in found.label_values:
         name, value = classes[absent[0]], found.label_values[absent[0]]
         hints += f" {_with_255(found)}: if it stands for {name}, write {value} in its place."

@@ -30,7 +30,7 @@ class Summary:
         all_void: images that hold nothing else.
         problems: a sentence for each image that cannot be used.
         total: images in the split, read or not.
-        label_values: class index → its value in the mask files.
+        label_values: class index → its value in the mask files; empty where they hold colors.
         values: (256,) int64, pixels of each value in the mask files.
         with_255: masks in which the value 255 occurs beside others.
         colours: value in the files and its colour in a palette → the first file with both.

@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deeplab_lit.data import ADE20K, VOC, Cityscapes, CocoStuff164k, DataError, Folder, Shapes
 from deeplab_lit.data import preflight as preflight_module
@@ -307,3 +308,25 @@ def test_the_real_sets_are_sound(real):
     assert Folder(real("camvid"), void=11, num_workers=2).preflight("fit") == []
     for data in (VOC(real("VOCdevkit")), Cityscapes(real("cityscapes"))):
         assert all(said.startswith("no mask of") for said in data.preflight("validate"))
+
+
+def test_of_masks_in_colors_no_values_are_spoken_of(tmp_path, write_image):
+    colors = np.zeros((*SIZE, 3), np.uint8)
+    colors[0], colors[1] = (255, 0, 0), (9, 9, 9)
+    for split in ("train", "val"):
+        write_image(tmp_path / f"images/{split}/0.png", size=SIZE)
+        (tmp_path / f"labels/{split}").mkdir(parents=True)
+        Image.fromarray(colors).save(tmp_path / f"labels/{split}/0.png")
+    (tmp_path / "classes.txt").write_text("sky 0 0 0\nroad 255 0 0\ncar 0 0 255\nvoid 9 9 9\n")
+    data = Folder(str(tmp_path), num_workers=1)
+    said = data.preflight("fit")
+    assert said[0] == "no mask of Folder train holds class car."
+    assert data.split("val").label_values(3) == {}
+
+
+@pytest.mark.parametrize("void", [255, 7])
+def test_a_class_with_the_value_255_is_refused_and_not_left_out(folder, void):
+    with pytest.raises(DataError, match="crack: value 255 is void and cannot be a class"):
+        folder(["background = 0", "thing = 1", "crack = 255"], [[0, 255]], void=void)
+    data = folder(["background = 0", "thing = 1", "void = 255"], [[0, 1, 255]])
+    assert list(data.classes) == ["background", "thing"]
