@@ -12,7 +12,7 @@ from deeplab_lit.agreement import check_classes, check_resumable, check_training
 from deeplab_lit.cli import DeepLabCLI, run
 from deeplab_lit.data.summary import table
 from deeplab_lit.data.words import counted
-from deeplab_lit.implied import SHAPES
+from deeplab_lit.implied import DATA_SETS, SHAPES
 from deeplab_lit.network.weights import WeightsError
 from deeplab_lit.training.checkpoints import BEST, kept_by
 from deeplab_lit.training.loggers import end_wandb, log_checkpoint
@@ -166,6 +166,8 @@ class FitCLI(DeepLabCLI):
         last = self.record.final and self.record.final["step"]
         unscored = last is None or last < self.trainer.global_step
         more = {"wandb": wandb, "unscored": unscored, "monitor": self.record.monitor}
+        if self.config.fit.data.class_path not in DATA_SETS:  # not followed unless it is typed
+            more["config"] = self.folder / "config.yaml"
         after_fit(self.record.best, best, self.folder, **more)
 
 

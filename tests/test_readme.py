@@ -16,8 +16,8 @@ import deeplab_lit
 from deeplab_lit import export, fit, validate
 from deeplab_lit.__main__ import commands
 from deeplab_lit.data.draw import draw_sample
-from deeplab_lit.prepare.__main__ import build_parser
-from deeplab_lit.prepare.check import data_section
+from deeplab_lit.parser import configs, joined_configs, parse
+from deeplab_lit.prepare.__main__ import build_parser, data_section
 
 ROOT = Path(fit.__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -71,7 +71,9 @@ def test_fit_understands_what_is_shown(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", [c for c in CALLS if "deeplab_lit.prepare check" in c])
 def test_the_check_of_data_understands_what_is_shown(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    options = build_parser().parse_args(data_section(call(command)[1]))
+    argv = joined_configs(call(command)[1])
+    files = {name: data_section(name) for name in configs(argv)}
+    options = parse(build_parser(), argv, files)
     assert options.check.data.class_path == "deeplab_lit.data.VOC"
     assert options.check.data.init_args.train_split == "train_aug"
 
@@ -146,7 +148,7 @@ def test_the_example_would_notice_this_package(package, tmp_path):
     assert "ModuleNotFoundError" in run.stderr
 
 
-def test_the_class_of_ones_own_is_trained_on_as_shown(tmp_path, monkeypatch):
+def test_the_class_of_ones_own_is_trained_on_as_shown(tmp_path, monkeypatch, capsys):
     (code,) = [c for c in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Plants" in c]
     (tmp_path / "plants.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -164,4 +166,12 @@ def test_the_class_of_ones_own_is_trained_on_as_shown(tmp_path, monkeypatch):
     done = fit.main([*data, *network, *few, *where, "--data.batch_size=2"])
     assert done.record.final["iou"].keys() == {"soil", "leaf"}
     checkpoint = done.folder / "checkpoints/best.ckpt"
-    assert validate.main([f"--ckpt_path={checkpoint}", *where]).record.final["images"] == 2
+    following = shlex.split(capsys.readouterr().out.splitlines()[-1])[4:]
+    assert following == [
+        "--ckpt_path",
+        str(checkpoint),
+        "--config",
+        str(done.folder / "config.yaml"),
+    ]
+    assert validate.main([*following, *where]).record.final["images"] == 2
+    assert validate.main([f"--ckpt_path={checkpoint}", *data, *where]).record.final["images"] == 2

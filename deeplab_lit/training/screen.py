@@ -57,6 +57,7 @@ def after_fit(
     *,
     wandb: str = "",
     unscored: bool = False,
+    config: Path | None = None,
     monitor: str = "val/miou",
 ) -> None:
     """Print what came out, where it is, and, as the last line, what to type next.
@@ -67,6 +68,7 @@ def after_fit(
         folder: of the run.
         wandb: address of W&B's run, or folder of an offline one; empty if there is none.
         unscored: the last steps have not been validated.
+        config: of the run, where validate must be given it: its data set is not of this package.
         monitor: the metric by which it is the best.
     """
     if best is None:
@@ -84,7 +86,10 @@ def after_fit(
     if unscored:
         say("The last steps have not been validated: run validate on last.ckpt for their score.")
     if checkpoint:
-        say(f"Next        {command('deeplab_lit.validate', '--ckpt_path', _relative(checkpoint))}")
+        following = ["--ckpt_path", _relative(checkpoint)]
+        if config is not None:
+            following += ["--config", _relative(config)]
+        say(f"Next        {command('deeplab_lit.validate', *following)}")
 
 
 def after_validate(
