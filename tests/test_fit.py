@@ -168,8 +168,10 @@ def test_a_training_that_has_collapsed_ends_with_a_sentence_and_keeps_what_it_ha
 ):
     root = make_folder(tmp_path / "mine", train=4, val=2)
     (pseudo := tmp_path / "pseudo").mkdir()
+    mask = np.zeros((161, 161), np.uint8)
+    mask[0, 0] = 1  # masks of one class alone are refused before
     for i in range(4):
-        Image.fromarray(np.zeros((161, 161), np.uint8)).save(pseudo / f"{i}.png")
+        Image.fromarray(mask).save(pseudo / f"{i}.png")
     options = {"--data": "Folder", "--data.root": str(root), "--data.mask_dir": str(pseudo)}
     options |= {"--data.train_size": None, "--data.val_size": None, "--run": "flat"}
     options |= {"--model.collapse_share": "0.99", "--trainer.max_steps": "20", "--model.lr": "0.05"}
