@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import deeplab_lit
 from deeplab_lit import export
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.weights import WeightsError
 
 SUFFIXES = ["onnx", "pt2", "safetensors"]
 SCALES = (1.0, 0.5)
@@ -121,7 +122,8 @@ def test_the_safetensors_file_is_the_networks_state_and_arguments(exported, net)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_files_say_what_they_are(exported, net, checkpoint, suffix):
     facts = facts_in(exported[suffix])
-    assert facts.keys() == set(KEYS)
+    checksum = {"content_sha256"} if suffix == "safetensors" else set()
+    assert facts.keys() == {*KEYS, *checksum}
     assert facts["deeplab_lit"] == deeplab_lit.__version__
     assert facts["classes"] == list(net.classes)
     assert facts["classes"][:2] == ["background", "disc"]
@@ -143,8 +145,17 @@ def test_a_checkpoint_without_provenance_is_exported_too(trained, tmp_path):
     torch.save(content, tmp_path / "old.ckpt")
     out = tmp_path / "net.safetensors"
     export.main([f"--ckpt_path={tmp_path / 'old.ckpt'}", f"--out={out}"])
-    assert facts_in(out).keys() == set(KEYS) - {"provenance"}
+    assert facts_in(out).keys() == {*KEYS, "content_sha256"} - {"provenance"}
     assert facts_in(out)["network"]["scales"] == [1.0]
+
+
+def test_a_flipped_bit_in_an_exported_weight_is_refused(exported, tmp_path):
+    damaged = bytearray(exported["safetensors"].read_bytes())
+    damaged[-5] ^= 1
+    (tmp_path / "net.safetensors").write_bytes(damaged)
+    with pytest.raises(WeightsError, match=r"net\.safetensors .* its checksum says: damaged"):
+        deeplab_lit.load(tmp_path / "net.safetensors")
+    deeplab_lit.load(exported["safetensors"])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

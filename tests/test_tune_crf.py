@@ -108,7 +108,7 @@ def test_a_folder_of_other_weights_or_other_images_is_refused(trained, tmp_path,
     tune(checkpoint, out, num_images=1)
     with pytest.raises(SystemExit):
         tune(checkpoint, out, num_images=1, **{"data.draw_seed": 7})
-    assert "other settings (data in" in capsys.readouterr().err
+    assert "other settings (data, images_and_masks in" in capsys.readouterr().err
     content = torch.load(checkpoint, weights_only=True)
     content["global_step"] += 1
     torch.save(content, checkpoint)
@@ -220,7 +220,7 @@ def test_scores_of_images_that_were_replaced_are_not_gone_on_with(trained, tmp_p
         with pytest.raises(SystemExit) as stop:
             tune(trained, tmp_path / "out", num_images=1)
     assert stop.value.code == 2
-    assert "another images_and_masks" in capsys.readouterr().err
+    assert "other settings (images_and_masks in" in capsys.readouterr().err
 
 
 def test_damaged_probabilities_are_computed_anew_and_kept_ones_are_told(
