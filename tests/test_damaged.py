@@ -29,6 +29,11 @@ def without_a_weight(content):
     del content["state_dict"]["net.head.branches.1.bias"]
 
 
+def fewer_classes(content):
+    content["hyper_parameters"]["classes"] = {"sky": [0, 0, 0]}
+    content["label_values"] = {"sky": 0}
+
+
 DAMAGES = {
     "no settings": (entry("hyper_parameters", None), "hyper_parameters"),
     "settings in a list": (entry("hyper_parameters", ["classes"]), r"\['classes'\], expected"),
@@ -38,7 +43,8 @@ DAMAGES = {
     "a colour out of range": (setting("classes", {"sky": [0, 0, 256]}), r"whole numbers in 0…255"),
     "classes in a list": (setting("classes", ["sky", "road"]), r"\['sky', 'road'\], expected"),
     "no class": (setting("classes", {}), "expected the classes' names"),
-    "fewer classes": (setting("classes", {"sky": [0, 0, 0]}), r"head\..* expected \(1,"),
+    "fewer classes": (fewer_classes, r"head\..* expected \(1,"),
+    "values of other classes": (entry("label_values", {"sky": 0}), "label_values is .*expected"),
     "another backbone": (setting("backbone", "resnet7"), "'resnet7', expected one of resnet18"),
     "a backbone by number": (setting("backbone", 50), "backbone is 50, expected one of"),
     "rates in words": (setting("atrous_rates", "6, 12"), "atrous_rates is '6, 12', expected"),

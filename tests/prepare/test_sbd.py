@@ -61,7 +61,7 @@ def test_a_part_of_sbd_is_not_taken_for_the_whole(source, folder, voc_archives, 
 
 def test_images_that_are_missing_are_named(source, folder):
     (folder / "JPEGImages/2008_5.jpg").unlink()
-    with pytest.raises(DataError, match=r"lacks 1 files .*JPEGImages/2008_5\.jpg"):
+    with pytest.raises(DataError, match=r"lacks 1 file .*JPEGImages/2008_5\.jpg"):
         add_sbd(source, folder, TRAIN, VAL)
 
 
