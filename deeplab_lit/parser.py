@@ -6,6 +6,7 @@ sentence: the option, what was found, what is expected.
 
 import io
 import os
+import re
 from argparse import ArgumentError
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -69,6 +70,8 @@ def parse(
 def joined_configs(argv: Sequence[str]) -> list[str]:
     """The command line with each of its configurations as one word, `--config=FILE`.
 
+    A `~` that begins a value is the home folder also in `--name=~/x`, where a shell leaves it.
+
     Raises:
         UsageError: a configuration has no name.
     """
@@ -81,6 +84,9 @@ def joined_configs(argv: Sequence[str]) -> list[str]:
             word = CONFIG + word[2:].removeprefix("=")
         if word == CONFIG:
             raise UsageError("--config needs a file")
+        name, equals, value = word.partition("=")
+        if equals and re.match(r"~\w*(/|$)", value):
+            word = f"{name}={os.path.expanduser(value)}"  # noqa: PTH111 - the rest stays as typed
         words.append(word)
     return words
 

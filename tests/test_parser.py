@@ -63,6 +63,13 @@ def test_a_configuration_is_one_word_however_it_was_typed(argv):
     assert configs(joined_configs([*argv, "--a"])) == ["c"]
 
 
+def test_a_tilde_is_the_home_folder_behind_an_equals_sign_too(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    argv = ["--ckpt_path=~/a b.ckpt", "--config=~/x.yaml", "--run=a~b", "--x=~", "--y=~nobody_/z"]
+    front = ["--ckpt_path=/home/me/a b.ckpt", "--config=/home/me/x.yaml", "--run=a~b"]
+    assert joined_configs(argv) == [*front, "--x=/home/me", "--y=~nobody_/z"]
+
+
 @pytest.mark.parametrize("argv", [["--config"], ["--config="], ["-c"], ["--config", "--a=1"]])
 def test_a_configuration_has_a_name(argv):
     with pytest.raises(UsageError, match="--config needs a file"):
