@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 
 from deeplab_lit.data.image import VOID
 
-LARGEST_CROP = 16384  # pixels; OpenCV counts in 32 bits
+LARGEST_CROP = 8192  # pixels
 MEAN_COLOUR = (123, 117, 104)  # RGB; the released mean 122.675, 116.669, 104.008 in whole numbers
 
 

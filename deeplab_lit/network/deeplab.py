@@ -110,11 +110,11 @@ def check_scales(scales: tuple[float, ...]) -> tuple[float, ...]:
     """`scales` as a tuple of floats.
 
     Raises:
-        ValueError: no scale, or one that is not in 0.01…100.
+        ValueError: no scale, or one that is not in 0.01…8.
     """
     scales = tuple(float(scale) for scale in scales)
-    if not scales or not all(0.01 <= scale <= 100 for scale in scales):
+    if not scales or not all(0.01 <= scale <= 8 for scale in scales):
         raise ValueError(
-            f"scales must be one or more positive numbers in 0.01…100, got {list(scales)}"
+            f"scales must be one or more positive numbers in 0.01…8, got {list(scales)}"
         )
     return scales

@@ -189,6 +189,7 @@ def test_channels_last_changes_neither_results_nor_gradients():
         ({"scales": (1, 0)}, "scales must be .*positive"),
         ({"scales": (-0.5,)}, "scales must be .*positive"),
         ({"scales": (float("nan"),)}, "scales must be .*positive"),
+        ({"scales": (90,)}, "scales must be .*positive"),
         ({"scales": (1e300,)}, "scales must be .*positive"),
         ({"scales": (1e-9,)}, "scales must be .*positive"),
         ({"style": "pytorch"}, "style must be one of .*'pytorch'"),
