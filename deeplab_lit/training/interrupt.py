@@ -138,10 +138,14 @@ class SaveOnSignal(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save what has been trained, unless it is no use or half a step; stop listening."""
+        """Save what has been trained, unless it is no use or half a step; stop listening.
+
+        A step that ended in the error of a callback counts as half: it is not in metrics.csv yet.
+        """
         sound = isinstance(exception, Exception) and not isinstance(exception, TrainingDiverged)
         trained = self.saved_step is not None and trainer.global_step != self.saved_step
-        whole = self.stepping < trainer.global_step
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current
+        whole = self.stepping < trainer.global_step and batches.processed == batches.completed
         if sound and trained and whole and trainer.world_size == 1 and not trainer.fast_dev_run:
             try:
                 self._save(trainer)
