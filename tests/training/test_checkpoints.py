@@ -20,6 +20,9 @@ def fit(make_module, make_data, make_trainer, tmp_path):
                 self.metric.reset()
                 self.log("val/miou", mious[self.global_step])
 
+            def on_validation_end(self):
+                """Nothing has been scored."""
+
         best = best or BestAndLast(tmp_path, "best", monitor="val/miou", mode="max")
         options = {"callbacks": [best], "enable_checkpointing": True, "max_steps": steps}
         trainer = make_trainer(**options, val_check_interval=2, check_val_every_n_epoch=None)

@@ -13,7 +13,7 @@ class Parser:
 
 
 def config(lr):
-    return Namespace(lr=lr, run="one", ckpt_path="last")
+    return Namespace(lr=lr, run="one", ckpt_path="last", trainer=Namespace(logger=None))
 
 
 def save(folder, lr, step=0):
