@@ -51,11 +51,12 @@ def check_training(
             )
 
 
-def check_trainer(options: Namespace) -> None:
+def check_trainer(options: Namespace, *, validates: bool = False) -> None:
     """Refuse what Lightning would take and then stumble over, or count on for ever.
 
     Args:
         options: all of a verb, parsed.
+        validates: nothing is trained, so there must be something to validate on.
 
     Raises:
         MisconfigurationException: says which option, what it is and what it may be.
@@ -84,6 +85,10 @@ def check_trainer(options: Namespace) -> None:
         "trainer.limit_train_batches": (
             "batches from 1 up or a share in 0…1: 0 leaves nothing to train on",
             lambda x: x > 0,
+        ),
+        "trainer.limit_val_batches": (
+            "batches from 1 up or a share in 0…1: 0 leaves nothing to score",
+            lambda x: x > 0 or not validates,
         ),
         "trainer.num_sanity_val_steps": ("batches from 0 up, or -1 for all", lambda x: x >= -1),
         "trainer.gradient_clip_val": ("a number from 0 up", lambda x: x >= 0),

@@ -134,7 +134,7 @@ class DeepLabCLI(LightningCLI):
         options = self.config[self.verb]
         if options.data is None:
             raise UsageError("data is null: name a data set, as --data VOC --data.root VOCdevkit")
-        check_trainer(options)
+        check_trainer(options, validates=self.verb == "validate")
         self.allow_seen_split = "--allow_seen_split" in flags(argv)
         options.allow_seen_split = False  # said anew each time: no configuration may keep it
         defaults = vars(parser.parse_args([self.verb, "--data=Shapes"])[self.verb].model)

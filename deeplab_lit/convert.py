@@ -69,6 +69,8 @@ def checkpoint_of(
         "global_step": 0,
         "pytorch-lightning_version": lightning.__version__,
     }
+    if source.label_values is not None and classes is not None:
+        checkpoint["label_values"] = source.label_values
     missing = sorted(state.keys() - source.state.keys())
     return checkpoint, [name for name in missing if not name.endswith("num_batches_tracked")]
 
@@ -170,7 +172,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _convert(options: Namespace) -> None:
-    file, out = Path(named_checkpoint(options.file)), Path(options.out)
+    file, out = Path(named_checkpoint(options.file)), Path(options.out).expanduser()
     for name, known in (("format", FORMATS), ("init", (*INITS, UNKNOWN))):
         if options[name] not in (None, *known):
             raise WeightsError(f"--{name} {options[name]}: expected one of {', '.join(known)}")

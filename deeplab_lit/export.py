@@ -102,7 +102,8 @@ def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
     Returns:
         deeplab_lit: our version; classes: names in the order of the class indices; palette: their
         RGB colours; preprocessing: mean and std in 0…255; network: the arguments of DeepLabV2;
-        checkpoint: name and SHA-256; provenance: the checkpoint's own, where it has one.
+        checkpoint: name and SHA-256; label_values and provenance: the checkpoint's own, where it
+        has them.
     """
     checkpoint = read_checkpoint(ckpt_path)
     arguments = {
@@ -126,6 +127,8 @@ def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
             "sha256": sha256_of(ckpt_path),
         },
     }
+    if net.label_values is not None:
+        facts["label_values"] = net.label_values
     if "provenance" in checkpoint:
         facts["provenance"] = without_commands(checkpoint["provenance"])
     return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}

@@ -31,6 +31,7 @@ DATA_SETS = {
 }
 # options of the trainer whose words are names that Lightning knows, never paths or classes
 NAMES = {"accelerator", "devices", "gradient_clip_algorithm", "precision", "strategy"}
+EARLY_STOPPING = ("EarlyStopping", "lightning.pytorch.callbacks.EarlyStopping")
 PLACES = {"dirpath", "cache_dir", "default_root_dir"}  # where something would be written
 OF_THE_PLACE = {"config", "ckpt_path", "experiment", "run", "runs_dir"}  # said by where it lies
 SCORING = ("scales", "tta_scales", "window", "overlap", "flip")
@@ -66,7 +67,7 @@ def implied_config(verb: str, argv: list[str]) -> Path | None:
             if (config := config_of(Path(runs), experiment or "*", run)) is not None:
                 return config
     if checkpoint:
-        config = Path(checkpoint).parent.parent / "config.yaml"
+        config = Path(checkpoint).expanduser().parent.parent / "config.yaml"
         return config if config.is_file() else None
     return SHAPES if verb == "fit" and not configs(argv) else None
 
@@ -144,6 +145,8 @@ def _of_section(name: str, section: Any) -> str | None:
     """What forbids to follow another section; None where nothing does."""
     if isinstance(section, str):
         return f"{name} is {section!r:.80}"
+    if name == "trainer" and isinstance(section, dict):
+        section = {key: value for key, value in section.items() if not _is_harmless(key, value)}
     if why_not := _unplain(section, name):
         return why_not
     for key, value in section.items() if isinstance(section, dict) else ():
@@ -159,6 +162,28 @@ def _of_section(name: str, section: Any) -> str | None:
         ):
             return f"{name}.{key} is {value!r:.80}"
     return None
+
+
+def _is_harmless(key: str, value: Any) -> bool:
+    """Whether an option of the trainer is one of those that are more than a plain value.
+
+    These are: times, Lightning's own small profilers, and EarlyStopping, none of which runs code
+    of others or writes anything.
+    """
+    if key in ("max_time", "val_check_interval") and isinstance(value, str):
+        return re.fullmatch(r"[\d:]+", value) is not None
+    if key == "profiler":
+        return value in ("simple", "advanced")
+    if key == "callbacks":
+        listed = value if isinstance(value, list) else [value]
+        return all(
+            isinstance(spec, dict)
+            and spec.keys() <= {"class_path", "init_args"}
+            and spec.get("class_path") in EARLY_STOPPING
+            and _unplain(spec.get("init_args"), key) is None
+            for spec in listed
+        )
+    return False
 
 
 def _unplain(value: Any, name: str) -> str | None:

@@ -31,7 +31,7 @@ from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.parser import Parser, parse
-from deeplab_lit.segment.images import Job, segment_images
+from deeplab_lit.segment.images import Job, is_done, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.video import WEBCAM, check_sources, cut_short, is_video, segment_video
 from deeplab_lit.training.picture import palette_image
@@ -154,7 +154,7 @@ def main(args: Sequence[str] | None = None) -> int:
         segmenter = Segmenter(net.to(device), inference, crf)
         shown = partial(palette_image, colours=segmenter.colours, values=values)
         problems = _segment_videos(films, segmenter, options, values)
-        todo = [job for job in jobs if not job.mask.exists()]
+        todo = [job for job in jobs if not is_done(job)]
         if len(todo) < len(jobs):
             done = len(jobs) - len(todo)
             verb = "is" if done == 1 else "are"
@@ -197,7 +197,11 @@ def _label_values(net: DeepLabV2, path: str) -> list[int]:
 
 
 def _say_values(net: DeepLabV2, values: list[int] | None) -> None:
-    """Tell where class indices are not what the label files hold."""
+    """Tell where class indices are not what the label files hold, or that this is not known."""
+    if net.label_values is None:
+        print(
+            "Masks hold class indices; the network's file does not say which values its labels had"
+        )
     labels = net.label_values or {}
     moved = [(name, i, labels.get(name, i)) for i, name in enumerate(net.classes)]
     moved = [(name, index, value) for name, index, value in moved if index != value]

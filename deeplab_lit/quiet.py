@@ -14,6 +14,8 @@ WARNINGS = {
     ("ignore", "Checkpoint directory .* exists and is not empty"): "a run that goes on has its own "
     "checkpoints there, and a new one always has a new folder (training/run_folder.py)",
     ("once", "DataLoader will create .* worker processes"): "it is as true in the first epoch",
+    ("ignore", "callbacks used to create the checkpoint need to be provided"): "they are those of "
+    "fit alone, and a validation needs none of them",
     ("ignore", "isinstance.treespec, LeafSpec"): "Lightning's own affair with torch",
 }
 

@@ -248,3 +248,16 @@ def test_settings_in_a_checkpoint_name_nothing_to_run(downloaded, settings, caps
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert str(path) in said
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {"max_time": "00:12:00:00", "val_check_interval": "00:01:00:00", "profiler": "simple"},
+        {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]},
+    ],
+)
+def test_a_run_of_ones_own_with_a_time_limit_or_early_stopping_goes_on(tmp_path, trainer):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"data": {"class_path": "Shapes"}, "trainer": trainer}))
+    assert trusted(path, "fit")["trainer"] == trainer

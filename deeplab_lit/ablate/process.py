@@ -14,6 +14,7 @@ from typing import TextIO
 from deeplab_lit.ablate.plan import Step
 from deeplab_lit.ablate.progress import is_finished, share_done
 from deeplab_lit.ablate.sweep import SweepError
+from deeplab_lit.training.redact import redacted_words
 from deeplab_lit.whole import NoLocksError, lock
 
 FAILED = "failed: "  # how the log of a step that has failed ends
@@ -55,7 +56,7 @@ class Process:
             if is_finished(step):  # another call did, since ours looked
                 raise Taken(f"{step.folder} is finished already")
             command = [sys.executable, "-m", f"deeplab_lit.{step.verb}", *_arguments(step)]
-            log.write(f"$ {' '.join(command)}\n")
+            log.write(f"$ {' '.join(redacted_words(command))}\n")
             log.flush()
             self.begin = log.tell()
             self.process = subprocess.Popen(

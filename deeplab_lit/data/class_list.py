@@ -8,11 +8,14 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.text import read_text
 
-VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
+# names that mean: not to be trained on
+VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "undefined", "dontcare"}
 MOST = 254  # classes: 255 is void, and 254 marks values that are none
 RGB = r"(?P<red>\d+)[\s,;]+(?P<green>\d+)[\s,;]+(?P<blue>\d+)"
 COLOR_LAST = re.compile(rf"(?P<name>\S.*?)[\s,;:]+{RGB}")
 COLOR_FIRST = re.compile(rf"{RGB}[\s,;:]+(?P<name>\D.*)")
+NUMBER_FIRST = re.compile(r"(?P<value>\d+)[\s,;:=]+(?P<name>[^\d\s].*)")
+NUMBER_LAST = re.compile(r"(?P<name>\S.*?)[\s,;:]+(?P<value>\d+)")
 VALUE = re.compile(r"(?P<name>\S.*?)\s*=\s*(?P<value>\d+)")
 
 
@@ -47,6 +50,8 @@ def read_class_list(path: Path) -> list[ClassLine]:
     _refuse_gaps(path, lines, named)
     read = [(n, line, _parsed(line, index)) for index, (n, line) in enumerate(named)]
     _refuse_mixture(path, read)
+    if all(_form(line, entry) == "a name alone" for _, line, entry in read):
+        _refuse_numbers(path, [line for _, line in named])
     names = [entry.name for _, _, entry in read]
     if not 0 < len(names) <= MOST or len(set(names)) < len(names):
         twice = next(
@@ -71,7 +76,17 @@ def _parsed(line: str, index: int) -> ClassLine:
         value, color = int(found["value"]), None
     else:
         return ClassLine(line, index)
-    return ClassLine(found["name"], value, color, found["name"].lower() in VOID_NAMES)
+    return ClassLine(found["name"], value, color, _letters(found["name"]) in VOID_NAMES)
+
+
+def means_void(name: str) -> bool:
+    """Tell whether a class is called as if it were void: all of its name, or a word of it."""
+    words = re.findall("[a-z]+", name.lower().replace("'", ""))
+    return bool(VOID_NAMES & {*words, _letters(name)})
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z]", "", name.lower())
 
 
 def _form(line: str, entry: ClassLine) -> str:
@@ -85,6 +100,24 @@ def _refuse_gaps(path: Path, lines: list[tuple[int, str]], named: list[tuple[int
             f"{path}: line {inner[0]} is empty. Each line names a value, so a line that is left "
             "out would move all names after it: delete it, or write the name that belongs there."
         )
+
+
+def _refuse_numbers(path: Path, lines: list[str]) -> None:
+    """Refuse names with what look like values beside them, and would be other values by line.
+
+    Names that differ in nothing but their numbers, as "grade 1" and "grade 2", are names.
+    """
+    for form in (NUMBER_FIRST, NUMBER_LAST):
+        found = [form.fullmatch(line) for line in lines]
+        if not all(found):
+            continue
+        values = [int(match["value"]) for match in found]
+        names = {match["name"] for match in found}
+        if len(names) == len(set(values)) == len(lines) and values != list(range(len(lines))):
+            raise DataError(
+                f"{path}: {lines[0]!r} is the name of value 0, by its line. If the numbers are the "
+                "values in the masks, write `name = value`; else leave them out"
+            )
 
 
 def _refuse_mixture(path: Path, read: list[tuple[int, str, ClassLine]]) -> None:

@@ -178,6 +178,16 @@ class SegmentationData(LightningDataModule):
         for summary in summaries:
             if summary is training and self.mask_dir is not None:
                 found += judge_palettes(summary.colours, self.palette)
+                moved = [index for index, value in values.items() if index != value]
+                if moved:
+                    found.append(
+                        Finding(
+                            f"{summary.title}: these masks are read as class indices, and not as "
+                            f"the values of the label files: {names[moved[0]]} is {moved[0]} here "
+                            f"and {values[moved[0]]} there",
+                            proved=False,
+                        )
+                    )
             else:
                 found += filter(None, [self.odd_values(summary)])
                 own.append(summary)

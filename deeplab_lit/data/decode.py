@@ -18,8 +18,10 @@ from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 LIMIT = "DEEPLAB_LIT_MAX_PIXELS"
-GIVEN = os.environ.get(LIMIT, "")
-MAX_PIXELS = int(GIVEN) if GIVEN.isdecimal() else 2**30  # what OpenCV takes too
+try:
+    MAX_PIXELS = int(float(os.environ.get(LIMIT) or 2**30))  # 2³⁰: what OpenCV takes too
+except (ValueError, OverflowError):
+    MAX_PIXELS = 2**30
 MORE = f"To read it nevertheless, set the environment variable {LIMIT} to a larger number"
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # else Pillow has a limit of its own, for some formats
 # what Pillow, OpenCV and NumPy raise for files that are missing, truncated or something else
@@ -30,6 +32,7 @@ UNREADABLE = (
 ORIENTATION, MAX_SAMPLE, BITS, WHITE_IS, REDUCED = 0x0112, 281, 258, 262, 254  # tags
 END = b"\xff\xd9"  # of a JPEG
 COMPLAINTS = (b"Corrupt JPEG data", b"Premature end of JPEG file")
+PROGRESSIVE = b"\xff\xc2"  # marker of a JPEG whose picture comes in several scans
 ENDS_EARLY = "the data end early, the rest would be gray"
 _stderr = threading.Lock()
 
@@ -88,6 +91,8 @@ def decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
         rgb, words = _imdecode(whole)
         if rgb is None:
             continue
+        if len(whole) > len(data) and PROGRESSIVE in data:  # of whose scans any may be missing
+            raise ValueError(ENDS_EARLY)
         if words:  # libjpeg tells only its first: with bits to spare, does the picture change?
             longer, _ = _imdecode(whole[:-2] + b"\x55" * 64 + END)
             early = "remature end" in words or not np.array_equal(longer, rgb)
@@ -115,7 +120,8 @@ def _imdecode(data: bytes) -> tuple[np.ndarray | None, str]:
                 rgb = _imdecode_alone(pixels)
             finally:
                 os.dup2(stderr, 2)
-                said = os.pread(heard.fileno(), 1 << 16, 0) if heard.seek(0, 2) else b""
+                heard.seek(0)
+                said = heard.read(1 << 16)
                 words = [line for line in said.splitlines() if line.startswith(COMPLAINTS)]
                 if said and not words:  # of another thread
                     os.write(stderr, said)
@@ -171,11 +177,15 @@ def exact(data: bytes) -> Image.Image:
             f"{image.format} with a loss: it changes values, and with them classes; save masks as "
             "PNG from the original annotations"
         )
+    if tags.get(ORIENTATION, 1) != 1:
+        raise ValueError("a TIFF with an orientation, which some turn and some do not: remove it")
     stretched = tags.get(BITS, (8,))[0] in (2, 4) and image.mode == "L"
     if image.format == "PNG":
         for _ in png_chunks(data):
             pass
         stretched = data[24] in (2, 4) and data[25] == 0
+    if image.format == "PPM" and image.mode == "1":
+        raise ValueError("black is 1 in a PBM file, and 0 for those who read it: save 8 bits")
     if image.format == "PPM":
         stretched = image.tile[0][0] != "raw"  # Pillow's decoders for another largest value
     if stretched or tags.get(WHITE_IS, 1) == 0:

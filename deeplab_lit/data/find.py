@@ -20,14 +20,16 @@ def is_hidden(name: str) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden; links to folders are followed, once each."""
-    seen = set()
+    """Every file below a folder that is not hidden; links are followed, but not in circles."""
+    above = {os.fspath(folder): frozenset()}  # folder → the real folders that it lies in
     for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(f for f in folders if not is_hidden(f))
-        if real not in seen:
-            seen.add(real)
-            yield from (Path(place, name) for name in sorted(names) if not is_hidden(name))
+        real, around = os.path.realpath(place), above.pop(os.fspath(place))
+        if real in around:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        above |= {os.path.join(place, name): around | {real} for name in folders}  # noqa: PTH118
+        yield from (Path(place, name) for name in sorted(names) if not is_hidden(name))
 
 
 def passed_over(folder: Path, files: Sequence[Path], why: str) -> str:

@@ -101,7 +101,7 @@ def read_image(path: Path) -> np.ndarray:
 def _to_rgb8(image: Image.Image, data: bytes) -> np.ndarray:
     if image.mode == "F":
         raise ValueError("floating-point pixels; convert it to 8 or 16 bits")
-    turned = image.getexif().get(ORIENTATION, 1)
+    turned, image_format = image.getexif().get(ORIENTATION, 1), image.format
     bits = significant_bits(image, data)
     deep = None
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow may hold in 32 bits
@@ -123,7 +123,8 @@ def _to_rgb8(image: Image.Image, data: bytes) -> np.ndarray:
         image = Image.fromarray(
             (deep * 255 // (2 ** min(bits, 16) - 1)).clip(0, 255).astype(np.uint8)
         )
-        image.getexif()[ORIENTATION] = turned
+        if image_format != "TIFF":  # which Pillow has turned when it read the pixels
+            image.getexif()[ORIENTATION] = turned
     return np.array(ImageOps.exif_transpose(image).convert("RGB"))  # writable
 
 

@@ -3,7 +3,6 @@
 Letters: C classes.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import gcd
@@ -11,13 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deeplab_lit.data.class_list import means_void
 from deeplab_lit.data.image import VOID, DataError
 from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.summary import Summary
 from deeplab_lit.data.words import counted
 
-# words of a class's name that mean: not to be trained on
-VOID_WORDS = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "undefined", "dontcare"}
 ENOUGH = 20  # masks, of more that there are, that say something about what is in none
 NAMED = 20  # classes that a sentence names before the rest is only counted
 Colours = Mapping[tuple[int, Colour], str]  # value and its color in a palette → where
@@ -110,7 +108,7 @@ def judge_names(classes: Sequence[str], remedies: Sequence[str]) -> Iterator[Fin
             proved=True,
         )
     for name, remedy in zip(classes, remedies, strict=True):
-        if VOID_WORDS & set(re.findall("[a-z]+", name.lower().replace("'", ""))):
+        if means_void(name):
             yield Finding(
                 f"{name} is trained and scored as a class like any other; if it is void, {remedy}",
                 proved=False,

@@ -44,11 +44,13 @@ def preflight(
     pairs = range(number) if check == "full" else _spread(number, QUICK)
     found = _sound(split, name, num_workers, num_classes, pairs)
     if isinstance(split, FileSplit) and not found.whole:
+        seen = found.remarks
         pixels = sum(width * height * often for (width, height), often in found.sizes.items())
         enough = max(QUICK, min(MASKS, PIXELS * len(pairs) // pixels))
         found = _sound(split, name, num_workers, num_classes, (), _spread(number, enough))
         if (found.pixels > 0).sum() < 2:
             found = _sound(split, name, num_workers, num_classes, (), range(number))
+        found.remarks = list(dict.fromkeys([*seen, *found.remarks]))
     return found
 
 

@@ -61,7 +61,9 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
         print(f"class frequencies drawn in {plot}")
     if len(summaries) == 2 and data.trained_on():
         both = data.trained_on()
-        print(f"WARNING: {counted(both, 'image')} {'is' if both == 1 else 'are'} in both splits")
+        suspicions.insert(
+            0, f"{counted(both, 'image')} {'is' if both == 1 else 'are'} in both splits"
+        )
     for suspicion in suspicions:
         print(f"WARNING: {suspicion}")
     for problem in problems:

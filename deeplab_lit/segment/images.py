@@ -4,19 +4,23 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError, read_image
+from deeplab_lit.network.files import sha256_of
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.picture import Classes, overlay, with_legend
 from deeplab_lit.whole import whole_file
+
+SOURCE = "image_sha256"  # text in a mask's PNG: of which file it was made
 
 
 class Job(NamedTuple):
@@ -52,7 +56,7 @@ def segment_images(
     legend: Classes | None = None,
     num_workers: int = 2,
 ) -> list[str]:
-    """Write mask and overlay of every image, the mask last: where it is, the image is done.
+    """Write mask and overlay of every image, the mask last; it names the image's content.
 
     Args:
         segmenter: of each image.
@@ -76,7 +80,7 @@ def segment_images(
             if legend is not None:
                 blended = with_legend(blended, mask, legend)
             save(Image.fromarray(blended), job.overlay, quality=92)
-            save(as_picture(mask), job.mask)
+            save(as_picture(mask), job.mask, pnginfo=_made_of(job.image))
             progress.update()
     return problems
 
@@ -101,7 +105,23 @@ def _readable(
         yield index, image
 
 
-def save(picture: Image.Image, path: Path, **options: int) -> None:
+def is_done(job: Job) -> bool:
+    """Tell whether both results are there, and made of this very image."""
+    try:
+        with Image.open(job.mask, formats=["PNG"]) as mask:
+            made_of = mask.info.get(SOURCE)
+    except (OSError, SyntaxError, ValueError):  # not there, or no picture
+        return False
+    return job.overlay.is_file() and made_of == sha256_of(job.image)
+
+
+def _made_of(image: Path) -> PngInfo:
+    info = PngInfo()
+    info.add_text(SOURCE, sha256_of(image))
+    return info
+
+
+def save(picture: Image.Image, path: Path, **options: Any) -> None:
     """Write whole or not at all."""
     encoded = BytesIO()  # Pillow does not see that a disk takes only a part of a JPEG
     picture.save(encoded, format="PNG" if path.suffix == ".png" else "JPEG", **options)

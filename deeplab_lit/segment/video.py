@@ -87,7 +87,8 @@ def segment_video(
         names = (f"{name}_{number}" if number > 1 else name for number in count(1))
         name = next(n for n in names if not {f"{n}.mp4", f"{n}.part.mp4", f"{n}_masks"} & there)
     path, folder = out / f"{name}.mp4", out / f"{name}_masks"
-    if path.exists() and (folder.is_dir() or not masks):
+    made = path.stat().st_mtime if path.exists() and (folder.is_dir() or not masks) else None
+    if made is not None and (live or made >= Path(source).expanduser().stat().st_mtime):
         return None
     film = _opened(source)
     rate = film.get(cv2.CAP_PROP_FPS)

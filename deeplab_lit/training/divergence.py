@@ -171,7 +171,7 @@ def check_collapse(
             f"{found}. The training has collapsed. {helps} --model.collapse_share 1 goes on all "
             "the same. Checkpoints written before are kept."
         )
-    if step >= steps:
+    if step >= steps and stuck.since < step:
         rank_zero_warn(f"{found}. The training has found nothing. {helps}")
     elif stuck.warned == step:
         rank_zero_warn(f"{found}. The training goes on for now. {helps}")

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 COUNTERS = ("epoch", "step")  # which ModelCheckpoint knows too
+SCORES = ("train/loss", "val/", "val_crf/")  # of which a loss is best when low, the others high
 
 
 def logged_names(classes: Iterable[str], *, crf: bool) -> list[str]:
@@ -34,24 +35,30 @@ def all_known(callbacks: Iterable[Callback]) -> bool:
 
 
 def check_monitors(callbacks: Iterable[Callback], names: Iterable[str]) -> None:
-    """Refuse callbacks that watch what is not there.
+    """Refuse callbacks that watch what is not there, or take its worst value for the best.
 
     Args:
         callbacks: of a trainer; those that may do without their metric are passed over.
         names: of the metrics that are there.
 
     Raises:
-        MisconfigurationException: says which metric, and those that there are.
+        MisconfigurationException: says which metric, and those that there are; or which mode.
     """
     names = list(names)
     for callback in callbacks:
-        needs = isinstance(callback, ModelCheckpoint) or (
-            isinstance(callback, EarlyStopping) and callback.strict
-        )
+        if not isinstance(callback, ModelCheckpoint | EarlyStopping):
+            continue
+        needs = isinstance(callback, ModelCheckpoint) or callback.strict
         if needs and callback.monitor not in (None, *names, *COUNTERS):
             raise MisconfigurationException(
                 f"{_option(callback)} watches {callback.monitor}, which is not logged; "
                 f"there are: {', '.join(names)}"
+            )
+        mode = "min" if callback.monitor in ("train/loss", "val/loss") else "max"
+        if str(callback.monitor).startswith(SCORES) and callback.mode != mode:
+            raise MisconfigurationException(
+                f"{_option(callback)} watches {callback.monitor} with mode {callback.mode}, which "
+                f"takes its worst value for the best: set mode {mode}"
             )
 
 

@@ -65,7 +65,7 @@ class RunRecord(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps; plain numbers and strings."""
-        kept = {"monitor": self.monitor, "best_score": self.best_score}
+        kept = {"monitor": self.monitor, "mode": self.mode, "best_score": self.best_score}
         return kept | {"best": self.best, "final": self.final, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -78,7 +78,8 @@ class RunRecord(Callback):
             return
         self.final = state_dict.get("final")
         self.seconds_before = state_dict["seconds"]
-        if state_dict.get("monitor", "val/miou") == self.monitor:
+        searched = state_dict.get("monitor", "val/miou"), state_dict.get("mode", "max")
+        if searched == (self.monitor, self.mode):
             self.best = state_dict["best"]
             if self.best is not None:  # of runs begun before it was kept: as metrics are
                 kept = torch.tensor(_rank(self.best)).item()

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 GONE = "…"
-SECRET = r"[\w.-]*(?:key|token|passw(?:or)?d|passphrase|secret|credential)s?"
-LOGIN = re.compile(r"(\w+://)[^/\s@]+@")
+SECRET = (
+    r"[\w.-]*(?:key|token|passw(?:or)?d|pwd|passphrase|secret|credential|auth|sig(?:nature)?)s?"
+)
+LOGIN = re.compile(r"(\w+://)[^\s@]+@")
 PAIR = re.compile(rf"""(\b{SECRET}["']?\s*[:=]\s*["']?)[^"'&,}}\]\s]+""", re.IGNORECASE)
 
 
@@ -14,7 +16,7 @@ def redacted_words(words: Sequence[str]) -> list[str]:
     """A command line without secrets: values of options called so, and logins in addresses."""
     shown, before = [], ""
     for word in words:
-        is_value = before.startswith("-") and "=" not in before and not word.startswith("-")
+        is_value = before.startswith("-") and "=" not in before and not word.startswith("--")
         shown.append(GONE if is_value and _is_secret(before) else _redacted_text(word))
         before = word
     return shown

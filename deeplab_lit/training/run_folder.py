@@ -116,7 +116,8 @@ def hold(folder: Path) -> Iterator[None]:
     while True:
         try:
             file = path.open("a")
-            os.register_at_fork(after_in_child=file.close)  # workers may outlive us for a while
+            if hasattr(os, "register_at_fork"):  # workers may outlive us for a while
+                os.register_at_fork(after_in_child=file.close)
             lock(file)
             locked = True
             theirs = not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino

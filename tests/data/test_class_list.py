@@ -3,7 +3,7 @@
 import pytest
 
 from deeplab_lit.data import DataError
-from deeplab_lit.data.class_list import read_class_list
+from deeplab_lit.data.class_list import means_void, read_class_list
 
 
 def read(tmp_path, text):
@@ -56,3 +56,27 @@ def test_values_may_have_gaps_and_any_order(tmp_path):
 def test_what_would_shift_or_mix_classes_is_refused(tmp_path, text, words):
     with pytest.raises(DataError, match=rf"classes\.txt: .*{words}"):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 cat\n2 dog\n0 background\n",
+        "cat 1\ndog 2\nbackground 0\n",
+        "1: cat\n2: dog\n",
+        "0 = a\n2 = b\n",
+    ],
+)
+def test_names_with_values_beside_them_are_not_numbered_by_their_lines(tmp_path, text):
+    with pytest.raises(DataError, match="write `name = value`"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["grade 1\ngrade 2\n", "0 sky\n1 road\n", "B 52\nship\n"])
+def test_names_may_have_numbers(tmp_path, text):
+    assert [line.value for line in read(tmp_path, text)] == [0, 1]
+
+
+def test_a_name_that_means_void_is_known_however_it_is_written():
+    assert all(map(means_void, ["Don't care", "dont_care", "Void", "unlabeled pixels", "IGNORE"]))
+    assert not any(map(means_void, ["avoidance", "care", "background"]))

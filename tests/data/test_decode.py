@@ -275,3 +275,52 @@ def test_floating_point_masks_must_hold_whole_numbers(tmp_path, bad):
     Image.fromarray(values).save(tmp_path / "x.tif")
     with pytest.raises(DataError, match=r"x\.tif: (floating-point values|mask values)"):
         read_mask(tmp_path / "x.tif")
+
+
+def test_a_progressive_jpeg_that_ends_between_its_scans_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (240, 180))
+    data = io.BytesIO()
+    Image.fromarray(smooth).save(data, "JPEG", progressive=True)
+    whole = data.getvalue()
+    scans = [at for at in range(len(whole)) if whole[at : at + 2] == b"\xff\xda"]
+    assert len(scans) > 3
+    read_image(written(tmp_path / "whole.jpg", whole))
+    for number, at in enumerate(scans[1:]):
+        with pytest.raises(DataError, match="end early"):
+            read_image(written(tmp_path / f"{number}.jpg", whole[:at]))
+
+
+def test_a_pbm_is_no_mask(tmp_path):
+    Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "a.pbm")
+    with pytest.raises(DataError, match="PBM"):
+        read_mask(tmp_path / "a.pbm")
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+def test_images_of_any_depth_and_format_are_turned_once(tmp_path, orientation):
+    upright = np.zeros((4, 6), np.uint8)
+    upright[0, 1:] = 255
+    upright[1:3, 0] = 128
+    turns = {1: 0, 2: 0, 3: 2, 6: 1, 8: 3}  # quarter turns that a viewer makes, counterclockwise: −
+    as_shown = np.rot90(upright, -turns[orientation])
+    if orientation == 2:
+        as_shown = upright[:, ::-1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name, pixels in {
+        "8.tif": upright,
+        "8.png": upright,
+        "16.tif": upright.astype(np.uint16) * 257,
+        "16.png": upright.astype(np.uint16) * 257,
+    }.items():
+        path = tmp_path / name
+        more = {"tiffinfo": {274: orientation}} if name.endswith("tif") else {"exif": exif}
+        Image.fromarray(pixels).save(path, **more)
+        np.testing.assert_array_equal(read_image(path)[..., 0], as_shown, name)
+
+
+def test_a_tiff_mask_with_an_orientation_is_refused(tmp_path):
+    Image.fromarray(np.eye(4, 6, dtype=np.uint8)).save(tmp_path / "m.tif", tiffinfo={274: 3})
+    with pytest.raises(DataError, match="orientation"):
+        read_mask(tmp_path / "m.tif")

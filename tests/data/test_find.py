@@ -94,3 +94,15 @@ def test_files_that_are_no_images_are_counted(tree):
 def test_names_may_begin_with_a_tilde(tree, monkeypatch):
     monkeypatch.setenv("HOME", str(tree.parent))
     assert len(find_images(["~/in/*.jpg", "~/in/deep"], leave_out=Path("out"))) == 3
+
+
+def test_two_links_to_a_folder_are_both_followed_and_circles_end(tmp_path):
+    (tmp_path / "real").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "real/x.png")
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("rgb", "ir"):
+        (images / name).symlink_to(tmp_path / "real")
+    (images / "again").symlink_to(images)
+    found = find_images([str(images)], tmp_path / "out")
+    assert sorted(map(str, found)) == ["ir/x", "rgb/x"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_lit.segment.images import Job, save, segment_images
+from deeplab_lit.segment.images import Job, is_done, save, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.training.picture import palette_image
 
@@ -68,3 +68,18 @@ def test_a_legend_below_an_overlay_has_the_colors_of_the_classes_in_it(tmp_path)
     np.testing.assert_allclose(shown[10, 15], (150, 50, 50), atol=4)
     assert (abs(shown[22:] - (200, 0, 0)).max(-1) < 20).any()
     assert not (abs(shown[22:] - (0, 0, 200)).max(-1) < 60).any()
+
+
+def test_a_result_is_done_only_for_the_very_image_it_was_made_of(tmp_path):
+    one, two = tmp_path / "one/x.png", tmp_path / "two/x.png"
+    for path, shade in ((one, 100), (two, 200)):
+        path.parent.mkdir()
+        Image.new("RGB", (30, 20), (shade,) * 3).save(path)
+    as_picture = partial(palette_image, colours=Ones.colours)
+    job = Job(one, tmp_path / "m/x.png", tmp_path / "o/x.jpg")
+    assert not is_done(job)
+    segment_images(Ones(), [job], as_picture=as_picture, num_workers=0)
+    assert is_done(job)
+    assert not is_done(job._replace(image=two))
+    job.overlay.unlink()
+    assert not is_done(job)

@@ -44,3 +44,18 @@ def test_a_class_that_is_not_seen_ends_a_training_at_its_first_validation(
     with pytest.raises(MisconfigurationException, match="val/iou/background"):
         trainer.fit(make_module(), make_data())
     assert trainer.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("callback", "mode"),
+    [
+        (ModelCheckpoint(monitor="val/loss", mode="max"), "min"),
+        (EarlyStopping("val/miou"), "max"),
+        (EarlyStopping("val_crf/iou/a", mode="min"), "max"),
+    ],
+)
+def test_the_worst_value_is_not_taken_for_the_best(callback, mode):
+    with pytest.raises(MisconfigurationException, match=f"set mode {mode}"):
+        check_monitors([callback], [callback.monitor])
+    callback.mode = mode
+    check_monitors([callback], [callback.monitor])

@@ -154,6 +154,14 @@ def test_another_metric_begins_its_search_anew(tmp_path):
     assert other.final["miou"] == 0.6
 
 
+def test_the_other_end_of_the_same_metric_begins_its_search_anew(tmp_path):
+    validate(first := RunRecord(tmp_path, {}), 0.6)
+    other = RunRecord(tmp_path, {}, resumes=True, mode="min")
+    other.load_state_dict(first.state_dict())
+    validate(other, 0.5)
+    assert read(tmp_path)["best"]["miou"] == 0.5
+
+
 def test_a_new_run_from_a_checkpoint_begins_with_nothing(tmp_path):
     validate(first := RunRecord(tmp_path, {}), 0.6)
     other = RunRecord(tmp_path / "new", {})

@@ -40,3 +40,11 @@ def test_a_nested_configuration_keeps_its_shape():
         "lr": 1.0,
         "key": None,
     }
+
+
+def test_passwords_with_slashes_and_other_names_of_secrets_are_gone():
+    words = ["--x=https://u:p/w@h/x", "https://h/a?sig=hidden", "--auth", "hidden", "--pwd=hidden"]
+    words += ["--token", "-hidden"]
+    shown = " ".join(redacted_words(words))
+    assert "p/w" not in shown
+    assert "hidden" not in shown

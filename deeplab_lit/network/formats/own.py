@@ -57,7 +57,8 @@ def _exported(remarks: dict[str, str]) -> dict[str, Any]:
         settings = {**facts["network"], "classes": classes}
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"its remarks are not those that export writes ({error!r})") from error
-    return {"hyper_parameters": settings, "provenance": facts.get("provenance")}
+    content = {name: facts[name] for name in ("provenance", "label_values") if name in facts}
+    return {"hyper_parameters": settings, **content}
 
 
 def strip(state: StateDict, prefix: str) -> StateDict:
