@@ -17,7 +17,10 @@ from deeplab_lit.network.weights import WeightsError
 
 SUFFIXES = ["onnx", "pt2", "safetensors"]
 SCALES = (1.0, 0.5)
-KEYS = ("deeplab_lit", "classes", "palette", "preprocessing", "network", "checkpoint", "provenance")
+KEYS = (
+    *("deeplab_lit", "classes", "palette", "label_values", "preprocessing", "network"),
+    *("checkpoint", "provenance"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,7 @@ def test_files_say_what_they_are(exported, net, checkpoint, suffix):
     assert facts["classes"] == list(net.classes)
     assert facts["classes"][:2] == ["background", "disc"]
     assert facts["palette"] == [list(colour) for colour in net.classes.values()]
+    assert facts["label_values"] == {name: i for i, name in enumerate(net.classes)}
     assert facts["preprocessing"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
     assert facts["preprocessing"]["std"] == pytest.approx([58.395, 57.12, 57.375])
     assert facts["network"]["backbone"] == "resnet10_quarter"

@@ -92,7 +92,7 @@ def test_an_ablation_from_file_to_report(sweep_file, tmp_path, tiny_args, capsys
     assert stop.value.code == 1
     said = capsys.readouterr()
     assert "2 done, 1 failed, 1 left out" in said.out
-    assert "atrous_rates must be positive integers, got [0]" in said.err
+    assert "atrous_rates must be positive integers up to 1000000, got [0]" in said.err
     folder = tmp_path / "runs/rates"
     assert (folder / "report.html").is_file()
     (run,) = folder.glob("atrous_rates-2-4-seed0-????????")
