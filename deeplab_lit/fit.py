@@ -157,6 +157,9 @@ class FitCLI(DeepLabCLI):
         """What came out, where it is, and what to type next."""
         checkpoints = kept_by(self.trainer)
         best = checkpoints.best_model_path if checkpoints else ""
+        if best and not Path(best).is_file():
+            say(f"WARNING: {best} is not there any more, and no validation since was better.")
+            best = ""
         if best and self.config.fit.wandb_checkpoint:
             log_checkpoint(self.trainer.loggers, Path(best))
         wandb = end_wandb(self.trainer.loggers)

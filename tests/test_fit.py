@@ -356,3 +356,17 @@ def test_two_processes_do_not_go_on_with_one_run(tmp_path, tiny_args, capsys):
     assert "another process is training in this folder" in capsys.readouterr().err
     (folder / ".lock").unlink()
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_named(tmp_path, tiny_args, capsys):
+    options = {"--run": "a", "--ckpt_path": "last", "--model.lr": "0", "--trainer.max_steps": "2"}
+    options["--trainer.val_check_interval"] = "1"
+    done = fit.main(tiny_args(tmp_path, **options))
+    best = done.folder / "checkpoints/best.ckpt"
+    assert torch.load(best, weights_only=True)["global_step"] == 1  # the last scores the same
+    best.unlink()
+    capsys.readouterr()
+    fit.main(tiny_args(tmp_path, **options))
+    shown = capsys.readouterr().out
+    assert f"{best} is not there any more" in shown
+    assert "Next" not in shown
