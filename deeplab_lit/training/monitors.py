@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 COUNTERS = ("epoch", "step")  # which ModelCheckpoint knows too
-SCORES = ("train/loss", "val/", "val_crf/")  # of which a loss is best when low, the others high
+LOSSES = ("train/loss", "val/loss")  # best when low
+SCORES = ("val/miou", "val/iou/", "val_crf/")  # best when high
 
 
 def logged_names(classes: Iterable[str], *, crf: bool) -> list[str]:
@@ -35,7 +37,7 @@ def all_known(callbacks: Iterable[Callback]) -> bool:
 
 
 def check_monitors(callbacks: Iterable[Callback], names: Iterable[str]) -> None:
-    """Refuse callbacks that watch what is not there, or take its worst value for the best.
+    """Refuse callbacks that watch what is not there, or want a loss high; warn of a low score.
 
     Args:
         callbacks: of a trainer; those that may do without their metric are passed over.
@@ -54,12 +56,12 @@ def check_monitors(callbacks: Iterable[Callback], names: Iterable[str]) -> None:
                 f"{_option(callback)} watches {callback.monitor}, which is not logged; "
                 f"there are: {', '.join(names)}"
             )
-        mode = "min" if callback.monitor in ("train/loss", "val/loss") else "max"
-        if str(callback.monitor).startswith(SCORES) and callback.mode != mode:
-            raise MisconfigurationException(
-                f"{_option(callback)} watches {callback.monitor} with mode {callback.mode}, which "
-                f"takes its worst value for the best: set mode {mode}"
-            )
+        worst = f"{_option(callback)} watches {callback.monitor} with mode {callback.mode}, which "
+        worst += "takes its worst value for the best: set mode"
+        if callback.monitor in LOSSES and callback.mode == "max":
+            raise MisconfigurationException(f"{worst} min")
+        if str(callback.monitor).startswith(SCORES) and callback.mode == "min":
+            rank_zero_warn(f"{worst} max, unless this is meant")
 
 
 def _option(callback: Callback) -> str:

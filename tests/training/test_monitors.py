@@ -46,16 +46,15 @@ def test_a_class_that_is_not_seen_ends_a_training_at_its_first_validation(
     assert trainer.global_step == 2
 
 
-@pytest.mark.parametrize(
-    ("callback", "mode"),
-    [
-        (ModelCheckpoint(monitor="val/loss", mode="max"), "min"),
-        (EarlyStopping("val/miou"), "max"),
-        (EarlyStopping("val_crf/iou/a", mode="min"), "max"),
-    ],
-)
-def test_the_worst_value_is_not_taken_for_the_best(callback, mode):
-    with pytest.raises(MisconfigurationException, match=f"set mode {mode}"):
-        check_monitors([callback], [callback.monitor])
-    callback.mode = mode
-    check_monitors([callback], [callback.monitor])
+def test_the_highest_loss_is_not_taken_for_the_best():
+    callback = ModelCheckpoint(monitor="val/loss", mode="max")
+    with pytest.raises(MisconfigurationException, match="set mode min"):
+        check_monitors([callback], ["val/loss"])
+    callback.mode = "min"
+    check_monitors([callback], ["val/loss"])
+
+
+@pytest.mark.parametrize("monitor", ["val/miou", "val_crf/iou/a"])
+def test_a_score_that_is_best_when_low_is_spoken_of(monitor):
+    with pytest.warns(UserWarning, match="set mode max, unless"):
+        check_monitors([EarlyStopping(monitor)], [monitor])
