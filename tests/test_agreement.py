@@ -156,3 +156,10 @@ def test_another_optimizer_is_refused_with_the_names_of_our_options(typed):
     refuse_lightning_optimizers(["--optimizers", "--model.lr"])
     with pytest.raises(MisconfigurationException, match=rf"{typed} .* --model\.lr_policy"):
         refuse_lightning_optimizers([typed])
+
+
+def test_a_validation_of_nothing_is_refused_and_a_training_without_one_is_not():
+    options = trainer_options("trainer.limit_val_batches", 0)
+    check_trainer(options)
+    with pytest.raises(MisconfigurationException, match="leaves nothing to score"):
+        check_trainer(options, validates=True)

@@ -82,7 +82,8 @@ def _with_head_for(source: Source, ours: list[str], path: str) -> Source:
         WeightsError: it has the same classes in another order.
     """
     theirs = list(source.classes or ())
-    if ours and source.num_classes == len(ours) and (not theirs or are_generic(theirs)):
+    outputs = {len(value) for value in _under("head.", source.state).values() if value.ndim == 4}
+    if len(ours) in outputs and (not theirs or are_generic(theirs)):
         warnings.warn(
             f"{path} does not name its classes: its head is kept, and its {len(ours)} classes are "
             "taken for those of the data, in their order",

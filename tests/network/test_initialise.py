@@ -267,3 +267,11 @@ def test_weights_of_another_setting_but_equal_shapes_are_told_of(tmp_path, name,
         initialise(DeepLabV2(2, **settings | {name: there}), str(path))
     with pytest.warns(UserWarning, match=f"was trained with {name} .* this network has"):
         initialise(DeepLabV2(2, **settings | {name: here}), str(path))
+
+
+def test_a_head_whose_classes_are_not_named_is_kept_and_that_is_said(tmp_path):
+    trained, net = build(), build()
+    torch.save(trained.state_dict(), tmp_path / "start.pth")
+    with pytest.warns(UserWarning, match="does not name its classes: its head is kept"):
+        initialise(net, str(tmp_path / "start.pth"), ["a", "b", "c"])
+    assert same(net, trained.state_dict())
