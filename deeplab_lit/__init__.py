@@ -14,15 +14,15 @@ How data flows. B batch · C classes · D features · H×W image · h×w feature
 | loss        | training/loss.py      | logits, mask → scalar                                    |
 | optimizer   | training/optimizer.py | backbone ×1, head ×10, head biases ×20; poly, or step    |
 | inference   | network/inference.py  | image → logits (B,C,H,W): scales, windows, several views |
-| metric      | training/metric.py    | one int64 confusion matrix (C,C) a run                   |
+| metric      | scoring/metric.py    | one int64 confusion matrix (C,C) a run                   |
 | crf         | crf/dense_crf.py      | image uint8, probabilities (C,H,W) → probabilities       |
-| record      | training/record.py    | run folder: config, checkpoints, metrics, results        |
+| record      | runs/record.py    | run folder: config, checkpoints, metrics, results        |
 """
 
 from pathlib import Path
 
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.weights import load as _load_network
+from deeplab_lit.network.weights.load import load as _load_network
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -33,11 +33,11 @@ def load(path: str | Path) -> DeepLabV2:
 
     Args:
         path: a checkpoint of `fit` or `convert`; or a file of the authors, of kazuto1011, isht7 or
-            AdaptSegNet, recognised from the names in it, which takes RGB 0…255 and gives its own
+            AdaptSegNet, recognized from the names in it, which takes RGB 0…255 and gives its own
             network's logits.
 
     Returns:
-        The network; its attribute `classes` holds the names and RGB colours of the classes: where
+        The network; its attribute `classes` holds the names and RGB colors of the classes: where
         the file has none, VOC's for 21 classes, Cityscapes' for 19, COCO-Stuff's for 182, else
         class_0 and so on.
 

@@ -15,26 +15,27 @@ import lightning
 from jsonargparse import Namespace
 
 from deeplab_lit import __version__
-from deeplab_lit.agreement import check_order
+from deeplab_lit.cli.checks import check_order
+from deeplab_lit.cli.parser import Parser, parse
+from deeplab_lit.cli.screen import command
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.names import class_names
-from deeplab_lit.data.words import counted, some
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.formats import FORMATS, read_source
-from deeplab_lit.network.formats.source import Source, drop_head
-from deeplab_lit.network.weights import WeightsError, backbone_alone, build
-from deeplab_lit.parser import Parser, parse
-from deeplab_lit.training.checkpoints import write_whole
-from deeplab_lit.training.provenance import INITS, UNKNOWN, completed, of_file
-from deeplab_lit.training.run_folder import named_checkpoint
-from deeplab_lit.training.screen import command
+from deeplab_lit.network.weights.formats import FORMATS, read_source
+from deeplab_lit.network.weights.formats.source import Source, drop_head
+from deeplab_lit.network.weights.load import WeightsError, backbone_alone, build
+from deeplab_lit.runs.checkpoints import write_whole
+from deeplab_lit.runs.folder import named_checkpoint
+from deeplab_lit.runs.provenance import INITS, UNKNOWN, completed, of_file
+from deeplab_lit.text import first_few, plural
+from deeplab_lit.types import Classes
 
 
 def checkpoint_of(
     source: Source,
     path: Path,
-    classes: dict[str, tuple[int, int, int]] | None,
+    classes: Classes | None,
     provenance: dict[str, Any],
     allow_missing: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], list[str]]:
@@ -43,9 +44,9 @@ def checkpoint_of(
     Args:
         source: the file, read.
         path: named in errors.
-        classes: name → colour; null for a file without a head.
+        classes: name → color; null for a file without a head.
         provenance: to put in.
-        allow_missing: our names of weights that may stay as they are initialised.
+        allow_missing: our names of weights that may stay as they are initialized.
 
     Raises:
         WeightsError: it does not fit its own network, or nothing that may be missing is.
@@ -60,7 +61,7 @@ def checkpoint_of(
             raise WeightsError(f"--allow_missing {name}: {what}. Leave the option out")
     settings = {"weights": "none", **source.network}
     if classes is not None:
-        settings["classes"] = {name: list(colour) for name, colour in classes.items()}
+        settings["classes"] = {name: list(color) for name, color in classes.items()}
     checkpoint = {
         "state_dict": {f"net.{key}": value.contiguous() for key, value in state.items()},
         "hyper_parameters": settings,
@@ -83,7 +84,7 @@ def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> st
         f"Network     {net['backbone']}, output stride {net['output_stride']}, "
         + (
             f"{net['head']} {list(net['atrous_rates'])}, scales {list(net['scales'])}, "
-            f"{counted(source.num_classes, 'class')}"
+            f"{plural(source.num_classes, 'class')}"
             if source.num_classes is not None
             else "without a head: for the start of a training"
         ),
@@ -94,9 +95,9 @@ def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> st
     for key, reason in source.skipped.items():
         reasons.setdefault(reason, []).append(key)
     for reason, keys in reasons.items():
-        lines.append(f"Skipped     {len(keys)}, {reason}: {some(keys)}")
+        lines.append(f"Skipped     {len(keys)}, {reason}: {first_few(keys)}")
     if missing:
-        lines.append(f"Missing     {len(missing)}, initialised at random: {some(missing)}")
+        lines.append(f"Missing     {len(missing)}, initialized at random: {first_few(missing)}")
     lines += [
         f"Init        {provenance['init']}",
         f"Trained on  {', '.join(provenance['trained_on']) or 'no segmentation data set'}",
@@ -116,7 +117,7 @@ def build_parser() -> Parser:
         "--format",
         type=str | None,
         default=None,
-        help=f"One of {', '.join(FORMATS)}. Default: recognised from the names in the file.",
+        help=f"One of {', '.join(FORMATS)}. Default: recognized from the names in the file.",
     )
     parser.add_argument(
         "--branches",
@@ -160,7 +161,7 @@ def build_parser() -> Parser:
         type=str,
         nargs="+",
         default=[],
-        help="Our names of weights that the file may not have; they are initialised at random.",
+        help="Our names of weights that the file may not have; they are initialized at random.",
     )
     return parser
 
@@ -205,7 +206,7 @@ def _convert(options: Namespace) -> None:
     if by_name and trained_on is None:
         print(f"            known by the name {file.name}; --trained_on says otherwise")
     if classes is not None:
-        print(f"Classes     {some(list(classes))}")
+        print(f"Classes     {first_few(list(classes))}")
     print(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
     style = source.network.get("style", "torchvision")
     print(f"Next        {_next(out, style, trained=classes is not None)}")

@@ -2,7 +2,7 @@
 
 The suffix of --out chooses what is written: .onnx for onnxruntime and its like, .pt2 for
 torch.export.load, .safetensors for the weights alone. Graphs take images (B,3,H,W) uint8 RGB of any
-size and give logits (B,C,H,W). Beside them stand, as JSON, the names of the classes, their colours,
+size and give logits (B,C,H,W). Beside them stand, as JSON, the names of the classes, their colors,
 the preprocessing (in a graph done already), the network's arguments, and where it comes from; in a
 .safetensors also a checksum, looked at when the file is read here. The file is run against the
 network before it gets its name.
@@ -23,17 +23,17 @@ import torch
 from jsonargparse.typing import PositiveFloat
 
 import deeplab_lit
-from deeplab_lit.data.words import counted
+from deeplab_lit.atomic import atomic_write
+from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
-from deeplab_lit.network.safetensors import CHECKSUM, content_sha256
-from deeplab_lit.network.weights import read_checkpoint
-from deeplab_lit.parser import Parser, parse
-from deeplab_lit.training.provenance import without_commands
-from deeplab_lit.training.run_folder import CHECKPOINT_HELP, named_checkpoint
-from deeplab_lit.whole import whole_file
+from deeplab_lit.network.weights.load import read_checkpoint
+from deeplab_lit.network.weights.read import sha256_of
+from deeplab_lit.network.weights.safetensors import CHECKSUM, content_sha256
+from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint
+from deeplab_lit.runs.provenance import without_commands
+from deeplab_lit.text import plural
 
 TOLERANCE = 1e-4  # of the largest logit; float32 in another order of summation stays far below
 
@@ -101,7 +101,7 @@ def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
 
     Returns:
         deeplab_lit: our version; classes: names in the order of the class indices; palette: their
-        RGB colours; preprocessing: mean and std in 0…255; network: the arguments of DeepLabV2;
+        RGB colors; preprocessing: mean and std in 0…255; network: the arguments of DeepLabV2;
         checkpoint: name and SHA-256; label_values and provenance: the checkpoint's own, where it
         has them.
     """
@@ -155,7 +155,7 @@ def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
     if out.exists():
         raise ExportError(f"{out} exists already: choose another --out")
     form = FORMATS[out.suffix]
-    with whole_file(out) as place:
+    with atomic_write(out) as place:
         place.write_bytes(form.content(net, facts))
         difference = largest_difference(form.open(place), net)
         if not difference <= TOLERANCE:
@@ -191,7 +191,7 @@ def main(args: Sequence[str] | None = None) -> None:
         net.scales = options.eval.scales or net.scales
         difference = export(net, facts_of(net, options.ckpt_path), out)
         print(
-            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {counted(len(net.classes), 'class')}, "
+            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {plural(len(net.classes), 'class')}, "
             f"scales {', '.join(f'{scale:g}' for scale in net.scales)}\n"
             f"Its logits differ from the network's by {difference:.1e} of the largest at most"
         )

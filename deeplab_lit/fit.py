@@ -8,24 +8,24 @@ from lightning.pytorch.cli import ArgsType
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
-from deeplab_lit.agreement import check_classes, check_resumable, check_training, seen_before
-from deeplab_lit.cli import DeepLabCLI, run
+from deeplab_lit.cli.checks import check_classes, check_resumable, check_training, seen_before
+from deeplab_lit.cli.defaults import DATA_SETS, SHAPES
+from deeplab_lit.cli.lightning_cli import DeepLabCLI, run
+from deeplab_lit.cli.screen import after_fit, introduce, say
 from deeplab_lit.data.summary import table
-from deeplab_lit.data.words import counted
-from deeplab_lit.implied import DATA_SETS, SHAPES
-from deeplab_lit.network.weights import WeightsError
-from deeplab_lit.training.checkpoints import BEST, kept_by
-from deeplab_lit.training.loggers import end_wandb, log_checkpoint
-from deeplab_lit.training.monitors import all_known, check_monitors, logged_names
-from deeplab_lit.training.provenance import completed, of_checkpoint
-from deeplab_lit.training.run_folder import (
+from deeplab_lit.network.weights.load import WeightsError
+from deeplab_lit.runs.checkpoints import BEST, kept_by
+from deeplab_lit.runs.folder import (
     NoCheckpointError,
     check_unfinished,
     hold,
     last_checkpoint,
 )
+from deeplab_lit.runs.loggers import end_wandb, log_checkpoint
+from deeplab_lit.runs.monitors import all_known, check_monitors, logged_names
+from deeplab_lit.runs.provenance import completed, of_checkpoint
+from deeplab_lit.text import plural
 from deeplab_lit.training.schedule import validation_interval
-from deeplab_lit.training.screen import after_fit, introduce, say
 
 
 class FitCLI(DeepLabCLI):
@@ -118,7 +118,7 @@ class FitCLI(DeepLabCLI):
             names = logged_names(data.classes, crf=self.config.fit.crf.enabled)
             check_monitors(self.trainer.callbacks, names)
         if self.checkpoint is None:
-            self.model.initialise()
+            self.model.initialize()
         else:
             check_classes(self.checkpoint["hyper_parameters"]["classes"], path, data)
             self.model.provenance = of_checkpoint(self.checkpoint)
@@ -146,10 +146,10 @@ class FitCLI(DeepLabCLI):
             self.hold(self.folder)
         introduce(
             self.model,
-            f"{type(data).__name__}: {counted(len(data.training().ids), 'training image')} "
+            f"{type(data).__name__}: {plural(len(data.training().ids), 'training image')} "
             f"({data.train_split}), "
-            f"{counted(len(data.split(data.val_split).ids), 'validation image')} "
-            f"({data.val_split}), {counted(len(data.classes), 'class')}",
+            f"{plural(len(data.split(data.val_split).ids), 'validation image')} "
+            f"({data.val_split}), {plural(len(data.classes), 'class')}",
             f"{self.folder}" + (f", from {self.described()}" if self.checkpoint else ""),
         )
 
@@ -175,7 +175,7 @@ class FitCLI(DeepLabCLI):
 
 
 def main(args: ArgsType = None) -> FitCLI:
-    """Train; as `deeplab_lit.cli.run`."""
+    """Train; as `deeplab_lit.cli.lightning_cli.run`."""
     return run(FitCLI, args)
 
 

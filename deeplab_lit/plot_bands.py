@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.data import DataError
-from deeplab_lit.data.words import counted
 from deeplab_lit.errors import plain_errors
-from deeplab_lit.parser import Parser, parse
-from deeplab_lit.training.band import NAMES, Around
-from deeplab_lit.training.charts import band_curves
+from deeplab_lit.pictures.charts import band_curves
+from deeplab_lit.scoring.trimap import NAMES, Around
+from deeplab_lit.text import plural
 
 FIRST = "Run validate with --eval.band void or classes first, and give its run folder."
 
@@ -71,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> None:
         labels = options.labels or _names(runs)
         if len(labels) != len(runs):
             given = f"{len(runs)} {'is' if len(runs) == 1 else 'are'} given"
-            raise DataError(f"--labels names {counted(len(labels), 'run')}, but {given}")
+            raise DataError(f"--labels names {plural(len(labels), 'run')}, but {given}")
         if len(set(labels)) < len(labels):
             raise DataError(f"the runs need different names, got {', '.join(labels)}: use --labels")
         shown, bands = {}, None

@@ -17,25 +17,25 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
-from deeplab_lit.agreement import check_order
+from deeplab_lit.cli.checks import check_order
+from deeplab_lit.cli.defaults import configs_first
+from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_enabled
 from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.names import KNOWN
-from deeplab_lit.data.submission import Server, Submission
-from deeplab_lit.data.words import counted
 from deeplab_lit.errors import lasting_screen, plain_errors
-from deeplab_lit.implied import configs_first
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
-from deeplab_lit.network.files import sha256_of
 from deeplab_lit.network.inference import Inference
-from deeplab_lit.parser import Parser, parse
+from deeplab_lit.network.weights.read import sha256_of
+from deeplab_lit.pictures.masks import palette_image
+from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint, open_results_folder
 from deeplab_lit.segment.images import Job, is_done, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
+from deeplab_lit.segment.submission import Server, Submission
 from deeplab_lit.segment.video import WEBCAM, check_sources, cut_short, is_video, segment_video
-from deeplab_lit.training.picture import palette_image
-from deeplab_lit.training.run_folder import CHECKPOINT_HELP, claim_results, named_checkpoint
+from deeplab_lit.text import plural
 
 Values = Literal["indices", "labels"]
 
@@ -73,7 +73,7 @@ def build_parser() -> Parser:
         default="indices",
         help="What masks hold: class indices, or the values of the label files trained on.",
     )
-    parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colours.")
+    parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colors.")
     parser.add_argument(
         "--legend",
         type=bool,
@@ -148,17 +148,17 @@ def main(args: Sequence[str] | None = None) -> int:
             settings["mask_values"] = values
         if crf is not None:
             settings["crf"] = described(crf, device.type)
-        claim_results(out, settings)
+        open_results_folder(out, settings)
         if crf is not None:
             print(f"CRF: {in_words(settings['crf'])}", flush=True)
         segmenter = Segmenter(net.to(device), inference, crf)
-        shown = partial(palette_image, colours=segmenter.colours, values=values)
+        shown = partial(palette_image, colors=segmenter.colors, values=values)
         problems = _segment_videos(films, segmenter, options, values)
         todo = [job for job in jobs if not is_done(job)]
         if len(todo) < len(jobs):
             done = len(jobs) - len(todo)
             verb = "is" if done == 1 else "are"
-            print(f"{done} of {counted(len(jobs), 'image')} {verb} done already")
+            print(f"{done} of {plural(len(jobs), 'image')} {verb} done already")
         if jobs:
             unread = segment_images(
                 segmenter,
@@ -170,16 +170,16 @@ def main(args: Sequence[str] | None = None) -> int:
             )
             problems += unread
             masks = jobs[0].mask.parent if submission else out / "masks"
-            written = counted(len(todo) - len(unread), "mask")
+            written = plural(len(todo) - len(unread), "mask")
             print(f"{written} in {masks}, overlays in {out / 'overlays'}")
         if not submission and (jobs or options.video_masks):
             _say_values(net, values)
         if submission and not problems:
             submission.check()
-            print(f"Checked: {counted(len(jobs), 'label map')}. To upload: {submission.pack()}")
+            print(f"Checked: {plural(len(jobs), 'label map')}. To upload: {submission.pack()}")
     if problems:
         number = len(problems)
-        what = f"{number} of the images and videos" if films else counted(number, "image")
+        what = f"{number} of the images and videos" if films else plural(number, "image")
         print(f"error: {what} could not be read (see above)", file=sys.stderr)
     return 1 if problems else 0
 

@@ -1,7 +1,7 @@
 """python -m deeplab_lit.tune_crf: search the CRF's parameters for a checkpoint; see --help.
 
-The network runs once over some labelled images; its probabilities are kept in OUT/probabilities as
-16-bit floats (see training/probabilities.py). Then the paper's grid is searched on them, on all
+The network runs once over some labeled images; its probabilities are kept in OUT/probabilities as
+16-bit floats (see scoring/probability_cache.py). Then the paper's grid is searched on them, on all
 cores, and the best is compared with the released parameters and with the network alone, with
 intervals over the images. Started again, it goes on where it was stopped.
 """
@@ -23,26 +23,26 @@ from jsonargparse.typing import PositiveInt
 
 import deeplab_lit
 from deeplab_lit.ablate.bootstrap import interval, miou
-from deeplab_lit.agreement import check_classes
-from deeplab_lit.bar import progress_bar
+from deeplab_lit.atomic import atomic_write
+from deeplab_lit.cli.checks import check_classes
+from deeplab_lit.cli.defaults import implied_config, trusted, with_checkpoint_named
+from deeplab_lit.cli.parser import Parser, parse
+from deeplab_lit.cli.screen import command
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.pool import cores
 from deeplab_lit.crf.search import FEW, Point, at_edge, search, verdict
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.dataset import Split
-from deeplab_lit.data.words import counted
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
-from deeplab_lit.implied import implied_config, trusted, with_checkpoint_named
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
-from deeplab_lit.parser import Parser, parse
-from deeplab_lit.training.charts import heat_maps
-from deeplab_lit.training.image_scores import count
-from deeplab_lit.training.probabilities import CachedProbabilities, what_decides
-from deeplab_lit.training.run_folder import CHECKPOINT_HELP, claim_results
-from deeplab_lit.training.screen import command
-from deeplab_lit.whole import whole_file
+from deeplab_lit.pictures.charts import heat_maps
+from deeplab_lit.progress_bar import progress_bar
+from deeplab_lit.runs.folder import CHECKPOINT_HELP, open_results_folder
+from deeplab_lit.scoring.per_image import count
+from deeplab_lit.scoring.probability_cache import CachedProbabilities, what_decides
+from deeplab_lit.text import plural
 
 COLUMNS = [*Point._fields, "miou"]
 
@@ -148,7 +148,7 @@ def read_scores(path: Path) -> dict[Point, float]:
 
 def write_scores(scores: dict[Point, float], path: Path) -> None:
     """Write all of them anew."""
-    with whole_file(path) as place, place.open("w", newline="") as file:
+    with atomic_write(path) as place, place.open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *([*point, miou] for point, miou in scores.items())])
 
 
@@ -216,7 +216,7 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     DenseCRF(**fixed).check_installed()  # refuses what cannot be before anything is written
     device = device_of(options.device)
     settings = what_decides(options.ckpt_path, typed_data, name) | {"images": number, **fixed}
-    claim_results(out, settings | {"images_and_masks": content_sha256(split, indices)})
+    open_results_folder(out, settings | {"images_and_masks": content_sha256(split, indices)})
     if name == data.val_split:
         print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
     cache = CachedProbabilities(out / "probabilities", len(data.classes))
@@ -224,7 +224,7 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     score = Score(split, indices, cache, len(data.classes), fixed, device)
     alone = score.counts(None)
     before = float(miou(alone.sum(0)))
-    seen = f"{counted(number, 'image')} of {name}"
+    seen = f"{plural(number, 'image')} of {name}"
     if math.isnan(before):
         raise DataError(f"{seen}: all of their pixels are void, so nothing can be scored on them")
     kept = f" (the probabilities of {cache.reused} were kept)" if cache.reused else ""
@@ -236,7 +236,7 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     candidates = {"the best of the grid": best._asdict() | fixed, f"released ({preset})": released}
     counts = {what: score.counts(parameters) for what, parameters in candidates.items()}
     chosen = max(counts, key=lambda what: miou(counts[what].sum(0)))
-    with whole_file(out / "best.yaml") as place:
+    with atomic_write(out / "best.yaml") as place:
         found = {"enabled": True, **candidates[chosen]}
         place.write_text(yaml.safe_dump({"crf": found}, sort_keys=False))
     heat_maps(scores, Point._fields, out / "scores.png")
@@ -260,7 +260,7 @@ def _compare(counts: dict[str, np.ndarray], alone: np.ndarray) -> None:
         alone: counts (N,3,C) of the network alone.
     """
     number = len(alone)
-    print(f"\nGain over the network alone, 95 % interval over {counted(number, 'image')}:")
+    print(f"\nGain over the network alone, 95 % interval over {plural(number, 'image')}:")
     verdicts = []
     for what, own in counts.items():
         gain = float(miou(own.sum(0)) - miou(alone.sum(0)))
@@ -270,7 +270,7 @@ def _compare(counts: dict[str, np.ndarray], alone: np.ndarray) -> None:
     print("\n".join(verdicts))
     print("The best of the grid was chosen on these images: on others it gains less, as a rule.")
     if number < FEW:
-        print(f"{counted(number, 'image')}: few for a choice; --num_images and --split give more.")
+        print(f"{plural(number, 'image')}: few for a choice; --num_images and --split give more.")
 
 
 def _search(score: Score, path: Path) -> dict[Point, float]:

@@ -7,19 +7,19 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from deeplab_lit.agreement import check_classes, check_unseen, refuse_without_data
-from deeplab_lit.cli import DeepLabCLI, run
+from deeplab_lit.cli.checks import check_classes, check_unseen, refuse_without_data
+from deeplab_lit.cli.defaults import flags, names_data, value_of
+from deeplab_lit.cli.lightning_cli import DeepLabCLI, run
+from deeplab_lit.cli.screen import after_validate, say, scored
 from deeplab_lit.data import Cityscapes
-from deeplab_lit.data.words import counted
-from deeplab_lit.implied import flags, names_data, value_of
-from deeplab_lit.network.weights import WeightsError
-from deeplab_lit.training.band import BandCurve
-from deeplab_lit.training.cityscapes_scores import Instances
-from deeplab_lit.training.loggers import end_wandb
-from deeplab_lit.training.probabilities import what_decides
-from deeplab_lit.training.provenance import of_checkpoint
-from deeplab_lit.training.run_folder import claim_results
-from deeplab_lit.training.screen import after_validate, say, scored
+from deeplab_lit.network.weights.load import WeightsError
+from deeplab_lit.runs.folder import open_results_folder
+from deeplab_lit.runs.loggers import end_wandb
+from deeplab_lit.runs.provenance import of_checkpoint
+from deeplab_lit.scoring.cityscapes import Instances
+from deeplab_lit.scoring.probability_cache import what_decides
+from deeplab_lit.scoring.trimap import BandCurve
+from deeplab_lit.text import plural
 from deeplab_lit.yaml_files import read_options
 
 NO_CHECKPOINT = (
@@ -101,7 +101,7 @@ class ValidateCLI(DeepLabCLI):
         settings = what_decides(options.ckpt_path, options.data, self.datamodule.val_split)
         settings |= self.model.evaluation.settings(self.model.net)
         settings["precision"] = str(self.trainer.precision)
-        claim_results(folder, settings)
+        open_results_folder(folder, settings)
 
     def after_validate(self) -> None:
         """The table, and where it is written."""
@@ -132,14 +132,14 @@ class ValidateCLI(DeepLabCLI):
             return ""
         numbers = torch.tensor(evaluation.from_cache(), device=strategy.root_device)
         reused, replaced = strategy.reduce(numbers, reduce_op="sum").tolist()
-        said = f"the probabilities of {counted(reused, 'image')} came from {evaluation.cache_dir}"
+        said = f"the probabilities of {plural(reused, 'image')} came from {evaluation.cache_dir}"
         if replaced:
             said += f"; {replaced} kept there were damaged or of other pixels, and are made anew"
         return said
 
 
 def main(args: ArgsType = None) -> ValidateCLI:
-    """Score a checkpoint; as `deeplab_lit.cli.run`."""
+    """Score a checkpoint; as `deeplab_lit.cli.lightning_cli.run`."""
     return run(ValidateCLI, args)
 
 

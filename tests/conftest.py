@@ -1,13 +1,16 @@
 """What all tests share: no W&B, no network, and a training that takes a second."""
 
 import os
+from pathlib import Path
 
 os.environ["WANDB_MODE"] = "disabled"
 # before torch begins: on tiny networks more threads do nothing but wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 TINY = {
     "--data": "Shapes",
@@ -60,7 +63,7 @@ def undrawn():
         for name in ("kaiming_normal_", "kaiming_uniform_", "normal_"):
             patch.setattr(torch.nn.init, name, lambda tensor, *args, **kw: tensor.detach().zero_())
         patch.setattr(
-            "deeplab_lit.training.score_charts.ScoreCharts.on_validation_end", lambda *args: None
+            "deeplab_lit.scoring.score_charts.ScoreCharts.on_validation_end", lambda *args: None
         )
         yield
 
@@ -68,3 +71,242 @@ def undrawn():
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     torch.manual_seed(0)
+
+
+REAL = Path(__file__).parents[1].parent / "shared/data"
+SIZE = (24, 32)  # of the images written here, height × width
+TRAIN, VAL, SBD = ("2007_1", "2007_2", "2008_3"), ("2007_4", "2008_5"), ("2009_6", "2010_7")
+LABEL_IDS = [*range(34), 255]  # every value of an official Cityscapes labelIds file
+
+
+def _random(high, shape, seed):
+    return np.random.default_rng(seed).integers(0, high, shape).astype(np.uint8)
+
+
+def _write_image(path, seed=0, size=SIZE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = _random(256, (*size, 3), seed)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def _write_mask(path, values=None, palette=None, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = _random(2, SIZE, seed) if values is None else np.asarray(values, np.uint8)
+    image = Image.fromarray(values)
+    if palette is not None:
+        image.putpalette([channel for color in palette for channel in color])
+    image.save(path)
+    return values
+
+
+def _write_list(path, ids):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{id}\n" for id in ids))
+
+
+@pytest.fixture
+def write_image():
+    """(path, seed, size) → pixels: random colors in a new file."""
+    return _write_image
+
+
+@pytest.fixture
+def write_mask():
+    """(path, values, palette, seed) → values: a mask file, gray or with a palette."""
+    return _write_mask
+
+
+@pytest.fixture
+def write_list():
+    """(path, ids): a list file, one id a line."""
+    return _write_list
+
+
+@pytest.fixture
+def voc_root(tmp_path):
+    """VOCdevkit/VOC2012 with 3 train and 2 val images, and 2 images without VOC masks."""
+    root = tmp_path / "VOCdevkit/VOC2012"
+    from deeplab_lit.data.palette import voc_color
+
+    palette = [voc_color(i) for i in range(256)]
+    for seed, id in enumerate(TRAIN + VAL + SBD):
+        _write_image(root / f"JPEGImages/{id}.jpg", seed)
+    for seed, id in enumerate(TRAIN + VAL):
+        values = _random(21, SIZE, seed)
+        values[0] = 255
+        _write_mask(root / f"SegmentationClass/{id}.png", values, palette)
+    for name, ids in (("train", TRAIN), ("val", VAL), ("trainval", TRAIN + VAL)):
+        _write_list(root / f"ImageSets/Segmentation/{name}.txt", ids)
+    return root
+
+
+@pytest.fixture
+def voc2010_root(tmp_path):
+    """VOCdevkit/VOC2010 with masks of whole scenes and of parts, in 2 train and 1 val images."""
+    root = tmp_path / "VOCdevkit/VOC2010"
+    for seed, id in enumerate((*TRAIN[:2], VAL[0])):
+        _write_image(root / f"JPEGImages/{id}.jpg", seed)
+    for masks, lists, classes in (
+        ("SegmentationClassContext", "SegmentationContext", 60),
+        ("SegmentationPersonPart", "SegmentationPersonPart", 7),
+    ):
+        for seed, id in enumerate((*TRAIN[:2], VAL[0])):
+            values = _random(classes, SIZE, seed)
+            values[0], values[1] = 255, classes - 1
+            _write_mask(root / masks / f"{id}.png", values)
+        _write_list(root / f"ImageSets/{lists}/train.txt", TRAIN[:2])
+        _write_list(root / f"ImageSets/{lists}/val.txt", VAL[:1])
+    return root
+
+
+@pytest.fixture
+def sbd_root(tmp_path):
+    """SBD's release: of a VOC train image, a VOC val image, and the 2 images of its own."""
+    from scipy.io import savemat
+
+    root = tmp_path / "benchmark_RELEASE/dataset"
+    (root / "cls").mkdir(parents=True)
+    for seed, id in enumerate((TRAIN[0], VAL[0], *SBD)):
+        _write_image(root / f"img/{id}.jpg", seed)
+        present = np.array([[1], [20]], np.uint8)
+        boundaries = np.empty((20, 1), object)
+        boundaries[:] = [[np.zeros(SIZE, bool)] for _ in range(20)]
+        segmentation = np.full(SIZE, seed, np.uint8)
+        struct = {
+            "Boundaries": boundaries,
+            "Segmentation": segmentation,
+            "CategoriesPresent": present,
+        }
+        savemat(root / f"cls/{id}.mat", {"GTcls": struct}, do_compression=True)
+    return root
+
+
+@pytest.fixture
+def city_root(tmp_path):
+    """Cityscapes with 3 train frames of two cities and 1 val frame; every label id occurs."""
+    root = tmp_path / "cityscapes"
+    frames = {
+        "train": ["zurich_000000_000019", "aachen_000001_000019", "aachen_000000_000019"],
+        "val": ["frankfurt_000000_000294"],
+    }
+    values = np.resize(LABEL_IDS, SIZE)
+    for split, ids in frames.items():
+        for seed, id in enumerate(ids):
+            folder = f"{split}/{id.split('_')[0]}"
+            _write_image(root / f"leftImg8bit/{folder}/{id}_leftImg8bit.png", seed)
+            _write_mask(root / f"gtFine/{folder}/{id}_gtFine_labelIds.png", values)
+            _write_mask(root / f"gtFine/{folder}/{id}_gtFine_instanceIds.png", values)
+    return root
+
+
+@pytest.fixture
+def folder_root(tmp_path):
+    """A folder of 5 train and 3 val images with gray masks of the classes sky, road and car."""
+    root = tmp_path / "mine"
+    for split, number in (("train", 5), ("val", 3)):
+        for i in range(number):
+            _write_image(root / f"images/{split}/{i}.png", i)
+            _write_mask(root / f"labels/{split}/{i}.png", _random(3, SIZE, i))
+    (root / "classes.txt").write_text("sky\nroad\ncar\n")
+    return root
+
+
+@pytest.fixture
+def real():
+    """Folder name → folder of the real data set; skips the test where it is absent."""
+
+    def find(name):
+        if not (REAL / name).is_dir():
+            pytest.skip(f"the real data is not here: {name}")
+        return str(REAL / name)
+
+    return find
+
+
+@pytest.fixture
+def make_data():
+    """Sixteen drawn images to train on, in batches of two, and five to validate on."""
+    from deeplab_lit.data import Shapes
+
+    def make(**kwargs):
+        sizes = {"train_size": 16, "val_size": 5, "batch_size": 2, "crop_size": 65}
+        return Shapes(**{**sizes, "num_workers": 0, **kwargs})
+
+    return make
+
+
+@pytest.fixture
+def make_module():
+    """The smallest network; always with the same weights."""
+    from deeplab_lit.data import Shapes
+    from deeplab_lit.training.module import DeepLabModule
+
+    def make(classes=Shapes.classes, **kwargs):
+        small = {"backbone": "resnet10_quarter", "weights": "none", "norm": "batch", "lr": 1e-3}
+        small["collapse_share"] = 1.0  # a few steps find no class but background
+        torch.manual_seed(0)
+        return DeepLabModule(
+            classes, **{**small, "scales": (1.0,), "atrous_rates": (2, 4), **kwargs}
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """A quiet trainer on one CPU, seeded, that writes below tmp_path."""
+    from lightning.pytorch import Trainer, seed_everything
+
+    def make(**kwargs):
+        seed_everything(0, verbose=False)
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        quiet |= {"enable_checkpointing": False, "num_sanity_val_steps": 0}
+        return Trainer(
+            **{
+                "accelerator": "cpu",
+                "devices": 1,
+                "max_steps": 4,
+                "default_root_dir": tmp_path,
+                "log_every_n_steps": 1,
+                **quiet,
+                **kwargs,
+            }
+        )
+
+    return make
+
+
+def _frame(rng):
+    """A label map and its instances: blobs of all kinds, groups (below 1000) among them."""
+    labels = np.kron(rng.integers(0, 34, (6, 8)), np.ones((20, 20), np.int64))
+    instances = labels.copy()
+    for number in range(40):
+        y, x = rng.integers(0, 110), rng.integers(0, 150)
+        label = rng.integers(24, 34)
+        place = np.s_[y : y + rng.integers(1, 30), x : x + rng.integers(1, 30)]
+        labels[place] = label
+        instances[place] = label if rng.random() < 0.2 else 1000 * label + number
+    return labels, instances
+
+
+@pytest.fixture
+def city(tmp_path):
+    """Cityscapes of three drawn val frames."""
+    from deeplab_lit.data import Cityscapes
+
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        labels, instances = _frame(rng)
+        name = f"val/bonn/bonn_00000{i}_000019"
+        files = {
+            f"leftImg8bit/{name}_leftImg8bit.png": rng.integers(256, size=(120, 160, 3)).astype(
+                np.uint8
+            ),
+            f"gtFine/{name}_gtFine_labelIds.png": labels.astype(np.uint8),
+            f"gtFine/{name}_gtFine_instanceIds.png": instances.astype(np.uint16),
+        }
+        for file, values in files.items():
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(tmp_path / file)
+    return Cityscapes(str(tmp_path), num_workers=0)

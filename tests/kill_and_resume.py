@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from deeplab_lit import fit
-from deeplab_lit.whole import PREFIX
+from deeplab_lit.atomic import PREFIX
 from tests.conftest import TINY
 
 SETTINGS = (  # (options, what they are)

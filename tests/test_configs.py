@@ -27,7 +27,7 @@ PAPER = {
     "person_part_resnet101": ((1,), MSC, (1,), 2.5e-4, 321),
     "cityscapes_resnet101": ((6, 12, 18, 24), (1,), AUG, 2.5e-4, 769),
 }
-# learnable weights: of ResNet-101 42,500,160 less its 105,344 of frozen normalisation, and of its
+# learnable weights: of ResNet-101 42,500,160 less its 105,344 of frozen normalization, and of its
 # head 2048·9·C + C a rate, or 2048·C + C; of VGG-16 the paper's 20.5 M, and its ASPP
 PARAMETERS = {
     "voc_resnet101": 42_394_816 + 1_548_372,

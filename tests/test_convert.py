@@ -16,8 +16,8 @@ from PIL import Image
 import deeplab_lit
 from deeplab_lit import convert, fit, validate
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.initialise import initialise
-from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.network.weights.load import WeightsError
+from deeplab_lit.network.weights.start import initialize
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SIZES = {"0": (65, 97), "1": (97, 65)}  # at 32k + 1 the authors' multi-scale network exists
@@ -108,7 +108,7 @@ def test_a_checkpoint_without_head_starts_a_training_and_nothing_else(resnet101,
     with pytest.raises(WeightsError, match=r"--model\.weights"):
         deeplab_lit.load(tmp_path / "init.ckpt")
     net = DeepLabV2(3, style="caffe")
-    source = initialise(net, str(tmp_path / "init.ckpt"))
+    source = initialize(net, str(tmp_path / "init.ckpt"))
     assert torch.equal(net.backbone.conv1.weight[:, 2], resnet101["conv1"][0][:, 0])
     assert source.provenance["init"] == "coco"
 
@@ -128,7 +128,7 @@ def test_weights_that_are_missing_are_refused_unless_they_are_named(resnet101, t
     assert "missing head.branches.3.bias" in refused(capsys, file, out)
     assert not out.exists()
     convert.main([str(file), str(out), "--allow_missing", "head.branches.3.bias"])
-    assert "Missing     1, initialised at random: head.branches.3.bias" in capsys.readouterr().out
+    assert "Missing     1, initialized at random: head.branches.3.bias" in capsys.readouterr().out
 
 
 def test_mistakes_are_sentences_and_leave_no_file(files, tmp_path, capsys):
@@ -173,7 +173,7 @@ def test_a_single_blob_of_a_norm_is_not_left_out_alone(files, tmp_path, capsys):
     convert.main([str(file), str(out), "--ignore", "bn2a_branch1", "--allow_missing", *ours])
     assert "Skipped     3, ignored, as asked: bn2a_branch1/0" in capsys.readouterr().out
     state = read(out)["state_dict"]
-    assert state[f"net.{ours[0]}"].tolist() == [0] * 256  # as initialised
+    assert state[f"net.{ours[0]}"].tolist() == [0] * 256  # as initialized
     assert state[f"net.{ours[1]}"].tolist() == [1] * 256
 
 
@@ -184,7 +184,7 @@ def test_a_backbone_may_lack_what_is_named(resnet101, tmp_path, capsys):
     torch.save(state, file)
     assert "missing bn1.bias" in refused(capsys, file, out)
     convert.main([str(file), str(out), "--allow_missing", "backbone.bn1.bias"])
-    assert "Missing     1, initialised at random: backbone.bn1.bias" in capsys.readouterr().out
+    assert "Missing     1, initialized at random: backbone.bn1.bias" in capsys.readouterr().out
     assert read(out)["state_dict"]["net.backbone.bn1.bias"].tolist() == [0] * 64
 
 

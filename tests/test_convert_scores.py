@@ -1,9 +1,9 @@
 """`convert`, then `validate`: the score of every format is that of its source network.
 
-The source networks are written a second time in network/formats/source_networks.py, and mIoU is
-counted here pixel by pixel. Images have 32k + 1 pixels, where the authors' multi-scale network
-exists; isht7's exists for squares only. torchvision's classifiers have no segmentation head, so
-that there is no score of theirs to agree with: `validate` says so.
+The source networks are written a second time in network/weights/formats/source_networks.py, and
+mIoU is counted here pixel by pixel. Images have 32k + 1 pixels, where the authors' multi-scale
+network exists; isht7's exists for squares only. torchvision's classifiers have no segmentation
+head, so that there is no score of theirs to agree with: `validate` says so.
 """
 
 from pathlib import Path

@@ -10,7 +10,7 @@ from PIL import Image
 
 import deeplab_lit
 from deeplab_lit import convert, export, predict, validate
-from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.network.weights.load import WeightsError
 
 
 def setting(name, value):
@@ -38,9 +38,9 @@ DAMAGES = {
     "no settings": (entry("hyper_parameters", None), "hyper_parameters"),
     "settings in a list": (entry("hyper_parameters", ["classes"]), r"\['classes'\], expected"),
     "no classes": (setting("classes", None), "classes is None, expected the classes' names"),
-    "classes without colours": (setting("classes", {"sky": None}), r"\{'sky': None\}, expected"),
-    "a colour in words": (setting("classes", {"sky": "red"}), r"\{'sky': 'red'\}, expected"),
-    "a colour out of range": (setting("classes", {"sky": [0, 0, 256]}), r"whole numbers in 0…255"),
+    "classes without colors": (setting("classes", {"sky": None}), r"\{'sky': None\}, expected"),
+    "a color in words": (setting("classes", {"sky": "red"}), r"\{'sky': 'red'\}, expected"),
+    "a color out of range": (setting("classes", {"sky": [0, 0, 256]}), r"whole numbers in 0…255"),
     "classes in a list": (setting("classes", ["sky", "road"]), r"\['sky', 'road'\], expected"),
     "no class": (setting("classes", {}), "expected the classes' names"),
     "fewer classes": (fewer_classes, r"head\..* expected \(1,"),

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from deeplab_lit.data import DataError
 from deeplab_lit.errors import UserError, lasting_screen, plain_errors, refused_arguments
-from deeplab_lit.network.weights import WeightsError
-from deeplab_lit.training.run_folder import RunFolderError
+from deeplab_lit.network.weights.load import WeightsError
+from deeplab_lit.runs.folder import RunFolderError
 
 
 @pytest.mark.parametrize(

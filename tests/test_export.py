@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import deeplab_lit
 from deeplab_lit import export
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.weights import WeightsError
+from deeplab_lit.network.weights.load import WeightsError
 
 SUFFIXES = ["onnx", "pt2", "safetensors"]
 SCALES = (1.0, 0.5)
@@ -130,7 +130,7 @@ def test_files_say_what_they_are(exported, net, checkpoint, suffix):
     assert facts["deeplab_lit"] == deeplab_lit.__version__
     assert facts["classes"] == list(net.classes)
     assert facts["classes"][:2] == ["background", "disc"]
-    assert facts["palette"] == [list(colour) for colour in net.classes.values()]
+    assert facts["palette"] == [list(color) for color in net.classes.values()]
     assert facts["label_values"] == {name: i for i, name in enumerate(net.classes)}
     assert facts["preprocessing"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
     assert facts["preprocessing"]["std"] == pytest.approx([58.395, 57.12, 57.375])

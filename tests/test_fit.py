@@ -13,10 +13,10 @@ import yaml
 from PIL import Image
 
 from deeplab_lit import fit, validate
+from deeplab_lit.atomic import lock
+from deeplab_lit.cli.defaults import SHAPES
 from deeplab_lit.data import Shapes
 from deeplab_lit.data.shapes import draw_sample
-from deeplab_lit.implied import SHAPES
-from deeplab_lit.whole import lock
 
 
 def make_folder(root, **splits):
@@ -129,7 +129,7 @@ def test_a_moved_run_remembers_its_best(tmp_path, tiny_args):
 KILLED = """
 import os, sys
 from deeplab_lit import fit
-from deeplab_lit.training.record import RunRecord
+from deeplab_lit.runs.record import RunRecord
 RunRecord.on_fit_end = lambda *args: os.kill(os.getpid(), 9)
 fit.main()
 """

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit import benchmark, convert, export, fit, plot_bands, predict, tune_crf, validate
+from deeplab_lit import convert, export, fit, plot_bands, predict, tune_crf, validate
 from deeplab_lit.ablate import __main__ as ablate
+from deeplab_lit.benchmark import __main__ as benchmark
 from deeplab_lit.prepare import __main__ as prepare
 
 COMMANDS = {

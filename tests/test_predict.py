@@ -12,8 +12,8 @@ import deeplab_lit
 from deeplab_lit.data import Shapes
 from deeplab_lit.data.draw import draw_sample
 from deeplab_lit.data.names import KNOWN
-from deeplab_lit.data.submission import LAYOUTS
 from deeplab_lit.predict import main
+from deeplab_lit.segment.submission import LAYOUTS
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def images(tmp_path):
     (folder / "sub").mkdir(parents=True)
     pictures = [Image.fromarray(draw_sample(1, i)[0]) for i in range(5)]
     pictures[0].save(folder / "rgb.png")
-    pictures[1].convert("L").save(folder / "grey.png")
+    pictures[1].convert("L").save(folder / "gray.png")
     pictures[2].convert("RGBA").save(folder / "alpha.png")
     exif = Image.Exif()
     exif[274] = 6  # to be turned by 90° to stand upright
     pictures[3].crop((0, 0, 161, 120)).save(folder / "turned.jpg", exif=exif)
-    grey = np.asarray(pictures[4].convert("L")).astype(np.uint16) * 257
-    Image.fromarray(grey).save(folder / "sub/deep.png")
+    gray = np.asarray(pictures[4].convert("L")).astype(np.uint16) * 257
+    Image.fromarray(gray).save(folder / "sub/deep.png")
     Image.new("RGB", (50, 1)).save(folder / "thin.png")
     return folder
 
@@ -52,7 +52,7 @@ def test_masks_hold_the_networks_classes_at_the_images_size(trained, images, tmp
         assert mask.getpalette()[3:6] == list(net.classes["disc"])
     sizes = {
         "rgb": (161, 161),
-        "grey": (161, 161),
+        "gray": (161, 161),
         "alpha": (161, 161),
         "turned": (120, 161),
         "sub/deep": (161, 161),
@@ -82,10 +82,10 @@ def test_it_goes_on_where_it_was_stopped(trained, images, tmp_path, capsys):
     out = tmp_path / "out"
     run(trained, images, out=out)
     kept = (out / "masks/rgb.png").stat().st_mtime_ns
-    (out / "masks/grey.png").unlink()
+    (out / "masks/gray.png").unlink()
     assert run(trained, images, out=out) == 0
     assert "5 of 6 images are done already" in capsys.readouterr().out
-    assert (out / "masks/grey.png").is_file()
+    assert (out / "masks/gray.png").is_file()
     assert (out / "masks/rgb.png").stat().st_mtime_ns == kept
 
 

@@ -14,10 +14,10 @@
    - network/test_multiscale.py::test_aligned_sizes_are_those_of_caffes_interp
    - training/test_loss.py::test_each_scale_is_scored_where_the_authors_score_it
    - training/test_loss.py::test_aligned_corners_take_every_8th_pixel
-3. Frozen normalisation: neither statistics nor affine move, also when Lightning calls train():
-   - test_protocol.py::test_frozen_normalisation_has_no_mode
+3. Frozen normalization: neither statistics nor affine move, also when Lightning calls train():
+   - test_protocol.py::test_frozen_normalization_has_no_mode
    - training/test_module.py::test_frozen_statistics_stay_as_loaded
-   - training/test_optimizer.py::test_frozen_normalisation_is_not_in_the_optimizer
+   - training/test_optimizer.py::test_frozen_normalization_is_not_in_the_optimizer
 4. The loss is the sum of four terms, not their mean; the learning rate is tuned for that:
    - training/test_loss.py::test_loss_is_the_sum_of_all_scales_and_their_maximum
 5. The head's biases learn at 20 times the rate, without weight decay:
@@ -29,12 +29,12 @@
    - training/test_schedule.py::test_every_group_learns_as_the_released_solvers_say
 7. Void survives scaling and never counts:
    - data/test_transforms.py::test_labels_are_never_blended
-   - data/test_transforms.py::test_padding_is_mean_colour_and_void_at_the_bottom_and_right_only
+   - data/test_transforms.py::test_padding_is_mean_color_and_void_at_the_bottom_and_right_only
    - training/test_loss.py::test_labels_are_never_mixed
    - training/test_loss.py::test_void_never_counts
 8. mIoU is that of one confusion matrix over the set, background included, at the images' own size:
    - test_protocol.py::test_miou_is_not_the_mean_over_images
-   - training/test_metric.py::test_image_by_image_is_all_at_once
+   - scoring/test_metric.py::test_image_by_image_is_all_at_once
    - training/test_module.py::test_every_pixel_of_every_image_is_scored_once
    - data/test_datamodule.py::test_evaluation_takes_every_image_once_at_native_size
 9. train_aug holds no image of val:
@@ -60,8 +60,8 @@ from torch.nn import functional as F
 from deeplab_lit import cli
 from deeplab_lit.network.backbone import build_backbone
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.scoring.metric import SegmentationScores
 from deeplab_lit.training.loss import subsample
-from deeplab_lit.training.metric import SegmentationScores
 
 TESTS = Path(__file__).parent
 CONFIGS = Path(cli.__file__).parents[1] / "configs"
@@ -109,7 +109,7 @@ def test_labels_are_not_those_of_torchs_nearest():
     assert found[-1] - nearest[-1] == 7
 
 
-def test_frozen_normalisation_has_no_mode():
+def test_frozen_normalization_has_no_mode():
     net = build_backbone("resnet18", 8, "caffe", "frozen")
     for name, buffer in net.named_buffers():
         nn.init.uniform_(buffer, 0.5 if "var" in name else 0.1, 1.0)

@@ -15,8 +15,8 @@ from PIL import Image
 import deeplab_lit
 from deeplab_lit import export, fit, validate
 from deeplab_lit.__main__ import commands
+from deeplab_lit.cli.parser import configs, joined_configs, parse
 from deeplab_lit.data.draw import draw_sample
-from deeplab_lit.parser import configs, joined_configs, parse
 from deeplab_lit.prepare.__main__ import build_parser, data_section
 
 ROOT = Path(fit.__file__).parents[1]
@@ -132,10 +132,10 @@ def test_the_onnx_example_runs_without_this_package_and_without_torch(trained, t
     with Image.open(tmp_path / "mask.png") as mask:
         assert mask.size == (161, 90)
         assert np.mean(np.asarray(mask) == expected) > 0.999  # ties may fall either way
-        colours = mask.getpalette()
+        colors = mask.getpalette()
     named = dict(line.rsplit(maxsplit=1) for line in run.stdout.splitlines())
-    for index, (name, colour) in enumerate(net.classes.items()):
-        assert tuple(colours[3 * index : 3 * index + 3]) == colour
+    for index, (name, color) in enumerate(net.classes.items()):
+        assert tuple(colors[3 * index : 3 * index + 3]) == color
         share = np.mean(expected == index)
         assert (name in named) == (share > 0)
         assert share == 0 or float(named[name].rstrip("%")) == pytest.approx(100 * share, abs=0.2)

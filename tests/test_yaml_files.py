@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from deeplab_lit.parser import Parser
+from deeplab_lit.cli.parser import Parser
 from deeplab_lit.yaml_files import ConfigError, load_checked, read_options, read_yaml
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -22,9 +22,9 @@ from deeplab_lit.ablate.process import log_of
 from deeplab_lit.ablate.report import write_report
 from deeplab_lit.ablate.runner import Runner
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
-from deeplab_lit.data.words import counted
+from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.errors import lasting_screen, plain_errors
-from deeplab_lit.parser import Parser, parse
+from deeplab_lit.text import plural
 
 LONGEST_TAG = 64  # W&B refuses longer ones
 
@@ -108,8 +108,8 @@ def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
         _make(folder)
         steps = list(dict.fromkeys(step for run in runs for step in (run.fit, run.validate)))
         print(
-            f"{sweep.name}: {counted(len(labels), 'setting')}, "
-            f"{counted(len(runs) // len(labels), 'seed')}; runs and logs in {folder}",
+            f"{sweep.name}: {plural(len(labels), 'setting')}, "
+            f"{plural(len(runs) // len(labels), 'seed')}; runs and logs in {folder}",
             flush=True,
         )
         live = Live(runs, labels, options.jobs)

@@ -9,7 +9,7 @@ scores as well.
 from typing import Any
 
 from deeplab_lit.ablate.sweep import METRICS, SEED, Sweep, SweepError
-from deeplab_lit.training.loggers import PROJECT
+from deeplab_lit.runs.loggers import PROJECT
 
 
 def build_dashboards(sweep: Sweep, entity: str, project: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from deeplab_lit.ablate.cells import interval, spread, verdict
 from deeplab_lit.ablate.table import Row
-from deeplab_lit.data.words import counted
+from deeplab_lit.text import plural
 
 FEW_IMAGES = 30  # below, the bootstrap's percentiles lie visibly too close together
 
@@ -58,14 +58,14 @@ def _limits(rows: Sequence[Row], compared: Sequence[Row], *, some_noise: bool) -
     images = {len(r.images["ids"]) for row in rows for r in row.results if "ids" in r.images}
     if images and min(images) < FEW_IMAGES:
         said.append(
-            f"The scores are of {counted(min(images), 'validation image')}: an interval over so "
+            f"The scores are of {plural(min(images), 'validation image')}: an interval over so "
             "few is narrower than it should be."
         )
     ious = [r.scored(row.after_crf)["iou"].values() for row in rows for r in row.results]
     fewest = min(sum(iou is not None for iou in own) for own in ious)
     if 0 < fewest < len(ious[0]):
         said.append(
-            f"mIoU is the mean over {fewest} of {counted(len(ious[0]), 'class')}: the others are "
+            f"mIoU is the mean over {fewest} of {plural(len(ious[0]), 'class')}: the others are "
             "neither in the truth nor predicted, at least in one run."
         )
     known = [row for row in compared if not math.isnan(row.difference.mean)]

@@ -11,15 +11,16 @@ from jsonargparse import ArgumentParser
 
 from deeplab_lit.ablate.branches import Fields, fields
 from deeplab_lit.ablate.table import Row
+from deeplab_lit.cli.defaults import DATA_SETS
+from deeplab_lit.cli.parser import configs, joined_configs, read_config
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import refused_arguments
-from deeplab_lit.implied import DATA_SETS
 from deeplab_lit.network.inference import Inference
-from deeplab_lit.parser import configs, joined_configs, read_config
+from deeplab_lit.runs.folder import RunFolderError
+from deeplab_lit.scoring.evaluation import Evaluation
 from deeplab_lit.segment.segmenter import Segmenter
-from deeplab_lit.training.evaluation import Evaluation
-from deeplab_lit.training.run_folder import RunFolderError
+from deeplab_lit.types import Classes
 from deeplab_lit.yaml_files import read_options
 
 NUM_IMAGES = 6
@@ -30,12 +31,12 @@ class Shown:
     """Pictures for the report, all of the first seed of each setting.
 
     Attributes:
-        classes: name → colour.
+        classes: name → color.
         samples: id, image (H,W,3) uint8, truth (H,W) uint8, prediction (H,W) uint8 a row.
         fields: what the branches see on those images.
     """
 
-    classes: dict[str, tuple[int, int, int]]
+    classes: Classes
     samples: list[tuple[str, np.ndarray, np.ndarray, list[np.ndarray]]]
     fields: Fields
 

@@ -22,7 +22,7 @@ from deeplab_lit.ablate.sweep import (
     check_number,
     overlaps,
 )
-from deeplab_lit.parser import CONFIG, joined_configs
+from deeplab_lit.cli.parser import CONFIG, joined_configs
 from deeplab_lit.yaml_files import read_yaml
 
 PAPER = {(12,): "LargeFOV", (2, 4, 8, 12): "ASPP-S", (6, 12, 18, 24): "ASPP-L"}

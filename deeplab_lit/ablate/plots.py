@@ -10,11 +10,11 @@ import torch
 
 from deeplab_lit.ablate.table import Row, by_training
 from deeplab_lit.network.receptive_field import real_taps, share_of_real_taps
-from deeplab_lit.training.charts import LONGEST_NAME, drawn_as_it_can, legend
-from deeplab_lit.training.picture import short
+from deeplab_lit.pictures.charts import LONGEST_NAME, drawn_as_it_can, legend
+from deeplab_lit.pictures.masks import short
 
 BEFORE, AFTER = "#2b6cb0", "#c05621"
-STYLES = ("-", "--", ":", "-.")  # of lines, which have ten colours
+STYLES = ("-", "--", ":", "-.")  # of lines, which have ten colors
 
 
 def settings_plot(rows: Sequence[Row]) -> Any:
@@ -26,16 +26,16 @@ def settings_plot(rows: Sequence[Row]) -> Any:
     if any(row.scores(after_crf=True) for row in rows):
         kinds.append((True, AFTER, "after the CRF"))
     dots = []
-    for after_crf, colour, _ in kinds:
+    for after_crf, color, _ in kinds:
         for y, row in enumerate(rows):
             scores = 100 * np.array(row.scores(after_crf))
             if len(scores):
-                axes.plot(scores, [y] * len(scores), "o", color=colour, alpha=0.45, markersize=5)
-                axes.plot(scores.mean(), y, "|", color=colour, markersize=20, markeredgewidth=2.5)
-        dots += axes.plot([], [], "o", color=colour)
+                axes.plot(scores, [y] * len(scores), "o", color=color, alpha=0.45, markersize=5)
+                axes.plot(scores.mean(), y, "|", color=color, markersize=20, markeredgewidth=2.5)
+        dots += axes.plot([], [], "o", color=color)
     if baseline := rows[0].scores(rows[0].after_crf):
-        colour = AFTER if rows[0].after_crf else BEFORE
-        axes.axvline(100 * np.mean(baseline), color=colour, linewidth=0.8, linestyle=":")
+        color = AFTER if rows[0].after_crf else BEFORE
+        axes.axvline(100 * np.mean(baseline), color=color, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     option = "" if rows[0].option == "setting" else short(rows[0].option)

@@ -14,8 +14,8 @@ from typing import TextIO
 from deeplab_lit.ablate.plan import Step
 from deeplab_lit.ablate.progress import is_finished, share_done
 from deeplab_lit.ablate.sweep import SweepError
-from deeplab_lit.training.redact import redacted_words
-from deeplab_lit.whole import NoLocksError, lock
+from deeplab_lit.atomic import NoLocksError, lock
+from deeplab_lit.runs.redact import redacted_words
 
 FAILED = "failed: "  # how the log of a step that has failed ends
 

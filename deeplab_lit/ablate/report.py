@@ -13,8 +13,8 @@ from deeplab_lit.ablate.plots import picture, settings_plot
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
 from deeplab_lit.ablate.table import rows
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.errors import UserError
-from deeplab_lit.whole import whole_file
 
 
 def write_report(
@@ -44,7 +44,7 @@ def write_report(
         "report.html": page(sweep, made, absent, shown, why, options).encode(),
     }
     for name, content in files.items():
-        with whole_file(folder / name) as place:
+        with atomic_write(folder / name) as place:
             place.write_bytes(content)
     print(f"\n{markdown(made)}")
     for line in absent:

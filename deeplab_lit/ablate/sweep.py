@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deeplab_lit.data.words import counted
 from deeplab_lit.errors import UserError
+from deeplab_lit.text import plural
 from deeplab_lit.yaml_files import ConfigError, read_yaml
 
 SEED = "seed_everything"
@@ -152,7 +152,7 @@ def check_number(name: str, grid: dict[str, list], seeds: int) -> None:
     if settings * seeds > MOST_RUNS:
         each = " × ".join(f"{len(values):,}" for values in grid.values())
         raise SweepError(
-            f"{name}: {each} values are {settings:,} settings, with {counted(seeds, 'seed')} "
+            f"{name}: {each} values are {settings:,} settings, with {plural(seeds, 'seed')} "
             f"{settings * seeds:,} runs, and at most {MOST_RUNS:,} are taken: give fewer values "
             "or seeds, or several files"
         )

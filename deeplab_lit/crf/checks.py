@@ -17,7 +17,7 @@ def check_image(image: Tensor) -> None:
             low, high = image.min().item(), image.max().item()
             got += f" in {low:.4g}…{high:.4g}"
             if low < 0:
-                hint = " It looks normalised: the CRF needs the image before the mean is taken off."
+                hint = " It looks normalized: the CRF needs the image before the mean is taken off."
             elif high <= 1:
                 hint = " It looks divided by 255: the CRF needs 0…255."
         raise CRFError(f"image must be the raw RGB pixels, uint8; {got}.{hint}")

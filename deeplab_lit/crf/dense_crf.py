@@ -38,7 +38,7 @@ class DenseCRF(Parameters):
     Args:
         bi_w: w1 of the paper's Eq. 3, weight of the bilateral (appearance) kernel. 0 leaves it out.
         bi_xy_std: σα, its reach in pixels.
-        bi_rgb_std: σβ, its reach in colour, in steps of 0…255.
+        bi_rgb_std: σβ, its reach in color, in steps of 0…255.
         pos_w: w2, weight of the spatial (smoothness) kernel. 0 leaves it out.
         pos_xy_std: σγ, its reach in pixels.
         iterations: mean-field steps; the paper has 10. 0 gives the input back.

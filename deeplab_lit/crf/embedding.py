@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deeplab_lit.crf.parameters import CRFError
 
-MARGIN = 4  # cells by which vertices and their neighbours may leave the box of the pixels
+MARGIN = 4  # cells by which vertices and their neighbors may leave the box of the pixels
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class KeyLayout:
 
 
 def features(images: Tensor, xy_std: float, rgb_std: float | None) -> Tensor:
-    """Pixels as points: images (B,H,W,3) uint8 → (d,B·H·W), x and y, then colours if wanted."""
+    """Pixels as points: images (B,H,W,3) uint8 → (d,B·H·W), x and y, then colors if wanted."""
     b, h, w, _ = images.shape
     rows = torch.arange(h, dtype=torch.float32, device=images.device) / xy_std
     columns = torch.arange(w, dtype=torch.float32, device=images.device) / xy_std

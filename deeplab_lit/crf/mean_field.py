@@ -62,7 +62,7 @@ def bilateral_lattice(images: Tensor, parameters: Parameters) -> Lattice:
     )
 
 
-@lru_cache(maxsize=2)  # pixels' colours play no part: one for all images of a size
+@lru_cache(maxsize=2)  # pixels' colors play no part: one for all images of a size
 def _cached(
     size: tuple[int, int, int], std: float, weight: float, normalization: str, device: torch.device
 ) -> Lattice:

@@ -28,7 +28,7 @@ constexpr int BLOCK = 16;       // pixels whose hash slots are fetched together
 constexpr int MAX_CORNERS = 6;  // 5 features
 constexpr float ALMOST_ZERO = 1e-20f;
 
-// Memory for tables: uninitialised, in huge pages where the system has them.
+// Memory for tables: uninitialized, in huge pages where the system has them.
 template <class T>
 class Buffer {
   public:
@@ -106,7 +106,7 @@ struct Lattice {
     Buffer<uint32_t> slice_row;       // N×D
     Buffer<uint32_t> splat_row;       // N×D, a copy's row where the strip has one
     Buffer<float> weight;             // N×D, barycentric
-    Buffer<uint32_t> neighbour;       // D×(M+1)×2, one step forth and one step back
+    Buffer<uint32_t> neighbor;       // D×(M+1)×2, one step forth and one step back
     Buffer<float> norm;               // N, 1/√(the kernel's sum)
 
     Lattice(int64_t n, int corners, int strips)
@@ -214,14 +214,14 @@ void merge(Lattice &lattice, std::vector<VertexTable> &tables) {
         }
 }
 
-void find_neighbours(Lattice &lattice, const VertexTable &table, const int64_t *stride,
+void find_neighbors(Lattice &lattice, const VertexTable &table, const int64_t *stride,
                      int64_t phase) {
     const int64_t rows = lattice.vertices + 1;
     const int corners = lattice.corners;
     int64_t all_strides = 0;
     for (int j = 0; j < corners; j++) all_strides += stride[j];
-    lattice.neighbour = Buffer<uint32_t>(corners * rows * 2);
-    uint32_t *neighbour = lattice.neighbour;
+    lattice.neighbor = Buffer<uint32_t>(corners * rows * 2);
+    uint32_t *neighbor = lattice.neighbor;
     auto forth = [&](int64_t v, int j) {  // key of the vertex one step along direction j
         const uint64_t key = table.keys[v];
         const uint64_t wrapped = key + (corners - 1) * phase - all_strides;
@@ -230,7 +230,7 @@ void find_neighbours(Lattice &lattice, const VertexTable &table, const int64_t *
 #pragma omp parallel num_threads(lattice.strips)
     {
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < corners * rows * 2; i++) neighbour[i] = 0;
+        for (int64_t i = 0; i < corners * rows * 2; i++) neighbor[i] = 0;
 #pragma omp for schedule(static)
         for (int64_t begin = 1; begin < rows; begin += BLOCK) {
             const int64_t end = std::min(begin + BLOCK, rows);
@@ -239,8 +239,8 @@ void find_neighbours(Lattice &lattice, const VertexTable &table, const int64_t *
             for (int64_t v = begin; v < end; v++)
                 for (int j = 0; j < corners; j++)
                     if (const uint32_t other = table.find(forth(v, j))) {
-                        neighbour[(j * rows + v) * 2] = other;
-                        neighbour[(j * rows + other) * 2 + 1] = static_cast<uint32_t>(v);
+                        neighbor[(j * rows + v) * 2] = other;
+                        neighbor[(j * rows + other) * 2 + 1] = static_cast<uint32_t>(v);
                     }
         }
     }
@@ -276,16 +276,16 @@ void blur(const Lattice &lattice, T *&table, T *&other) {
         }
         T *from = table, *to = other;
         for (int j = 0; j < lattice.corners; j++) {
-            const uint32_t *neighbour = lattice.neighbour + j * rows * 2;
+            const uint32_t *neighbor = lattice.neighbor + j * rows * 2;
 #pragma omp for schedule(static)
             for (int64_t r = 0; r < rows; r++) {
                 const int64_t ahead = std::min(r + BLOCK, rows - 1) * 2;
                 for (int v = 0; v < V; v += 2) {  // a cache line holds two v8
-                    __builtin_prefetch(from + int64_t{neighbour[ahead]} * V + v);
-                    __builtin_prefetch(from + int64_t{neighbour[ahead + 1]} * V + v);
+                    __builtin_prefetch(from + int64_t{neighbor[ahead]} * V + v);
+                    __builtin_prefetch(from + int64_t{neighbor[ahead + 1]} * V + v);
                 }
-                const T *forth = from + int64_t{neighbour[r * 2]} * V;
-                const T *back = from + int64_t{neighbour[r * 2 + 1]} * V;
+                const T *forth = from + int64_t{neighbor[r * 2]} * V;
+                const T *back = from + int64_t{neighbor[r * 2 + 1]} * V;
                 for (int v = 0; v < V; v++)
                     to[r * V + v] = from[r * V + v] + 0.5f * (forth[v] + back[v]);
             }
@@ -486,7 +486,7 @@ Lattice *lattice_new(const float *elevated, int64_t n, int corners, const int64_
             }
         if (std::count(failed.begin(), failed.end(), 1)) throw std::bad_alloc();
         merge(*lattice, tables);
-        find_neighbours(*lattice, tables[0], stride, phase);
+        find_neighbors(*lattice, tables[0], stride, phase);
         (corners == 3 ? find_norm<3> : find_norm<6>)(*lattice);
         return lattice.release();
     } catch (const std::bad_alloc &) {

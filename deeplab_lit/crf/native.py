@@ -121,7 +121,7 @@ def bilateral_lattice(image: Tensor, parameters: Parameters, threads: int) -> Na
     )
 
 
-@lru_cache(maxsize=2)  # pixels' colours play no part: one for all images of a size
+@lru_cache(maxsize=2)  # pixels' colors play no part: one for all images of a size
 def _position_lattice(size: tuple[int, int], std: float, threads: int) -> NativeLattice:
     image = torch.empty((1, *size, 3), dtype=torch.uint8)
     return NativeLattice(elevate(features(image, std, None)), key_layout(size, std, None), threads)

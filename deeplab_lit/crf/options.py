@@ -18,7 +18,7 @@ class CRFOptions:
         preset: released parameters, of the network in question.
         bi_w: w1 of the paper's Eq. 3, weight of the appearance kernel.
         bi_xy_std: σα, its reach in pixels.
-        bi_rgb_std: σβ, its reach in colour.
+        bi_rgb_std: σβ, its reach in color.
         pos_w: w2, weight of the smoothness kernel.
         pos_xy_std: σγ, its reach in pixels.
         iterations: mean-field steps.

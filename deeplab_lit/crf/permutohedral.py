@@ -52,7 +52,7 @@ class Lattice:
         self.slice_rows = rows.view(num_corners, num_pixels).T.contiguous()
         self.splat_weights = barycentric.flatten()[order]
         self.slice_weights = barycentric.T / (1 + 0.5 ** (num_corners - 1))
-        self.neighbours = self._find_neighbours(layout)
+        self.neighbors = self._find_neighbors(layout)
         self.blur_weights = elevated.new_tensor([1, 0.5, 0.5]).repeat(self.num_vertices + 1, 1)
 
         self.norm = self.filter(elevated.new_ones(num_pixels, 1))[:, 0] + 1e-20  # the kernel's sum
@@ -72,11 +72,11 @@ class Lattice:
             per_sample_weights=self.splat_weights,
             include_last_offset=True,
         )
-        for rows in self.neighbours:
+        for rows in self.neighbors:
             table = _sum_rows(table, rows, self.blur_weights)
         return _sum_rows(table, self.slice_rows, self.slice_weights)
 
-    def _find_neighbours(self, layout: KeyLayout) -> list[Tensor]:
+    def _find_neighbors(self, layout: KeyLayout) -> list[Tensor]:
         """For each direction rows (M+1,3): the vertex itself, one step forth, one step back.
 
         A step along direction j takes 1 off every coordinate and adds D to the j-th; from
@@ -89,7 +89,7 @@ class Lattice:
         )
         missing = self.num_vertices
         own = torch.arange(missing + 1, dtype=torch.int32, device=base.device)
-        neighbours = []
+        neighbors = []
         for stride in layout.stride:
             key = base + stride
             forth = torch.searchsorted(self.vertices, key, out_int32=True).clamp_(max=missing - 1)
@@ -100,8 +100,8 @@ class Lattice:
             # where nothing was found the write goes to the last row, which is mended after it
             rows[:, 2].scatter_(0, rows[:-1, 1].long(), own[:-1])
             rows[-1, 2] = missing
-            neighbours.append(rows)
-        return neighbours
+            neighbors.append(rows)
+        return neighbors
 
 
 def enclosing_simplex(elevated: Tensor, layout: KeyLayout) -> tuple[Tensor, Tensor]:

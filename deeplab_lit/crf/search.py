@@ -12,7 +12,7 @@ FEW = 20  # below so many images an interval over them says little itself
 
 
 class Point(NamedTuple):
-    """A setting of the search: w1, σα in pixels, σβ in steps of colour."""
+    """A setting of the search: w1, σα in pixels, σβ in steps of color."""
 
     bi_w: float
     bi_xy_std: float

@@ -4,12 +4,13 @@ import numpy as np
 
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
-from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
 from deeplab_lit.data.paths import existing, given, matching
 from deeplab_lit.data.summary import Summary
+from deeplab_lit.types import VOID
 
-# the first name of each line of the challenge's objectInfo150.txt; its usual colour, hexadecimal
+# the first name of each line of the challenge's objectInfo150.txt; its usual color, hexadecimal
 CLASSES = (
     "wall 787878, building b47878, sky 06e6e6, floor 503232, tree 04c803, ceiling 787850, "
     "road 8c8c8c, bed cc05ff, windowpane e6e6e6, grass 04fa07, cabinet e005ff, "

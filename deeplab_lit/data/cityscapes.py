@@ -9,10 +9,11 @@ import numpy as np
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.decode import UNREADABLE, exact
-from deeplab_lit.data.image import VOID, DataError
+from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
 from deeplab_lit.data.paths import existing, given, matching
 from deeplab_lit.data.summary import Summary
+from deeplab_lit.types import VOID
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 CATEGORIES = {

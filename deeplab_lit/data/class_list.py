@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.text import read_text
+from deeplab_lit.types import Color
 
 # names that mean: not to be trained on
-VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "undefined", "dontcare"}
+VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "undefined", "dontcare"}
 MOST = 254  # classes: 255 is void, and 254 marks values that are none
 RGB = r"(?P<red>\d+)[\s,;]+(?P<green>\d+)[\s,;]+(?P<blue>\d+)"
 COLOR_LAST = re.compile(rf"(?P<name>\S.*?)[\s,;:]+{RGB}")
@@ -31,7 +31,7 @@ class ClassLine(NamedTuple):
 
     name: str
     value: int | None
-    color: Colour | None = None
+    color: Color | None = None
     is_void: bool = False
 
 

@@ -9,7 +9,7 @@ from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_color
 from deeplab_lit.data.paths import existing, given, matching
 from deeplab_lit.data.summary import Summary
 
@@ -48,7 +48,7 @@ LISTS = {"train": "train", "val": "test"}  # split → name in imageLists/
 
 
 class _CocoStuff(SegmentationData):
-    classes = {name: voc_colour(label) for label, name in enumerate(NAMES, 1)}
+    classes = {name: voc_color(label) for label, name in enumerate(NAMES, 1)}
     never = frozenset(NEVER)
 
     def __init__(self, root: str | None = None, **kwargs) -> None:
@@ -76,7 +76,7 @@ class CocoStuff10k(_CocoStuff):
     """COCO-Stuff 10k, version 1.1: 182 label ids, of which 171 occur.
 
     Under `root`: images/<id>.jpg, annotations/<id>.png, whose values are class indices (255
-    unlabelled), and imageLists/, as `prepare coco_stuff_10k` writes it. Splits train (9,000 images)
+    unlabeled), and imageLists/, as `prepare coco_stuff_10k` writes it. Splits train (9,000 images)
     and val (1,000, the authors' test.txt).
 
     Args:
@@ -100,7 +100,7 @@ class CocoStuff164k(_CocoStuff):
     """COCO-Stuff on COCO 2017: 182 label ids, of which 171 occur.
 
     Under `root`: images/<split>2017/<id>.jpg and annotations/<split>2017/<id>.png, the authors'
-    stuffthingmaps, whose values are class indices (255 unlabelled). Splits train (118,287 images)
+    stuffthingmaps, whose values are class indices (255 unlabeled). Splits train (118,287 images)
     and val (5,000).
 
     Args:

@@ -19,13 +19,13 @@ from deeplab_lit.data.meaning import (
     judge_palettes,
     refuse_proved,
 )
-from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.paths import masks_of
 from deeplab_lit.data.preflight import Check, first_of, preflight
 from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
-from deeplab_lit.data.summary import Summary, summarise
+from deeplab_lit.data.summary import Summary, summarize
 from deeplab_lit.data.transforms import ScaleRange, TrainTransform
-from deeplab_lit.data.words import counted
+from deeplab_lit.text import plural
+from deeplab_lit.types import Classes, Color
 
 LARGEST_BATCH = 65536
 MOST_WORKERS = 512  # processes beside each process that trains
@@ -70,10 +70,10 @@ class SegmentationData(LightningDataModule):
         check: how much of the data to read before the first step: "quick" or "full".
     """
 
-    classes: dict[str, Colour]  # name → colour, in the order of the class indices
+    classes: Classes  # name → color, in the order of the class indices
     parts: dict[str, set[str]] = {}  # split → the disjoint sets of images that it is made of
     ids_are_global = True  # an id is the same image in every split
-    palette: dict[int, Colour] = {}  # of the label files, where all have the same: value → color
+    palette: dict[int, Color] = {}  # of the label files, where all have the same: value → color
     never: frozenset[str] = frozenset()  # classes that no label file holds
 
     def __init__(
@@ -177,7 +177,7 @@ class SegmentationData(LightningDataModule):
         own = []
         for summary in summaries:
             if summary is training and self.mask_dir is not None:
-                found += judge_palettes(summary.colours, self.palette)
+                found += judge_palettes(summary.colors, self.palette)
                 moved = [index for index, value in values.items() if index != value]
                 if moved:
                     found.append(
@@ -192,8 +192,8 @@ class SegmentationData(LightningDataModule):
                 found += filter(None, [self.odd_values(summary)])
                 own.append(summary)
             found += judge_classes(summary, names, training=summary is training, never=self.never)
-        colours = {entry: where for s in reversed(own) for entry, where in s.colours.items()}
-        return found + list(judge_palettes(colours, self.palette))
+        colors = {entry: where for s in reversed(own) for entry, where in s.colors.items()}
+        return found + list(judge_palettes(colors, self.palette))
 
     def odd_values(self, found: Summary) -> Finding | None:
         """Judge the values in a split's label files, where the data set's own rule them out."""
@@ -212,7 +212,7 @@ class SegmentationData(LightningDataModule):
         if self.mask_dir is None:
             return None
         title = f"{type(self).__name__} {self.train_split} with masks of {self.mask_dir}"
-        found = summarise(self.training(), title, len(self.classes), self.num_workers)
+        found = summarize(self.training(), title, len(self.classes), self.num_workers)
         if found.problems:
             raise DataError("\n".join(first_of(found.problems, title, found.total)))
         refuse_proved(self.findings(found, None))
@@ -241,8 +241,8 @@ class SegmentationData(LightningDataModule):
         )
         if self.total_batch_size not in (None, stream.step_size):
             rank_zero_warn(
-                f"an optimizer step sees {counted(stream.step_size, 'image')} "
-                f"({counted(trainer.world_size, 'process')} × batch_size {self.batch_size} "
+                f"an optimizer step sees {plural(stream.step_size, 'image')} "
+                f"({plural(trainer.world_size, 'process')} × batch_size {self.batch_size} "
                 f"× accumulate_grad_batches {trainer.accumulate_grad_batches}), but the learning "
                 f"rate is meant for {self.total_batch_size} (data.total_batch_size)"
             )
@@ -258,7 +258,7 @@ class SegmentationData(LightningDataModule):
         processes = self.trainer.world_size
         if len(dataset) < processes:
             raise DataError(
-                f"{type(self).__name__} {self.val_split} has {counted(len(dataset), 'image')} for "
+                f"{type(self).__name__} {self.val_split} has {plural(len(dataset), 'image')} for "
                 f"{processes} processes; use at most one process an image"
             )
         sampler = EverySampleOnce(dataset, processes, self.trainer.global_rank)

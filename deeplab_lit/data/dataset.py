@@ -17,17 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deeplab_lit.data.decode import UNREADABLE, opened, orientation_of
-from deeplab_lit.data.image import (
-    VOID,
-    DataError,
-    read_colors,
-    read_image,
-    read_mask,
-    read_palette,
-)
-from deeplab_lit.data.palette import Colour
+from deeplab_lit.data.image import DataError, read_colors, read_image, read_mask, read_palette
 from deeplab_lit.data.transforms import TrainTransform
-from deeplab_lit.data.words import counted
+from deeplab_lit.text import plural
+from deeplab_lit.types import VOID, Color
 
 TURNED = (
     "EXIF orientation {} turns or mirrors the image as it is read, and no mask. If the masks were "
@@ -53,7 +46,7 @@ class MaskContent(NamedTuple):
         size: (width, height) in pixels.
         values: (256,) int64, pixels of each value in the file.
         indices: (256,) int64, pixels of each class index; 255 is void.
-        colours: value in the file → its colour, for the values that occur and whose colour the
+        colors: value in the file → its color, for the values that occur and whose color the
             file's palette has only once.
         source: the file, or the image's id where there is none.
     """
@@ -61,12 +54,12 @@ class MaskContent(NamedTuple):
     size: tuple[int, int]
     values: np.ndarray
     indices: np.ndarray
-    colours: dict[int, Colour]
+    colors: dict[int, Color]
     source: str
 
 
 class Split(ABC):
-    """The labelled images of one split, in a fixed order.
+    """The labeled images of one split, in a fixed order.
 
     Attributes:
         ids: a name for each image, unique.
@@ -110,7 +103,7 @@ class Split(ABC):
 
 
 class Pair(NamedTuple):
-    """Files of one labelled image."""
+    """Files of one labeled image."""
 
     id: str
     image: Path
@@ -177,8 +170,8 @@ class FileSplit(Split):
         if indices[self.num_classes : VOID].any():
             raise self._wrong_values(pair.mask, values)
         palette = read_palette(pair.mask) if self.color_map is None else None
-        colours = _telling_colours(palette)
-        own = {v: colours[v] for v in np.flatnonzero(values).tolist() if v in colours}
+        colors = _telling_colors(palette)
+        own = {v: colors[v] for v in np.flatnonzero(values).tolist() if v in colors}
         return MaskContent(raw.shape[::-1], values, indices, own, str(pair.mask))
 
     def remarks(self, indices: Sequence[int]) -> list[str]:
@@ -186,7 +179,7 @@ class FileSplit(Split):
         turned = [p.image for p in (self.pairs[i] for i in indices) if _may_be_turned(p.image)]
         if not turned:
             return list(self.passed_over)
-        more = f" and {counted(len(turned) - 1, 'more image')}" if len(turned) > 1 else ""
+        more = f" and {plural(len(turned) - 1, 'more image')}" if len(turned) > 1 else ""
         return [*self.passed_over, f"{turned[0]}{more}: {TURNED.format(_orientation(turned[0]))}"]
 
     def _raw(self, path: Path) -> np.ndarray:
@@ -239,10 +232,10 @@ def _colors(bad: np.ndarray) -> str:
     codes, counts = np.unique(bad, return_counts=True)
     often = sorted(zip(counts.tolist(), codes.tolist(), strict=True), reverse=True)
     shown = ", ".join(
-        f"({code & 255} {code >> 8 & 255} {code >> 16}) in {counted(number, 'pixel')}"
+        f"({code & 255} {code >> 8 & 255} {code >> 16}) in {plural(number, 'pixel')}"
         for number, code in often[:4]
     )
-    more = f" and {counted(len(codes) - 4, 'more color')}" if len(codes) > 4 else ""
+    more = f" and {plural(len(codes) - 4, 'more color')}" if len(codes) > 4 else ""
     return (
         f"the color {shown}{more}, which no line of classes.txt has. Add it there (a line "
         '"void red green blue" is no class), or save the mask without smoothing. If masks hold '
@@ -260,11 +253,11 @@ def _listed(values: np.ndarray) -> str:
 
 
 @lru_cache(64)  # the files of a set have few palettes
-def _telling_colours(palette: bytes | None) -> dict[int, Colour]:
-    """Value → its colour, where no other value of the palette has the same."""
-    colours = [tuple((palette or b"")[i : i + 3]) for i in range(0, len(palette or b""), 3)]
-    often = Counter(colours)
-    return {value: colour for value, colour in enumerate(colours) if often[colour] == 1}
+def _telling_colors(palette: bytes | None) -> dict[int, Color]:
+    """Value → its color, where no other value of the palette has the same."""
+    colors = [tuple((palette or b"")[i : i + 3]) for i in range(0, len(palette or b""), 3)]
+    often = Counter(colors)
+    return {value: color for value, color in enumerate(colors) if often[color] == 1}
 
 
 class SegmentationDataset(Dataset):

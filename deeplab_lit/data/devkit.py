@@ -7,7 +7,7 @@ from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import existing
 from deeplab_lit.data.text import lines_of
-from deeplab_lit.data.words import counted, some
+from deeplab_lit.text import first_few, plural
 
 
 def find_devkit(root: Path, year: int) -> Path:
@@ -43,9 +43,9 @@ def listed_ids(path: Path) -> list[str]:
     twice = [id for id, number in Counter(ids).items() if number > 1]
     if twice:
         raise DataError(
-            f"{path}: expected an image name a line, each once; {counted(len(twice), 'name')} "
-            f"{'is' if len(twice) == 1 else 'are'} there twice or more ({some(twice)}). Remove "
-            "the repetitions"
+            f"{path}: expected an image name a line, each once; {plural(len(twice), 'name')} "
+            f"{'is' if len(twice) == 1 else 'are'} there twice or more ({first_few(twice)}). "
+            "Remove the repetitions"
         )
     return ids
 

@@ -1,6 +1,6 @@
 """How an image of Shapes is drawn: textured objects over a textured ground, and their mask.
 
-Everything is drawn from signed distances d(x, y) to an outline in pixels, negative inside: colours
+Everything is drawn from signed distances d(x, y) to an outline in pixels, negative inside: colors
 are blended where |d| < ½; the mask holds the object where d < 0 and void where 0 ≤ d < 1.
 """
 
@@ -18,7 +18,7 @@ DISC, SQUARE, TRIANGLE, CROSS, WIRE, EYE = range(1, 7)  # as in Shapes.classes; 
 
 Y, X = np.mgrid[:SIZE, :SIZE].astype(np.float32)
 
-Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (x, y) from the centre → d
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (x, y) from the center → d
 
 
 def draw_sample(seed: int, index: int, max_disc: float = MAX_RADIUS) -> Arrays:
@@ -33,10 +33,10 @@ def draw_sample(seed: int, index: int, max_disc: float = MAX_RADIUS) -> Arrays:
     image = ground + _cloth(rng, SIZE, SIZE) + grain
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for _ in range(rng.integers(4, 9)):
-        centre = rng.uniform(0, SIZE, 2)
+        center = rng.uniform(0, SIZE, 2)
         angle = rng.uniform(0, 2 * np.pi)
         for label, distance, reach in _object(rng, max_disc):
-            _paint(rng, image, mask, label, distance, reach, centre, angle, ground)
+            _paint(rng, image, mask, label, distance, reach, center, angle, ground)
     return image.clip(0, 255).astype(np.uint8), mask
 
 
@@ -103,22 +103,22 @@ def _paint(
     label: int,
     distance: Distance,
     reach: float,
-    centre: np.ndarray,
+    center: np.ndarray,
     angle: float,
     ground: np.ndarray,
 ) -> None:
     """Draw one layer over what is there, in the window that it can reach."""
-    low = np.maximum(centre - reach - 2, 0).astype(int)
-    high = np.minimum(centre + reach + 3, SIZE).astype(int)
+    low = np.maximum(center - reach - 2, 0).astype(int)
+    high = np.minimum(center + reach + 3, SIZE).astype(int)
     window = np.s_[low[1] : high[1], low[0] : high[0]]
-    x, y = X[window] - np.float32(centre[0]), Y[window] - np.float32(centre[1])
+    x, y = X[window] - np.float32(center[0]), Y[window] - np.float32(center[1])
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     d = distance(x * cos + y * sin, y * cos - x * sin)
-    colour = rng.uniform(20, 235, 3).astype(np.float32)
-    while abs(colour - ground).max() < 70:  # to be seen, in at least one channel
-        colour = rng.uniform(20, 235, 3).astype(np.float32)
+    color = rng.uniform(20, 235, 3).astype(np.float32)
+    while abs(color - ground).max() < 70:  # to be seen, in at least one channel
+        color = rng.uniform(20, 235, 3).astype(np.float32)
     opacity = np.clip(0.5 - d, 0, 1)[..., None]
-    image[window] += (colour + _pattern(rng, label, *d.shape) - image[window]) * opacity
+    image[window] += (color + _pattern(rng, label, *d.shape) - image[window]) * opacity
     mask[window][d < 1] = 255
     mask[window][d < 0] = label
 
@@ -157,5 +157,5 @@ def _stripes(rng: Generator, height: int, width: int, angle: float, period: floa
 
 
 def _tint(rng: Generator, brightness: np.ndarray, strength: float) -> np.ndarray:
-    """(height, width) → (height, width, 3): in a random colour."""
+    """(height, width) → (height, width, 3): in a random color."""
     return brightness[..., None] * (strength * rng.uniform(0.3, 1, 3)).astype(np.float32)

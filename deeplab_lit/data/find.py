@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deeplab_lit.data.image import SUFFIXES, DataError, DataWarning
-from deeplab_lit.data.words import counted, some
+from deeplab_lit.text import first_few, plural
 
 MAGIC = frozenset("*?[")
 NO_IMAGE = "not the suffix of an image"
@@ -34,9 +34,9 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def passed_over(folder: Path, files: Sequence[Path], why: str) -> str:
     """A sentence on files below a folder that are not read."""
-    names = some([str(file.relative_to(folder)) for file in files])
+    names = first_few([str(file.relative_to(folder)) for file in files])
     verb = "is" if len(files) == 1 else "are"
-    return f"{folder}: {counted(len(files), 'file')} {verb} passed over ({why}): {names}"
+    return f"{folder}: {plural(len(files), 'file')} {verb} passed over ({why}): {names}"
 
 
 def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:

@@ -9,9 +9,10 @@ from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
 from deeplab_lit.data.decode import UNREADABLE, opened
 from deeplab_lit.data.find import NO_IMAGE, files_below, is_hidden, passed_over
-from deeplab_lit.data.image import LOSSLESS, SUFFIXES, VOID, DataError
-from deeplab_lit.data.palette import Colour, voc_colour
+from deeplab_lit.data.image import LOSSLESS, SUFFIXES, DataError
+from deeplab_lit.data.palette import voc_color
 from deeplab_lit.data.paths import given, masks_of
+from deeplab_lit.types import VOID, Color
 
 
 class Folder(SegmentationData):
@@ -61,8 +62,8 @@ class Folder(SegmentationData):
         label_map[[_key(line) for line in kept]] = range(len(kept))
         self.label_map, self.color_map = (None, label_map) if colored else (label_map, None)
         self.named_alone = not colored and all(line.value == i for i, line in enumerate(lines))
-        colours = [] if colored else self._colours()
-        self.classes = {line.name: line.color or colours[line.value or 0] for line in kept}
+        colors = [] if colored else self._colors()
+        self.classes = {line.name: line.color or colors[line.value or 0] for line in kept}
 
     def label(self, split: str) -> str:
         """With the name of the folder, since it is a data set of its own."""
@@ -114,7 +115,7 @@ class Folder(SegmentationData):
             )
         return read_class_list(path)
 
-    def _colours(self) -> list[Colour]:
+    def _colors(self) -> list[Color]:
         masks = (p for p in files_below(self.root / "labels") if p.suffix.lower() in LOSSLESS)
         first = min(masks, default=None)
         if first is not None:
@@ -126,7 +127,7 @@ class Folder(SegmentationData):
             if palette:
                 palette += [0] * (768 - len(palette))
                 return [tuple(palette[3 * i : 3 * i + 3]) for i in range(256)]
-        return [voc_colour(i) for i in range(256)]
+        return [voc_color(i) for i in range(256)]
 
 
 def _key(line: ClassLine) -> int:

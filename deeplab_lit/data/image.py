@@ -22,13 +22,13 @@ from deeplab_lit.data.decode import (
 )
 from deeplab_lit.data.matlab import load_mat
 from deeplab_lit.errors import UserError
+from deeplab_lit.types import VOID
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
-VOID = 255
 DARK = 4095  # 16-bit values that stay below look black
 
 
@@ -129,13 +129,13 @@ def _to_rgb8(image: Image.Image, data: bytes) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask's raw values: (H,W) uint8; of a palette image the indices, never its colours.
+    """A mask's raw values: (H,W) uint8; of a palette image the indices, never its colors.
 
     EXIF orientation is not looked at: a mask is as its pixels lie. `.mat` files are read as
     SBD's (GTcls.Segmentation).
 
     Raises:
-        DataError: missing, damaged, not an image, in a lossy format, in colour, or with values
+        DataError: missing, damaged, not an image, in a lossy format, in color, or with values
             that are no whole numbers in 0…255.
     """
     try:

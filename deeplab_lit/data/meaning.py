@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from deeplab_lit.data.class_list import means_void
-from deeplab_lit.data.image import VOID, DataError
-from deeplab_lit.data.palette import Colour
+from deeplab_lit.data.image import DataError
 from deeplab_lit.data.summary import Summary
-from deeplab_lit.data.words import counted
+from deeplab_lit.text import plural
+from deeplab_lit.types import VOID, Color
 
 ENOUGH = 20  # masks, of more that there are, that say something about what is in none
 NAMED = 20  # classes that a sentence names before the rest is only counted
-Colours = Mapping[tuple[int, Colour], str]  # value and its color in a palette → where
+Colors = Mapping[tuple[int, Color], str]  # value and its color in a palette → where
 
 
 class Finding(NamedTuple):
@@ -83,7 +83,7 @@ def judge_classes(
     elif absent and (found.whole or found.number >= ENOUGH):
         where = f"no mask of {found.title}"
         if not found.whole:
-            looked_at = counted(found.number, "mask")
+            looked_at = plural(found.number, "mask")
             where = f"none of the {looked_at} looked at of {found.title}'s {found.total:,}"
         which = f"class {_named(absent, classes)}"
         if len(absent) > 1:
@@ -115,19 +115,19 @@ def judge_names(classes: Sequence[str], remedies: Sequence[str]) -> Iterator[Fin
             )
 
 
-def judge_palettes(colours: Colours, official: Mapping[int, Colour]) -> Iterator[Finding]:
+def judge_palettes(colors: Colors, official: Mapping[int, Color]) -> Iterator[Finding]:
     """Say where the palettes of masks give a value two meanings.
 
     One color at two values is a proof, for a palette has each color once; two colors of one value
     may be nothing but taste.
 
     Args:
-        colours: of all masks that belong together; of each the values that occur.
+        colors: of all masks that belong together; of each the values that occur.
         official: of the data set's own masks, value → color; empty where it has none.
     """
     seen = dict.fromkeys(official.items(), "the data set's palette")
     values, shown = defaultdict(dict), defaultdict(dict)
-    for (value, color), where in [*seen.items(), *(c for c in colours.items() if c[0] not in seen)]:
+    for (value, color), where in [*seen.items(), *(c for c in colors.items() if c[0] not in seen)]:
         values[color].setdefault(value, where)
         shown[value].setdefault(color, where)
     for color, places in values.items():
@@ -171,7 +171,7 @@ def _hints(found: Summary, absent: Sequence[int], classes: Sequence[str]) -> str
 
 def _with_255(found: Summary) -> str:
     share = found.values[VOID] / max(found.values.sum(), 1)
-    of = f"{found.with_255:,} of {counted(found.number, 'mask')}"
+    of = f"{found.with_255:,} of {plural(found.number, 'mask')}"
     return f"255, which always is void, is in {of} ({share:.2%} of the pixels)"
 
 

@@ -1,4 +1,4 @@
-"""Names and colours for the classes of a network that knows only how many it has."""
+"""Names and colors for the classes of a network that knows only how many it has."""
 
 from pathlib import Path
 
@@ -6,9 +6,10 @@ from deeplab_lit.data.cityscapes import Cityscapes
 from deeplab_lit.data.class_list import read_class_list
 from deeplab_lit.data.coco_stuff import CocoStuff164k
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.palette import Colour, voc_colour
+from deeplab_lit.data.palette import voc_color
 from deeplab_lit.data.voc import VOC
-from deeplab_lit.data.words import counted
+from deeplab_lit.text import plural
+from deeplab_lit.types import Classes
 
 KNOWN = {
     "voc": VOC.classes,
@@ -17,8 +18,8 @@ KNOWN = {
 }
 
 
-def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]:
-    """Name → RGB colour of each class, in the order of the class indices.
+def class_names(num_classes: int, given: str | None = None) -> Classes:
+    """Name → RGB color of each class, in the order of the class indices.
 
     Args:
         num_classes: C.
@@ -31,19 +32,19 @@ def class_names(num_classes: int, given: str | None = None) -> dict[str, Colour]
     """
     if given is None:
         classes = next((c for c in KNOWN.values() if len(c) == num_classes), None) or {
-            f"class_{i}": voc_colour(i) for i in range(num_classes)
+            f"class_{i}": voc_color(i) for i in range(num_classes)
         }
     else:
         classes = KNOWN.get(given.lower()) or _classes_in(given, num_classes)
     if len(classes) != num_classes:
         raise DataError(
-            f"--data_classes {given} names {counted(len(classes), 'class')}, but the network "
+            f"--data_classes {given} names {plural(len(classes), 'class')}, but the network "
             f"has {num_classes}: give a file with {num_classes} different names, one a line"
         )
     return dict(classes)
 
 
-def _classes_in(given: str, num_classes: int) -> dict[str, Colour]:
+def _classes_in(given: str, num_classes: int) -> Classes:
     path = Path(given).expanduser()
     if not path.exists():
         raise DataError(f"--data_classes {given}: not {', '.join(KNOWN)}, and no such file")
@@ -54,4 +55,4 @@ def _classes_in(given: str, num_classes: int) -> dict[str, Colour]:
             f"--data_classes {given} is no list of classes, and the network has {num_classes}: "
             f"{error}"
         ) from error
-    return {line.name: line.color or voc_colour(line.value or 0) for line in lines}
+    return {line.name: line.color or voc_color(line.value or 0) for line in lines}

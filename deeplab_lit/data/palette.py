@@ -1,10 +1,10 @@
-"""Colours of classes."""
+"""Colors of classes."""
 
-Colour = tuple[int, int, int]
+from deeplab_lit.types import Color
 
 
-def voc_colour(index: int) -> Colour:
-    """The colour of a class index in PASCAL VOC's masks, for any index from 0 to 255.
+def voc_color(index: int) -> Color:
+    """The color of a class index in PASCAL VOC's masks, for any index from 0 to 255.
 
     The devkit's rule (VOClabelcolormap.m): the bits of the index, three at a time, go to the top
     bits of red, green and blue.
@@ -19,5 +19,5 @@ def voc_colour(index: int) -> Colour:
 
 
 def voc_palette() -> list[int]:
-    """VOC's colours of all indices from 0 to 255, as Pillow's `putpalette` takes them."""
-    return [channel for index in range(256) for channel in voc_colour(index)]
+    """VOC's colors of all indices from 0 to 255, as Pillow's `putpalette` takes them."""
+    return [channel for index in range(256) for channel in voc_color(index)]

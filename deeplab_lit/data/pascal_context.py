@@ -3,7 +3,7 @@
 from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import FileSplit
 from deeplab_lit.data.devkit import devkit_split, find_devkit
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_color
 from deeplab_lit.data.paths import given
 
 CLASSES = (
@@ -29,7 +29,7 @@ class PascalContext(SegmentationData):
     """
 
     parts = {"trainval": {"train", "val"}}
-    classes = {name: voc_colour(i) for i, name in enumerate(CLASSES)}
+    classes = {name: voc_color(i) for i, name in enumerate(CLASSES)}
     palette = dict(enumerate(classes.values()))
 
     def __init__(self, root: str | None = None, **kwargs) -> None:

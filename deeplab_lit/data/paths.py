@@ -7,7 +7,7 @@ from pathlib import Path
 from deeplab_lit.data.dataset import Pair
 from deeplab_lit.data.find import files_below, is_hidden
 from deeplab_lit.data.image import LOSSLESS, DataError, MissingFiles
-from deeplab_lit.data.words import some
+from deeplab_lit.text import first_few
 
 
 def given(root: str | None) -> Path:
@@ -60,8 +60,8 @@ def _instead(ids: Sequence[str], missing: set[str], found: dict[str, list[Path]]
     lossy = [file for id in ids if id in missing for file in found.get(id, [])]
     if lossy:
         return (
-            f"There is {some([file.name for file in lossy])}, but a lossy format changes values, "
-            "and with them classes: save masks as PNG from the original annotations"
+            f"There is {first_few([file.name for file in lossy])}, but a lossy format changes "
+            "values, and with them classes: save masks as PNG from the original annotations"
         )
     taken = set(ids)
     for id in (id for id in ids if id in missing):

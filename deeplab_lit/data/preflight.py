@@ -5,7 +5,7 @@ from typing import Literal
 
 from deeplab_lit.data.dataset import INVALID, FileSplit, Split
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.summary import Summary, summarise
+from deeplab_lit.data.summary import Summary, summarize
 
 Check = Literal["quick", "full"]
 QUICK = 16  # images that the quick check decodes
@@ -66,7 +66,7 @@ def _sound(
     pairs: Sequence[int],
     masks: Sequence[int] = (),
 ) -> Summary:
-    found = summarise(split, name, num_classes, num_workers, pairs, masks)
+    found = summarize(split, name, num_classes, num_workers, pairs, masks)
     if found.problems:
         checked = found.number + len(found.problems)
         raise DataError("\n".join(first_of(found.problems, name, checked)))

@@ -74,7 +74,7 @@ class EverySampleOnce(DistributedSampler):
 
     Lightning's own sampler repeats images until the shares are equal, which changes the score: 1449
     images on 4 processes become 1452. Processes may hold unequal numbers because nothing in
-    evaluation synchronises by batch: DDP talks in training only, the metric once at the end.
+    evaluation synchronizes by batch: DDP talks in training only, the metric once at the end.
     """
 
     def __init__(self, dataset: Dataset, num_replicas: int = 1, rank: int = 0) -> None:

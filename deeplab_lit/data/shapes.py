@@ -1,7 +1,7 @@
 """Shapes: a segmentation data set drawn on the fly, nothing to download.
 
 Made so that what DeepLabv2 is about shows within minutes on a CPU: objects of one class from 10 to
-100 pixels, thin structures, occlusion, textured backgrounds, colours that say nothing, and a class
+100 pixels, thin structures, occlusion, textured backgrounds, colors that say nothing, and a class
 that its surroundings tell apart: an `eye` is a disc of at most 25 pixels' radius with a ring around
 it at a distance, so that a field of view which misses the ring takes it for a `disc` (only a disc
 larger than any eye gives itself away; `max_disc: 25` leaves none). As in PASCAL VOC, a band of void

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.dataset import MaskContent, Split
-from deeplab_lit.data.image import VOID, DataError, damage_kept
-from deeplab_lit.data.palette import Colour
-from deeplab_lit.data.words import counted
+from deeplab_lit.data.image import DataError, damage_kept
+from deeplab_lit.progress_bar import progress_bar
+from deeplab_lit.text import plural
+from deeplab_lit.types import VOID, Color
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Summary:
         label_values: class index → its value in the mask files; empty where they hold colors.
         values: (256,) int64, pixels of each value in the mask files.
         with_255: masks in which the value 255 occurs beside others.
-        colours: value in the files and its colour in a palette → the first file with both.
+        colors: value in the files and its color in a palette → the first file with both.
         remarks: sentences on files that are passed over, damaged or turned.
     """
 
@@ -48,7 +48,7 @@ class Summary:
     label_values: dict[int, int] = field(default_factory=dict)
     values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     with_255: int = 0
-    colours: dict[tuple[int, Colour], str] = field(default_factory=dict)
+    colors: dict[tuple[int, Color], str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -72,7 +72,7 @@ class Summary:
         return self.void / max(self.pixels.sum() + self.void, 1)
 
 
-def summarise(
+def summarize(
     split: Split,
     title: str,
     num_classes: int,
@@ -118,8 +118,8 @@ def summarise(
             summary.all_void += int(found.indices[VOID] == found.indices.sum())
             summary.values += found.values
             summary.with_255 += int(0 < found.values[255] < found.values.sum())
-            for entry in found.colours.items():
-                summary.colours.setdefault(entry, found.source)
+            for entry in found.colors.items():
+                summary.colors.setdefault(entry, found.source)
     return summary
 
 
@@ -129,7 +129,7 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
     for summary in summaries:
         sizes, number = summary.sizes, summary.number
         lines.append(
-            f"{summary.title}: {counted(number, 'image')}, "
+            f"{summary.title}: {plural(number, 'image')}, "
             f"{summary.void_share:.2%} of {'its' if number == 1 else 'their'} pixels void"
             + (f", {summary.all_void:,} of them nothing but void" if summary.all_void else "")
         )
@@ -140,7 +140,7 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
             areas = sorted(sizes, key=lambda size: size[0] * size[1])
             lines.append(
                 f"  {len(sizes):,} sizes, {_size(areas[0])} to {_size(areas[-1])}; most often "
-                f"{_size(usual)} ({counted(often, 'image')})"
+                f"{_size(usual)} ({plural(often, 'image')})"
             )
     width = max(map(len, classes))
     columns = [f"{summary.title.split(',')[0].split()[-1]:>22}" for summary in summaries]

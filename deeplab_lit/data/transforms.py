@@ -2,7 +2,7 @@
 
 DeepLabv2, Sec. 4.1.2 ("randomly scaling the input images (from 0.5 to 1.5)") and the released
 data_transformer.cpp: image bilinear, label nearest, scaled size truncated, padding with the mean
-colour and with void, crop uniform over the positions, mirror with probability ½.
+color and with void, crop uniform over the positions, mirror with probability ½.
 
 Only the pixels that the crop needs are resized: the window is cut out of the image first. The
 result is the crop of the whole image resized by the factor, to the bit where a multiple of 4 source
@@ -19,10 +19,10 @@ import torch
 from numpy.random import Generator
 from torchvision.transforms.v2 import functional as F
 
-from deeplab_lit.data.image import VOID
+from deeplab_lit.types import VOID
 
 LARGEST_CROP = 8192  # pixels
-MEAN_COLOUR = (123, 117, 104)  # RGB; the released mean 122.675, 116.669, 104.008 in whole numbers
+MEAN_COLOR = (123, 117, 104)  # RGB; the released mean 122.675, 116.669, 104.008 in whole numbers
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ScaleRange:
 
 
 class TrainTransform:
-    """Random scale, pad, crop, mirror and, if asked for, colour jitter.
+    """Random scale, pad, crop, mirror and, if asked for, color jitter.
 
     Args:
         crop_size: side of the crop in pixels. 321 is the paper's for PASCAL VOC; with
@@ -117,7 +117,7 @@ def _scale(
 class _Resampling(NamedTuple):
     source: slice  # the pixels to resize: the window's and a margin that bilinear weights reach
     window: slice  # the window within the resized source
-    nearest: np.ndarray  # for each pixel of the window, the image pixel whose centre is nearest
+    nearest: np.ndarray  # for each pixel of the window, the image pixel whose center is nearest
 
 
 def _resampling(size: int, scale: float, first: int, number: int) -> _Resampling:
@@ -136,7 +136,7 @@ def _pad(image: np.ndarray, mask: np.ndarray, crop: int) -> tuple[np.ndarray, np
         return image, mask
     sides = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
     return (
-        cv2.copyMakeBorder(image, *sides, value=MEAN_COLOUR),
+        cv2.copyMakeBorder(image, *sides, value=MEAN_COLOR),
         cv2.copyMakeBorder(mask, *sides, value=VOID),
     )
 

@@ -6,7 +6,7 @@ from deeplab_lit.data.datamodule import SegmentationData
 from deeplab_lit.data.dataset import FileSplit, Pair
 from deeplab_lit.data.devkit import devkit_pairs, devkit_split, find_devkit, listed_ids
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_color
 from deeplab_lit.data.paths import existing, given, matching
 
 CLASSES = (
@@ -31,7 +31,7 @@ class VOC(SegmentationData):
         sbd_root: SBD's `dataset` folder (img/, cls/*.mat); or null.
     """
 
-    classes = {name: voc_colour(i) for i, name in enumerate(CLASSES)}
+    classes = {name: voc_color(i) for i, name in enumerate(CLASSES)}
     palette = dict(enumerate(classes.values()))
     parts = {
         "trainval": {"train", "val"},

@@ -37,13 +37,13 @@ TINY = {"resnet10_quarter": (16, 32, 64, 128), "resnet6_half": (32, 64)}
 
 
 class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
-    """torchvision's frozen normalisation, kept in the precision of its input.
+    """torchvision's frozen normalization, kept in the precision of its input.
 
     The parent multiplies with float32 buffers, which turns bfloat16 activations back into float32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise x (B,D,h,w) with the stored statistics and affine; same shape and dtype."""
+        """Normalize x (B,D,h,w) with the stored statistics and affine; same shape and dtype."""
         return F.batch_norm(
             x,
             self.running_mean,

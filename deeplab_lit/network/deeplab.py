@@ -27,8 +27,8 @@ class DeepLabV2(nn.Module):
         scales: sizes at which the image goes through the network; logits are fused by maximum.
             (1, 0.75, 0.5) is the paper's MSC, (1,) is a single scale.
         style: whose weights fit: "caffe" (the authors'; stride on the 1×1, sizes rounded up, mean
-            colour only) or "torchvision" (stride on the 3×3, rounded down, mean and std).
-        norm: "frozen" batch normalisation (the paper's), or "batch" to train it, as from scratch.
+            color only) or "torchvision" (stride on the 3×3, rounded down, mean and std).
+        norm: "frozen" batch normalization (the paper's), or "batch" to train it, as from scratch.
         align_corners: convention of all bilinear resizing; the authors' Caffe layer has true.
         channels_last: keep activations in the memory order that mixed precision likes.
         gradient_checkpointing: recompute the backbone's activations in the backward pass: less

@@ -81,8 +81,8 @@ def largest_difference(run: Run, net: DeepLabV2) -> float:
     differences = []
     for batch, height, width in ((1, 0, 0), (2, 1, 30), (1, 288, 207)):
         size = side + height, side + width
-        colours = 255 * torch.rand(batch, 3, *(n // 16 for n in size), generator=random)
-        images = F.interpolate(colours, size, mode="bilinear").byte()
+        colors = 255 * torch.rand(batch, 3, *(n // 16 for n in size), generator=random)
+        images = F.interpolate(colors, size, mode="bilinear").byte()
         expected = net(images)
         differences.append((run(images) - expected).abs().max() / expected.abs().max())
     return torch.stack(differences).max().item()

@@ -6,7 +6,7 @@
 - `conv1x1`: a classifier alone: the rows of DeepLabv2's tables with neither LargeFOV nor ASPP. The
   paper does not spell it out; the authors' weights from MS-COCO have such a head.
 - `aspp_concat`: the five-branch form with image pooling, concatenation and projection, published in
-  DeepLabv3 (arXiv:1706.05587, Sec. 3.3). Its normalisation is always trained.
+  DeepLabv3 (arXiv:1706.05587, Sec. 3.3). Its normalization is always trained.
 
 Letters: B batch · C classes · D features · h×w feature cells.
 """
@@ -97,7 +97,7 @@ def vgg_aspp(
 
 
 class ImagePooling(nn.Sequential):
-    """Image-level feature: global average, 1×1 convolution, normalisation, ReLU, spread again."""
+    """Image-level feature: global average, 1×1 convolution, normalization, ReLU, spread again."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -111,7 +111,7 @@ class ImagePooling(nn.Sequential):
         if self.training and x.shape[0] == 1 and type(norm) is nn.BatchNorm2d:
             warnings.warn(
                 "aspp_concat: a batch of one image has no statistics for the image pooling's batch "
-                "normalisation; its running averages are used. Train with 2 or more images a "
+                "normalization; its running averages are used. Train with 2 or more images a "
                 "process, or with --trainer.sync_batchnorm true.",
                 stacklevel=2,
             )

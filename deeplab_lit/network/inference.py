@@ -24,7 +24,7 @@ class Inference:
             was trained with.
         window: height and width of overlapping windows, in pixels, or one number for both; null:
             whole images.
-        overlap: least share of a window that its neighbour covers too, from 0 to below 1.
+        overlap: least share of a window that its neighbor covers too, from 0 to below 1.
         blend: how windows are averaged where they overlap: "flat", or "gaussian", which trusts
             their middle more.
         window_batch: windows that go through the network at once.

@@ -70,7 +70,7 @@ def multiscale_logits(
 def scaled_size(size: tuple[int, int], scale: float, *, align_corners: bool) -> tuple[int, int]:
     """Height and width of an image at a scale.
 
-    With aligned corners the distance between the outer pixels' centres is scaled, as in Caffe's
+    With aligned corners the distance between the outer pixels' centers is scaled, as in Caffe's
     Interp: 321 → 241 → 161 at 1, 0.75, 0.5.
     """
     # the fraction that was meant (0.29, in binary a little less, is 29/100): integer arithmetic is

@@ -1,6 +1,6 @@
 """Preprocessing as the network's first layer, so that a weight file carries its own.
 
-The authors subtract the mean colour and do not divide (released data layer: B,G,R = 104.008,
+The authors subtract the mean color and do not divide (released data layer: B,G,R = 104.008,
 116.669, 122.675; Caffe's values are in 0…255); torchvision also divides by a standard deviation.
 """
 

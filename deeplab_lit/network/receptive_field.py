@@ -49,7 +49,7 @@ def effective_fields(net: DeepLabV2, images: Tensor) -> Tensor:
 
     A branch of `aspp`, `largefov` or `conv1x1` gives logits. They are differentiated class by
     class, each less the mean of the classes: softmax and cross-entropy do not see what all classes
-    share, so that this part of the weights stays as it was initialised, but for weight decay. A
+    share, so that this part of the weights stays as it was initialized, but for weight decay. A
     branch of `aspp_concat` gives features, which are summed.
 
     The cost is a backward pass an image, branch and class. Of more than `MOST_CLASSES` classes,
@@ -64,7 +64,7 @@ def effective_fields(net: DeepLabV2, images: Tensor) -> Tensor:
 
     Returns:
         (branches,H,W) float32: the gradient by the pixels, in magnitude, averaged over classes,
-        colours and images. A field's sum is 1, or 0 where nothing is seen.
+        colors and images. A field's sum is 1, or 0 where nothing is seen.
     """
     fields = torch.zeros(len(net.head.branches), *images.shape[-2:], device=images.device)
     with _as_a_constant(net), torch.enable_grad():
@@ -75,20 +75,20 @@ def effective_fields(net: DeepLabV2, images: Tensor) -> Tensor:
 
 
 def middle_pixel(net: DeepLabV2, height: int, width: int) -> tuple[int, int]:
-    """The pixel (y,x) on which the output cell nearest to the image's middle is centred.
+    """The pixel (y,x) on which the output cell nearest to the image's middle is centerd.
 
-    Cell i is centred on pixel i times the output stride, so the middle itself may have no cell.
+    Cell i is centerd on pixel i times the output stride, so the middle itself may have no cell.
     """
     stride = net.output_stride
     return tuple((size - 1 + stride) // (2 * stride) * stride for size in (height, width))
 
 
-def side_of(field: Tensor, centre: tuple[int, int], share: float = 0.9) -> int:
+def side_of(field: Tensor, center: tuple[int, int], share: float = 0.9) -> int:
     """Side in pixels of the smallest square around a pixel that holds a share of a field.
 
     Args:
         field: (H,W), not negative, as `effective_fields` gives it.
-        centre: (y,x); of such a field `middle_pixel`.
+        center: (y,x); of such a field `middle_pixel`.
         share: 0…1.
 
     Returns:
@@ -96,7 +96,7 @@ def side_of(field: Tensor, centre: tuple[int, int], share: float = 0.9) -> int:
     """
     away = (
         (torch.arange(n, device=field.device) - c).abs()
-        for n, c in zip(field.shape, centre, strict=True)
+        for n, c in zip(field.shape, center, strict=True)
     )
     distance = torch.maximum(next(away)[:, None], next(away)[None])
     inside = torch.zeros(int(distance.max()) + 1, dtype=torch.float64, device=field.device)
@@ -152,7 +152,7 @@ def _as_a_constant(net: nn.Module) -> Iterator[None]:
 
 
 def _fields_of(net: DeepLabV2, image: Tensor, seed: int) -> Tensor:
-    """Of one image (3,H,W): (branches,H,W), not normalised."""
+    """Of one image (3,H,W): (branches,H,W), not normalized."""
     y, x = (place // net.output_stride for place in middle_pixel(net, *image.shape[-2:]))
     pixels = image.requires_grad_()
     features = net.backbone(net.preprocess(pixels[None]))

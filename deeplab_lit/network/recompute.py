@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 def recomputed(part: nn.Module, x: Tensor) -> Tensor:
     """As `part(x)`, keeping nothing but x for the backward pass.
 
-    Statistics of trained normalisation count each batch once.
+    Statistics of trained normalization count each batch once.
     """
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
     if not norms:

@@ -35,7 +35,7 @@ def sliding_window(
         network: images to logits (·,C,·,·) of the same size.
         images: (B,3,H,W).
         window: height and width in pixels; what is larger than the image is cut to it.
-        overlap: least share of a window that its neighbour covers too, 0 ≤ overlap < 1.
+        overlap: least share of a window that its neighbor covers too, 0 ≤ overlap < 1.
         blend: weight of a window's pixels: "flat", or "gaussian", which falls from 1 in the middle
             with a deviation of an eighth of the window.
         window_batch: windows that go through the network at once.

@@ -14,9 +14,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from deeplab_lit.cli.parser import Parser, configs, joined_configs, parse, read_config
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.errors import plain_errors, refused_arguments
-from deeplab_lit.parser import Parser, configs, joined_configs, parse, read_config
 from deeplab_lit.prepare.ade20k import prepare_ade20k
 from deeplab_lit.prepare.check import check
 from deeplab_lit.prepare.cityscapes import prepare_cityscapes

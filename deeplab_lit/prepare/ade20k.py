@@ -2,7 +2,7 @@
 
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.whole import whole_folder
+from deeplab_lit.prepare.whole import atomic_folder
 
 # SHA-1 as in GluonCV's scripts/datasets/ade20k.py
 ADE20K = Archive(
@@ -21,7 +21,7 @@ def prepare_ade20k(source: Source) -> str:
     folder = source.root / "ADEChallengeData2016"
     if not folder.is_dir():
         archive = source.fetch(ADE20K)
-        with whole_folder(folder) as part:
+        with atomic_folder(folder) as part:
             unpack(archive, part, under("ADEChallengeData2016"))
             for kind in ("images", "annotations"):
                 found = {s: sum(1 for _ in (part / kind / s).glob("*.*")) for s in OFFICIAL}

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from deeplab_lit.bar import progress_bar
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data.find import is_hidden
 from deeplab_lit.data.image import DataError
 from deeplab_lit.prepare.download import CHUNK, check_room
-from deeplab_lit.whole import whole_file
+from deeplab_lit.progress_bar import progress_bar
 
 Rename = Callable[[str], str | None]
 DAMAGED = (EOFError, KeyError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
@@ -93,7 +93,7 @@ def unpack(archive: Path, folder: Path, rename: Rename) -> None:
 def _write(member: _Member, path: Path) -> None:
     if path.is_file() and path.stat().st_size == member.size:
         return
-    with whole_file(path) as temporary, member.open() as source, temporary.open("wb") as target:
+    with atomic_write(path) as temporary, member.open() as source, temporary.open("wb") as target:
         shutil.copyfileobj(source, target)
     if path.stat().st_size != member.size:
         path.unlink()

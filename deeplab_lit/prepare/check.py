@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.image import DataError, MissingFiles
-from deeplab_lit.data.summary import Summary, summarise, table
-from deeplab_lit.data.words import counted
+from deeplab_lit.data.summary import Summary, summarize, table
 from deeplab_lit.prepare.class_plot import class_plot
-from deeplab_lit.whole import whole_file
+from deeplab_lit.text import plural
 
 
 def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
@@ -45,7 +45,7 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
         except DataError as error:
             problems.append(str(error))
             continue
-        summary = summarise(split, title, len(data.classes), num_workers)
+        summary = summarize(split, title, len(data.classes), num_workers)
         problems += summary.problems
         read[title] = summary
     summaries = list(read.values())
@@ -56,22 +56,22 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
         print(table(summaries, list(data.classes)))
         own = data.label("").rstrip(":").replace("/", "-")  # Folder-mine
         plot = plot or f"data_check/{own}.png"
-        with whole_file(Path(plot).expanduser()) as temporary:
+        with atomic_write(Path(plot).expanduser()) as temporary:
             class_plot(summaries, data.classes).save(temporary, format="PNG")
         print(f"class frequencies drawn in {plot}")
     if len(summaries) == 2 and data.trained_on():
         both = data.trained_on()
         suspicions.insert(
-            0, f"{counted(both, 'image')} {'is' if both == 1 else 'are'} in both splits"
+            0, f"{plural(both, 'image')} {'is' if both == 1 else 'are'} in both splits"
         )
     for suspicion in suspicions:
         print(f"WARNING: {suspicion}")
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
-        print(f"error: {counted(len(problems), 'problem')}")
+        print(f"error: {plural(len(problems), 'problem')}")
     elif suspicions:
-        said = counted(len(suspicions), "warning")
+        said = plural(len(suspicions), "warning")
         print(f"{name}: nothing is wrong with the files; see the {said} above")
     else:
         print(f"{name}: nothing is wrong")

@@ -2,7 +2,7 @@
 
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.whole import whole_folder
+from deeplab_lit.prepare.whole import atomic_folder
 
 PAGE = "https://www.cityscapes-dataset.com/downloads (free account)"
 PARTS = {  # name of the archive and of its folder → the files that count, and how many there are
@@ -23,7 +23,7 @@ def prepare_cityscapes(source: Source) -> str:
         if folder.is_dir():
             continue
         archive = source.fetch(Archive(f"{name}_trainvaltest.zip", page=PAGE))
-        with whole_folder(folder) as part:
+        with atomic_folder(folder) as part:
             unpack(archive, part, under(name))
             found = {split: sum(1 for _ in (part / split).glob(files)) for split in official}
             source.expect(f"Cityscapes ({name})", found, official)

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplab_lit.data.palette import Colour
 from deeplab_lit.data.summary import Summary
-from deeplab_lit.data.words import counted
+from deeplab_lit.text import plural
+from deeplab_lit.types import Classes
 
 BAR, ROWS, LENGTH = 11, 50, 260  # height of a bar, classes in a column, length of the longest bar
 LEAST = 1e-5  # share at which a bar has no length: the scale is logarithmic
 
 
-def class_plot(summaries: Sequence[Summary], classes: dict[str, Colour]) -> Image.Image:
+def class_plot(summaries: Sequence[Summary], classes: Classes) -> Image.Image:
     """A bar for each class and split: its share of the pixels that are not void.
 
     Args:
         summaries: of the splits, in the order of the bars.
-        classes: names and colours.
+        classes: names and colors.
     """
     font, title = ImageFont.load_default(11), ImageFont.load_default(14)
     names = list(classes)
@@ -32,7 +32,7 @@ def class_plot(summaries: Sequence[Summary], classes: dict[str, Colour]) -> Imag
     draw = ImageDraw.Draw(picture)
     draw.text((6, 6), "share of the pixels that are not void, logarithmic", "black", font=title)
     for i, summary in enumerate(summaries):
-        number = counted(sum(summary.sizes.values()), "image")
+        number = plural(sum(summary.sizes.values()), "image")
         text = f"bar {i + 1}: {summary.title}, {number}, void {summary.void_share:.2%}"
         draw.text((6, 26 + 18 * i), text, "black", font=font)
     rows = math.ceil(len(names) / columns)

@@ -10,7 +10,7 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert, read_mat
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.whole import whole_folder
+from deeplab_lit.prepare.whole import atomic_folder
 
 COCO = "http://images.cocodataset.org/zips"
 COCO_STUFF = "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset"
@@ -34,7 +34,7 @@ def prepare_coco_stuff_10k(source: Source) -> str:
     folder = source.root / "cocostuff-10k"
     if not folder.is_dir():
         archive = source.fetch(TEN_K)
-        with whole_folder(folder) as part:
+        with atomic_folder(folder) as part:
             for name in ("images", "annotations", "imageLists"):
                 unpack(archive, part, under(name, to=name))
             splits = {split: listed_ids(part / f"imageLists/{LISTS[split]}.txt") for split in LISTS}
@@ -53,7 +53,7 @@ def prepare_coco_stuff_164k(source: Source) -> str:
     folder = source.root / "cocostuff-164k"
     if not folder.is_dir():
         maps = source.fetch(MAPS)
-        with whole_folder(folder) as part:
+        with atomic_folder(folder) as part:
             for split, archive in IMAGES.items():
                 unpack(source.fetch(archive), part, under(split, to=f"images/{split}"))
                 unpack(maps, part, under(split, to=f"annotations/{split}"))
@@ -64,7 +64,7 @@ def prepare_coco_stuff_164k(source: Source) -> str:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """The label map S, 0 unlabelled and 1…182, as class indices 0…181 and 255, (H,W) uint8.
+    """The label map S, 0 unlabeled and 1…182, as class indices 0…181 and 255, (H,W) uint8.
 
     Raises:
         DataError: it cannot be read, or has other labels.

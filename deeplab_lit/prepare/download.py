@@ -9,8 +9,8 @@ from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
+from deeplab_lit.progress_bar import progress_bar
 
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte

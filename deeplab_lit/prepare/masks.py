@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deeplab_lit.bar import progress_bar
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.matlab import load_mat
 from deeplab_lit.data.palette import voc_palette
-from deeplab_lit.whole import whole_file
+from deeplab_lit.progress_bar import progress_bar
 
 Reader = Callable[[Path], np.ndarray]  # a file → class indices (H,W) uint8, 255 void
 SHOWN = 10  # problems listed before the rest is only counted
@@ -80,6 +80,6 @@ def _convert(job: tuple[Path, Path], read: Reader) -> str | None:
         return str(error)
     image = Image.fromarray(mask)
     image.putpalette(voc_palette())
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         image.save(temporary, format="PNG")
     return None

@@ -14,7 +14,7 @@ from deeplab_lit.prepare.archive import unpack
 from deeplab_lit.prepare.masks import convert, read_mat
 from deeplab_lit.prepare.source import Archive, Source
 from deeplab_lit.prepare.voc import devkit
-from deeplab_lit.prepare.whole import whole_folder, write_list
+from deeplab_lit.prepare.whole import atomic_folder, write_list
 
 LABELS = Archive(
     "trainval.tar.gz", "https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz"
@@ -33,7 +33,7 @@ def prepare_pascal_context(source: Source) -> str:
         raw = folder / "PASCAL-Context"
         if not raw.is_dir():
             archive = source.fetch(LABELS)
-            with whole_folder(raw) as part:
+            with atomic_folder(raw) as part:
                 unpack(archive, part, _wanted)
         splits = {}
         for split in OFFICIAL:
@@ -43,7 +43,7 @@ def prepare_pascal_context(source: Source) -> str:
         source.expect("PASCAL-Context", found, OFFICIAL)
         if not masks.is_dir():
             read = partial(read_context, table=class_table(raw / "labels.txt"))
-            with whole_folder(masks) as part:
+            with atomic_folder(masks) as part:
                 ids = splits["train"] + splits["val"]
                 jobs = [(raw / f"{id}.mat", part / f"{id}.png") for id in ids]
                 convert(jobs, read, "converting PASCAL-Context")

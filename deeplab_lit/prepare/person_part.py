@@ -8,13 +8,13 @@ import numpy as np
 from deeplab_lit.data.decode import UNREADABLE, opened
 from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError, read_colors, read_mask
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_color
 from deeplab_lit.data.person_part import CLASSES
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert
 from deeplab_lit.prepare.source import Archive, Source
 from deeplab_lit.prepare.voc import devkit
-from deeplab_lit.prepare.whole import whole_folder, write_list
+from deeplab_lit.prepare.whole import atomic_folder, write_list
 
 LABELS = Archive("pascal_person_part.zip", "http://liangchiehchen.com/data/pascal_person_part.zip")
 OFFICIAL = {"train": 1716, "val": 1817}
@@ -32,14 +32,14 @@ def prepare_person_part(source: Source) -> str:
         raw = folder / "pascal_person_part"
         if not raw.is_dir():
             archive = source.fetch(LABELS)
-            with whole_folder(raw) as part:
+            with atomic_folder(raw) as part:
                 unpack(archive, part, under("pascal_person_part"))
         official = raw / "pascal_person_part_trainval_list"
         splits = {split: listed_ids(official / f"{split}_id.txt") for split in OFFICIAL}
         found = {split: len(ids) for split, ids in splits.items()}
         source.expect("PASCAL-Person-Part", found, OFFICIAL)
         if not masks.is_dir():
-            with whole_folder(masks) as part:
+            with atomic_folder(masks) as part:
                 ids = splits["train"] + splits["val"]
                 gt = raw / "pascal_person_part_gt"
                 jobs = [(gt / f"{id}.png", part / f"{id}.png") for id in ids]
@@ -51,24 +51,24 @@ def prepare_person_part(source: Source) -> str:
 
 
 def read_parts(path: Path) -> np.ndarray:
-    """The parts in a released mask, (H,W) uint8 in 0…6, from indices or from PASCAL's colours.
+    """The parts in a released mask, (H,W) uint8 in 0…6, from indices or from PASCAL's colors.
 
     Raises:
         DataError: it cannot be read, or holds something else.
     """
     try:
         with opened(path.read_bytes()) as image:
-            coloured = image.mode == "RGB"
+            colored = image.mode == "RGB"
     except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as a mask ({error})") from error
-    if coloured:
+    if colored:
         colors = read_colors(path)
         mask = np.full(colors.shape, 255, np.uint8)
         for index in range(len(CLASSES)):
-            red, green, blue = voc_colour(index)
+            red, green, blue = voc_color(index)
             mask[colors == (blue << 16 | green << 8 | red)] = index
     else:
         mask = read_mask(path)
     if mask.max() >= len(CLASSES):
-        raise DataError(f"{path}: expected the values 0…6 or PASCAL's first seven colours")
+        raise DataError(f"{path}: expected the values 0…6 or PASCAL's first seven colors")
     return mask

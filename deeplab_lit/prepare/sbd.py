@@ -3,13 +3,13 @@
 import shutil
 from pathlib import Path
 
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data.image import DataError, read_mask
-from deeplab_lit.data.words import counted
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.whole import whole_folder, write_list
-from deeplab_lit.whole import whole_file
+from deeplab_lit.prepare.whole import atomic_folder, write_list
+from deeplab_lit.text import plural
 
 # address and checksum are those of torchvision.datasets.SBDataset
 SBD = Archive(
@@ -29,7 +29,7 @@ OFFICIAL = {
 def add_sbd(source: Source, devkit: Path, train: list[str], val: list[str]) -> None:
     """Write SegmentationClassAug/ and the lists train_aug.txt and trainval_aug.txt.
 
-    train_aug is (SBD ∪ VOC train) − VOC val. Images that VOC has labelled keep VOC's masks, with
+    train_aug is (SBD ∪ VOC train) − VOC val. Images that VOC has labeled keep VOC's masks, with
     their void borders; SBD's masks have none.
 
     Args:
@@ -47,28 +47,28 @@ def add_sbd(source: Source, devkit: Path, train: list[str], val: list[str]) -> N
     unpacked = devkit / "SBD"
     if not unpacked.is_dir():
         archive = source.fetch(SBD)
-        with whole_folder(unpacked) as part:
+        with atomic_folder(unpacked) as part:
             unpack(archive, part, under("dataset/cls"))
-    labelled = {*train, *val}
+    labeled = {*train, *val}
     sbd = sorted(path.stem for path in unpacked.glob("*.mat"))
-    both = sorted(labelled | {*sbd})
+    both = sorted(labeled | {*sbd})
     train_aug = sorted({*both} - {*val})
     numbers = map(len, (train, val, sbd, train_aug, both))
     source.expect("PASCAL VOC 2012 with SBD", dict(zip(OFFICIAL, numbers, strict=True)), OFFICIAL)
     needed = [f"JPEGImages/{id}.jpg" for id in both]
-    needed += [f"SegmentationClass/{id}.png" for id in sorted(labelled)]
+    needed += [f"SegmentationClass/{id}.png" for id in sorted(labeled)]
     missing = [name for name in needed if not (devkit / name).is_file()]
     if missing:
         raise DataError(
-            f"{devkit} lacks {counted(len(missing), 'file')} of images that SBD or VOC has labelled"
+            f"{devkit} lacks {plural(len(missing), 'file')} of images that SBD or VOC has labeled"
             f": {', '.join(missing[:3])}, …; delete the folder, and it is unpacked again"
         )
     if not aug.is_dir():
-        with whole_folder(aug) as part:
-            for id in sorted(labelled):
-                with whole_file(part / f"{id}.png") as temporary:
+        with atomic_folder(aug) as part:
+            for id in sorted(labeled):
+                with atomic_write(part / f"{id}.png") as temporary:
                     shutil.copyfile(devkit / f"SegmentationClass/{id}.png", temporary)
-            own = [id for id in sbd if id not in labelled]
+            own = [id for id in sbd if id not in labeled]
             jobs = [(unpacked / f"{id}.mat", part / f"{id}.png") for id in own]
             convert(jobs, read_mask, "converting SBD")
     write_list(lists / "train_aug.txt", train_aug)

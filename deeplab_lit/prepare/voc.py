@@ -6,7 +6,7 @@ from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.sbd import add_sbd
 from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.whole import whole_folder
+from deeplab_lit.prepare.whole import atomic_folder
 
 # addresses and checksums are those of torchvision.datasets.VOCSegmentation
 DEVKITS = {
@@ -28,7 +28,7 @@ def devkit(source: Source, year: int) -> Path:
     folder = source.root / f"VOCdevkit/VOC{year}"
     if not folder.is_dir():
         archive = source.fetch(DEVKITS[year])
-        with whole_folder(folder) as part:
+        with atomic_folder(folder) as part:
             unpack(archive, part, under(f"VOC{year}"))
     return folder
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data.image import DataError
-from deeplab_lit.whole import whole_file
 
 try:
     import fcntl
@@ -71,7 +71,7 @@ def _is_at(file: TextIO, path: Path) -> bool:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which gets its name when the block ends without an error.
 
     Until then it is called <name>.part and stays there, so that the next run goes on in it.
@@ -84,5 +84,5 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def write_list(path: Path, ids: list[str]) -> None:
     """One image name a line."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(f"{id}\n" for id in ids), "utf-8")

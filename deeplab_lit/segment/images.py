@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from deeplab_lit.bar import progress_bar
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data.image import DataError, read_image
-from deeplab_lit.network.files import sha256_of
+from deeplab_lit.network.weights.read import sha256_of
+from deeplab_lit.pictures.masks import Classes, overlay, with_legend
+from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.segment.segmenter import Segmenter
-from deeplab_lit.training.picture import Classes, overlay, with_legend
-from deeplab_lit.whole import whole_file
 
 SOURCE = "image_sha256"  # text in a mask's PNG: of which file it was made
 
@@ -62,7 +62,7 @@ def segment_images(
         segmenter: of each image.
         jobs: what to do.
         as_picture: class indices (H,W) uint8 to the picture that is written.
-        opacity: of the colours over the image, 0…1.
+        opacity: of the colors over the image, 0…1.
         legend: names and colors of the classes, of which those in the image are listed below it.
             None: the overlay has the image's size.
         num_workers: processes that read images ahead.
@@ -76,7 +76,7 @@ def segment_images(
         readable = _readable(images, segmenter, problems, progress)
         for index, image, mask in segmenter.many(readable):
             job = jobs[index]
-            blended = overlay(image.numpy(), mask, segmenter.colours, opacity)
+            blended = overlay(image.numpy(), mask, segmenter.colors, opacity)
             if legend is not None:
                 blended = with_legend(blended, mask, legend)
             save(Image.fromarray(blended), job.overlay, quality=92)
@@ -125,5 +125,5 @@ def save(picture: Image.Image, path: Path, **options: Any) -> None:
     """Write whole or not at all."""
     encoded = BytesIO()  # Pillow does not see that a disk takes only a part of a JPEG
     picture.save(encoded, format="PNG" if path.suffix == ".png" else "JPEG", **options)
-    with whole_file(path) as place:
+    with atomic_write(path) as place:
         place.write_bytes(encoded.getbuffer())

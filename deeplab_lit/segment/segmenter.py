@@ -32,7 +32,7 @@ class Segmenter:
         self.net, self.crf = net, crf
         self.inference = inference or Inference()
         self.device = net.preprocess.mean.device
-        self.colours = list(net.classes.values())
+        self.colors = list(net.classes.values())
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> np.ndarray:

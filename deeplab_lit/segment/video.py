@@ -1,4 +1,4 @@
-"""Videos and webcams, frame by frame, as a video with the classes' colours over it."""
+"""Videos and webcams, frame by frame, as a video with the classes' colors over it."""
 
 import errno
 import shutil
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from deeplab_lit.bar import progress_bar
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.words import counted
+from deeplab_lit.pictures.masks import overlay, palette_image
+from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.segment.images import save
 from deeplab_lit.segment.segmenter import Segmenter
-from deeplab_lit.training.picture import overlay, palette_image
+from deeplab_lit.text import plural
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 WEBCAM = "webcam:"
@@ -69,7 +69,7 @@ def segment_video(
         source: a video file, or "webcam:<number>".
         out: folder of the result, <name>.mp4.
         segmenter: of each frame.
-        opacity: of the colours, 0…1.
+        opacity: of the colors, 0…1.
         masks: write <name>_masks/000000.png, … too, palette PNGs of class indices.
         values: of these masks for each class, instead of the class indices.
 
@@ -114,10 +114,10 @@ def segment_video(
                 if not writer.isOpened():  # OpenCV would take the frames and write none
                     raise DataError(f"{part} cannot be written: no MPEG-4 encoder, or no room")
             mask = segmenter(torch.from_numpy(frame))
-            shown = overlay(frame, mask, segmenter.colours, opacity)
+            shown = overlay(frame, mask, segmenter.colors, opacity)
             if masks:
                 save(
-                    palette_image(mask, segmenter.colours, values),
+                    palette_image(mask, segmenter.colors, values),
                     folder_part / f"{written:06}.png",
                 )
             writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
@@ -133,7 +133,7 @@ def segment_video(
     _check_written(part, written)
     if written < expected and not live:
         tqdm.write(
-            f"{source}: it claims {counted(expected, 'frame')}, of which {written} could be read"
+            f"{source}: it claims {plural(expected, 'frame')}, of which {written} could be read"
         )
     if masks:
         shutil.rmtree(folder, ignore_errors=True)

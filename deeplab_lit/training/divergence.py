@@ -35,7 +35,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from deeplab_lit.errors import UserError
-from deeplab_lit.training.metric import Scores
+from deeplab_lit.scoring.metric import Scores
 
 FALLS = 0.98  # a loss below so much of another one is lower
 SURE = 2.0  # so many times the entropy is no guess any more

@@ -17,8 +17,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from deeplab_lit.network.multiscale import ScaleLogits
+from deeplab_lit.types import VOID
 
-VOID = 255
 ROWS = 128  # of an image that are scored at once
 MOST = 103.28  # −log of the smallest float32: the loss where a probability was rounded to 0
 
@@ -56,20 +56,20 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def subsample(mask: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """The mask's value at the centre of every cell of a grid: (B,H,W) → (B,*size).
+    """The mask's value at the center of every cell of a grid: (B,H,W) → (B,*size).
 
     With aligned corners and (H−1) a multiple of (h−1) this is every 8th (16th, …) pixel, which is
     what Caffe's Interp makes of the label. No two labels are ever mixed.
     """
     rows, columns = (
-        _centres(n, cells, align_corners, mask.device)
+        _centers(n, cells, align_corners, mask.device)
         for n, cells in zip(mask.shape[-2:], size, strict=True)
     )
     return mask[:, rows][:, :, columns]
 
 
-def _centres(pixels: int, cells: int, align_corners: bool, device: torch.device) -> Tensor:
-    """The pixel nearest to the centre of each cell."""
+def _centers(pixels: int, cells: int, align_corners: bool, device: torch.device) -> Tensor:
+    """The pixel nearest to the center of each cell."""
     cell = torch.arange(cells, dtype=torch.float32, device=device)
     if align_corners:
         return (cell * (pixels - 1) / max(cells - 1, 1)).round().long()

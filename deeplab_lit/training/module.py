@@ -9,7 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.initialise import initialise
+from deeplab_lit.network.weights.start import initialize
+from deeplab_lit.runs.monitors import check_monitors
+from deeplab_lit.runs.provenance import of_start
+from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.scoring.metric import Scores, SegmentationScores
 from deeplab_lit.training.divergence import (
     Stuck,
     all_finite,
@@ -17,27 +21,24 @@ from deeplab_lit.training.divergence import (
     diverged,
     watch,
 )
-from deeplab_lit.training.evaluation import Evaluation
 from deeplab_lit.training.loss import PixelLoss, deeplab_loss
-from deeplab_lit.training.metric import Scores, SegmentationScores
-from deeplab_lit.training.monitors import check_monitors
 from deeplab_lit.training.optimizer import build_sgd
-from deeplab_lit.training.provenance import of_start
 from deeplab_lit.training.schedule import Policy, check_policy, poly_schedule, step_schedule
+from deeplab_lit.types import Classes
 
 
 class DeepLabModule(LightningModule):
     """DeepLabv2 and its training.
 
     Args:
-        classes: name → RGB colour of each class, in the order of the class indices.
+        classes: name → RGB color of each class, in the order of the class indices.
         weights: what training starts from: "imagenet" (torchvision's, of the backbone; downloaded
             on first use), "none" (random), or the path of a weight file, of ours or of another
             project.
         lr: base learning rate. The paper: 2.5e-4 for ResNet-101, 1e-3 for VGG-16, both for a total
             batch of 10 images.
         momentum: of SGD.
-        weight_decay: of all weights and of trained normalisation, not of convolutions' biases.
+        weight_decay: of all weights and of trained normalization, not of convolutions' biases.
         lr_policy: how the learning rate falls, by optimizer step: "poly", or "step", the first
             version's (DeepLabv2, Table 2).
         poly_power: poly: it falls as (1 − step/steps)^power.
@@ -54,14 +55,14 @@ class DeepLabModule(LightningModule):
         net: the network.
         evaluation: how it is evaluated; may be changed at any time.
         scores: of the last validation.
-        provenance: of the weights; written into checkpoints. null before `initialise`.
+        provenance: of the weights; written into checkpoints. null before `initialize`.
         label_values: value of each class in the data's label files, by name; written into
             checkpoints. None: not known.
     """
 
     def __init__(
         self,
-        classes: dict[str, tuple[int, int, int]],
+        classes: Classes,
         *,
         weights: str = "imagenet",
         lr: float = 2.5e-4,
@@ -96,7 +97,7 @@ class DeepLabModule(LightningModule):
         check_policy(lr_policy, policy)
         if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
             raise ValueError(
-                "torch.compile cannot recompute trained normalisation: leave out compile or "
+                "torch.compile cannot recompute trained normalization: leave out compile or "
                 "gradient_checkpointing, or set norm frozen"
             )
         self.save_hyperparameters(logger=False)
@@ -108,18 +109,18 @@ class DeepLabModule(LightningModule):
         self.stuck = Stuck()
         self.provenance: dict[str, Any] | None = None
         self.label_values: dict[str, int] | None = None
-        self._initialised = False
+        self._initialized = False
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Load the weights that training starts from, once. Not needed for a run that resumes.
 
         Raises:
             WeightsError: they cannot be had, or do not fit.
         """
-        if not self._initialised:
-            source = initialise(self.net, self.hparams.weights, self.hparams.classes)
+        if not self._initialized:
+            source = initialize(self.net, self.hparams.weights, self.hparams.classes)
             self.provenance = of_start(self.hparams.weights, source)
-            self._initialised = True
+            self._initialized = True
 
     def setup(self, stage: str) -> None:
         """Compilation, before a run."""
@@ -129,7 +130,7 @@ class DeepLabModule(LightningModule):
     def on_fit_start(self) -> None:
         """Initial weights, unless a checkpoint has been loaded."""
         if self.trainer.ckpt_path is None:
-            self.initialise()
+            self.initialize()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say where weights come from, how labels count, how long nothing has been learned."""

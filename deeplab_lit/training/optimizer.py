@@ -2,7 +2,7 @@
 
 | group | what | learning rate | weight decay |
 |---|---|---|---|
-| backbone | pretrained weights, and all normalisation in the backbone | × 1 | yes |
+| backbone | pretrained weights, and all normalization in the backbone | × 1 | yes |
 | backbone.bias | pretrained biases (VGG-16 only) | × 2 | no |
 | head.weight | weights of layers that no pretrained file holds | × 10 | yes |
 | head.bias | their biases | × 20 | no |

@@ -134,9 +134,9 @@ def shown():
     plain = Branch("1×1", None, 99, 21, field, None)
     pooling = Branch("image pooling", None, None, 121, field, None)
     branches = {"one": [plain, pooling], "two": [atrous], "three / four": [atrous]}
-    colours = {"background": (0, 0, 0), "disc": (230, 60, 60)}
+    colors = {"background": (0, 0, 0), "disc": (230, 60, 60)}
     grids = {"one": (5, 5), "two": (5, 5), "three / four": (3, 4)}
-    return Shown(colours, [("img1", image, truth, masks)], Fields(branches, grids))
+    return Shown(colors, [("img1", image, truth, masks)], Fields(branches, grids))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.table import rows
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.data import DataError, Shapes
-from deeplab_lit.training.run_folder import RunFolderError
+from deeplab_lit.runs.folder import RunFolderError
 from deeplab_lit.yaml_files import ConfigError
 
 

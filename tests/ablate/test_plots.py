@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from deeplab_lit.ablate.plots import curves_plot, fields_plot, picture, settings_plot, taps_plot
-from deeplab_lit.training.picture import short
+from deeplab_lit.pictures.masks import short
 
 
 def points(axes, marker):
@@ -33,7 +33,7 @@ def test_a_dot_a_seed_and_a_bar_at_the_mean(make_row):
     assert not axes.figure.legends
 
 
-def test_scores_after_the_crf_are_another_colour(make_row):
+def test_scores_after_the_crf_are_another_color(make_row):
     axes = settings_plot([make_row("a", [0.50], crf=[0.55]), make_row("b", [0.60])]).axes[0]
     assert points(axes, "o") == [([50], [0]), ([60], [1]), ([55], [0])]
     dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]

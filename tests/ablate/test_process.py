@@ -175,6 +175,6 @@ def test_what_is_finished_is_not_started_and_not_put_aside(program, step, tmp_pa
 
 
 def test_where_there_are_no_such_locks_it_says_so(monkeypatch, step):
-    monkeypatch.setattr("deeplab_lit.whole.fcntl", None)
+    monkeypatch.setattr("deeplab_lit.atomic.fcntl", None)
     with pytest.raises(SweepError, match="Linux or macOS"):
         Process(step, {})

@@ -5,8 +5,8 @@ import pytest
 import torch
 from crf_inputs import random_image, scores_like_a_network
 
+from deeplab_lit.benchmark.crf import compare_backends
 from deeplab_lit.crf import PRESETS
-from deeplab_lit.crf.benchmark import compare_backends
 
 
 def test_rows_for_every_backend_that_works():

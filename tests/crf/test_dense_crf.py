@@ -151,7 +151,7 @@ IMAGES_REFUSED = {
     "mean-subtracted": (IMAGE.astype(np.float32) - 104, "before the mean is taken off"),
     "unit": (IMAGE.astype(np.float32) / 255, "divided by 255"),
     "int": (IMAGE.astype(np.int64), "int64"),
-    "grey": (IMAGE[..., 0], r"\(H,W,3\)"),
+    "gray": (IMAGE[..., 0], r"\(H,W,3\)"),
     "channels first": (IMAGE.transpose(2, 0, 1), "channels first"),
     "list": (IMAGE.tolist(), "list"),
     "empty": (IMAGE[:0], "no pixels"),

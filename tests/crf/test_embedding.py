@@ -4,7 +4,7 @@ import torch
 from deeplab_lit.crf.embedding import elevate, features
 
 
-def test_features_are_positions_and_colours_in_units_of_their_deviations():
+def test_features_are_positions_and_colors_in_units_of_their_deviations():
     image = torch.randint(256, (1, 3, 5, 3), dtype=torch.uint8)
     found = features(image, 4.0, 8.0).reshape(5, -1).T.numpy()
     y, x = np.mgrid[:3, :5]

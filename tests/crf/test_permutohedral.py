@@ -22,7 +22,7 @@ def lattice(rgb_std=RGB, **options):
 
 
 def exact_kernel(rgb_std=RGB):
-    """(N,N) Gaussian kernel, normalised symmetrically."""
+    """(N,N) Gaussian kernel, normalized symmetrically."""
     points = features(IMAGE, XY, rgb_std).double().T
     kernel = torch.exp(-(torch.cdist(points, points) ** 2) / 2)
     norm = kernel.sum(1).rsqrt()
@@ -81,7 +81,7 @@ def test_near_the_exact_gaussian(rgb_std):
     assert (result - expected).abs().mean() < 0.05 * expected.mean()
 
 
-def test_normalised_after_a_constant_stays():
+def test_normalized_after_a_constant_stays():
     ones = torch.ones(144, 2)
     kept = lattice(weight=3.0, normalization="after").filter(ones)
     torch.testing.assert_close(kept, 3 * ones)
@@ -98,15 +98,15 @@ def test_images_do_not_touch():
     assert filtered[144:].abs().max() == 0
 
 
-def test_neighbours_are_mutual():
+def test_neighbors_are_mutual():
     built = lattice()
     missing = built.num_vertices
-    for rows in built.neighbours:
+    for rows in built.neighbors:
         for here, forth, back in rows[:-1].tolist():
             assert forth == missing or rows[forth, 2] == here
             assert back == missing or rows[back, 1] == here
         assert rows[-1].tolist() == [missing] * 3
-    assert any((rows[:-1, 1] != missing).any() for rows in built.neighbours)
+    assert any((rows[:-1, 1] != missing).any() for rows in built.neighbors)
 
 
 def test_mean_field_is_near_that_of_the_exact_kernel():

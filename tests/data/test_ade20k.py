@@ -31,7 +31,7 @@ def test_classes_are_the_challenges_150_in_their_order():
     assert ADE20K.classes["wall"] == (120, 120, 120)
     assert ADE20K.classes["sky"] == (6, 230, 230)
     assert ADE20K.classes["flag"] == (92, 0, 255)
-    assert all(0 <= value <= 255 for colour in ADE20K.classes.values() for value in colour)
+    assert all(0 <= value <= 255 for color in ADE20K.classes.values() for value in color)
 
 
 @pytest.fixture

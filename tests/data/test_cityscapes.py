@@ -12,7 +12,7 @@ TRAIN_ID = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 
 TRAIN_ID |= {25: 12, 26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
 
 
-def test_classes_and_colours():
+def test_classes_and_colors():
     assert list(Cityscapes.classes) == NAMES
     assert len(NAMES) == len(set(Cityscapes.classes.values())) == 19
     assert Cityscapes.classes["road"] == (128, 64, 128)

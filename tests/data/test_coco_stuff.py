@@ -34,7 +34,7 @@ def test_classes_are_the_authors_182_from_zero(data):
     assert len(names) == len(set(data.classes.values())) == 182
     assert {label: names[label - 1] for label in LABELS} == LABELS
     assert names[91:] == sorted(names[91:])  # stuff, in the order of the alphabet
-    assert data.classes["person"] == (128, 0, 0)  # VOC's colour of label 1
+    assert data.classes["person"] == (128, 0, 0)  # VOC's color of label 1
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def samples():
 
 
 def components(image, mask, label):
-    """(region, colours) of the connected pieces of a class: slices and boolean shape."""
+    """(region, colors) of the connected pieces of a class: slices and boolean shape."""
     pieces, _ = ndimage.label(mask == label)
     for number, place in enumerate(ndimage.find_objects(pieces), 1):
         shape = pieces[place] == number
@@ -125,18 +125,18 @@ def test_size_tells_no_disc_from_an_eye_if_discs_are_no_larger():
     assert largest[DISC] == pytest.approx(largest[EYE], abs=1)
 
 
-def test_colours_do_not_give_the_class_away(samples):
-    labels, colours = [], []
+def test_colors_do_not_give_the_class_away(samples):
+    labels, colors = [], []
     for image, mask in samples:
         for label in range(1, 7):
             for _, shape, pixels in components(image, mask, label):
                 if shape.sum() >= 30:
                     labels.append(label)
-                    colours.append(pixels.mean(0))
-    labels, colours = np.array(labels), np.array(colours)
+                    colors.append(pixels.mean(0))
+    labels, colors = np.array(labels), np.array(colors)
     train = np.arange(len(labels)) % 2 == 0
-    means = np.array([colours[train & (labels == c)].mean(0) for c in range(1, 7)])
-    distances = ((colours[~train][:, None] - means) ** 2).sum(-1)
+    means = np.array([colors[train & (labels == c)].mean(0) for c in range(1, 7)])
+    distances = ((colors[~train][:, None] - means) ** 2).sum(-1)
     right = distances.argmin(1) + 1 == labels[~train]
     accuracy = np.mean([right[labels[~train] == c].mean() for c in range(1, 7)])
     assert accuracy < 0.25  # chance is 0.17

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from deeplab_lit.data import DataError, Folder
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_color
 
 
 def test_images_classes_and_values(folder_root):
@@ -54,7 +54,7 @@ def test_void_that_no_mask_can_hold_is_refused(folder_root, void):
         Folder(str(folder_root), void=void)
 
 
-def test_colours_are_those_of_the_masks_palette(folder_root, write_mask):
+def test_colors_are_those_of_the_masks_palette(folder_root, write_mask):
     palette = [(10 * i, 200 - 10 * i, i) for i in range(3)]
     for path in folder_root.glob("labels/*/*.png"):
         write_mask(path, None, palette)
@@ -62,9 +62,9 @@ def test_colours_are_those_of_the_masks_palette(folder_root, write_mask):
     assert Folder(str(folder_root), void=0).classes == {"road": palette[1], "car": palette[2]}
 
 
-def test_colours_without_a_palette_are_vocs(folder_root):
+def test_colors_without_a_palette_are_vocs(folder_root):
     data = Folder(str(folder_root), void=1)
-    assert data.classes == {"sky": voc_colour(0), "car": voc_colour(2)}
+    assert data.classes == {"sky": voc_color(0), "car": voc_color(2)}
 
 
 def test_images_of_many_kinds_and_stray_files(folder_root, write_image, write_mask):
@@ -336,7 +336,7 @@ def test_images_turned_by_exif_are_said_where_their_size_proves_nothing(
 def test_real_camvid(real):
     data = Folder(real("camvid"), void=11)
     assert len(data.classes) == 11
-    assert "Unlabelled" not in data.classes
+    assert "Unlabeled" not in data.classes
     sizes = [len(data.split(name).ids) for name in ("train", "val", "test")]
     assert sizes == [367, 101, 233]
     image, mask = data.split("test").read(0)

@@ -36,7 +36,7 @@ def test_lossless_images_come_exactly_as_rgb(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
 @pytest.mark.parametrize("channel", [0, 1, 2])
-def test_colour_order_is_rgb(tmp_path, suffix, channel):
+def test_color_order_is_rgb(tmp_path, suffix, channel):
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[..., channel] = 200
     read = read_image(save(tmp_path / f"x.{suffix}", pixels, quality=95))
@@ -49,14 +49,14 @@ def test_jpeg_is_what_pillow_decodes(tmp_path):
         assert difference(read_image(path), np.asarray(image)) <= 2
 
 
-def test_progressive_and_grey_jpeg(tmp_path):
+def test_progressive_and_gray_jpeg(tmp_path):
     progressive = read_image(save(tmp_path / "p.jpg", PICTURE, progressive=True, quality=95))
     assert difference(progressive, PICTURE) <= 16
-    grey = read_image(save(tmp_path / "g.jpg", PICTURE[..., 0], quality=95))
-    assert difference(grey, PICTURE[..., :1].repeat(3, -1)) <= 8
+    gray = read_image(save(tmp_path / "g.jpg", PICTURE[..., 0], quality=95))
+    assert difference(gray, PICTURE[..., :1].repeat(3, -1)) <= 8
 
 
-def test_cmyk_jpeg_keeps_its_colours(tmp_path):
+def test_cmyk_jpeg_keeps_its_colors(tmp_path):
     read = read_image(save(tmp_path / "x.jpg", PICTURE, "CMYK", quality=95))
     assert difference(read, PICTURE) <= 16
 
@@ -68,7 +68,7 @@ def test_jpeg_with_bytes_after_its_end(tmp_path):
     assert difference(read_image(path), clean) <= 2
 
 
-def test_grey_becomes_rgb(tmp_path):
+def test_gray_becomes_rgb(tmp_path):
     read = read_image(save(tmp_path / "x.png", PICTURE[..., 0]))
     np.testing.assert_array_equal(read, PICTURE[..., :1].repeat(3, -1))
 
@@ -85,13 +85,13 @@ def test_transparency_is_dropped(tmp_path, alpha):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bit_grey_is_scaled_to_8_bits(tmp_path, suffix):
+def test_16_bit_gray_is_scaled_to_8_bits(tmp_path, suffix):
     pixels = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)  # 0 … 65535
     read = read_image(save(tmp_path / f"x.{suffix}", pixels))
     np.testing.assert_array_equal(read, np.arange(256).reshape(16, 16, 1).repeat(3, -1))
 
 
-def test_palette_image_comes_in_its_colours(tmp_path):
+def test_palette_image_comes_in_its_colors(tmp_path):
     read = read_image(save(tmp_path / "x.png", palette_image(VALUES)))
     expected = [[[(v * 7 + c) % 256 for c in range(3)] for v in row] for row in VALUES.tolist()]
     np.testing.assert_array_equal(read, expected)
@@ -138,7 +138,7 @@ def test_floating_point_image_is_refused(tmp_path):
 
 @pytest.mark.parametrize("make", [palette_image, Image.fromarray])
 @pytest.mark.parametrize("options", [{}, {"transparency": 0}])
-def test_mask_values_are_indices_and_not_colours(tmp_path, make, options):
+def test_mask_values_are_indices_and_not_colors(tmp_path, make, options):
     read = read_mask(save(tmp_path / "x.png", make(VALUES), **options))
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, VALUES)
@@ -171,7 +171,7 @@ def test_mask_values_above_255_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_colour_mask_is_refused(tmp_path, mode):
+def test_color_mask_is_refused(tmp_path, mode):
     path = save(tmp_path / "x.png", PICTURE, mode)
     with pytest.raises(DataError, match=rf"x\.png.*mode {mode}\."):
         read_mask(path)

@@ -8,7 +8,7 @@ from deeplab_lit.data import ADE20K, VOC, Cityscapes, CocoStuff164k, DataError, 
 from deeplab_lit.data import preflight as preflight_module
 from deeplab_lit.data.coco_stuff import NAMES
 from deeplab_lit.data.meaning import judge_palettes
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_color
 
 BLACK, RED, GREEN, BLUE = (0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 128)
 SIZE = (6, 8)
@@ -180,7 +180,7 @@ def test_palettes_that_disagree_about_values_that_do_not_occur_are_fine(folder, 
     assert data.preflight("fit") == []
 
 
-def test_one_value_in_two_colours_may_be_taste_and_is_said(folder, write_mask):
+def test_one_value_in_two_colors_may_be_taste_and_is_said(folder, write_mask):
     data = folder("abc", [[0, 1, 2]] * 2)
     repaint(data, [[BLACK, RED, GREEN], [BLACK, BLUE, GREEN]], write_mask)
     (said,) = data.preflight("fit")
@@ -188,7 +188,7 @@ def test_one_value_in_two_colours_may_be_taste_and_is_said(folder, write_mask):
     assert list(judge_palettes({(255, RED): "a", (255, BLUE): "b"}, {})) == []
 
 
-@pytest.mark.parametrize("name", ["Unlabelled", "void", "ignore_region", "VOID (border)", "ignore"])
+@pytest.mark.parametrize("name", ["Unlabeled", "void", "ignore_region", "VOID (border)", "ignore"])
 def test_a_class_called_void_is_said_with_the_option(folder, name):
     data = folder(["road", name, "avoid", "car"], [[0, 1, 2, 3]])
     (said,) = data.preflight("fit")
@@ -233,10 +233,10 @@ def test_voc_masks_in_another_order_than_vocs_are_refused(voc_root, write_mask):
     for pair in pairs:
         write_mask(pair.mask, np.resize(range(21), (24, 32)))
     assert data.preflight("fit") == []
-    colours = [voc_colour(i) for i in range(256)]
-    colours[1:21] = sorted(colours[1:21])
+    colors = [voc_color(i) for i in range(256)]
+    colors[1:21] = sorted(colors[1:21])
     for pair in pairs:
-        write_mask(pair.mask, np.resize(range(21), (24, 32)), colours)
+        write_mask(pair.mask, np.resize(range(21), (24, 32)), colors)
     with pytest.raises(DataError, match=r"color .* in the data set's palette, but value \d+ in /"):
         data.preflight("validate")
     for pair in pairs:

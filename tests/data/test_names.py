@@ -15,7 +15,7 @@ def test_the_number_of_classes_tells_voc_cityscapes_and_coco_stuff():
 
 
 @pytest.mark.parametrize("number", [1, 60, 183, 256])
-def test_other_numbers_get_numbered_names_and_colours_of_their_own(number):
+def test_other_numbers_get_numbered_names_and_colors_of_their_own(number):
     classes = class_names(number)
     assert list(classes)[-1] == f"class_{number - 1}"
     assert len(set(classes.values())) == len(classes) == number

@@ -1,10 +1,10 @@
 import pytest
 
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_color
 
 
 @pytest.mark.parametrize(
-    ("index", "colour"),
+    ("index", "color"),
     [
         (0, (0, 0, 0)),
         (1, (128, 0, 0)),
@@ -19,9 +19,9 @@ from deeplab_lit.data.palette import voc_colour
         (255, (224, 224, 192)),
     ],
 )
-def test_colours_are_those_of_the_devkit(index, colour):
-    assert voc_colour(index) == colour
+def test_colors_are_those_of_the_devkit(index, color):
+    assert voc_color(index) == color
 
 
-def test_every_index_has_its_own_colour():
-    assert len({voc_colour(i) for i in range(256)}) == 256
+def test_every_index_has_its_own_color():
+    assert len({voc_color(i) for i in range(256)}) == 256

@@ -3,7 +3,7 @@ import pytest
 
 from deeplab_lit.data.dataset import Split
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.summary import summarise, table
+from deeplab_lit.data.summary import summarize, table
 
 MASKS = [
     np.array([[0, 0, 1, 255], [0, 0, 1, 255]], np.uint8),
@@ -27,7 +27,7 @@ class Masks(Split):
 
 @pytest.mark.parametrize("num_workers", [0, 1, 4])
 def test_pixels_images_sizes_and_void_are_counted(num_workers):
-    found = summarise(Masks(MASKS), "X train", 4, num_workers)
+    found = summarize(Masks(MASKS), "X train", 4, num_workers)
     assert found.pixels.tolist() == [4 + 4 + 5, 2 + 3, 1, 0]
     assert found.images.tolist() == [3, 2, 1, 0]
     assert found.void == 2 + 3
@@ -38,21 +38,21 @@ def test_pixels_images_sizes_and_void_are_counted(num_workers):
 
 
 def test_every_problem_is_kept_and_the_rest_is_counted():
-    found = summarise(Masks(MASKS, bad=[0, 2]), "X train", 4, 2)
+    found = summarize(Masks(MASKS, bad=[0, 2]), "X train", 4, 2)
     assert found.problems == ["0.png: it is broken", "2.png: it is broken"]
     assert found.pixels.tolist() == [9, 3, 0, 0]
-    assert summarise(Masks([]), "X train", 4, 2).problems == ["X train is empty"]
+    assert summarize(Masks([]), "X train", 4, 2).problems == ["X train is empty"]
 
 
 def test_nothing_but_void_has_no_shares():
-    found = summarise(Masks([np.full((2, 2), 255, np.uint8)]), "X train", 2, 1)
+    found = summarize(Masks([np.full((2, 2), 255, np.uint8)]), "X train", 2, 1)
     assert found.shares.tolist() == [0, 0]
     assert found.void_share == 1
 
 
 def test_the_table_has_a_line_for_each_split_and_a_row_for_each_class():
-    train = summarise(Masks(MASKS), "X train", 4, 1)
-    val = summarise(Masks(MASKS[1:2]), "X val", 4, 1)
+    train = summarize(Masks(MASKS), "X train", 4, 1)
+    val = summarize(Masks(MASKS[1:2]), "X val", 4, 1)
     lines = table([train, val], ["sky", "road", "car", "pole"]).splitlines()
     assert lines[0] == "X train: 4 images, 20.83% of their pixels void"
     assert lines[1] == "  3 sizes, 4×1 to 4×2; most often 4×2 (2 images)"

@@ -24,7 +24,7 @@ def sample(size, seed=0, classes=21):
 
 
 def scaled_up(image, mask, scale):
-    """All of the image bilinear, all of the mask by nearest pixel centre, truncated sizes."""
+    """All of the image bilinear, all of the mask by nearest pixel center, truncated sizes."""
     height, width = (max(int(side * scale), 1) for side in mask.shape)
     rows, columns = (
         np.minimum(np.floor((np.arange(number) + 0.5) / scale).astype(int), side - 1)
@@ -81,7 +81,7 @@ def test_crop_with_the_scale_chosen_at_random(size):
 
 @pytest.mark.parametrize("scales", [(s,) for s in ODD] + [ScaleRange(0.4, 2.2)])
 def test_crop_is_shifted_by_less_than_a_pixel_at_other_scales(scales):
-    y, x = np.mgrid[:230, :250].astype(np.uint8)  # the colours and the labels tell the place
+    y, x = np.mgrid[:230, :250].astype(np.uint8)  # the colors and the labels tell the place
     image = np.stack([x, y, x], -1)
     for seed in range(25):
         for mask in (x, y):
@@ -96,7 +96,7 @@ def test_crop_is_shifted_by_less_than_a_pixel_at_other_scales(scales):
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.25, 1.5])
-def test_scaling_is_bilinear_between_pixel_centres(scale):
+def test_scaling_is_bilinear_between_pixel_centers(scale):
     image, mask = sample((80, 92))
     crop = int(92 * scale) + 1  # all of it
     fast = TrainTransform(max(crop, 33), (scale,))(image, mask, Unflipped())[0]
@@ -166,7 +166,7 @@ def test_a_range_of_scales_is_uniform_and_never_left():
 
 
 @SCALES
-def test_padding_is_mean_colour_and_void_at_the_bottom_and_right_only(scale):
+def test_padding_is_mean_color_and_void_at_the_bottom_and_right_only(scale):
     image, mask = np.zeros((30, 40, 3), np.uint8), np.zeros((30, 40), np.uint8)
     height, width = int(30 * scale), int(40 * scale)
     seen = set()
@@ -197,11 +197,11 @@ def test_labels_are_never_blended(scale, size):
 @pytest.mark.parametrize("scales", [AUTHORS, *((s,) for s in ODD), ScaleRange(0.4, 2)])
 def test_image_and_mask_stay_aligned(scales):
     rng = np.random.default_rng(1)
-    colours = rng.integers(0, 256, (256, 3)).astype(np.uint8)
-    colours[255] = MEAN
+    colors = rng.integers(0, 256, (256, 3)).astype(np.uint8)
+    colors[255] = MEAN
     mask = rng.integers(0, 6, (9, 11)).astype(np.uint8).repeat(20, 0).repeat(20, 1)
     checked = 0
-    for crop, labels in crops(TrainTransform(97, scales), colours[mask], mask, 30):
+    for crop, labels in crops(TrainTransform(97, scales), colors[mask], mask, 30):
         assert crop.shape == (97, 97, 3)
         assert labels.shape == (97, 97)
         assert crop.dtype == labels.dtype == np.uint8
@@ -210,7 +210,7 @@ def test_image_and_mask_stay_aligned(scales):
         )  # pixels farther than 2 from another class are not blended
         interior = cv2.dilate(labels, window) == cv2.erode(labels, window)
         interior[:3] = interior[-3:] = interior[:, :3] = interior[:, -3:] = False
-        np.testing.assert_array_equal(crop[interior], colours[labels[interior]])
+        np.testing.assert_array_equal(crop[interior], colors[labels[interior]])
         checked += interior.sum()
     assert checked > 30 * 500
 
@@ -238,7 +238,7 @@ def test_source_is_left_alone_and_may_be_read_only():
     np.testing.assert_array_equal(mask, kept[1])
 
 
-def test_jitter_changes_colours_only():
+def test_jitter_changes_colors_only():
     image, mask = sample((90, 80))
     plain, jittered = TrainTransform(65, AUTHORS), TrainTransform(65, AUTHORS, 0.4)
     for seed in range(10):
@@ -253,7 +253,7 @@ def test_jitter_changes_colours_only():
 def test_jitter_spans_its_range_of_brightness():
     image, mask = np.full((33, 33, 3), 100, np.uint8), np.zeros((33, 33), np.uint8)
     values = [int(crop[0, 0, 0]) for crop, _ in crops(TrainTransform(33, (1,), 0.3), image, mask)]
-    assert all(67 <= value <= 130 for value in values)  # grey: only the brightness shows
+    assert all(67 <= value <= 130 for value in values)  # gray: only the brightness shows
     assert min(values) < 72
     assert max(values) > 128
     assert abs(np.mean(values) - 100) < 2

@@ -21,7 +21,7 @@ def aug(voc_root, write_mask):
     return folder
 
 
-def test_classes_and_colours():
+def test_classes_and_colors():
     assert list(VOC.classes) == NAMES
     assert len(VOC.classes) == 21
     assert VOC.classes["person"] == (192, 128, 128)

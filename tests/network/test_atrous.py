@@ -87,7 +87,7 @@ def test_dense_features_subsampled_equal_the_strided_networks(name, style, outpu
 
 
 def build_vgg(output_stride, style):
-    """Without torchvision's slow initialisation of a classifier that is thrown away."""
+    """Without torchvision's slow initialization of a classifier that is thrown away."""
     with torch.device("meta"):
         net = VGG16(output_stride, style)
     net = net.to_empty(device="cpu").double().eval()

@@ -1,4 +1,4 @@
-"""Backbones: sizes, numbers of weights, frozen normalisation, recomputation."""
+"""Backbones: sizes, numbers of weights, frozen normalization, recomputation."""
 
 import copy
 
@@ -19,7 +19,7 @@ def seed():
 
 
 def learnable(net):
-    """Numbers that a released file stores: parameters, and the affine of frozen normalisation."""
+    """Numbers that a released file stores: parameters, and the affine of frozen normalization."""
     frozen = [m for m in net.modules() if isinstance(m, FrozenBatchNorm2d)]
     return sum(p.numel() for p in net.parameters()) + sum(
         m.weight.numel() + m.bias.numel() for m in frozen
@@ -155,7 +155,7 @@ def test_feature_map_has_the_size_of_the_released_networks(name, style, size, ce
 
 
 def build_vgg():
-    """Without torchvision's slow initialisation of a classifier that is thrown away."""
+    """Without torchvision's slow initialization of a classifier that is thrown away."""
     with torch.device("meta"):
         net = VGG16(8, "torchvision")
     net = net.to_empty(device="cpu")

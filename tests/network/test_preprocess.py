@@ -18,14 +18,14 @@ def picture(*shape):
     return torch.randint(0, 256, shape or (2, 3, 5, 7), dtype=torch.uint8)
 
 
-def test_caffe_subtracts_the_authors_mean_colour_from_rgb():
+def test_caffe_subtracts_the_authors_mean_color_from_rgb():
     blue, green, red = 104.008, 116.669, 122.675  # as in the prototxt: B, G, R
     images = picture()
     expected = images.float() - torch.tensor([red, green, blue])[:, None, None]
     torch.testing.assert_close(Preprocess("caffe")(images), expected)
 
 
-def test_torchvision_normalises_as_torchvision_does():
+def test_torchvision_normalizes_as_torchvision_does():
     images = picture()
     expected = T.normalize(images / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     torch.testing.assert_close(Preprocess("torchvision")(images), expected)

@@ -116,7 +116,7 @@ def test_of_many_classes_random_sums_stand_in():
 @pytest.mark.parametrize("classes", [3, 30])
 @pytest.mark.parametrize("backbone", ["resnet10_quarter", "vgg16"])
 def test_what_all_classes_share_is_not_seen(backbone, classes):
-    """Cross-entropy does not see it either: training leaves it as it was initialised."""
+    """Cross-entropy does not see it either: training leaves it as it was initialized."""
     net, images = build(classes, backbone=backbone, atrous_rates=(3,)), noise(1, 3, 65, 65)
     before = effective_fields(net, images)
     classifier = net.head.new_layers()[0]
@@ -165,14 +165,14 @@ def test_a_larger_rate_looks_farther():
 def test_a_field_lies_around_the_pixel_of_its_cell(size, style):
     """Which is seldom the image's middle; the sides are those of what gradient reaches."""
     net = open_up(build(backbone="resnet6_half", head="conv1x1", atrous_rates=(), style=style))
-    centre = middle_pixel(net, *size)
-    for place, pixels in zip(centre, size, strict=True):
+    center = middle_pixel(net, *size)
+    for place, pixels in zip(center, size, strict=True):
         assert abs(place - (pixels - 1) / 2) <= 4
     (field,) = effective_fields(net, noise(1, 3, *size))
     reached = (field > 0).nonzero()
-    assert reached.min(0).values.tolist() == [place - 25 for place in centre]
-    assert reached.max(0).values.tolist() == [place + 25 for place in centre]
-    assert side_of(field, centre, 1.0) == theoretical_field(net, 0) == 51
+    assert reached.min(0).values.tolist() == [place - 25 for place in center]
+    assert reached.max(0).values.tolist() == [place + 25 for place in center]
+    assert side_of(field, center, 1.0) == theoretical_field(net, 0) == 51
 
 
 def test_the_pixel_of_the_middle_cell():

@@ -7,7 +7,7 @@ from deeplab_lit.network.recompute import recomputed
 
 
 def test_gradients_and_statistics_are_those_of_an_ordinary_pass():
-    """Of trained normalisation and dropout, whose second pass may neither count nor draw anew."""
+    """Of trained normalization and dropout, whose second pass may neither count nor draw anew."""
     part = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5))
     other = copy.deepcopy(part)
     x = torch.randn(4, 2, 9, 9)

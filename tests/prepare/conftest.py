@@ -19,7 +19,7 @@ SIZE = (20, 30)  # height × width of all images
 def _encoded(pixels, kind, palette=None):
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     if palette is not None:
-        image.putpalette([channel for colour in palette for channel in colour])
+        image.putpalette([channel for color in palette for channel in color])
     image.save(buffer, kind)
     return buffer.getvalue()
 

@@ -14,23 +14,23 @@ def summary(title, pixels):
     return Summary(title, np.array(pixels), np.array(pixels) > 0)
 
 
-def longest_runs(picture, colour):
-    """Lengths of the bars of a colour, in pixels, from top to bottom: one for each bar."""
-    rows = (np.asarray(picture) == colour).all(axis=2).sum(axis=1)
+def longest_runs(picture, color):
+    """Lengths of the bars of a color, in pixels, from top to bottom: one for each bar."""
+    rows = (np.asarray(picture) == color).all(axis=2).sum(axis=1)
     starts = np.flatnonzero(np.diff(np.concatenate([[0], rows])) > 0)
     return [int(rows[start]) for start in starts]
 
 
 def test_bars_are_as_long_as_the_logarithm_of_the_share():
     plot = class_plot([summary("X train", [9_000, 999, 1])], CLASSES)
-    for colour, share in ((RED, 0.9), (GREEN, 0.0999), (BLUE, 1e-4)):
-        (length,) = longest_runs(plot, colour)
+    for color, share in ((RED, 0.9), (GREEN, 0.0999), (BLUE, 1e-4)):
+        (length,) = longest_runs(plot, color)
         assert length == pytest.approx(LENGTH * (1 + np.log10(share) / 5), abs=3)
 
 
 def test_each_split_has_its_bar_and_an_absent_class_has_none():
     plot = class_plot([summary("X train", [1, 1, 0]), summary("X val", [0, 1, 1])], CLASSES)
-    assert [len(longest_runs(plot, colour)) for colour in (RED, GREEN, BLUE)] == [1, 2, 1]
+    assert [len(longest_runs(plot, color)) for color in (RED, GREEN, BLUE)] == [1, 2, 1]
 
 
 def test_many_classes_stand_in_columns():

@@ -9,7 +9,7 @@ from deeplab_lit.prepare.masks import convert, read_mat
 
 def test_every_annotation_becomes_a_palette_png_of_its_values(files, tmp_path):
     values = [files.mask(20, seed) for seed in range(40)]
-    jobs = [(tmp_path / f"{i}.grey.png", tmp_path / f"out/{i}.png") for i in range(40)]
+    jobs = [(tmp_path / f"{i}.gray.png", tmp_path / f"out/{i}.png") for i in range(40)]
     for (source, _), mask in zip(jobs, values, strict=True):
         source.write_bytes(files.png(mask))
     convert(jobs, read_mask, "test")
@@ -21,7 +21,7 @@ def test_every_annotation_becomes_a_palette_png_of_its_values(files, tmp_path):
 
 
 def test_a_second_run_converts_only_what_is_missing(files, tmp_path, tree):
-    jobs = [(tmp_path / f"{i}.grey.png", tmp_path / f"out/{i}.png") for i in range(3)]
+    jobs = [(tmp_path / f"{i}.gray.png", tmp_path / f"out/{i}.png") for i in range(3)]
     for source, _ in jobs:
         source.write_bytes(files.png(files.mask(5)))
     convert(jobs[:2], read_mask, "test")
@@ -33,13 +33,13 @@ def test_a_second_run_converts_only_what_is_missing(files, tmp_path, tree):
 
 
 def test_all_broken_annotations_are_named_and_the_others_are_written(files, tmp_path):
-    jobs = [(tmp_path / f"{i}.grey.png", tmp_path / f"out/{i}.png") for i in range(20)]
+    jobs = [(tmp_path / f"{i}.gray.png", tmp_path / f"out/{i}.png") for i in range(20)]
     for i, (source, _) in enumerate(jobs):
         source.write_bytes(b"" if i < 12 else files.png(files.mask(5)))
     with pytest.raises(DataError) as caught:
         convert(jobs, read_mask, "test")
     lines = str(caught.value).splitlines()
-    assert [line.partition(".grey")[0].rpartition("/")[2] for line in lines[:10]] == [
+    assert [line.partition(".gray")[0].rpartition("/")[2] for line in lines[:10]] == [
         str(i) for i in range(10)
     ]
     assert lines[10:] == ["… and 2 more"]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from deeplab_lit.data import DataError, PersonPart
-from deeplab_lit.data.palette import voc_colour
+from deeplab_lit.data.palette import voc_color
 from deeplab_lit.prepare import voc
 from deeplab_lit.prepare.person_part import prepare_person_part, read_parts
 
-COLOURS = np.array([voc_colour(i) for i in range(256)], np.uint8)
+COLORS = np.array([voc_color(i) for i in range(256)], np.uint8)
 IDS = ["2008_a", "2008_b", "2008_c"]
 
 
@@ -17,7 +17,7 @@ def annotations(server, devkit_2010, files):
     """The released archive: palette PNGs, and lists of ids and of paths."""
     masks = {id: files.mask(6, seed) for seed, id in enumerate(IDS)}
     top = "pascal_person_part"
-    members = {f"{top}/{top}_gt/{id}.png": files.png(m, COLOURS) for id, m in masks.items()}
+    members = {f"{top}/{top}_gt/{id}.png": files.png(m, COLORS) for id, m in masks.items()}
     members |= {
         f"{top}/{top}_gt/.DS_Store": b"x",
         f"__MACOSX/{top}/{top}_gt/._{IDS[0]}.png": b"x",
@@ -48,19 +48,19 @@ def test_a_part_of_it_is_not_taken_for_the_whole(source, annotations, monkeypatc
     assert not (source.root / "VOCdevkit/VOC2010/SegmentationPersonPart").exists()
 
 
-@pytest.mark.parametrize("kind", ["palette", "grey", "colours"])
-def test_masks_of_indices_and_of_colours_say_the_same(files, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["palette", "gray", "colors"])
+def test_masks_of_indices_and_of_colors_say_the_same(files, tmp_path, kind):
     mask, path = files.mask(6), tmp_path / "a.png"
-    content = {"palette": (mask, COLOURS), "grey": (mask,), "colours": (COLOURS[mask],)}[kind]
+    content = {"palette": (mask, COLORS), "gray": (mask,), "colors": (COLORS[mask],)}[kind]
     path.write_bytes(files.png(*content))
     np.testing.assert_array_equal(read_parts(path), mask)
 
 
-@pytest.mark.parametrize("kind", ["indices", "colours", "broken"])
+@pytest.mark.parametrize("kind", ["indices", "colors", "broken"])
 def test_anything_else_is_refused(files, tmp_path, kind):
     mask = files.mask(7)
     path = tmp_path / "a.png"
-    path.write_bytes(files.png(mask if kind == "indices" else COLOURS[mask]))
+    path.write_bytes(files.png(mask if kind == "indices" else COLORS[mask]))
     if kind == "broken":
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match=r"a\.png: (expected the values 0…6|cannot be read)"):

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from deeplab_lit.data import DataError
-from deeplab_lit.prepare.whole import alone_in, whole_folder, write_list
+from deeplab_lit.prepare.whole import alone_in, atomic_folder, write_list
 
 FORK = multiprocessing.get_context("fork")  # fork: nothing to import again
 
@@ -17,10 +17,10 @@ def fail(temporary, write):
 
 def test_a_folder_has_its_name_only_when_it_is_whole_and_keeps_what_is_done(tmp_path):
     path = tmp_path / "new/folder"
-    with pytest.raises(RuntimeError), whole_folder(path) as part:
+    with pytest.raises(RuntimeError), atomic_folder(path) as part:
         fail(part, lambda folder: (folder / "a.txt").touch())
     assert not path.exists()
-    with whole_folder(path) as part:
+    with atomic_folder(path) as part:
         assert (part / "a.txt").is_file()
         (part / "b.txt").touch()
     assert sorted(p.name for p in path.iterdir()) == ["a.txt", "b.txt"]

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplab_lit.pictures.masks import palette_image
 from deeplab_lit.segment.images import Job, is_done, save, segment_images
 from deeplab_lit.segment.segmenter import Segmenter
-from deeplab_lit.training.picture import palette_image
 
 
 class Ones(Segmenter):
     """Stands in for a network: everything is class 1."""
 
-    colours = [(0, 0, 0), (200, 0, 0)]
+    colors = [(0, 0, 0), (200, 0, 0)]
 
     def __init__(self):
         self.crf = None
@@ -46,7 +46,7 @@ def test_masks_and_overlays_are_written_and_a_broken_image_is_told(tmp_path, num
     jobs = [
         Job(tmp_path / f"{n}.png", tmp_path / f"m/{n}.png", tmp_path / f"o/{n}.jpg") for n in "ab"
     ]
-    as_picture = partial(palette_image, colours=Ones.colours)
+    as_picture = partial(palette_image, colors=Ones.colors)
     problems = segment_images(
         Ones(), jobs, as_picture=as_picture, opacity=0.5, num_workers=num_workers
     )
@@ -62,7 +62,7 @@ def test_a_legend_below_an_overlay_has_the_colors_of_the_classes_in_it(tmp_path)
     Image.new("RGB", (200, 20), (100, 100, 100)).save(tmp_path / "a.png")
     jobs = [Job(tmp_path / "a.png", tmp_path / "m.png", tmp_path / "o.jpg")]
     classes = {"ground": (0, 0, 200), "tree": (200, 0, 0)}
-    as_picture = partial(palette_image, colours=Ones.colours)
+    as_picture = partial(palette_image, colors=Ones.colors)
     segment_images(Ones(), jobs, as_picture=as_picture, opacity=0.5, legend=classes, num_workers=0)
     shown = np.asarray(Image.open(tmp_path / "o.jpg")).astype(int)
     np.testing.assert_allclose(shown[10, 15], (150, 50, 50), atol=4)
@@ -75,7 +75,7 @@ def test_a_result_is_done_only_for_the_very_image_it_was_made_of(tmp_path):
     for path, shade in ((one, 100), (two, 200)):
         path.parent.mkdir()
         Image.new("RGB", (30, 20), (shade,) * 3).save(path)
-    as_picture = partial(palette_image, colours=Ones.colours)
+    as_picture = partial(palette_image, colors=Ones.colors)
     job = Job(one, tmp_path / "m/x.png", tmp_path / "o/x.jpg")
     assert not is_done(job)
     segment_images(Ones(), [job], as_picture=as_picture, num_workers=0)

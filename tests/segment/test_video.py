@@ -12,7 +12,7 @@ from deeplab_lit.segment.video import check_sources, cut_short, is_video, segmen
 class Painter:
     """Stands in for a network: the left half is class 0, the right half class 1."""
 
-    colours = [(250, 0, 0), (0, 0, 250)]
+    colors = [(250, 0, 0), (0, 0, 250)]
 
     def __init__(self, stop_at=None):
         self.seen, self.stop_at = 0, stop_at
@@ -31,7 +31,7 @@ class Painter:
 
 @pytest.fixture
 def film(tmp_path):
-    """Ten grey frames of 96×64 at 12 frames a second, brighter and brighter."""
+    """Ten gray frames of 96×64 at 12 frames a second, brighter and brighter."""
     path = tmp_path / "film.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (96, 64))
     for i in range(10):
@@ -50,14 +50,14 @@ def frames_of(path):
         frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 
-def test_every_frame_has_its_masks_colours_over_it(film, tmp_path):
+def test_every_frame_has_its_masks_colors_over_it(film, tmp_path):
     written = segment_video(str(film), tmp_path / "out", Painter(), opacity=0.5)
     frames, rate = frames_of(written)
     assert (written.name, len(frames), rate) == ("film.mp4", 10, 12)
     for i, frame in enumerate(frames):
         assert frame.shape == (64, 96, 3)
-        for x, colour in ((20, Painter.colours[0]), (76, Painter.colours[1])):
-            expected = 0.5 * 20 * i + 0.5 * np.array(colour)
+        for x, color in ((20, Painter.colors[0]), (76, Painter.colors[1])):
+            expected = 0.5 * 20 * i + 0.5 * np.array(color)
             np.testing.assert_allclose(frame[10:50, x].mean(0), expected, atol=12)  # it is lossy
 
 

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from deeplab_lit.data import Folder
+from deeplab_lit.scoring.metric import SegmentationScores
 from deeplab_lit.training.divergence import (
     Stuck,
     TrainingDiverged,
@@ -17,7 +18,6 @@ from deeplab_lit.training.divergence import (
     swallowing,
     watch,
 )
-from deeplab_lit.training.metric import SegmentationScores
 
 CLASSES = ["sky", "tree", "bird"]
 # Of trainings of 120 steps, those that the module names: steps between two validations, true pixels

@@ -136,11 +136,11 @@ def test_aligned_corners_take_every_8th_pixel(size, cells, step):
 
 
 def test_between_two_pixels_the_nearest_counts():
-    mask = torch.arange(6).reshape(1, 6, 1)  # centres at 0, 1⅔, 3⅓, 5
+    mask = torch.arange(6).reshape(1, 6, 1)  # centers at 0, 1⅔, 3⅓, 5
     assert subsample(mask, (4, 1), align_corners=True).flatten().tolist() == [0, 2, 3, 5]
 
 
-def test_without_aligned_corners_the_centres_of_the_cells_count():
+def test_without_aligned_corners_the_centers_of_the_cells_count():
     mask = torch.arange(16).reshape(1, 1, 16).expand(1, 8, 16)
     assert subsample(mask, (1, 4), align_corners=False).tolist() == [[[2, 6, 10, 14]]]
     column = torch.arange(9).reshape(1, 9, 1)

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from deeplab_lit.data import Shapes
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.training.evaluation import Evaluation
-from deeplab_lit.training.metrics_file import MetricsFile
+from deeplab_lit.runs.csv_logger import MetricsFile
+from deeplab_lit.scoring.evaluation import Evaluation
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.optimizer import build_sgd
 
@@ -108,7 +108,7 @@ def test_ten_batches_of_one_image_are_a_step_as_with_iter_size_10(make_module, m
 
     def gradients(batch_size, accumulate):
         module, found = make_module(norm="frozen", scales=(1.0, 0.5)), []
-        module.initialise = lambda: None  # of random weights, which frozen norms refuse
+        module.initialize = lambda: None  # of random weights, which frozen norms refuse
         module.on_before_optimizer_step = lambda _: found.extend(
             p.grad.clone() for p in module.net.parameters()
         )
@@ -257,11 +257,11 @@ def test_every_pixel_of_every_image_is_scored_once(fitted):
 
 def test_initial_weights_are_loaded_once(make_module, resnet18_file):
     module = make_module(backbone="resnet18", weights=resnet18_file)
-    module.initialise()
+    module.initialize()
     stem = module.net.backbone.conv1.weight
     assert stem.equal(torch.load(resnet18_file, weights_only=True)["conv1.weight"])
     torch.nn.init.zeros_(stem)
-    module.initialise()
+    module.initialize()
     assert not stem.any()
 
 

@@ -61,7 +61,7 @@ def test_a_resnet_learns_slowly_and_its_classifiers_fast(name):
     assert groups == {"backbone": rest}
 
 
-def test_frozen_normalisation_is_not_in_the_optimizer():
+def test_frozen_normalization_is_not_in_the_optimizer():
     groups = names_by_group(build("resnet_frozen"))
     assert not [n for n in groups["backbone"] if "bn" in n or "downsample.1" in n]
     assert len(groups["backbone"]) == 104  # ResNet-101's convolutions

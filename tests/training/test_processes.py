@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from deeplab_lit.cli.callbacks import build_callbacks
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.data import Cityscapes
-from deeplab_lit.training.cityscapes_scores import Instances
-from deeplab_lit.training.equipment import equip
-from deeplab_lit.training.evaluation import Evaluation
-from deeplab_lit.training.extremes import WorstAndBest
+from deeplab_lit.scoring.cityscapes import Instances
+from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.scoring.worst_best import WorstAndBest
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def validate(city, make_module, make_trainer):
         folder.mkdir()
         data, module = Cityscapes(str(city.root), num_workers=0), make_module(Cityscapes.classes)
         torch.nn.init.normal_(module.net.head.branches[0].weight, std=0.5)
-        _, callbacks = equip(
+        _, callbacks = build_callbacks(
             "validate",
             folder,
             {},

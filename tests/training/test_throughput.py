@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from lightning.pytorch import Callback
 
+from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.training import throughput
-from deeplab_lit.training.metrics_file import MetricsFile
 from deeplab_lit.training.throughput import Throughput
 
 KEY = "train/images_per_second"

@@ -1,0 +1,1 @@
+"""Measured speed: ours beside a baseline in the same run."""

@@ -1,0 +1,1 @@
+"""What commands share: parser, defaults, checks, callbacks, screen."""

@@ -1,0 +1,267 @@
+"""Do options, checkpoint and data agree? What is refused or said aloud before the first image."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from deeplab_lit.cli.leakage import seen_splits
+from deeplab_lit.cli.screen import say
+from deeplab_lit.data import SegmentationData
+from deeplab_lit.network.weights.class_order import are_generic, differences, differing, moved
+from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
+from deeplab_lit.runs.provenance import UNKNOWN
+from deeplab_lit.scoring.evaluation import Evaluation
+
+Checkpoint = Mapping[str, Any]
+MOST_PROCESSES = max(64, os.cpu_count() or 1)  # on one machine
+
+
+def check_training(
+    options: Namespace, evaluation: Evaluation, *, allow_seen_split: bool = False
+) -> None:
+    """Refuse a training without an end, and options that would spoil its validations.
+
+    Args:
+        options: of the trainer.
+        evaluation: as on the command line.
+        allow_seen_split: whether that was typed.
+
+    Raises:
+        MisconfigurationException: says which.
+    """
+    if options.max_steps in (-1, 0) and options.max_epochs in (None, -1, 0):
+        raise MisconfigurationException(
+            "the run must know when training ends: set --trainer.max_steps or --trainer.max_epochs"
+        )
+    given = {  # a cache would keep the first validation's probabilities
+        "eval.cache_dir": evaluation.cache_dir is not None,
+        "eval.band": evaluation.band is not None,
+        "allow_seen_split": allow_seen_split,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise MisconfigurationException(
+                f"--{name} is for validate; leave it out of fit, and of its configurations"
+            )
+
+
+def check_trainer(options: Namespace, *, validates: bool = False) -> None:
+    """Refuse what Lightning would take and then stumble over, or count on for ever.
+
+    Args:
+        options: all of a verb, parsed.
+        validates: nothing is trained, so there must be something to validate on.
+
+    Raises:
+        MisconfigurationException: says which option, what it is and what it may be.
+    """
+    from_one = "a whole number from 1 up", lambda x: x >= 1
+    right: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "seed_everything": (
+            f"a whole number in 0…{2**32 - 1}, true or false",
+            lambda x: type(x) is bool or 0 <= x < 2**32,
+        ),
+        "trainer.devices": (
+            f"auto, a number from 1 to {MOST_PROCESSES}, or a list of GPUs (-1: all of them)",
+            lambda x: _devices(x, options.trainer.accelerator),
+        ),
+        "trainer.accelerator": (
+            "one that is here: the package torch_xla is not installed",
+            lambda x: x != "tpu" or find_spec("torch_xla") is not None,
+        ),
+        "trainer.accumulate_grad_batches": from_one,
+        "trainer.log_every_n_steps": from_one,
+        "trainer.check_val_every_n_epoch": from_one,
+        "trainer.val_check_interval": (
+            "batches from 1 up, a share of an epoch in 0…1, or a time",
+            lambda x: not isinstance(x, int | float) or (x > 0 and (x <= 1 or x % 1 == 0)),
+        ),
+        "trainer.limit_train_batches": (
+            "batches from 1 up or a share in 0…1: 0 leaves nothing to train on",
+            lambda x: x > 0,
+        ),
+        "trainer.limit_val_batches": (
+            "batches from 1 up or a share in 0…1: 0 leaves nothing to score",
+            lambda x: x > 0 or not validates,
+        ),
+        "trainer.num_sanity_val_steps": ("batches from 0 up, or -1 for all", lambda x: x >= -1),
+        "trainer.gradient_clip_val": ("a number from 0 up", lambda x: x >= 0),
+        "trainer.max_epochs": ("a whole number from 1 up, or -1", lambda x: x == -1 or x >= 1),
+        "trainer.barebones": ("false: a run is logged", lambda x: not x),
+    }
+    for name, (expected, is_right) in right.items():
+        value = options.get(name)
+        if value is not None and not is_right(value):
+            raise MisconfigurationException(f"--{name} is {value}, expected {expected}")
+
+
+def _devices(value: Any, accelerator: Any) -> bool:
+    """Whether so many processes, or these GPUs, may be asked for; Lightning knows which there are.
+
+    On a CPU every number is believed, and so many processes are started.
+    """
+    if value == "auto" or isinstance(value, list):
+        return True
+    if not re.fullmatch(r"-?\d+|\d+(,\d+)*,?", text := str(value).strip()):
+        return False
+    gpu = accelerator not in ("cpu", "auto") or torch.accelerator.is_available()
+    return "," in text or (gpu and int(text) == -1) or 1 <= int(text) <= MOST_PROCESSES
+
+
+def refuse_lightning_optimizers(typed: Iterable[str]) -> None:
+    """Refuse LightningCLI's options for another optimizer or schedule, and name ours.
+
+    Args:
+        typed: the names of the options on a command line, with their dashes.
+
+    Raises:
+        MisconfigurationException: one of them is there.
+    """
+    for name in typed:
+        if re.match(r"--(optimizer|lr_scheduler)\b", name):
+            raise MisconfigurationException(
+                f"{name} is not an option here: training is the authors' SGD, by --model.lr, "
+                "--model.momentum, --model.weight_decay, --model.head_lr_mult, --model.lr_policy "
+                "(poly or step), --model.poly_power, --model.step_size and --model.step_factor; "
+                "for another one, override configure_optimizers of DeepLabModule"
+            )
+
+
+def check_resumable(checkpoint: Checkpoint, path: str) -> None:
+    """Refuse to go on with a checkpoint that holds weights only.
+
+    Raises:
+        WeightsError: it does.
+    """
+    if "optimizer_states" not in checkpoint:
+        raise WeightsError(
+            f"{path} holds no training to go on with (convert wrote it?): start a new one from "
+            f"its weights with --model.weights {path}"
+        )
+
+
+def check_options(asked: Mapping[str, Any], stored: Mapping[str, Any], path: str) -> None:
+    """Refuse options that a checkpoint would override in silence.
+
+    Args:
+        asked: options of the model that the user has set.
+        stored: those that hold: the checkpoint's.
+        path: of the checkpoint.
+
+    Raises:
+        WeightsError: they differ.
+    """
+    for key, value in asked.items():
+        if key in stored and stored[key] != value and key != "weights":
+            raise WeightsError(
+                f"--model.{key} is {value}, but {path} was trained with {stored[key]}, and a "
+                "checkpoint keeps its own. Leave the option out; or, to start a new training "
+                f"from these weights, use --model.weights {path} instead of --ckpt_path."
+            )
+
+
+def refuse_without_data(path: str) -> None:
+    """Say what is wrong with a checkpoint, or that its data must be named: it is in no run folder.
+
+    Raises:
+        WeightsError: always.
+    """
+    read_checkpoint(path)
+    raise WeightsError(
+        f"{path} lies in no run folder, whose config.yaml would name the data: name them with "
+        "--data and --data.root, like --data VOC --data.root VOCdevkit"
+    )
+
+
+def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> None:
+    """Refuse data of other classes than a network's, or in another order; tell of other names.
+
+    Args:
+        classes: names of the network's classes, by index.
+        path: of its checkpoint.
+        data: to be trained on, scored or searched on.
+
+    Raises:
+        WeightsError: the numbers differ, or a class stands at another index.
+    """
+    theirs, ours, name = list(classes), list(data.classes), type(data).__name__
+    found = differences(theirs, ours)
+    if not found:
+        return
+    if len(theirs) != len(ours):
+        raise WeightsError(
+            f"{path} has {len(theirs)} classes, but {name} has {len(ours)} (index: checkpoint → "
+            f"data; {found}): give the data set that it was trained on"
+        )
+    check_order(theirs, ours, path, f"{name}'s")
+    if are_generic(theirs):
+        say(f"Note: {path} only numbers its classes; they are taken for {name}'s, in its order.")
+        return
+    number = f"{len(differing(theirs, ours))} of the {len(ours)}"
+    say(
+        f"WARNING: {number} classes have other names in {path} than in {name}, and are taken for "
+        f"the same by their index (checkpoint → data): {found}"
+    )
+
+
+def check_order(theirs: Sequence[str], ours: Sequence[str], path: str, whose: str) -> None:
+    """Refuse names under which a network's scores or masks would be other classes'.
+
+    Args:
+        theirs: names of the network's classes, by index.
+        ours: names that they are about to be given.
+        path: of its checkpoint.
+        whose: the latter are, like "Folder's".
+
+    Raises:
+        WeightsError: a class stands at another index.
+    """
+    if moved(theirs, ours):
+        raise WeightsError(
+            f"{path} has its classes in another order than {whose} (index: checkpoint → data; "
+            f"{differences(theirs, ours)}), so they would be taken for each other. Use the data "
+            "that it was trained on; or bring the names, and the values in the masks, into the "
+            "checkpoint's order"
+        )
+
+
+def seen_before(data: SegmentationData, provenance: Mapping[str, Any], weights: str) -> list[str]:
+    """The splits with images of the validation split that weights were trained on; warns of them.
+
+    Args:
+        data: with the validation split.
+        provenance: of the weights.
+        weights: their name for the user.
+    """
+    seen = seen_splits(data, provenance["trained_on"])
+    if seen:
+        say(
+            f"WARNING: {weights} was trained on {', '.join(seen)}, which has images of "
+            f"{data.label(data.val_split)}. Their scores say nothing about new images."
+        )
+    return seen
+
+
+def check_unseen(
+    data: SegmentationData, provenance: Mapping[str, Any], path: str, *, allowed: bool
+) -> list[str]:
+    """As `seen_before`; refuse such images unless they are allowed.
+
+    Raises:
+        WeightsError: there are some.
+    """
+    seen = seen_before(data, provenance, path)
+    if seen and not allowed:
+        raise WeightsError(
+            f"{path} was trained on {', '.join(seen)}. To score it on such images all the same: "
+            "--allow_seen_split"
+        )
+    if not seen and UNKNOWN in provenance["trained_on"]:
+        say(f"Note: it is not known which data {path} was trained on.")
+    return seen

@@ -1,0 +1,167 @@
+"""What fit and validate say on the screen, on the first process only."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from deeplab_lit.crf.options import in_words
+from deeplab_lit.scoring.cityscapes import benchmark_table
+from deeplab_lit.scoring.tables import table
+from deeplab_lit.scoring.trimap import band_table
+from deeplab_lit.training.module import DeepLabModule
+from deeplab_lit.training.optimizer import parameter_groups
+
+
+@rank_zero_only
+def say(*lines: str) -> None:
+    """Lines on stdout."""
+    print("\n".join(lines), flush=True)
+
+
+def introduce(module: DeepLabModule, data: str, run: str) -> None:
+    """What is about to be trained.
+
+    Args:
+        module: about to be trained.
+        data: the data, in words.
+        run: the run folder, in words.
+    """
+    hp = module.hparams
+    groups = parameter_groups(
+        module.net, lr=hp.lr, weight_decay=hp.weight_decay, head_lr_mult=hp.head_lr_mult
+    )
+    sizes = (
+        f"{group['name']} {sum(p.numel() for p in group['params']):,} at {group['lr']:g}"
+        for group in groups
+    )
+    parameters = sum(p.numel() for p in module.parameters())
+    say(
+        f"Data      {data}",
+        f"Network   {hp.backbone}, output stride {hp.output_stride}, {hp.head} "
+        f"{list(hp.atrous_rates)}, scales {list(hp.scales)}: {parameters:,} parameters",
+        f"Learning  {'; '.join(sizes)}",
+        f"Run       {run}",
+    )
+
+
+def after_fit(
+    best: dict[str, Any] | None,
+    checkpoint: str,
+    folder: Path,
+    *,
+    wandb: str = "",
+    unscored: bool = False,
+    config: Path | None = None,
+    monitor: str = "val/miou",
+) -> None:
+    """Print what came out, where it is, and, as the last line, what to type next.
+
+    Args:
+        best: scores of the best validation, as results.json holds them.
+        checkpoint: of the best validation; empty if none was written.
+        folder: of the run.
+        wandb: address of W&B's run, or folder of an offline one; empty if there is none.
+        unscored: the last steps have not been validated.
+        config: of the run, where validate must be given it: its data set is not of this package.
+        monitor: the metric by which it is the best.
+    """
+    if best is None:
+        say(f"Done. No validation took place. Run folder: {folder}")
+        return
+    title = "Best mIoU" if monitor == "val/miou" else f"Best {monitor}: mIoU"
+    say(f"\n{title} {_percent(best)} at step {best['step']}\n", table(best), "")
+    if best["miou"] is None:
+        say("WARNING: all pixels scored were void, so no validation tells which step is the best.")
+    if best.get("images", 0) < best.get("images_in_split", 0):
+        say(f"Scored      {scored(best)} of the validation split (trainer.limit_val_batches)")
+    if checkpoint:
+        say(f"Checkpoint  {_relative(checkpoint)}")
+    _say_files(folder, wandb)
+    if unscored:
+        say("The last steps have not been validated: run validate on last.ckpt for their score.")
+    if checkpoint:
+        following = ["--ckpt_path", _relative(checkpoint)]
+        if config is not None:
+            following += ["--config", _relative(config)]
+        say(f"Next        {command('deeplab_lit.validate', *following)}")
+
+
+def after_validate(
+    scores: dict[str, Any],
+    what: str,
+    folder: Path,
+    curves: dict[str, list[float]] | None = None,
+    *,
+    wandb: str = "",
+    following: Sequence[str] = (),
+) -> None:
+    """Print the table, where it is written, and, as the last line, what to type next.
+
+    Args:
+        scores: as results.json holds them.
+        what: was scored, in words.
+        folder: of the run.
+        curves: mIoU by the width of the band around borders, if it was measured.
+        wandb: as in `after_fit`.
+        following: the command line of `validate` to type next; empty for none.
+    """
+    say(f"\n{what}: mIoU {_percent(scores)}\n", table(scores), "")
+    if "crf" in scores:
+        crf = scores["crf"]
+        say(f"CRF         {crf['seconds_per_image']:.2f} s an image, {in_words(crf)}")
+    if "cityscapes" in scores:
+        say("", benchmark_table(scores["cityscapes"]), "")
+    if curves:
+        say("", band_table(curves), "", f"Bands       {_relative(folder / 'band.csv')}, band.png")
+    say(
+        f"Images      {_relative(folder / 'images.csv')}, worst_best.png",
+        f"Classes     {_relative(folder / 'classes.png')}, confusion.png",
+    )
+    _say_files(folder, wandb)
+    if following:
+        say(f"Next        {command('deeplab_lit.validate', *following)}")
+
+
+def scored(scores: dict[str, Any]) -> str:
+    """How many images were scored, of how many if not all: "37 of 79 images"."""
+    number, of = scores["images"], scores.get("images_in_split", scores["images"])
+    part = "" if number == of else f"{number:,} of "
+    return f"{part}{of:,} image{'s' * (of != 1)}"
+
+
+def _say_files(folder: Path, wandb: str) -> None:
+    say(
+        f"Pictures    {_relative(folder / 'predictions.png')}",
+        f"Results     {_relative(folder / 'results.json')}",
+    )
+    if wandb:
+        online = "://" in wandb
+        say(f"W&B         {wandb if online else command('wandb', 'sync', _relative(wandb))}")
+
+
+def _percent(scores: dict[str, Any]) -> str:
+    return "–" if scores["miou"] is None else f"{100 * scores['miou']:.2f} %"
+
+
+def _relative(path: str | Path) -> str:
+    path = str(path)
+    return os.path.relpath(path) if path.startswith(str(Path.cwd())) else path
+
+
+def command(module: str, *arguments: str) -> str:
+    """Return a command line that runs a module from here, to be copied into a shell."""
+    return shlex.join([_python(), "-m", module, *arguments])
+
+
+def _python() -> str:
+    """How to call this interpreter from here."""
+    found = shutil.which("python")
+    if found and Path(found).samefile(sys.executable):
+        return "python"
+    return _relative(sys.executable)

@@ -1,0 +1,1 @@
+"""Weight files: reading, loading, initial values, formats of other projects."""

@@ -1,0 +1,193 @@
+"""Weight files of any container: PyTorch's, safetensors, Caffe's. Nothing in them is executed.
+
+What can be checked is: every record of PyTorch's container of today (a zip) has a CRC-32, and a
+safetensors file that `export` wrote has a SHA-256 of its own. PyTorch's older container, other
+safetensors files and .caffemodel files hold no checksum: a flipped bit in their numbers is another
+number, and only comparing the file's SHA-256 with its publisher's can tell.
+"""
+
+import hashlib
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from deeplab_lit.errors import UserError
+from deeplab_lit.network.weights.caffe import CaffeFormatError, read_caffemodel
+from deeplab_lit.network.weights.safetensors import (
+    SafetensorsFormatError,
+    looks_like_safetensors,
+    read_safetensors,
+)
+
+SUFFIXES = (".caffemodel", ".pth", ".ckpt", ".safetensors")
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub has it: net-5d3b4d8f.pth
+TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow checkpoint's table
+
+
+class WeightsError(UserError, ValueError):
+    """A weight file cannot be had, read, or used; says which, why and what to do."""
+
+
+def sha256_of(path: str | Path) -> str:
+    """The fingerprint of a file, in hexadecimal digits."""
+    with Path(path).expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_weight_file(path: str | Path) -> dict[str, Any]:
+    """What a file holds, told by its content, not by its name.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Of a PyTorch file its dictionary, checkpoint or plain state dict; of the others
+        {"state_dict": names → tensors}, with safetensors' remarks as "metadata". A .caffemodel's
+        names are "<layer>/<index of the blob>".
+
+    Raises:
+        WeightsError: no such file, no weights in it, or weights that cannot be read.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, expected a weight file{_files_in(path)}")
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    with path.open("rb") as file:
+        start = file.read(512)
+    _refuse_what_is_no_weights(path, start)
+    try:
+        if looks_like_safetensors(start, path.stat().st_size):
+            tensors, remarks = read_safetensors(path)
+            return {"state_dict": tensors, "metadata": remarks}
+        if path.suffix == ".caffemodel" or start[:1] == b"\x0a" or start[:2] == b"\xa2\x06":
+            return {"state_dict": read_caffemodel(path)}
+    except (CaffeFormatError, SafetensorsFormatError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}. Fetch it again.") from error
+    if not start.startswith(b"PK"):
+        _compare_with_name(path)
+    return _read_torch(path)
+
+
+def _files_in(folder: Path) -> str:
+    """The weight files to choose from, as the end of a sentence."""
+    files = [p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix in SUFFIXES]
+    names = sorted(str(path.relative_to(folder)) for path in files)
+    return f": give one in it, like {', '.join(names[:3])}" if names else ", and none is in it"
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if wanted is None:
+            raise WeightsError(
+                f"{path}: not a weight file, or a damaged one. Fetch it again, or take another one"
+            ) from error
+        raise WeightsError(
+            f"{path} holds more than weights ({wanted[1]}), which is not executed. Take a file of "
+            "names and tensors alone: whoever wrote this one can save its state_dict()"
+        ) from error
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        raise WeightsError(
+            f"{path}: not a PyTorch weight file, or a truncated one ({_first_line(error)}). "
+            "Fetch it again."
+        ) from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, expected names and tensors")
+    return content
+
+
+def _refuse_what_is_no_weights(path: Path, start: bytes) -> None:
+    if not start:
+        raise WeightsError(f"{path} is empty: the download went wrong. Fetch it again.")
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html")):
+        raise WeightsError(
+            f"{path} is a web page, not weights: the download went wrong. Fetch it again."
+        )
+    if text.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it "
+            "comes from"
+        )
+    if start.startswith(b"PK"):
+        _refuse_bad_archive(path)
+    if start.startswith((b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
+        raise WeightsError(f"{path} is an archive: unpack it, and give the weight file in it")
+    if path.suffix == ".prototxt":
+        raise WeightsError(
+            f"{path} describes a network; its weights are in a .caffemodel beside it"
+        )
+    if _is_tensorflow(path, text):
+        raise WeightsError(
+            f"{path} is part of a TensorFlow checkpoint, which is not read here. Take the "
+            ".caffemodel that it was made from, or a PyTorch file."
+        )
+
+
+def _refuse_bad_archive(path: Path) -> None:
+    """Raise a WeightsError for a zip that is not PyTorch's, or is damaged."""
+    try:
+        problem = _problem_of_archive(path)
+    except Exception as error:  # a damaged zip makes zipfile raise almost anything
+        problem = f"is damaged ({_first_line(error)}). Fetch it again, or take another copy."
+    if problem:
+        raise WeightsError(f"{path} {problem}")
+
+
+def _problem_of_archive(path: Path) -> str | None:
+    """Look at every record's checksum, which torch.load does not: what is wrong, or None."""
+    if not zipfile.is_zipfile(path):
+        return "is truncated: its end is missing. Fetch it again."
+    with zipfile.ZipFile(path) as archive:
+        records = {record.filename: record for record in archive.infolist()}
+        if not any(name.rpartition("/")[2] == "data.pkl" for name in records):
+            weights = [name for name in records if name.endswith(SUFFIXES)]
+            inside = f" ({', '.join(weights[:4])})" if weights else ""
+            return (
+                "is a zip archive, not a weight file: unpack it, and give a weight file in "
+                f"it{inside}"
+            )
+        # torch takes a record marked as a folder for empty, and leaves its numbers undefined
+        bad = next((n for n, r in records.items() if r.external_attr & 0x10 and r.file_size), None)
+        if any(record.CRC for record in records.values()):
+            bad = bad or archive.testzip()
+        else:  # torch.serialization.set_crc32_options(False) leaves all of them 0
+            warnings.warn(f"{path} was saved without checksums: damage cannot show", stacklevel=5)
+    if bad:
+        return (
+            f"is damaged: its record {bad} is not what was written (by its checksum, or its "
+            "entry). Fetch it again, or take another copy."
+        )
+    return None
+
+
+def _compare_with_name(path: Path) -> None:
+    """Warn of a file without checksums that is not the one whose hash its name gives."""
+    given = HASH_IN_NAME.search(path.name)
+    if given and not (found := sha256_of(path)).startswith(given[1]):
+        warnings.warn(
+            f"{path}: its name says that its SHA-256 begins with {given[1]}, but it begins with "
+            f"{found[: len(given[1])]}: the file is damaged, or was saved anew. Fetch it again "
+            "unless you know better",
+            stacklevel=3,
+        )
+
+
+def _is_tensorflow(path: Path, text: bytes) -> bool:
+    if text.startswith(b"model_checkpoint_path") or ".data-0" in path.name:
+        return True
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - len(TENSORFLOW), 0))
+        return path.suffix == ".meta" or file.read() == TENSORFLOW
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,53 @@
+"""config.yaml: the configuration that reproduces a run."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from deeplab_lit.runs.loggers import RUN_FOLDER, log_config, put_save_dir
+from deeplab_lit.runs.redact import redacted
+from deeplab_lit.atomic import atomic_write
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves config.yaml in the run folder, and the same to the loggers.
+
+    Args:
+        folder: of the run. Where a run goes on with other options, config.yaml is the one with
+            which it goes on, and the one before is kept as config_until_step_<n>.yaml.
+        step: at which the run goes on.
+        args: of the parent.
+        kwargs: of the parent.
+    """
+
+    def __init__(self, *args: Any, folder: Path, step: int, **kwargs: Any) -> None:
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        self.folder = folder
+        self.step = step
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it on the first process, when a run is set up."""
+        config = self.config.clone()  # to be repeated as a new run, from the start
+        config.run = config.ckpt_path = None
+        put_save_dir(config.trainer.logger, str(self.folder), RUN_FOLDER)
+        text = self.parser.dump(config, skip_none=False)
+        path = self.folder / "config.yaml"
+        before = path.read_bytes() if path.exists() else None
+        if before != text.encode():
+            if before is not None and self.step:  # before the first step nothing was done with it
+                with atomic_write(self._free_name()) as place:
+                    place.write_bytes(before)
+            with atomic_write(path) as place:
+                place.write_bytes(text.encode())
+        log_config(trainer.loggers, redacted(yaml.safe_load(text)))
+
+    def _free_name(self) -> Path:
+        path = self.folder / f"config_until_step_{self.step}.yaml"
+        number = 2
+        while path.exists():
+            path = path.with_name(f"config_until_step_{self.step}_{number}.yaml")
+            number += 1
+        return path

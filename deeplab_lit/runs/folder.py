@@ -1,0 +1,271 @@
+"""A run is a folder: runs/<experiment>/<run>/, never used twice."""
+
+import glob
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from deeplab_lit.errors import UserError
+from deeplab_lit.atomic import PREFIX, NoLocksError, lock, atomic_write
+
+CHECKPOINT_HELP = 'Checkpoint that fit wrote; "last": the best of the newest run in runs/.'
+
+
+class RunFolderError(UserError, ValueError):
+    """The folder of a run cannot be used; says which, why and what to do."""
+
+
+class NoCheckpointError(RunFolderError):
+    """There is no run, or none with a checkpoint, to go on with."""
+
+
+def check_name(option: str, name: str) -> str:
+    """Return the name of a run or experiment, if it is a folder below the one it belongs into.
+
+    Raises:
+        RunFolderError: it leads elsewhere, or no folder can be called so.
+    """
+    path = Path(name)
+    if len(path.parts) != 1 or path.is_absolute() or name == ".." or not name.isprintable():
+        raise RunFolderError(
+            f"{option} {name!r}: a run lies below --runs_dir, so this must be the name of one "
+            "folder there, without / or ..; another place is chosen with --runs_dir"
+        )
+    return name
+
+
+def new_run_folder(runs_dir: Path, experiment: str, name: str | None, suffix: str = "") -> Path:
+    """Where a new run goes; nothing is made yet.
+
+    Args:
+        runs_dir: the folder of all experiments.
+        experiment: name of the experiment.
+        name: name of the run. None: the time, to the second.
+        suffix: put behind the time.
+
+    Raises:
+        RunFolderError: a run of that name exists, or the names lead out of the folder.
+    """
+    check_name("--experiment", experiment)
+    if name:
+        check_name("--run", name)
+    folder = runs_dir / experiment / (name or f"{datetime.now():%Y%m%d-%H%M%S}{suffix}")
+    if rank_zero_only.rank:  # the first process has chosen already, and its choice counts
+        return folder
+    if name and folder.exists():
+        raise RunFolderError(
+            f"{folder} exists already: choose another --run, or go on with --ckpt_path last"
+        )
+    number = 2
+    while folder.exists():
+        folder = folder.with_name(f"{folder.name.split('_')[0]}_{number}")
+        number += 1
+    return folder
+
+
+def last_checkpoint(runs_dir: Path, experiment: str, name: str | None) -> Path:
+    """Return the newest last.ckpt of an experiment ("*": of any), or that of the named run.
+
+    Raises:
+        NoCheckpointError: there is none.
+        RunFolderError: the names lead out of the folder.
+    """
+    found = _newest(runs_dir, experiment, name, "checkpoints/last.ckpt")
+    if found is None:
+        place = runs_dir / experiment / (name or "*") / "checkpoints/last.ckpt"
+        raise NoCheckpointError(
+            f"--ckpt_path last: there is no {place} to go on from"
+            + ("" if name else ". With --run NAME such a run is begun")
+        )
+    return found
+
+
+def config_of(runs_dir: Path, experiment: str, name: str) -> Path | None:
+    """Return the newest config.yaml of the named run (experiment "*": of any); None: no such."""
+    return _newest(runs_dir, experiment, name, "config.yaml")
+
+
+def _newest(runs_dir: Path, experiment: str, name: str | None, file: str) -> Path | None:
+    if experiment != "*":
+        experiment = glob.escape(check_name("--experiment", experiment))
+    name = glob.escape(check_name("--run", name)) if name else "*"
+    found = runs_dir.glob(f"{experiment}/{name}/{file}")
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep all other processes from training in a folder, as long as the block or we last.
+
+    What processes that were killed while writing have left there is removed.
+
+    Args:
+        folder: of a run; exists.
+
+    Raises:
+        RunFolderError: another process trains there, or it cannot be written to.
+    """
+    path = folder / ".lock"
+    while True:
+        try:
+            file = path.open("a")
+            if hasattr(os, "register_at_fork"):  # workers may outlive us for a while
+                os.register_at_fork(after_in_child=file.close)
+            lock(file)
+            locked = True
+            theirs = not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino
+        except BlockingIOError as error:
+            file.close()
+            raise RunFolderError(
+                f"{folder}: another process is training in this folder. Wait until it has ended, "
+                "or end it; or give this run another name with --run"
+            ) from error
+        except NoLocksError as error:
+            print(f"Note: {error}: see to it that no other process trains in {folder}")
+            locked = theirs = False
+        except OSError as error:
+            raise RunFolderError(
+                f"{folder} cannot be written ({error.strerror or error}): choose another --runs_dir"
+            ) from error
+        if not theirs:
+            break
+        file.close()  # whoever had it has just ended and removed it: once more
+    with file:
+        if locked:
+            for place in (folder, folder / "checkpoints"):
+                for left in place.glob(f"{PREFIX}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def check_unfinished(folder: Path) -> None:
+    """Refuse to begin a run anew where one has ended.
+
+    Raises:
+        RunFolderError: results.json says so, or cannot be read.
+    """
+    record = folder / "results.json"
+    if not record.is_file():
+        return
+    try:
+        finished = json.loads(record.read_text("utf-8"))["finished"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunFolderError(
+            f"{record} is damaged, and there is no checkpoint to go on from: move {folder} away, "
+            "or choose another --run"
+        ) from error
+    if finished:
+        raise RunFolderError(
+            f"{folder} holds a run that has ended, without its checkpoints: choose another --run"
+        )
+
+
+def named_checkpoint(ckpt_path: str, runs_dir: str = "runs", experiment: str | None = None) -> str:
+    """Return the file that a command's `--ckpt_path` names, and say which where it says `last`.
+
+    Args:
+        ckpt_path: a file; or "last", the best.ckpt of the newest run, its last.ckpt where it has
+            none. A file of that name is "./last".
+        runs_dir: the folder of all experiments.
+        experiment: of the run. None: any.
+
+    Raises:
+        RunFolderError: there is no run yet.
+    """
+    if ckpt_path != "last":
+        return ckpt_path
+    below = f"{glob.escape(experiment) if experiment else '*'}/*/checkpoints"
+    found = [f for name in ("last", "best") for f in Path(runs_dir).glob(f"{below}/{name}.ckpt")]
+    if not found:
+        raise RunFolderError(
+            f"--ckpt_path last: there is no checkpoint in {Path(runs_dir) / below}: train first, "
+            "or name the checkpoint's file"
+        )
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    best = newest.with_name("best.ckpt")
+    chosen = best if best.is_file() else newest
+    if not rank_zero_only.rank:
+        print(f"Checkpoint  {chosen}, of the newest run", flush=True)
+    return str(chosen)
+
+
+def create_run_folder(folder: Path, bytes_needed: int, *, exist_ok: bool = False) -> None:
+    """Make the folder, once it is certain that the run can be written there.
+
+    Args:
+        folder: of the run.
+        bytes_needed: what checkpoints will take.
+        exist_ok: the run goes on in a folder of its own.
+
+    Raises:
+        RunFolderError: it cannot be made or written to, another run has just taken it, or the disk
+            is too full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        if isinstance(error, FileExistsError) and folder.is_dir():
+            raise RunFolderError(
+                f"{folder}: another run has just taken this folder; start again, or give each run "
+                "a name with --run"
+            ) from error
+        raise RunFolderError(
+            f"{folder} cannot be written ({error.strerror or error}): choose another --runs_dir"
+        ) from error
+    if free < bytes_needed:
+        if not exist_ok:
+            folder.rmdir()
+        raise RunFolderError(
+            f"{folder}: {free / 1e6:,.0f} MB free on that disk, but the run's checkpoints take "
+            f"{bytes_needed / 1e6:,.0f} MB: make room, or choose another --runs_dir"
+        )
+
+
+def open_results_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Make a folder for a command's results, or go on in one begun with the same settings.
+
+    Args:
+        folder: given by the user.
+        settings: what decides about the results; kept in settings.json.
+
+    Raises:
+        RunFolderError: it holds something else, or cannot be made.
+    """
+    record = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))  # tuples are lists in a file
+    if record.is_file():
+        try:
+            before = json.loads(record.read_text("utf-8")) | {}
+        except (OSError, TypeError, ValueError) as error:
+            raise RunFolderError(f"{record} is damaged: choose another folder") from error
+        changed = [k for k in before | settings if before.get(k) != settings.get(k)]
+        if changed:
+            raise RunFolderError(
+                f"{folder} holds results of other settings ({', '.join(changed)} in {record}): "
+                "choose another folder"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(f"{folder} exists and holds something else: choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be made ({error.strerror}): choose another one"
+        ) from error
+    with atomic_write(record) as place:
+        place.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

@@ -1,0 +1,147 @@
+"""The network's probabilities on disk, so that an interrupted evaluation goes on."""
+
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from pydoc import locate
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from jsonargparse import Namespace
+from torch import Tensor
+
+from deeplab_lit.atomic import atomic_write
+from deeplab_lit.crf.dense_crf import LEAST_PROBABILITY
+from deeplab_lit.network.weights.read import sha256_of
+
+# What every data set takes: how images are batched, augmented, checked, and which masks are trained
+# on. None of it changes an image of a split. A data set's own arguments may, so all of them count.
+NOT_IN_IMAGES = {
+    *("batch_size", "total_batch_size", "eval_batch_size", "num_workers", "check"),
+    *("crop_size", "scales", "color_jitter", "mask_dir", "train_split", "val_split"),
+}
+
+
+class CachedProbabilities:
+    """A folder with one compressed file an image: float16, and 0 where below 1e-5.
+
+    That rounds a probability by at most one part in 2048 (by 3e-8 where it is below 6e-5). Files
+    are written whole; processes may share the folder. A file holds the fingerprint of its image
+    too, and counts as missing where the image is another by now, or where it is damaged.
+
+    Args:
+        folder: made when first needed.
+        num_classes: C.
+
+    Attributes:
+        reused: how many images were read from here.
+        replaced: how many had a file that was damaged, or of another image.
+    """
+
+    def __init__(self, folder: str | Path, num_classes: int) -> None:
+        self.folder = Path(folder)
+        self.num_classes = num_classes
+        self.reused = self.replaced = 0
+
+    def path(self, id: str) -> Path:
+        """Where an image's file is; ids may hold slashes, and capitals that a disk ignores."""
+        return self.folder / f"{id.replace('/', '_')}-{sha256(id.encode()).hexdigest()[:8]}.npy.gz"
+
+    def write(self, id: str, image: np.ndarray, probabilities: Tensor) -> None:
+        """Keep probabilities (C,H,W) of an image (H,W,3)."""
+        kept = probabilities.where(probabilities >= LEAST_PROBABILITY, 0).half().cpu().numpy()
+        with (
+            atomic_write(self.path(id)) as place,
+            gzip.open(place, "wb", compresslevel=1) as file,
+        ):
+            np.save(file, _fingerprint(image))
+            np.save(file, np.ascontiguousarray(kept))
+
+    def read(self, id: str, image: np.ndarray) -> Tensor | None:
+        """Probabilities (C,H,W) float32 on the CPU that sum to 1; None where none can be read."""
+        try:
+            with gzip.open(self.path(id), "rb") as file:
+                of_image = np.array_equal(_load(file, np.uint8, (32,)), _fingerprint(image))
+                shape = (self.num_classes, *image.shape[:2])
+                kept = _load(file, np.float16, shape) if of_image else None
+                file.read()  # gzip compares its checksum at the end only
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, ValueError, zlib.error):
+            kept = None
+        if kept is None:
+            self.replaced += 1
+            return None
+        probabilities = torch.from_numpy(kept).float()
+        return probabilities / probabilities.sum(0)
+
+    def log_probabilities(
+        self, ids: Sequence[str], images: Tensor, network: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Of a batch (B,C,H,W): read where they are kept, else computed and kept.
+
+        Both ways they are the rounded ones, so an evaluation that goes on gives the same score.
+
+        Args:
+            ids: of the images.
+            images: (B,3,H,W).
+            network: images to logits of the same size.
+        """
+        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        kept = [self.read(id, image) for id, image in zip(ids, pixels, strict=True)]
+        new = [i for i, probabilities in enumerate(kept) if probabilities is None]
+        self.reused += len(kept) - len(new)
+        if new:
+            for i, probabilities in zip(new, network(images[new]).softmax(1), strict=True):
+                self.write(ids[i], pixels[i], probabilities)
+                kept[i] = self.read(ids[i], pixels[i])
+        return torch.stack(kept).to(images.device).log()
+
+
+def _fingerprint(image: np.ndarray) -> np.ndarray:
+    """SHA-256 (32,) uint8 of an image's size and values."""
+    about = f"{image.shape} {image.dtype} ".encode()
+    digest = sha256(about + np.ascontiguousarray(image).tobytes()).digest()
+    return np.frombuffer(digest, np.uint8)
+
+
+def _load(file: BinaryIO, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """Read the next array of a file, whose header must be the one that NumPy writes for it.
+
+    Not with `np.load`: it parses headers with `ast.literal_eval`, and in Python 3.11 two threads
+    that do so at once can get a SystemError (python/cpython#106905).
+
+    Raises:
+        ValueError: another dtype or shape is there, or no array.
+    """
+    header = io.BytesIO()
+    about = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    if file.read(header.tell()) != header.getvalue():
+        raise ValueError(f"no array {shape} of {np.dtype(dtype)}")
+    content = bytearray(file.read(math.prod(shape) * np.dtype(dtype).itemsize))
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def what_decides(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
+    """What probabilities depend on, for `open_results_folder`.
+
+    Args:
+        ckpt_path: of the network.
+        data: class_path and init_args of the data module.
+        split: of the images.
+    """
+    arguments = {k: v for k, v in vars(data.init_args).items() if k not in NOT_IN_IMAGES}
+    if arguments.get("root"):  # said relative to a folder, it may be other data in another one
+        arguments["root"] = str(Path(arguments["root"]).absolute())
+    kind = locate(data.class_path)  # one class may be imported by several names
+    return {
+        "checkpoint_sha256": sha256_of(ckpt_path),
+        "data": {"class": f"{kind.__module__}.{kind.__qualname__}", **arguments},
+        "split": split,
+    }

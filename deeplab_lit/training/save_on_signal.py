@@ -1,0 +1,154 @@
+"""Ctrl-C, SIGTERM, a closed terminal and errors save the run before it ends."""
+
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from deeplab_lit.runs.checkpoints import kept_by
+from deeplab_lit.training.divergence import TrainingDiverged
+from deeplab_lit.training.step_seed import between_steps, logged_steps
+
+ASK_EVERY = 10  # steps; several processes wait for each other to agree
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)]
+
+
+class SaveOnSignal(Callback):
+    """On the first Ctrl-C, SIGTERM or SIGHUP: finish the optimizer step, write last.ckpt, leave.
+
+    A checkpoint in the middle of an accumulation would lose gradients, so the step is finished
+    first. A validation that is due or under way is finished too, after last.ckpt is written (by one
+    process; several write it when they are done). If the process is killed meanwhile, the
+    validation is done again when the run goes on, unless it was the training's last. A signal to
+    one process stops all of them, once they have asked each other, every ten steps. A second
+    Ctrl-C quits at once. A run that has reached its end ends as ever. SIGHUP that was ignored from
+    the start (nohup) stays ignored.
+
+    The exit code is 128 + the signal's number, as shells expect.
+
+    An error that ends the training, as a file that cannot be read, leaves last.ckpt too, where one
+    process trains: several would wait for the one that has failed.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.saved = False
+        self.saved_step: int | None = None  # before training starts
+        self.steps_done = 0
+        self.stepping = -1  # the optimizer is taking the step behind so many
+        self.validating = False
+        self.handlers: dict[int, object] = {}
+
+    def state_dict(self) -> dict[str, bool]:
+        """Return what a checkpoint keeps: whether it was written in the middle of a validation."""
+        return {"validating": self.validating}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on from between two steps, whenever the checkpoint was written."""
+        mine = checkpoint["callbacks"].get(self.state_key, {})
+        checkpoint["loops"] = between_steps(
+            checkpoint["loops"],
+            checkpoint["global_step"],
+            trainer.accumulate_grad_batches,
+            validate_first=mine.get("validating", False),
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen; in the main thread only, where Python allows it."""
+        self.steps_done = self.saved_step = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            ignored = {signal.getsignal(number) for number in SIGNALS[2:]} == {signal.SIG_IGN}
+            heard = SIGNALS[:2] if ignored else SIGNALS
+            self.handlers = {s: signal.signal(s, self._receive) for s in heard}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+        print("\nInterrupted: finishing this step (Ctrl-C again to quit now)", file=sys.stderr)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: dict, batch_idx: int
+    ) -> None:
+        """Save and leave, if asked to, now that a validation that was due is done."""
+        # the step under which numbers are logged, which Lightning loses count of where it passes
+        # over a validation that is done already
+        trainer.fit_loop.epoch_loop.on_load_checkpoint(logged_steps(trainer.global_step))
+        if trainer.global_step == self.steps_done:
+            return
+        self.steps_done = trainer.global_step
+        if trainer.world_size > 1 and trainer.global_step % ASK_EVERY:
+            return
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            if self.saved_step != trainer.global_step:
+                self._save(trainer)
+            raise SystemExit(128 + (self.received or signal.SIGTERM))
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Note that the weights are about to change."""
+        self.stepping = trainer.global_step
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that a validation is under way."""
+        self.validating = not trainer.sanity_checking
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor,
+        batch: dict,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save, if asked to, and not in the middle of an optimizer step.
+
+        And alone: several processes have unequal numbers of batches.
+        """
+        asked = self.received is not None and not self.saved and trainer.world_size == 1
+        if asked and trainer.global_step != self.steps_done:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that the validation is done; the checkpoints are written after this."""
+        self.validating = False
+
+    def _save(self, trainer: Trainer) -> None:
+        if (checkpoints := kept_by(trainer)) is not None:
+            path = checkpoints.save_as_last(trainer)
+            if trainer.is_global_zero:
+                print(f"Saved step {trainer.global_step} to {path}", file=sys.stderr)
+        self.saved, self.saved_step = True, trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop listening, before Lightning puts its own handlers in order."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save what has been trained, unless it is no use or half a step; stop listening.
+
+        A step that ended in the error of a callback counts as half: it is not in metrics.csv yet.
+        """
+        sound = isinstance(exception, Exception) and not isinstance(exception, TrainingDiverged)
+        trained = self.saved_step is not None and trainer.global_step != self.saved_step
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current
+        whole = self.stepping < trainer.global_step and batches.processed == batches.completed
+        if sound and trained and whole and trainer.world_size == 1 and not trainer.fast_dev_run:
+            try:
+                self._save(trainer)
+            except OSError as error:
+                print(f"The last steps could not be saved: {error}", file=sys.stderr)
+        self.on_train_end(trainer, pl_module)

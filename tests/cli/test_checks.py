@@ -1,0 +1,165 @@
+import pytest
+from jsonargparse import Namespace
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from deeplab_lit.cli.checks import (
+    check_classes,
+    check_options,
+    check_resumable,
+    check_trainer,
+    check_training,
+    check_unseen,
+    refuse_lightning_optimizers,
+)
+from deeplab_lit.data import Shapes
+from deeplab_lit.network.weights.load import WeightsError
+from deeplab_lit.scoring.evaluation import Evaluation
+
+FILE = "some/best.ckpt"
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(-1, None), (0, -1)])
+def test_a_training_without_an_end_is_refused(steps, epochs):
+    options = Namespace(max_steps=steps, max_epochs=epochs)
+    with pytest.raises(MisconfigurationException, match="when training ends"):
+        check_training(options, Evaluation())
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(10, None), (-1, 3)])
+def test_steps_or_epochs_are_an_end(steps, epochs):
+    check_training(Namespace(max_steps=steps, max_epochs=epochs), Evaluation())
+
+
+@pytest.mark.parametrize("evaluation", [Evaluation(cache_dir="x"), Evaluation(band="void")])
+def test_a_training_takes_no_option_of_validate_alone(evaluation):
+    with pytest.raises(MisconfigurationException, match="is for validate"):
+        check_training(Namespace(max_steps=5, max_epochs=None), evaluation)
+
+
+def test_weights_alone_are_no_training_to_go_on_with():
+    check_resumable({"optimizer_states": []}, FILE)
+    with pytest.raises(WeightsError, match=f"--model.weights {FILE}"):
+        check_resumable({"state_dict": {}}, FILE)
+
+
+def test_an_option_that_the_checkpoint_overrides_is_refused():
+    check_options({"lr": 1.0, "weights": "none"}, {"lr": 1.0, "weights": "imagenet"}, FILE)
+    with pytest.raises(WeightsError, match=r"--model.lr is 2.0, but some/best.ckpt .* with 1.0"):
+        check_options({"lr": 2.0}, {"lr": 1.0}, FILE)
+
+
+NAMES = list(Shapes().classes)
+
+
+def test_the_same_classes_pass_without_a_word(capsys):
+    check_classes(NAMES, FILE, Shapes())
+    assert capsys.readouterr().out == ""
+
+
+def test_another_number_of_classes_is_refused_with_the_first_difference():
+    with pytest.raises(
+        WeightsError, match=r"has 8 classes, .* Shapes has 7 .*; 7: bird → \(none\)"
+    ):
+        check_classes([*NAMES, "bird"], FILE, Shapes())
+
+
+@pytest.mark.parametrize("change", [str, str.upper], ids=["same spelling", "other spelling"])
+def test_the_same_classes_in_another_order_are_refused_with_the_first_difference(change):
+    theirs = [change(name) for name in (*NAMES[:5], NAMES[6], NAMES[5])]
+    words = f"5: {theirs[5]} → {NAMES[5]}, 6: {theirs[6]} → {NAMES[6]}"
+    with pytest.raises(WeightsError, match=words):
+        check_classes(theirs, FILE, Shapes())
+
+
+def test_a_list_that_is_shifted_by_a_new_class_is_refused():
+    with pytest.raises(WeightsError, match=f"another order .* 0: sky → {NAMES[0]}"):
+        check_classes(["sky", *NAMES[:6]], FILE, Shapes())
+
+
+def test_other_names_at_the_same_places_are_told_one_by_one(capsys):
+    check_classes([*NAMES[:5], "Kreuz", "Ring"], FILE, Shapes())
+    said = capsys.readouterr().out
+    assert "WARNING: 2 of the 7 classes" in said
+    assert f"5: Kreuz → {NAMES[5]}, 6: Ring → {NAMES[6]}\n" in said
+    check_classes("abcdefg", FILE, Shapes())
+    assert f"4: e → {NAMES[4]}, and 2 more" in capsys.readouterr().out
+
+
+def test_classes_that_are_only_numbered_are_taken_by_their_index(capsys):
+    check_classes([f"class_{i}" for i in range(7)], FILE, Shapes())
+    assert "only numbers its classes" in capsys.readouterr().out
+
+
+def test_images_that_were_trained_on_are_scored_only_when_that_is_allowed(capsys):
+    data, seen = Shapes(val_split="train"), {"trained_on": ["Shapes:train"]}
+    with pytest.raises(WeightsError, match="--allow_seen_split"):
+        check_unseen(data, seen, FILE, allowed=False)
+    assert check_unseen(data, seen, FILE, allowed=True) == ["Shapes:train"]
+    assert "WARNING" in capsys.readouterr().out
+    assert check_unseen(Shapes(), seen, FILE, allowed=False) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_that_nothing_is_known_is_told(capsys):
+    assert check_unseen(Shapes(), {"trained_on": ["unknown"]}, FILE, allowed=False) == []
+    assert "not known which data" in capsys.readouterr().out
+
+
+def trainer_options(name, value):
+    options = Namespace({"seed_everything": 0, "trainer.accelerator": "cpu"})
+    options[name] = value
+    return options
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "seed_everything": [-1, 2**32, 10**20],
+        "trainer.devices": [-3, -1, 0, "-3", "0", "x", "1.5", 100_000, ""],
+        "trainer.accumulate_grad_batches": [0, -1],
+        "trainer.log_every_n_steps": [0, -1],
+        "trainer.check_val_every_n_epoch": [0, -1],
+        "trainer.val_check_interval": [0, -1, 0.0, 1.5, float("nan"), float("inf")],
+        "trainer.limit_train_batches": [0, 0.0, float("nan")],
+        "trainer.num_sanity_val_steps": [-2],
+        "trainer.gradient_clip_val": [-1, float("nan")],
+        "trainer.barebones": [True],
+        "trainer.max_epochs": [0, -2],
+    }.items(),
+)
+def test_numbers_that_end_in_a_crash_or_never_are_refused(name, values):
+    for value in values:
+        with pytest.raises(MisconfigurationException, match=f"--{name} is .*, expected "):
+            check_trainer(trainer_options(name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "seed_everything": [0, 2**32 - 1, True, False],
+        "trainer.devices": ["auto", 1, 2, "2", [0, 1], "0,1", "1,"],
+        "trainer.accumulate_grad_batches": [1, 10],
+        "trainer.check_val_every_n_epoch": [None, 1],
+        "trainer.val_check_interval": [None, 1, 500, 0.25, 1.0, "00:00:10:00"],
+        "trainer.limit_train_batches": [None, 1, 0.5],
+        "trainer.num_sanity_val_steps": [None, -1, 0],
+        "trainer.gradient_clip_val": [None, 0, 1.5],
+    }.items(),
+)
+def test_numbers_that_mean_something_are_taken(name, values):
+    for value in values:
+        check_trainer(trainer_options(name, value))
+
+
+@pytest.mark.parametrize("typed", ["--optimizer", "--optimizer.lr", "--lr_scheduler"])
+def test_another_optimizer_is_refused_with_the_names_of_our_options(typed):
+    refuse_lightning_optimizers(["--optimizers", "--model.lr"])
+    with pytest.raises(MisconfigurationException, match=rf"{typed} .* --model\.lr_policy"):
+        refuse_lightning_optimizers([typed])
+
+
+def test_a_validation_of_nothing_is_refused_and_a_training_without_one_is_not():
+    options = trainer_options("trainer.limit_val_batches", 0)
+    check_trainer(options)
+    with pytest.raises(MisconfigurationException, match="leaves nothing to score"):
+        check_trainer(options, validates=True)

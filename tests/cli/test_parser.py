@@ -1,0 +1,88 @@
+"""What every command line has in common: whole names, one word a configuration, sentences."""
+
+from typing import Literal
+
+import pytest
+
+from deeplab_lit.cli.parser import Parser, UsageError, configs, joined_configs, parse
+
+
+@pytest.fixture
+def parser():
+    parser = Parser(prog="python -m deeplab_lit.try")
+    parser.add_argument("file", type=str)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--runs_dir", type=str, default="runs")
+    parser.add_argument("--model.lr", type=float, default=1.0)
+    parser.add_argument("--model.backbone", type=Literal["resnet50", "vgg16"], default="vgg16")
+    return parser
+
+
+def refused(parser, *argv):
+    with pytest.raises(UsageError) as caught:
+        parse(parser, argv)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["--conf=x", "--run=x", "--model.l=1", "--model.backbon=vgg16"])
+def test_no_option_may_be_abbreviated(parser, word):
+    assert refused(parser, "a", word).startswith(f"{word.partition('=')[0]} is no option of try")
+
+
+def test_the_option_that_was_meant_is_said(parser):
+    assert "did you mean --runs_dir?" in refused(parser, "a", "--runs=x")
+    assert "did you mean --model.lr?" in refused(parser, "a", "--model.lrr=1")
+    assert "did you mean" not in refused(parser, "a", "--nonsense=1")
+
+
+def test_a_wrong_value_is_said_with_what_is_expected(parser):
+    assert refused(parser, "a", "--model.lr=x") == "--model.lr x: expected a number"
+    assert refused(parser, "a", "--model.backbone=resnet5") == (
+        "--model.backbone resnet5: expected one of resnet50, vgg16 (did you mean resnet50?)"
+    )
+    assert refused(parser) == "FILE is missing"
+    assert refused(parser, "a", "b") == "'b' is not expected here: options begin with --"
+    assert refused(parser, "a", "--runs_dir") == "--runs_dir needs a value"
+
+
+def test_an_option_of_a_configuration_is_said_with_its_file(parser, tmp_path):
+    (tmp_path / "c.yaml").write_text("model:\n  lr: x\n")
+    file = f"--config={tmp_path / 'c.yaml'}"
+    assert refused(parser, "a", file) == f"{tmp_path / 'c.yaml'}: model.lr: x: expected a number"
+    (tmp_path / "c.yaml").write_text("model:\n  lrr: 1\n")
+    assert refused(parser, "a", file).startswith(f"{tmp_path / 'c.yaml'}: model.lrr is no option")
+    (tmp_path / "c.yaml").write_text("model: null\n")
+    assert refused(parser, "a", file).startswith(f"{tmp_path / 'c.yaml'}: model is null")
+
+
+@pytest.mark.parametrize(
+    "argv", [["--config=c"], ["--config", "c"], ["-c", "c"], ["-cc"], ["-c=c"]]
+)
+def test_a_configuration_is_one_word_however_it_was_typed(argv):
+    assert joined_configs([*argv, "--a"]) == ["--config=c", "--a"]
+    assert configs(joined_configs([*argv, "--a"])) == ["c"]
+
+
+def test_a_tilde_is_the_home_folder_behind_an_equals_sign_too(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    argv = ["--ckpt_path=~/a b.ckpt", "--config=~/x.yaml", "--run=a~b", "--x=~", "--y=~nobody_/z"]
+    front = ["--ckpt_path=/home/me/a b.ckpt", "--config=/home/me/x.yaml", "--run=a~b"]
+    assert joined_configs(argv) == [*front, "--x=/home/me", "--y=~nobody_/z"]
+
+
+@pytest.mark.parametrize("argv", [["--config"], ["--config="], ["-c"], ["--config", "--a=1"]])
+def test_a_configuration_has_a_name(argv):
+    with pytest.raises(UsageError, match="--config needs a file"):
+        joined_configs(argv)
+
+
+def test_the_nearest_configuration_is_said(parser, tmp_path):
+    (tmp_path / "shapes.yaml").touch()
+    with pytest.raises(ValueError, match=r"no such file: did you mean .*/shapes\.yaml\?"):
+        parse(parser, ["a", f"--config={tmp_path / 'shape.yaml'}"])
+
+
+def test_a_configuration_may_stand_on_the_command_line_itself(parser):
+    assert parse(parser, ["a", "--config={model: {lr: 2}}"]).model.lr == 2
+    with pytest.raises(ValueError, match="lr twice"):
+        parse(parser, ["a", "--config={model: {lr: 2, lr: 3}}"])

@@ -1,0 +1,82 @@
+import shlex
+
+from deeplab_lit.cli.screen import after_fit, after_validate, introduce, scored
+
+SCORES = {
+    "step": 8,
+    "miou": 0.5,
+    "pixel_accuracy": 0.75,
+    "mean_accuracy": 0.625,
+    "fw_iou": 0.25,
+    "iou": {"sky": 0.25, "road": 0.75, "tram": None},
+}
+
+
+def test_introduce_names_every_group_with_its_size_and_rate(make_module, capsys):
+    module = make_module(lr=0.1, output_stride=8, head="aspp")
+    introduce(module, "drawings", "runs/a/b")
+    out = capsys.readouterr().out
+    head = 2 * 128 * 9 * 7
+    assert f"head.weight {head:,} at 1" in out
+    assert "head.bias 14 at 2" in out
+    total = sum(p.numel() for p in module.parameters())
+    assert f"backbone {total - head - 14:,} at 0.1" in out
+    assert f"aspp [2, 4], scales [1.0]: {total:,} parameters" in out
+    assert "drawings" in out
+    assert "runs/a/b" in out
+
+
+def test_after_fit_tells_score_files_and_the_next_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my runs/x"
+    after_fit(SCORES, str(folder / "checkpoints/best.ckpt"), folder)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "Best mIoU 50.00 % at step 8"
+    assert "  road             75.00" in lines
+    assert "  tram                 –" in lines
+    assert lines[-4] == "Checkpoint  my runs/x/checkpoints/best.ckpt"
+    assert lines[-3] == "Pictures    my runs/x/predictions.png"
+    assert "validate --ckpt_path 'my runs/x/checkpoints/best.ckpt'" in lines[-1]
+
+
+def test_the_next_command_is_the_last_line_whatever_else_is_said(tmp_path, capsys):
+    place = tmp_path / "my runs/wandb/offline-run-1"
+    after_fit(SCORES, str(tmp_path / "best.ckpt"), tmp_path, wandb=str(place), unscored=True)
+    *_, wandb, unscored, following = capsys.readouterr().out.splitlines()
+    assert shlex.split(wandb)[0] == "W&B"
+    assert shlex.split(wandb)[2:] == ["-m", "wandb", "sync", str(place)]
+    assert "last.ckpt" in unscored
+    assert following.startswith("Next  ")
+    after_fit(SCORES, "", tmp_path, wandb="https://wandb.ai/us/x")
+    assert capsys.readouterr().out.splitlines()[-1] == "W&B         https://wandb.ai/us/x"
+
+
+def test_after_validate_the_next_command_can_be_copied(tmp_path, capsys):
+    words = ["--ckpt_path", "my runs/best.ckpt", "--crf"]
+    after_validate(SCORES, "a.ckpt", tmp_path, following=words)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(last)[2:] == ["-m", "deeplab_lit.validate", *words]
+
+
+def test_without_a_validation_there_is_no_table(tmp_path, capsys):
+    after_fit(None, "", tmp_path)
+    assert "No validation took place" in capsys.readouterr().out
+
+
+def test_after_validate_says_what_was_scored(tmp_path, capsys):
+    after_validate(SCORES | {"miou": None}, "a.ckpt on VOC val", tmp_path)
+    assert "a.ckpt on VOC val: mIoU –" in capsys.readouterr().out
+
+
+def test_a_part_of_the_validation_split_is_called_so(tmp_path, capsys):
+    after_fit(SCORES | {"images": 37, "images_in_split": 79}, "", tmp_path)
+    assert "Scored      37 of 79 images of the validation split" in capsys.readouterr().out
+    after_fit(SCORES | {"images": 79, "images_in_split": 79}, "", tmp_path)
+    assert "Scored" not in capsys.readouterr().out
+    assert scored({"images": 1, "images_in_split": 1}) == "1 image"
+    assert scored({"images": 1, "images_in_split": 2}) == "1 of 2 images"
+
+
+def test_a_best_without_a_score_is_not_passed_over(tmp_path, capsys):
+    after_fit(SCORES | {"miou": None}, "", tmp_path)
+    assert "WARNING: all pixels scored were void" in capsys.readouterr().out

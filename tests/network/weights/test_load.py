@@ -1,0 +1,62 @@
+"""Trained networks come back as they were, and what is none is refused in a sentence."""
+
+import pytest
+import torch
+from own_files import CLASSES, build, lightning_checkpoint, same, save
+
+from deeplab_lit.network.weights.load import WeightsError, load, read_checkpoint
+from deeplab_lit.network.weights.start import initialize
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"style": "caffe", "norm": "frozen", "align_corners": False, "scales": [1.0, 0.5]},
+        {"head": "aspp_concat", "output_stride": 16, "atrous_rates": [3, 4], "channels_last": True},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_load_gives_the_network_that_was_trained(tmp_path, arguments):
+    net = build(**arguments)
+    loaded = load(lightning_checkpoint(net, tmp_path / "last.ckpt", **arguments))
+    images = torch.randint(0, 256, (2, 3, 41, 33), dtype=torch.uint8)
+    assert not loaded.training
+    assert loaded.classes == CLASSES
+    assert same(loaded, net.state_dict())
+    assert torch.equal(loaded(images), net(images))
+
+
+def test_load_takes_a_path_as_text_and_colors_as_lists(tmp_path):
+    path = lightning_checkpoint(
+        build(), tmp_path / "last.ckpt", classes={n: list(c) for n, c in CLASSES.items()}
+    )
+    assert load(str(path)).classes == CLASSES
+    assert read_checkpoint(str(path))["global_step"] == 20
+
+
+def test_load_refuses_weights_that_do_not_fit_their_own_settings(tmp_path):
+    path = lightning_checkpoint(build(), tmp_path / "last.ckpt", atrous_rates=(1, 2, 3))
+    with pytest.raises(WeightsError, match=r"last\.ckpt does not fit.*missing head\.branches\.2"):
+        load(path)
+
+
+def unknown_names(path):
+    save({"encoder.weight": torch.zeros(2)}, path)
+
+
+def web_page(path):
+    path.write_text("\n<!DOCTYPE html>\n<html><body>404</body></html>")
+
+
+@pytest.mark.parametrize("write", [unknown_names, web_page])
+@pytest.mark.parametrize(
+    "use", [load, read_checkpoint, lambda path: initialize(build(), str(path))]
+)
+def test_a_file_that_holds_no_weights_of_ours_is_refused_by_name(tmp_path, write, use):
+    path = tmp_path / "model.pth"
+    write(path)
+    with pytest.raises(WeightsError) as error:
+        use(path)
+    assert str(path) in str(error.value)

@@ -1,0 +1,99 @@
+"""What a file says about where its weights come from."""
+
+import hashlib
+
+import pytest
+
+from deeplab_lit.network.weights.formats.source import Source
+from deeplab_lit.runs.provenance import completed, of_checkpoint, of_file, of_start
+
+
+def source(format="caffe", num_classes=21, backbone="resnet101", **kwargs):
+    return Source(format, {}, {"backbone": backbone}, num_classes, **kwargs)
+
+
+def write(path):
+    path.write_bytes(b"weights")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "init", "trained_on"),
+    [
+        ("train_iter_20000.caffemodel", source(), "coco", ["VOC:train_aug"]),
+        ("train2_iter_20000.caffemodel", source(), "coco", ["VOC:trainval_aug"]),
+        ("train_iter_20000.caffemodel", source(backbone="vgg16"), "imagenet", ["VOC:train_aug"]),
+        ("train_iter_20000.caffemodel", source(num_classes=182), "unknown", ["unknown"]),
+        ("init.caffemodel", source(num_classes=None), "coco", []),
+        ("deeplabv2_resnet101_msc-vocaug-20000.pth", source("kazuto1011"), "coco",
+         ["VOC:train_aug"]),
+        ("deeplabv2_resnet101_msc-vocaug.pth", source("kazuto1011"), "coco", ["VOC:trainval_aug"]),
+        ("MS_DeepLab_resnet_trained_VOC.pth", source("isht7"), "coco", ["VOC:train_aug"]),
+        ("DeepLab_resnet_pretrained_init-f81d91e8.pth", source("isht7"), "unknown", []),
+        ("resnet101COCO-41f33a49.pth", source("adaptsegnet", None), "coco", []),
+        ("deeplabv2_resnet101_msc-cocostuff10k-20000.pth", source("kazuto1011", 182), "coco",
+         ["CocoStuff10k:train"]),
+        ("deeplabv2_resnet101_msc-cocostuff164k-100000.pth", source("kazuto1011", 182), "coco",
+         ["CocoStuff164k:train"]),
+        ("resnet101-63fe2227.pth", source("torchvision", None), "imagenet", []),
+        ("resnet101-5d3b4d8f.pth", source("torchvision", None), "imagenet", []),
+        ("vgg16-397923af.pth", source("torchvision", None, "vgg16"), "imagenet", []),
+        ("vgg16-00b39a1b.pth", source("torchvision", None, "vgg16"), "unknown", ["unknown"]),
+        ("vgg16_20M.caffemodel", source("caffe", None, "vgg16"), "imagenet", []),
+        ("mine.pth", source("kazuto1011"), "unknown", ["unknown"]),
+    ],
+)  # fmt: skip
+def test_published_files_are_known_by_their_names(tmp_path, name, read, init, trained_on):
+    found = of_file(write(tmp_path / name), read)
+    assert (found["init"], found["trained_on"]) == (init, trained_on)
+    assert found["source"] == name
+    assert found["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert found["origin"] is None
+
+
+def test_a_file_of_ours_hands_its_past_on(tmp_path):
+    before = {"source": "init.caffemodel", "init": "coco", "trained_on": ["VOC:train_aug"]}
+    path = write(tmp_path / "train2_iter_20000.caffemodel")  # its name no longer counts
+    found = of_file(path, source("deeplab_lit", provenance=before))
+    assert found["init"] == "coco"
+    assert found["trained_on"] == ["VOC:train_aug"]
+    assert found["origin"] == before
+    done = completed(found, "0.1", "Folder/x:train")
+    assert done["trained_on"] == ["VOC:train_aug", "Folder/x:train"]
+    assert done["version"] == "0.1"
+    assert before["trained_on"] == ["VOC:train_aug"]
+
+
+def test_a_split_is_named_once_however_often_a_run_goes_on():
+    first = completed(of_start("none", None), "0.1", "VOC:train")
+    again = completed(of_checkpoint({"provenance": first}), "0.1", "VOC:train")
+    assert again["trained_on"] == ["VOC:train"]
+    assert again["init"] == "none"
+
+
+def test_command_lines_that_earlier_versions_kept_are_dropped(tmp_path):
+    older = {"source": None, "trained_on": ["VOC:train"], "init": "coco", "command": "fit --key=1"}
+    old = older | {"origin": older | {"origin": None}}
+    file = write(tmp_path / "a.ckpt")
+    read = source("deeplab_lit", provenance=old)
+    for found in (of_checkpoint({"provenance": old}), of_file(file, read)):
+        assert "key" not in str(found)
+        assert found["trained_on"] == ["VOC:train"]
+    assert of_checkpoint({"provenance": old})["origin"]["init"] == "coco"
+
+
+def test_of_a_checkpoint_without_provenance_nothing_is_known():
+    for given in ({}, {"provenance": None}, {"provenance": {"source": "x"}}):
+        found = of_checkpoint({"state_dict": {}} | given)
+        assert (found["init"], found["trained_on"]) == ("unknown", ["unknown"])
+
+
+def test_imagenet_weights_are_named_by_their_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
+    read = source("torchvision", None)
+    found = of_start("imagenet", read)
+    assert (found["source"], found["init"]) == ("resnet101-63fe2227.pth", "imagenet")
+    assert found["sha256"] is None
+    (tmp_path / "checkpoints").mkdir()
+    write(tmp_path / "checkpoints/resnet101-63fe2227.pth")
+    assert of_start("imagenet", read)["sha256"] == hashlib.sha256(b"weights").hexdigest()

@@ -1,0 +1,85 @@
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_jaccard_index
+
+from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.scoring.crf_scores import CRFScores
+from deeplab_lit.scoring.per_image import ImageScores, count, image_accuracy, image_miou
+
+
+def read(folder):
+    with (folder / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return rows, np.load(folder / "images.npz")
+
+
+def test_counts_worked_out_by_hand():
+    mask = torch.tensor([[0, 0, 1, 255], [0, 1, 1, 255]], dtype=torch.uint8)
+    labels = torch.tensor([[0, 1, 1, 2], [0, 1, 3, 0]])
+    hits, true, predicted = count(labels, mask, 4).tolist()
+    assert hits == [2, 2, 0, 0]
+    assert true == [3, 3, 0, 0]
+    assert predicted == [2, 3, 0, 1]
+    counts = np.array([hits, true, predicted])
+    assert image_miou(counts) == pytest.approx((2 / 3 + 2 / 4 + 0) / 3)  # class 2 is in neither
+    assert image_accuracy(counts) == pytest.approx(4 / 6)
+
+
+def test_an_image_of_nothing_but_void_has_no_score():
+    counts = count(torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), 255), 3)
+    assert not counts.any()
+    assert math.isnan(image_miou(counts))
+    assert math.isnan(image_accuracy(counts))
+
+
+def test_an_images_miou_is_torchmetrics():
+    torch.manual_seed(3)
+    mask, labels = torch.randint(5, (2, 20, 30))
+    mask[:4] = 255
+    expected = multiclass_jaccard_index(labels, mask, 5, ignore_index=255)
+    assert image_miou(count(labels, mask, 5)) == pytest.approx(expected.item())
+
+
+@pytest.fixture
+def module(make_module):
+    module = make_module()
+    torch.nn.init.normal_(module.net.head.branches[0].weight, std=0.5)
+    return module
+
+
+def test_the_images_add_up_to_the_scores_of_the_set(module, make_data, make_trainer, tmp_path):
+    images = ImageScores(tmp_path)
+    crf = CRFScores(CRFOptions(bi_rgb_std=20, backend="torch"), see=(images.see_refined,))
+    data = make_data(val_size=9)
+    trainer = make_trainer(callbacks=[images, crf])
+    (logged,) = trainer.validate(module, data, verbose=False)
+    rows, arrays = read(tmp_path)
+    ids = sorted(data.split("val").ids)
+    assert [row["id"] for row in rows] == arrays["ids"].tolist() == ids
+    for name, prefix in (("counts", "val"), ("counts_crf", "val_crf")):
+        assert arrays[name].shape == (9, 3, 7)
+        assert arrays[name].dtype == np.int64
+        hits, true, predicted = arrays[name].sum(0)
+        union = true + predicted - hits
+        miou = (hits[union > 0] / union[union > 0]).mean()
+        assert logged[f"{prefix}/miou"] == pytest.approx(miou, abs=1e-6)
+        assert logged[f"{prefix}/pixel_accuracy"] == pytest.approx(hits.sum() / true.sum())
+    split = data.split("val")
+    for row, own in zip(rows, arrays["counts_crf"], strict=True):
+        assert float(row["miou_crf"]) == image_miou(own)
+        assert float(row["pixel_accuracy_crf"]) == image_accuracy(own)
+        mask = split.read(split.ids.index(row["id"]))[1]
+        assert own[1].tolist() == np.bincount(mask[mask != 255], minlength=7).tolist()
+    assert {path.name for path in tmp_path.glob("*images*")} == {"images.csv", "images.npz"}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_without_the_crf_there_are_no_columns_of_it(module, make_data, make_trainer, tmp_path):
+    make_trainer(callbacks=[ImageScores(tmp_path)]).validate(module, make_data(), verbose=False)
+    rows, arrays = read(tmp_path)
+    assert rows[0].keys() == {"id", "miou", "pixel_accuracy"}
+    assert sorted(arrays) == ["counts", "ids"]
