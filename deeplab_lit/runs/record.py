@@ -60,6 +60,7 @@ class RunRecord(Callback):
         self.final: dict[str, Any] | None = None
         self.images = 0  # of a validation, on this process
         self.images_in_split = 0
+        self.parameters: int | None = None  # learnable ones of the network
         self.seconds_before = 0.0
         self.start = time.monotonic()
 
@@ -89,8 +90,9 @@ class RunRecord(Callback):
         return self.seconds_before + time.monotonic() - self.start
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start the clock."""
+        """Start the clock, and count the network's learnable parameters."""
         self.start = time.monotonic()
+        self.parameters = sum(p.numel() for p in pl_module.net.parameters() if p.requires_grad)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
@@ -151,6 +153,7 @@ class RunRecord(Callback):
             "steps": trainer.global_step,
             "wall_seconds": round(self._seconds(), 1),
             "best_checkpoint": checkpoints.best_model_path if checkpoints and finished else None,
+            "parameters": self.parameters,
             "processes": trainer.world_size,
             "device": device_name(trainer),
             "versions": versions(),

@@ -53,6 +53,7 @@ def test_results_tell_what_came_out_and_of_what(make_module, make_data, make_tra
     }  # fmt: skip
     assert torch.__version__.startswith(found["versions"]["torch"])
     assert {"python", "lightning", "torchvision", "torchmetrics"} < found["versions"].keys()
+    assert found["parameters"] == sum(p.numel() for p in module.net.parameters())
     assert found["processes"] == 1
     assert found["device"].startswith("cpu")
     assert found["wall_seconds"] > 0
@@ -117,13 +118,13 @@ def test_a_resumed_run_knows_its_best_and_its_time(tmp_path, monkeypatch):
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(record, "time", SimpleNamespace(monotonic=lambda: clock.now))
     first = RunRecord(tmp_path, {})
-    first.setup(None, None, "fit")
+    first.setup(None, SimpleNamespace(net=torch.nn.Linear(2, 1)), "fit")
     clock.now += 50
     validate(first, 0.1, 0.6)
     torch.save(first.state_dict(), tmp_path / "state")
     clock.now += 1000  # between the runs
     resumed = RunRecord(tmp_path, {}, resumes=True)
-    resumed.setup(None, None, "fit")
+    resumed.setup(None, SimpleNamespace(net=torch.nn.Linear(2, 1)), "fit")
     resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     assert resumed.final["step"] == 20
     clock.now += 7
@@ -132,6 +133,7 @@ def test_a_resumed_run_knows_its_best_and_its_time(tmp_path, monkeypatch):
     assert (found["best"]["step"], found["best"]["miou"]) == (20, 0.6)
     assert found["final"]["miou"] == 0.2
     assert found["wall_seconds"] == 57
+    assert found["parameters"] == 3
 
 
 def test_the_best_is_that_of_the_metric_that_checkpoints_go_by(tmp_path):
