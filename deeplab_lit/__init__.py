@@ -46,7 +46,7 @@ def load(path: str | Path) -> DeepLabV2:
     """
     net = _load_network(path)
     if not net.classes:
-        from deeplab_lit.data.names import class_names  # takes Lightning along, and seconds
+        from deeplab_lit.data.class_names import class_names
 
         net.classes = class_names(net.num_classes)
     return net

@@ -18,8 +18,8 @@ from deeplab_lit import __version__
 from deeplab_lit.cli.checks import check_order
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.cli.screen import command
+from deeplab_lit.data.class_names import class_names
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.names import class_names
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import FORMATS, read_source

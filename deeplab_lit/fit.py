@@ -12,7 +12,7 @@ from deeplab_lit.cli.checks import check_classes, check_resumable, check_trainin
 from deeplab_lit.cli.defaults import DATA_SETS, SHAPES
 from deeplab_lit.cli.lightning_cli import DeepLabCLI, run
 from deeplab_lit.cli.screen import after_fit, introduce, say
-from deeplab_lit.data.summary import table
+from deeplab_lit.data.check import table
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.checkpoints import BEST, kept_by
 from deeplab_lit.runs.folder import (

@@ -21,9 +21,8 @@ from deeplab_lit.cli.checks import check_order
 from deeplab_lit.cli.defaults import configs_first
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_enabled
-from deeplab_lit.data.find import find_images
+from deeplab_lit.data.class_names import KNOWN
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.names import KNOWN
 from deeplab_lit.errors import lasting_screen, plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
@@ -32,6 +31,7 @@ from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.pictures.masks import palette_image
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint, open_results_folder
 from deeplab_lit.segment.images import Job, is_done, segment_images
+from deeplab_lit.segment.inputs import find_images
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.submission import Server, Submission
 from deeplab_lit.segment.video import WEBCAM, check_sources, cut_short, is_video, segment_video

@@ -33,7 +33,7 @@ from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.pool import cores
 from deeplab_lit.crf.search import FEW, Point, at_edge, search, verdict
 from deeplab_lit.data import DataError, SegmentationData
-from deeplab_lit.data.dataset import Split
+from deeplab_lit.data.split import Split
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of

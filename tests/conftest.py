@@ -127,7 +127,7 @@ def write_list():
 def voc_root(tmp_path):
     """VOCdevkit/VOC2012 with 3 train and 2 val images, and 2 images without VOC masks."""
     root = tmp_path / "VOCdevkit/VOC2012"
-    from deeplab_lit.data.palette import voc_color
+    from deeplab_lit.data.classes import voc_color
 
     palette = [voc_color(i) for i in range(256)]
     for seed, id in enumerate(TRAIN + VAL + SBD):

@@ -10,8 +10,8 @@ from PIL import Image
 
 import deeplab_lit
 from deeplab_lit.data import Shapes
-from deeplab_lit.data.draw import draw_sample
-from deeplab_lit.data.names import KNOWN
+from deeplab_lit.data.class_names import KNOWN
+from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.predict import main
 from deeplab_lit.segment.submission import LAYOUTS
 

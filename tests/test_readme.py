@@ -16,7 +16,7 @@ import deeplab_lit
 from deeplab_lit import export, fit, validate
 from deeplab_lit.__main__ import commands
 from deeplab_lit.cli.parser import configs, joined_configs, parse
-from deeplab_lit.data.draw import draw_sample
+from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.prepare.__main__ import build_parser, data_section
 
 ROOT = Path(fit.__file__).parents[1]

@@ -17,7 +17,7 @@ from deeplab_lit.crf import search as crf_search
 from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.search import Point
 from deeplab_lit.data import DataError, Shapes
-from deeplab_lit.data.draw import draw_sample
+from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.scoring.probability_cache import CachedProbabilities
 from deeplab_lit.tune_crf import main, read_scores
 

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from deeplab_lit.data.dataset import FileSplit, SegmentationDataset, collate
 from deeplab_lit.data.decode import FORMATS
+from deeplab_lit.data.split import FileSplit
 from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.data.voc import VOC
+from deeplab_lit.loading.batches import SegmentationDataset, collate
 from deeplab_lit.text import plural
 
 BATCH = 8

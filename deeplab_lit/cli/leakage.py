@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from deeplab_lit.data.datamodule import SegmentationData
+from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
 
 

@@ -8,7 +8,7 @@ WARNINGS = {
     ("ignore", "is smaller than the logging interval"): "not so: the steps that are logged are "
     "counted over the whole training, not anew in each epoch",
     ("ignore", "your dataloader is not resumable"): "not so: the training stream reads on where "
-    "the optimizer steps stand (data/sampler.py)",
+    "the optimizer steps stand (loading/sampler.py)",
     ("ignore", "does not have many workers"): "the default is one for each core, so whoever has "
     "fewer has asked for them; and Shapes is drawn faster than workers hand over",
     ("ignore", "Checkpoint directory .* exists and is not empty"): "a run that goes on has its own "

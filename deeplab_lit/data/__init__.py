@@ -1,14 +1,15 @@
-"""Files to batches: data sets, augmentation, samplers, and the LightningDataModule around them."""
+"""Data sets: which images and masks belong to a split, how they are read, and what they mean."""
 
 from deeplab_lit.data.ade20k import ADE20K
 from deeplab_lit.data.cityscapes import Cityscapes
 from deeplab_lit.data.coco_stuff import CocoStuff10k, CocoStuff164k
-from deeplab_lit.data.datamodule import SegmentationData
+from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.folder import Folder
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.pascal_context import PascalContext
 from deeplab_lit.data.person_part import PersonPart
 from deeplab_lit.data.shapes import Shapes
+from deeplab_lit.data.split import FileSplit, Pair, Split
 from deeplab_lit.data.voc import VOC
 
 __all__ = [
@@ -18,9 +19,12 @@ __all__ = [
     "CocoStuff10k",
     "CocoStuff164k",
     "DataError",
+    "FileSplit",
     "Folder",
+    "Pair",
     "PascalContext",
     "PersonPart",
     "SegmentationData",
     "Shapes",
+    "Split",
 ]

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from deeplab_lit.data.datamodule import SegmentationData
-from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
+from deeplab_lit.data.check import Summary
+from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.paths import existing, given, matching
-from deeplab_lit.data.summary import Summary
+from deeplab_lit.data.paths import check_files_exist, matching, require_root
+from deeplab_lit.data.split import INVALID, FileSplit, Pair
 from deeplab_lit.types import VOID
 
 # the first name of each line of the challenge's objectInfo150.txt; its usual color, hexadecimal
@@ -67,7 +67,7 @@ class ADE20K(SegmentationData):
 
     def __init__(self, root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root = given(root)
+        self.root = require_root(root)
 
     def split(self, name: str) -> FileSplit:
         """The images of images/training or images/validation, in the order of their names."""
@@ -81,7 +81,8 @@ class ADE20K(SegmentationData):
             )
         masks = self.root / "annotations" / folder
         pairs = [Pair(image.stem, image, masks / f"{image.stem}.png") for image in images]
-        return FileSplit(existing(pairs), len(self.classes), _label_map())
+        check_files_exist(pairs)
+        return FileSplit(pairs, len(self.classes), _label_map())
 
     def odd_values(self, found: Summary) -> Finding | None:
         """Suspect labels that count from 0 already: those have 255, and no 150."""

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_lit.data.datamodule import SegmentationData
-from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
+from deeplab_lit.data.check import Summary
+from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.decode import UNREADABLE, exact
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.paths import existing, given, matching
-from deeplab_lit.data.summary import Summary
+from deeplab_lit.data.paths import check_files_exist, matching, require_root
+from deeplab_lit.data.split import INVALID, FileSplit, Pair
 from deeplab_lit.types import VOID
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -82,7 +82,7 @@ class Cityscapes(SegmentationData):
 
     def __init__(self, root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root = given(root)
+        self.root = require_root(root)
 
     def split(self, name: str) -> FileSplit:
         """The frames of leftImg8bit/`name`, in the order of their names."""
@@ -102,7 +102,8 @@ class Cityscapes(SegmentationData):
             id = image.name.removesuffix("_leftImg8bit.png")
             mask = self.root / "gtFine" / name / image.parent.name / f"{id}_gtFine_labelIds.png"
             pairs.append(Pair(id, image, mask))
-        return FileSplit(existing(pairs), len(self.classes), _label_map())
+        check_files_exist(pairs)
+        return FileSplit(pairs, len(self.classes), _label_map())
 
     def odd_values(self, found: Summary) -> Finding | None:
         """Tell train ids (0…18, and 255) from label ids, of which most pixels have one above 18."""

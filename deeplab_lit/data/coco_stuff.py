@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_lit.data.datamodule import SegmentationData
-from deeplab_lit.data.dataset import FileSplit, Pair
-from deeplab_lit.data.devkit import listed_ids
+from deeplab_lit.data.check import Summary
+from deeplab_lit.data.classes import voc_color
+from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.palette import voc_color
-from deeplab_lit.data.paths import existing, given, matching
-from deeplab_lit.data.summary import Summary
+from deeplab_lit.data.paths import check_files_exist, listed_ids, matching, require_root
+from deeplab_lit.data.split import FileSplit, Pair
 
 # labels 1…182 of the authors' labels.txt, here from 0 as in their PNGs
 NAMES = (
@@ -53,7 +52,7 @@ class _CocoStuff(SegmentationData):
 
     def __init__(self, root: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root = given(root)
+        self.root = require_root(root)
 
     def odd_values(self, found: Summary) -> Finding | None:
         """Suspect values that are one too high: they hit classes that never occur."""
@@ -69,7 +68,8 @@ class _CocoStuff(SegmentationData):
 
     def _split(self, images: Path, masks: Path, ids: list[str]) -> FileSplit:
         pairs = [Pair(id, images / f"{id}.jpg", masks / f"{id}.png") for id in ids]
-        return FileSplit(existing(pairs), len(self.classes))
+        check_files_exist(pairs)
+        return FileSplit(pairs, len(self.classes))
 
 
 class CocoStuff10k(_CocoStuff):

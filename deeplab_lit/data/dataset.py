@@ -1,316 +1,264 @@
-"""A split of a data set, and what a DataLoader makes of it.
+"""The LightningDataModule that all data sets share; a data set adds its splits and its classes."""
 
-Letters: B batch · H×W image.
-"""
-
-from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+import os
+from abc import abstractmethod
 from pathlib import Path
-from typing import NamedTuple, TypedDict
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader
 
-from deeplab_lit.data.decode import UNREADABLE, opened, orientation_of
-from deeplab_lit.data.image import DataError, read_colors, read_image, read_mask, read_palette
-from deeplab_lit.data.transforms import TrainTransform
-from deeplab_lit.text import plural
-from deeplab_lit.types import VOID, Color
-
-TURNED = (
-    "EXIF orientation {} turns or mirrors the image as it is read, and no mask. If the masks were "
-    "drawn on the pixels as they are stored, remove the orientation (exiftool -Orientation= FILE)"
+from deeplab_lit.data.check import Check, Summary, first_of, preflight, summarize
+from deeplab_lit.data.image import DataError
+from deeplab_lit.data.meaning import (
+    Finding,
+    judge_classes,
+    judge_names,
+    judge_palettes,
+    refuse_proved,
 )
-INVALID = 254  # in a label map: a value that the data set does not have
-AUGMENTATION = 2  # apart from the random numbers of data/sampler.py and data/draw.py
-Arrays = tuple[np.ndarray, np.ndarray]  # image (H,W,3) uint8 RGB, mask (H,W) uint8
+from deeplab_lit.data.paths import masks_of
+from deeplab_lit.data.split import FileSplit, Split
+from deeplab_lit.data.transforms import ScaleRange, TrainTransform
+from deeplab_lit.loading.batches import SegmentationDataset, build_loader
+from deeplab_lit.loading.sampler import EverySampleOnce, TrainStream
+from deeplab_lit.text import plural
+from deeplab_lit.types import Classes, Color
+
+LARGEST_BATCH = 65536
+MOST_WORKERS = 512  # processes beside each process that trains
+TRAINING_BYTES = 16  # a pixel of a batch at least: image, mask, and the image in float32
 
 
-class Batch(TypedDict):
-    """What the network is trained and scored on."""
-
-    image: Tensor  # (B,3,H,W) uint8 RGB
-    mask: Tensor  # (B,H,W) uint8 in {0…C−1, 255}
-    id: list[str]
-
-
-class MaskContent(NamedTuple):
-    """What the mask of one image holds.
-
-    Attributes:
-        size: (width, height) in pixels.
-        values: (256,) int64, pixels of each value in the file.
-        indices: (256,) int64, pixels of each class index; 255 is void.
-        colors: value in the file → its color, for the values that occur and whose color the
-            file's palette has only once.
-        source: the file, or the image's id where there is none.
-    """
-
-    size: tuple[int, int]
-    values: np.ndarray
-    indices: np.ndarray
-    colors: dict[int, Color]
-    source: str
+def _refuse_beyond_memory(batch_size: int, crop_size: int) -> None:
+    """Refuse batches that this machine cannot hold, instead of reading for them for hours."""
+    needed = TRAINING_BYTES * batch_size * crop_size**2
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return
+    if needed > there > 0:
+        raise ValueError(
+            f"a batch of {batch_size} crops of {crop_size}×{crop_size} takes at least "
+            f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}: set a smaller "
+            "--data.batch_size or --data.crop_size"
+        )
 
 
-class Split(ABC):
-    """The labeled images of one split, in a fixed order.
-
-    Attributes:
-        ids: a name for each image, unique.
-        label_map: (256,) uint8, from the values in the label files to class indices, or None where
-            they are the same; see `FileSplit`.
-    """
-
-    ids: Sequence[str]
-    label_map: np.ndarray | None = None
-
-    @abstractmethod
-    def read(self, index: int) -> Arrays:
-        """Image (H,W,3) uint8 RGB and mask (H,W) uint8 in {0…C−1, 255} of the same size."""
-
-    def content(self, index: int, *, image: bool = True) -> MaskContent:
-        """Count what a mask holds.
-
-        Args:
-            index: which.
-            image: decode the image too, and check that the two belong together; a split that has
-                no mask files always does.
-
-        Raises:
-            DataError: as `read`.
-        """
-        mask = self.read(index)[1]
-        counts = _histogram(mask)
-        return MaskContent(mask.shape[::-1], counts, counts, {}, self.ids[index])
-
-    def remarks(self, indices: Sequence[int]) -> list[str]:
-        """Sentences on what is not wrong, but may not be meant, in these images and the split."""
-        return []
-
-    def label_values(self, num_classes: int) -> dict[int, int]:
-        """Class index → its lowest value in the label files; a class that has none is left out."""
-        if self.label_map is None:
-            return {index: index for index in range(num_classes)}
-        known, first = np.unique(self.label_map, return_index=True)
-        values = dict(zip(known.tolist(), first.tolist(), strict=True))
-        return {index: values[index] for index in range(num_classes) if index in values}
-
-
-class Pair(NamedTuple):
-    """Files of one labeled image."""
-
-    id: str
-    image: Path
-    mask: Path
-
-
-class FileSplit(Split):
-    """Image files with mask files.
+class SegmentationData(LightningDataModule):
+    """Images and masks of a data set, as batches.
 
     Args:
-        pairs: the files.
-        num_classes: C.
-        label_map: (256,) uint8, from the values in the files to class indices or 255; a value that
-            the data set does not have maps to INVALID. Without it the files hold class indices.
-        color_map: (2²⁴,) uint8, the same from colors as 0xBBGGRR, for files that hold colors.
-        passed_over: sentences on files that lie there but are not read.
+        batch_size: images that each process takes at once in training.
+        total_batch_size: images that an optimizer step is meant to see: processes × batch_size ×
+            trainer.accumulate_grad_batches. The learning rate belongs to it, so a run with another
+            total says so. null: any.
+        crop_size: side of the training crop in pixels, (crop_size − 1) divisible by 32 for the
+            paper's scales: 321 for PASCAL VOC.
+        scales: random scaling in training: a list to choose from, or {min: …, max: …}.
+        color_jitter: random brightness, contrast and saturation in training, as a fraction.
+        train_split: which split to train on.
+        val_split: which split to validate on.
+        mask_dir: folder with a mask <id>.png for every training image, to train on instead of the
+            ground truth (pseudo-labels); its values are class indices, and 255 for void.
+        eval_batch_size: images that each process evaluates at once; more than 1 only where all
+            have the same size.
+        num_workers: processes that read data, for each training process. null: one a core, at
+            most 8.
+        check: how much of the data to read before the first step: "quick" or "full".
     """
+
+    classes: Classes  # name → color, in the order of the class indices
+    parts: dict[str, set[str]] = {}  # split → the disjoint sets of images that it is made of
+    ids_are_global = True  # an id is the same image in every split
+    palette: dict[int, Color] = {}  # of the label files, where all have the same: value → color
+    never: frozenset[str] = frozenset()  # classes that no label file holds
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
-        num_classes: int,
-        label_map: np.ndarray | None = None,
-        color_map: np.ndarray | None = None,
-        passed_over: Sequence[str] = (),
+        *,
+        batch_size: int = 10,
+        total_batch_size: int | None = None,
+        crop_size: int = 321,
+        scales: tuple[float, ...] | ScaleRange = (0.5, 0.75, 1.0, 1.25, 1.5),
+        color_jitter: float = 0.0,
+        train_split: str = "train",
+        val_split: str = "val",
+        mask_dir: str | None = None,
+        eval_batch_size: int = 1,
+        num_workers: int | None = None,
+        check: Check = "quick",
     ) -> None:
-        self.pairs = pairs
-        self.ids = [pair.id for pair in pairs]
-        self.num_classes = num_classes
-        self.label_map = label_map
-        self.color_map = color_map
-        self.passed_over = passed_over
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value > LARGEST_BATCH:
+                raise ValueError(f"{name} must be at most {LARGEST_BATCH}, got {value}")
+        if total_batch_size is not None and total_batch_size < 1:
+            raise ValueError(f"total_batch_size must be 1 or more, or null, got {total_batch_size}")
+        if num_workers is not None and not 0 <= num_workers <= MOST_WORKERS:
+            raise ValueError(f"num_workers must be in 0…{MOST_WORKERS}, or null, got {num_workers}")
+        _refuse_beyond_memory(batch_size, crop_size)
+        self.batch_size = batch_size
+        self.total_batch_size = total_batch_size
+        self.transform = TrainTransform(crop_size, scales, color_jitter)
+        self.train_split = train_split
+        self.val_split = val_split
+        self.mask_dir = Path(mask_dir).expanduser() if mask_dir else None
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+        self.check = check
 
-    def read(self, index: int) -> Arrays:
-        """Decode, map and check one pair.
+    @abstractmethod
+    def split(self, name: str) -> Split:
+        """The named split.
 
         Raises:
-            DataError: a file that cannot be read, sizes that differ, a value that is neither a
-                class nor void.
+            DataError: it does not exist, or has no labels.
         """
-        pair = self.pairs[index]
-        image, raw = read_image(pair.image), self._raw(pair.mask)
-        _check_sizes(pair, image, raw)
-        mask = raw if self.label_map is None else self.label_map[raw]
-        if (mask + np.uint8(1)).max() > self.num_classes:  # 255 + 1 wraps to 0: void is fine
-            raise self._wrong_values(pair.mask, _histogram(raw))
-        return image, mask
 
-    def label_values(self, num_classes: int) -> dict[int, int]:
-        """As the parent; none where the files hold colors."""
-        return {} if self.color_map is not None else super().label_values(num_classes)
+    def training(self) -> Split:
+        """The split to train on, with the masks of `mask_dir` where that is given.
 
-    def content(self, index: int, *, image: bool = True) -> MaskContent:
-        """As the parent; without `image`, nothing but the mask file is read."""
-        pair = self.pairs[index]
-        raw = self._raw(pair.mask)
-        if image:
-            _check_sizes(pair, read_image(pair.image), raw)
-        values = _histogram(raw)
-        indices = values
-        if self.label_map is not None:
-            indices = np.zeros(256, np.int64)
-            np.add.at(indices, self.label_map, values)
-        if indices[self.num_classes : VOID].any():
-            raise self._wrong_values(pair.mask, values)
-        palette = read_palette(pair.mask) if self.color_map is None else None
-        colors = _telling_colors(palette)
-        own = {v: colors[v] for v in np.flatnonzero(values).tolist() if v in colors}
-        return MaskContent(raw.shape[::-1], values, indices, own, str(pair.mask))
+        Raises:
+            DataError: as `split`; or masks are missing.
+        """
+        split = self.split(self.train_split)
+        if self.mask_dir is None:
+            return split
+        if not isinstance(split, FileSplit):
+            raise DataError(f"mask_dir: {type(self).__name__} has no mask files to replace")
+        masks = masks_of(split.ids, self.mask_dir)
+        pairs = [p._replace(mask=mask) for p, mask in zip(split.pairs, masks, strict=True)]
+        return FileSplit(pairs, split.num_classes, passed_over=split.passed_over)
 
-    def remarks(self, indices: Sequence[int]) -> list[str]:
-        """Files that are passed over; images turned by EXIF whose size does not prove it right."""
-        turned = [p.image for p in (self.pairs[i] for i in indices) if _may_be_turned(p.image)]
-        if not turned:
-            return list(self.passed_over)
-        more = f" and {plural(len(turned) - 1, 'more image')}" if len(turned) > 1 else ""
-        return [*self.passed_over, f"{turned[0]}{more}: {TURNED.format(_orientation(turned[0]))}"]
+    def label(self, split: str) -> str:
+        """How a split is called where a checkpoint names what it was trained on."""
+        return f"{type(self).__name__}:{split}"
 
-    def _raw(self, path: Path) -> np.ndarray:
-        """Values (H,W) uint8; where the file holds colors, class indices or 255."""
-        if self.color_map is None:
-            return read_mask(path)
-        colors = read_colors(path)
-        mask = self.color_map[colors]
-        unknown = mask == INVALID
-        if unknown.any():
-            raise DataError(f"{path}: {_colors(colors[unknown])}")
-        return mask
+    def trained_on(self) -> int:
+        """How many of the validation images are training images too."""
+        if not self.ids_are_global and self.train_split != self.val_split:
+            return 0
+        return len(set(self.training().ids) & set(self.split(self.val_split).ids))
 
-    def _wrong_values(self, path: Path, values: np.ndarray) -> DataError:
-        there = np.flatnonzero(values)
-        index = there if self.label_map is None else self.label_map[there]
-        bad = there[(index >= self.num_classes) & (index != VOID)]
-        return DataError(
-            f"{path}: mask value {_listed(bad)}, which is neither one of the {self.num_classes} "
-            f"classes nor void; the mask holds {_listed(there)}. Correct the mask, the list of "
-            "classes, or the void value."
-        )
+    def preflight(self, stage: str) -> list[str]:
+        """Check the splits that `fit` or `validate` will read.
 
+        Returns:
+            What looks wrong but need not be, a sentence each.
 
-def _check_sizes(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
-    if image.shape[:2] != mask.shape:
-        turned = _orientation(pair.image)
-        raise DataError(
-            f"{pair.mask}: mask of {mask.shape[1]}×{mask.shape[0]} pixels for an image of "
-            f"{image.shape[1]}×{image.shape[0]} ({pair.image}); they must be the same size"
-            + (f". {TURNED.format(turned)}" if turned > 1 else "")
-        )
+        Raises:
+            DataError: what is wrong, with its file.
+        """
+        training = self._look_at(self.training(), self.train_split) if stage == "fit" else None
+        validation = self._look_at(self.split(self.val_split), self.val_split)
+        return refuse_proved(self.findings(training, validation))
 
-
-def _orientation(image: Path) -> int:
-    try:
-        return orientation_of(image.read_bytes())
-    except UNREADABLE:
-        return 1
-
-
-def _may_be_turned(image: Path) -> bool:
-    turned = _orientation(image)
-    if turned < 5:  # 180° or mirrored: the size stays
-        return turned > 1
-    return len(set(opened(image.read_bytes()).size)) == 1
-
-
-def _colors(bad: np.ndarray) -> str:
-    codes, counts = np.unique(bad, return_counts=True)
-    often = sorted(zip(counts.tolist(), codes.tolist(), strict=True), reverse=True)
-    shown = ", ".join(
-        f"({code & 255} {code >> 8 & 255} {code >> 16}) in {plural(number, 'pixel')}"
-        for number, code in often[:4]
-    )
-    more = f" and {plural(len(codes) - 4, 'more color')}" if len(codes) > 4 else ""
-    return (
-        f"the color {shown}{more}, which no line of classes.txt has. Add it there (a line "
-        '"void red green blue" is no class), or save the mask without smoothing. If masks hold '
-        "class indices, leave the colors out of classes.txt."
-    )
-
-
-def _histogram(mask: np.ndarray) -> np.ndarray:
-    """Pixels of each value in a mask (H,W) uint8, (256,) int64."""
-    return np.array(Image.fromarray(mask).histogram(), np.int64)  # twice as fast as bincount
-
-
-def _listed(values: np.ndarray) -> str:
-    return ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")
-
-
-@lru_cache(64)  # the files of a set have few palettes
-def _telling_colors(palette: bytes | None) -> dict[int, Color]:
-    """Value → its color, where no other value of the palette has the same."""
-    colors = [tuple((palette or b"")[i : i + 3]) for i in range(0, len(palette or b""), 3)]
-    often = Counter(colors)
-    return {value: color for value, color in enumerate(colors) if often[color] == 1}
-
-
-class SegmentationDataset(Dataset):
-    """A split as a map-style dataset.
-
-    Args:
-        split: where images come from.
-        transform: random augmentation, for training.
-        seed: of the augmentation.
-    """
-
-    def __init__(
-        self, split: Split, transform: TrainTransform | None = None, seed: int = 0
-    ) -> None:
-        self.split = split
-        self.transform = transform
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.split.ids)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[np.ndarray, np.ndarray, str]:
-        """Image (H,W,3), mask (H,W), id.
+    def findings(self, training: Summary | None, validation: Summary | None) -> list[Finding]:
+        """Judge whether the masks mean what they seem.
 
         Args:
-            key: an index; or (position, index), where the position in the training stream makes
-                the augmentation: the same position always draws the same crop.
+            training: what the masks of `training()` hold; None where they are not used.
+            validation: what those of the split to validate on hold.
         """
-        position, index = key if isinstance(key, tuple) else (key, key)
-        image, mask = self.split.read(index)
-        if self.transform is not None:
-            rng = np.random.default_rng((self.seed, position, AUGMENTATION))
-            image, mask = self.transform(image, mask, rng)
-        return image, mask, self.split.ids[index]
+        both = (training, None if validation is training else validation)
+        summaries = [summary for summary in both if summary is not None]
+        names = list(self.classes)
+        values = summaries[-1].label_values if summaries else {}
+        remedies = [self.void_remedy(values.get(index, index)) for index in range(len(names))]
+        found = [Finding(f"{s.title}: {r}", proved=False) for s in summaries for r in s.remarks]
+        found += judge_names(names, remedies)
+        if len(names) == 1:
+            return found
+        own = []
+        for summary in summaries:
+            if summary is training and self.mask_dir is not None:
+                found += judge_palettes(summary.colors, self.palette)
+                moved = [index for index, value in values.items() if index != value]
+                if moved:
+                    found.append(
+                        Finding(
+                            f"{summary.title}: these masks are read as class indices, and not as "
+                            f"the values of the label files: {names[moved[0]]} is {moved[0]} here "
+                            f"and {values[moved[0]]} there",
+                            proved=False,
+                        )
+                    )
+            else:
+                found += filter(None, [self.odd_values(summary)])
+                own.append(summary)
+            found += judge_classes(summary, names, training=summary is training, never=self.never)
+        colors = {entry: where for s in reversed(own) for entry, where in s.colors.items()}
+        return found + list(judge_palettes(colors, self.palette))
 
+    def odd_values(self, found: Summary) -> Finding | None:
+        """Judge the values in a split's label files, where the data set's own rule them out."""
+        return None
 
-def collate(samples: list[tuple[np.ndarray, np.ndarray, str]]) -> Batch:
-    """Samples of one size to a batch; the image's memory stays in H,W,3 order (channels last).
+    def void_remedy(self, value: int) -> str:
+        """How to make the class of a value void, as the end of a sentence."""
+        return f"write 255 instead of {value}"
 
-    Raises:
-        DataError: images of different sizes.
-    """
-    images, masks, ids = zip(*samples, strict=True)
-    if len({image.shape for image in images}) > 1:
-        sizes = ", ".join(
-            f"{id} {image.shape[1]}×{image.shape[0]}" for id, image in zip(ids, images, strict=True)
+    def pseudo_labels(self) -> Summary | None:
+        """What the masks of `mask_dir` hold, every one of them read; null without such masks.
+
+        Raises:
+            DataError: a list of what is wrong with them, or all of them are void.
+        """
+        if self.mask_dir is None:
+            return None
+        title = f"{type(self).__name__} {self.train_split} with masks of {self.mask_dir}"
+        found = summarize(self.training(), title, len(self.classes), self.num_workers)
+        if found.problems:
+            raise DataError("\n".join(first_of(found.problems, title, found.total)))
+        refuse_proved(self.findings(found, None))
+        return found
+
+    def _look_at(self, split: Split, name: str) -> Summary:
+        title = f"{type(self).__name__} {name}"
+        return preflight(split, title, self.check, self.num_workers, len(self.classes))
+
+    def setup(self, stage: str) -> None:
+        """Take the seed of the data's order and augmentation from seed_everything's."""
+        self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
+
+    def train_dataloader(self) -> DataLoader:
+        """An epoch of the training stream."""
+        trainer = self.trainer
+        dataset = SegmentationDataset(self.training(), self.transform, self.seed)
+        stream = TrainStream(
+            dataset,
+            batch_size=self.batch_size,
+            accumulate=trainer.accumulate_grad_batches,
+            num_replicas=trainer.world_size,
+            rank=trainer.global_rank,
+            seed=self.seed,
+            steps_done=lambda: trainer.global_step,
         )
-        raise DataError(
-            f"images of different sizes cannot share a batch ({sizes}): "
-            "set --data.eval_batch_size 1"
-        )
-    return {
-        "image": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-        "mask": torch.from_numpy(np.stack(masks)),
-        "id": list(ids),
-    }
+        if self.total_batch_size not in (None, stream.step_size):
+            rank_zero_warn(
+                f"an optimizer step sees {plural(stream.step_size, 'image')} "
+                f"({plural(trainer.world_size, 'process')} × batch_size {self.batch_size} "
+                f"× accumulate_grad_batches {trainer.accumulate_grad_batches}), but the learning "
+                f"rate is meant for {self.total_batch_size} (data.total_batch_size)"
+            )
+        return build_loader(dataset, stream, self.batch_size, self.num_workers, keep_workers=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Every image of the validation split once, at native size.
+
+        Raises:
+            DataError: fewer images than processes.
+        """
+        dataset = SegmentationDataset(self.split(self.val_split))
+        processes = self.trainer.world_size
+        if len(dataset) < processes:
+            raise DataError(
+                f"{type(self).__name__} {self.val_split} has {plural(len(dataset), 'image')} for "
+                f"{processes} processes; use at most one process an image"
+            )
+        sampler = EverySampleOnce(dataset, processes, self.trainer.global_rank)
+        return build_loader(dataset, sampler, self.eval_batch_size, self.num_workers)

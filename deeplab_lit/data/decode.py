@@ -11,6 +11,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -35,6 +36,8 @@ COMPLAINTS = (b"Corrupt JPEG data", b"Premature end of JPEG file")
 PROGRESSIVE = b"\xff\xc2"  # marker of a JPEG whose picture comes in several scans
 ENDS_EARLY = "the data end early, the rest would be gray"
 _stderr = threading.Lock()
+COMPRESSED = 15  # miCOMPRESSED of the description of MATLAB's format
+MATLAB_HEADER = 128  # bytes
 
 
 def opened(data: bytes) -> Image.Image:
@@ -207,3 +210,33 @@ def significant_bits(image: Image.Image, data: bytes) -> int:
     if MAX_SAMPLE in tags:
         return int(np.max(tags[MAX_SAMPLE])).bit_length()
     return max(tags.get(BITS, (16 if image.mode.startswith("I") else 8,)))
+
+
+def load_mat(path: Path, key: str) -> np.ndarray:
+    """Read a matrix or struct.
+
+    Args:
+        path: of the file.
+        key: name of the variable.
+
+    Raises:
+        Exception: of any kind, as SciPy has no common class for what a bad file makes it raise.
+    """
+    from scipy.io import loadmat
+
+    _check_compressed(path.read_bytes())
+    return np.asarray(loadmat(path, variable_names=[key])[key])
+
+
+def _check_compressed(content: bytes) -> None:
+    """Raise a zlib.error where a part is damaged: SciPy parses what it has not checked yet.
+
+    That may end the process, as in SciPy 1.17 a wrong length does.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(content[MATLAB_HEADER - 2 : MATLAB_HEADER])
+    place = MATLAB_HEADER
+    while order and place + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, place)
+        if kind == COMPRESSED:
+            zlib.decompress(content[place + 8 : place + 8 + size])
+        place += 8 + size

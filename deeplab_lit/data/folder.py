@@ -4,14 +4,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from deeplab_lit.data.class_list import ClassLine, read_class_list
-from deeplab_lit.data.datamodule import SegmentationData
-from deeplab_lit.data.dataset import INVALID, FileSplit, Pair
+from deeplab_lit.data.classes import ClassLine, read_class_list, voc_color
+from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.decode import UNREADABLE, opened
-from deeplab_lit.data.find import NO_IMAGE, files_below, is_hidden, passed_over
 from deeplab_lit.data.image import LOSSLESS, SUFFIXES, DataError
-from deeplab_lit.data.palette import voc_color
-from deeplab_lit.data.paths import given, masks_of
+from deeplab_lit.data.paths import (
+    NO_IMAGE,
+    files_below,
+    is_hidden,
+    masks_of,
+    passed_over,
+    require_root,
+)
+from deeplab_lit.data.split import INVALID, FileSplit, Pair
 from deeplab_lit.types import VOID, Color
 
 
@@ -34,7 +39,7 @@ class Folder(SegmentationData):
 
     def __init__(self, root: str | None = None, void: int = VOID, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.root, self.void = given(root), void
+        self.root, self.void = require_root(root), void
         if not 0 <= void <= VOID:
             raise DataError(f"--data.void must be in 0…255, got {void}")
         lines = self._lines()

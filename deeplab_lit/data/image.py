@@ -17,10 +17,10 @@ from deeplab_lit.data.decode import (
     UNREADABLE,
     decode_jpeg,
     exact,
+    load_mat,
     opened,
     significant_bits,
 )
-from deeplab_lit.data.matlab import load_mat
 from deeplab_lit.errors import UserError
 from deeplab_lit.types import VOID
 

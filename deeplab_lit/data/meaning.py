@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deeplab_lit.data.class_list import means_void
+from deeplab_lit.data.check import Summary
+from deeplab_lit.data.classes import means_void
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.summary import Summary
 from deeplab_lit.text import plural
 from deeplab_lit.types import VOID, Color
 

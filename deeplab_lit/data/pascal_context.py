@@ -1,10 +1,7 @@
 """PASCAL-Context (Mottaghi et al., 2014): the whole scene, on VOC 2010's images."""
 
-from deeplab_lit.data.datamodule import SegmentationData
-from deeplab_lit.data.dataset import FileSplit
-from deeplab_lit.data.devkit import devkit_split, find_devkit
-from deeplab_lit.data.palette import voc_color
-from deeplab_lit.data.paths import given
+from deeplab_lit.data.classes import voc_color
+from deeplab_lit.data.devkit import DevkitData
 
 CLASSES = (
     *("background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat"),
@@ -17,7 +14,7 @@ CLASSES = (
 )
 
 
-class PascalContext(SegmentationData):
+class PascalContext(DevkitData):
     """PASCAL-Context: the 59 most frequent classes and background, in the order of the alphabet.
 
     In VOC 2010's devkit: JPEGImages/<id>.jpg, SegmentationClassContext/<id>.png, whose values are
@@ -28,15 +25,7 @@ class PascalContext(SegmentationData):
         root: the folder VOC2010, VOCdevkit, or the one that holds VOCdevkit.
     """
 
+    year, masks, lists = 2010, "SegmentationClassContext", "SegmentationContext"
     parts = {"trainval": {"train", "val"}}
     classes = {name: voc_color(i) for i, name in enumerate(CLASSES)}
     palette = dict(enumerate(classes.values()))
-
-    def __init__(self, root: str | None = None, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.root = find_devkit(given(root), 2010)
-
-    def split(self, name: str) -> FileSplit:
-        """The images listed in ImageSets/SegmentationContext/`name`.txt."""
-        masks = "SegmentationClassContext"
-        return devkit_split(self.root, "SegmentationContext", masks, name, len(self.classes))

@@ -1,17 +1,20 @@
-"""The files of a data set that lies on disk: given, and all there."""
+"""The files of a data set: which there are, what lists of them say, and whether all are there."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deeplab_lit.data.dataset import Pair
-from deeplab_lit.data.find import files_below, is_hidden
 from deeplab_lit.data.image import LOSSLESS, DataError, MissingFiles
-from deeplab_lit.text import first_few
+from deeplab_lit.data.split import Pair
+from deeplab_lit.text import first_few, plural
+
+NO_IMAGE = "not the suffix of an image"
 
 
-def given(root: str | None) -> Path:
-    """The folder of a data set that lies on disk.
+def require_root(root: str | None) -> Path:
+    """Return the folder of a data set that lies on disk.
 
     Raises:
         DataError: it was not given.
@@ -19,6 +22,31 @@ def given(root: str | None) -> Path:
     if not root:
         raise DataError("--data.root is missing: give the folder of the data set")
     return Path(root).expanduser()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is a system's own, as "._x" and "__MACOSX" are."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder that is not hidden; links are followed, but not in circles."""
+    above = {os.fspath(folder): frozenset()}  # folder → the real folders that it lies in
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real, around = os.path.realpath(place), above.pop(os.fspath(place))
+        if real in around:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        above |= {os.path.join(place, name): around | {real} for name in folders}  # noqa: PTH118
+        yield from (Path(place, name) for name in sorted(names) if not is_hidden(name))
+
+
+def passed_over(folder: Path, files: Sequence[Path], why: str) -> str:
+    """A sentence on files below a folder that are not read."""
+    names = first_few([str(file.relative_to(folder)) for file in files])
+    verb = "is" if len(files) == 1 else "are"
+    return f"{folder}: {plural(len(files), 'file')} {verb} passed over ({why}): {names}"
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
@@ -44,14 +72,8 @@ def masks_of(ids: Sequence[str], folder: Path) -> list[Path]:
         masks += there or [folder / f"{id}.png"]
         missing += [] if there else [masks[-1]]
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         hint = _instead(ids, {id for id in ids if folder / f"{id}.png" in missing}, found)
-        raise MissingFiles(
-            f"{len(missing)} of {2 * len(ids)} files are missing: "
-            f"{', '.join(map(str, missing[:3]))}{more}",
-            missing,
-            hint,
-        )
+        raise MissingFiles(_missing(missing, 2 * len(ids)), missing, hint)
     return masks
 
 
@@ -76,23 +98,71 @@ def _instead(ids: Sequence[str], missing: set[str], found: dict[str, list[Path]]
     return ""
 
 
-def existing(pairs: list[Pair]) -> list[Pair]:
-    """The pairs, once every file of theirs is there.
+def check_files_exist(pairs: Sequence[Pair]) -> None:
+    """Refuse a split of which files are missing.
 
     Raises:
         DataError: two images have the same name.
         MissingFiles: the files that are missing.
     """
-    ids = {pair.id: pair for pair in pairs}
-    twice = next((pair for pair in pairs if ids[pair.id] is not pair), None)
-    if twice is not None:
-        raise DataError(f"{twice.image} and {ids[twice.id].image} have one name, {twice.id}")
-    missing = [path for pair in pairs for path in (pair.image, pair.mask) if not path.is_file()]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise MissingFiles(
-            f"{len(missing)} of {2 * len(pairs)} files are missing: "
-            f"{', '.join(map(str, missing[:3]))}{more}",
-            missing,
+    by_id = {pair.id: pair for pair in pairs}
+    for pair in pairs:
+        if by_id[pair.id] is not pair:
+            raise DataError(f"{pair.image} and {by_id[pair.id].image} have one name, {pair.id}")
+    files = [path for pair in pairs for path in (pair.image, pair.mask)]
+    if missing := [path for path in files if not path.is_file()]:
+        raise MissingFiles(_missing(missing, len(files)), missing)
+
+
+def _missing(missing: Sequence[Path], number: int) -> str:
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    names = ", ".join(map(str, missing[:3]))
+    return f"{len(missing)} of {number} files are missing: {names}{more}"
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file without spaces around them, with or without a byte order mark.
+
+    Raises:
+        DataError: it is a folder, or no such text.
+        OSError: it cannot be opened.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, expected a text file")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path} is not UTF-8 (line {line} holds the byte 0x{error.object[error.start]:02x}; "
+            "is it Latin-1 or UTF-16?): save it as UTF-8"
+        ) from error
+    return [line.strip() for line in text.splitlines()]
+
+
+def lines_of(path: Path) -> list[str]:
+    """As `read_lines`, without the empty lines."""
+    return [line for line in read_lines(path) if line]
+
+
+def listed_ids(path: Path) -> list[str]:
+    """The image names of a list, one a line, in its order.
+
+    Raises:
+        DataError: no such list, or one that holds something else.
+    """
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
+        raise DataError(f"{path} does not exist; splits there: {there}")
+    ids = lines_of(path)
+    odd = next((id for id in ids if len(id.split()) > 1 or "/" in id), None)
+    if odd is not None:
+        raise DataError(f"{path}: expected an image name a line, found {odd!r}")
+    twice = [id for id, number in Counter(ids).items() if number > 1]
+    if twice:
+        raise DataError(
+            f"{path}: expected an image name a line, each once; {plural(len(twice), 'name')} "
+            f"{'is' if len(twice) == 1 else 'are'} there twice or more ({first_few(twice)}). "
+            "Remove the repetitions"
         )
-    return pairs
+    return ids

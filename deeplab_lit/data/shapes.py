@@ -6,12 +6,20 @@ that its surroundings tell apart: an `eye` is a disc of at most 25 pixels' radiu
 it at a distance, so that a field of view which misses the ring takes it for a `disc` (only a disc
 larger than any eye gives itself away; `max_disc: 25` leaves none). As in PASCAL VOC, a band of void
 (255), here one pixel wide, runs around every object.
+
+Everything is drawn from signed distances d(x, y) to an outline in pixels, negative inside: colors
+are blended where |d| < ½; the mask holds the object where d < 0 and void where 0 ≤ d < 1.
 """
 
-from deeplab_lit.data.datamodule import SegmentationData
-from deeplab_lit.data.dataset import Arrays, Split
-from deeplab_lit.data.draw import MAX_RADIUS, MIN_RADIUS, draw_sample
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.split import Arrays, Split
 
 FIRST_INDEX = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 CLASSES = {
@@ -23,6 +31,13 @@ CLASSES = {
     "wire": (0, 220, 220),  # far from the light yellow of void, which surrounds it
     "eye": (200, 80, 220),
 }
+SIZE = 161  # 32·5 + 1: the feature grids of the paper's three scales match
+MIN_RADIUS, MAX_RADIUS, MAX_EYE = 5, 50, 25  # pixels
+DISC, SQUARE, TRIANGLE, CROSS, WIRE, EYE = range(1, 7)  # as in Shapes.classes; 0: background
+
+Y, X = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (x, y) from the center → d
 
 
 class Shapes(SegmentationData):
@@ -84,3 +99,143 @@ class ShapesSplit(Split):
     def read(self, index: int) -> Arrays:
         """Draw the `index`-th image."""
         return draw_sample(self.seed, self.indices[index], self.max_disc)
+
+
+def draw_sample(seed: int, index: int, max_disc: float = MAX_RADIUS) -> Arrays:
+    """The image and mask of an index: always the same for the same arguments.
+
+    Returns:
+        RGB image (161,161,3) uint8, and mask (161,161) uint8 in {0…6, 255}.
+    """
+    rng = np.random.default_rng((seed, index))
+    ground = rng.uniform(40, 215, 3).astype(np.float32)
+    grain = rng.standard_normal((SIZE, SIZE, 1), dtype=np.float32) * np.float32(rng.uniform(5, 15))
+    image = ground + _cloth(rng, SIZE, SIZE) + grain
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    for _ in range(rng.integers(4, 9)):
+        center = rng.uniform(0, SIZE, 2)
+        angle = rng.uniform(0, 2 * np.pi)
+        for label, distance, reach in _object(rng, max_disc):
+            _paint(rng, image, mask, label, distance, reach, center, angle, ground)
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def _object(rng: Generator, max_disc: float) -> list[tuple[int, Distance, float]]:
+    """A random object: its layers from the bottom up, as (class, distance, farthest pixel)."""
+    kind = rng.choice(
+        [DISC, SQUARE, TRIANGLE, CROSS, WIRE, EYE], p=[0.14, 0.16, 0.16, 0.16, 0.16, 0.22]
+    )
+    r = float(np.exp(rng.triangular(np.log(MIN_RADIUS), np.log(35), np.log(MAX_RADIUS))))
+    thickness = rng.uniform(5, 8)
+    if kind == WIRE:
+        length = rng.uniform(20, 80)
+        return [(WIRE, _arc(rng.uniform(30, 200), length, thickness), length)]
+    if kind == EYE:
+        r = min(r, MAX_EYE)
+        ring = r + rng.uniform(5, 20)
+        return [(WIRE, _ring(ring, thickness), ring + thickness), (EYE, _disc(r), r)]
+    if kind == DISC:
+        r = min(r, max_disc)
+    outline = {DISC: _disc, SQUARE: _square, TRIANGLE: _triangle, CROSS: _cross}[kind]
+    return [(kind, outline(r), 1.3 * r)]
+
+
+def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.sqrt(x * x + y * y)  # several times faster than np.hypot
+
+
+def _disc(r: float) -> Distance:
+    return lambda x, y: _length(x, y) - r
+
+
+def _square(r: float) -> Distance:
+    return lambda x, y: np.maximum(abs(x), abs(y)) - 0.85 * r
+
+
+def _triangle(r: float) -> Distance:
+    return lambda x, y: np.maximum(y, abs(x) * 0.866 - y * 0.5) - 0.65 * r
+
+
+def _cross(r: float) -> Distance:
+    def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = abs(x), abs(y)
+        bars = np.maximum(x - r, y - 0.4 * r), np.maximum(y - r, x - 0.4 * r)
+        return np.minimum(*bars)
+
+    return distance
+
+
+def _ring(r: float, thickness: float) -> Distance:
+    return lambda x, y: abs(_length(x, y) - r) - thickness / 2
+
+
+def _arc(bend: float, length: float, thickness: float) -> Distance:
+    """A piece of a circle of radius `bend` that reaches `length` pixels from its middle."""
+    return lambda x, y: np.maximum(
+        abs(_length(x - bend, y) - bend) - thickness / 2, _length(x, y) - length
+    )
+
+
+def _paint(
+    rng: Generator,
+    image: np.ndarray,
+    mask: np.ndarray,
+    label: int,
+    distance: Distance,
+    reach: float,
+    center: np.ndarray,
+    angle: float,
+    ground: np.ndarray,
+) -> None:
+    """Draw one layer over what is there, in the window that it can reach."""
+    low = np.maximum(center - reach - 2, 0).astype(int)
+    high = np.minimum(center + reach + 3, SIZE).astype(int)
+    window = np.s_[low[1] : high[1], low[0] : high[0]]
+    x, y = X[window] - np.float32(center[0]), Y[window] - np.float32(center[1])
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    d = distance(x * cos + y * sin, y * cos - x * sin)
+    color = rng.uniform(20, 235, 3).astype(np.float32)
+    while abs(color - ground).max() < 70:  # to be seen, in at least one channel
+        color = rng.uniform(20, 235, 3).astype(np.float32)
+    opacity = np.clip(0.5 - d, 0, 1)[..., None]
+    image[window] += (color + _pattern(rng, label, *d.shape) - image[window]) * opacity
+    mask[window][d < 1] = 255
+    mask[window][d < 0] = label
+
+
+def _pattern(rng: Generator, label: int, height: int, width: int) -> np.ndarray:
+    """A surface: chequered squares, striped triangles, speckled crosses, others shaded."""
+    if label == CROSS:
+        surface = rng.standard_normal((height, width), dtype=np.float32)
+    elif label == SQUARE:
+        angle, period = rng.uniform(0, np.pi), rng.uniform(8, 16)
+        surface = _stripes(rng, height, width, angle, period)
+        surface *= _stripes(rng, height, width, angle + np.pi / 2, period)
+        surface = np.sign(surface)
+    elif label == TRIANGLE:
+        surface = np.sign(_stripes(rng, height, width, rng.uniform(0, np.pi), rng.uniform(8, 16)))
+    else:
+        surface = _stripes(rng, height, width, rng.uniform(0, np.pi), rng.uniform(120, 240))
+    return _tint(rng, surface, rng.uniform(40, 80))
+
+
+def _cloth(rng: Generator, height: int, width: int) -> np.ndarray:
+    """A background: blotches under faint stripes."""
+    n = rng.integers(2, 24)
+    blotches = rng.standard_normal((n, n), dtype=np.float32) * rng.uniform(0, 25)
+    blotches = Image.fromarray(blotches).resize((width, height), Image.Resampling.BICUBIC)
+    period = np.exp(rng.uniform(np.log(6), np.log(120)))
+    stripes = _stripes(rng, height, width, rng.uniform(0, np.pi), period)
+    return _tint(rng, np.asarray(blotches) + stripes * np.float32(rng.uniform(0, 10)), 1)
+
+
+def _stripes(rng: Generator, height: int, width: int, angle: float, period: float) -> np.ndarray:
+    """A wave in −1…1 across the direction `angle`, (height, width) float32."""
+    cos, sin = 2 * np.pi * np.array([np.cos(angle), np.sin(angle)], np.float32) / np.float32(period)
+    start = np.float32(rng.uniform(0, 2 * np.pi))
+    return np.sin(X[:height, :width] * cos + (Y[:height, :width] * sin + start))
+
+
+def _tint(rng: Generator, brightness: np.ndarray, strength: float) -> np.ndarray:
+    """(height, width) → (height, width, 3): in a random color."""
+    return brightness[..., None] * (strength * rng.uniform(0.3, 1, 3)).astype(np.float32)

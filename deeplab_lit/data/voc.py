@@ -1,13 +1,13 @@
 """PASCAL VOC 2012 (Everingham et al.), with SBD's extra annotations (Hariharan et al., 2011)."""
 
 from pathlib import Path
+from typing import Any
 
-from deeplab_lit.data.datamodule import SegmentationData
-from deeplab_lit.data.dataset import FileSplit, Pair
-from deeplab_lit.data.devkit import devkit_pairs, devkit_split, find_devkit, listed_ids
+from deeplab_lit.data.classes import voc_color
+from deeplab_lit.data.devkit import DevkitData
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.palette import voc_color
-from deeplab_lit.data.paths import existing, given, matching
+from deeplab_lit.data.paths import matching
+from deeplab_lit.data.split import FileSplit, Pair
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
@@ -17,7 +17,7 @@ CLASSES = (
 AUGMENTED = {"train_aug": "train", "trainval_aug": "trainval"}
 
 
-class VOC(SegmentationData):
+class VOC(DevkitData):
     """PASCAL VOC 2012: 20 classes and background, void at object borders.
 
     The official devkit's layout under `root`: JPEGImages, SegmentationClass, ImageSets.
@@ -28,9 +28,11 @@ class VOC(SegmentationData):
 
     Args:
         root: the folder VOC2012, VOCdevkit, or the one that holds VOCdevkit.
-        sbd_root: SBD's `dataset` folder (img/, cls/*.mat); or null.
+        sbd_root: SBD's `dataset` folder (img/, cls/*.mat); or None.
+        data: of SegmentationData.
     """
 
+    year, masks, lists = 2012, "SegmentationClass", "Segmentation"
     classes = {name: voc_color(i) for i, name in enumerate(CLASSES)}
     palette = dict(enumerate(classes.values()))
     parts = {
@@ -39,41 +41,34 @@ class VOC(SegmentationData):
         "trainval_aug": {"train", "val", "sbd"},
     }
 
-    def __init__(self, root: str | None = None, sbd_root: str | None = None, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.root = find_devkit(given(root), 2012)
+    def __init__(self, root: str | None = None, sbd_root: str | None = None, **data: Any) -> None:
+        super().__init__(root, **data)
         self.sbd_root = Path(sbd_root).expanduser() if sbd_root else None
 
     def split(self, name: str) -> FileSplit:
-        """The images listed in ImageSets/Segmentation/`name`.txt; see the class for the others."""
+        """Return the images of ImageSets/Segmentation/`name`.txt; for train_aug see the class."""
         if name in AUGMENTED:
-            return FileSplit(existing(self._augmented(name)), len(self.classes))
+            return self.files(self._augmented(name))
         if name == "test":
             raise DataError("VOC test has no labels: run predict --images on its images instead")
-        return devkit_split(self.root, "Segmentation", "SegmentationClass", name, len(self.classes))
+        return super().split(name)
 
     def _augmented(self, name: str) -> list[Pair]:
-        held_out = set(self._ids("val")) if name == "train_aug" else set()
+        held_out = set(self.listed("val")) if name == "train_aug" else set()
         masks = self.root / "SegmentationClassAug"
         if masks.is_dir():
-            listed = self.root / "ImageSets/Segmentation" / f"{name}.txt"
-            ids = (
-                self._ids(name) if listed.is_file() else [p.stem for p in matching(masks, "*.png")]
-            )
-            return devkit_pairs(self.root, masks.name, [id for id in ids if id not in held_out])
+            is_listed = (self.root / "ImageSets/Segmentation" / f"{name}.txt").is_file()
+            ids = self.listed(name) if is_listed else [p.stem for p in matching(masks, "*.png")]
+            return self.pairs(masks.name, [id for id in ids if id not in held_out])
         if self.sbd_root is None:
             raise DataError(
                 f"VOC {name} needs {masks}, or --data.sbd_root with SBD's dataset folder "
                 "(img/, cls/)"
             )
-        voc = self._ids(AUGMENTED[name])
-        pairs = devkit_pairs(self.root, "SegmentationClass", voc)
+        voc = self.listed(AUGMENTED[name])
         left_out = held_out | set(voc)
-        return pairs + [
+        return self.pairs(self.masks, voc) + [
             Pair(mask.stem, self.sbd_root / "img" / f"{mask.stem}.jpg", mask)
             for mask in matching(self.sbd_root / "cls", "*.mat")
             if mask.stem not in left_out
         ]
-
-    def _ids(self, name: str) -> list[str]:
-        return listed_ids(self.root / "ImageSets/Segmentation" / f"{name}.txt")

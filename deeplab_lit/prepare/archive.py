@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from deeplab_lit.atomic import atomic_write
-from deeplab_lit.data.find import is_hidden
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.paths import is_hidden
 from deeplab_lit.prepare.download import CHUNK, check_room
 from deeplab_lit.progress_bar import progress_bar
 

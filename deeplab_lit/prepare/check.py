@@ -6,9 +6,9 @@ from pathlib import Path
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data import SegmentationData
-from deeplab_lit.data.dataset import Split
+from deeplab_lit.data.check import Summary, summarize, table
 from deeplab_lit.data.image import DataError, MissingFiles
-from deeplab_lit.data.summary import Summary, summarize, table
+from deeplab_lit.data.split import Split
 from deeplab_lit.prepare.class_plot import class_plot
 from deeplab_lit.text import plural
 

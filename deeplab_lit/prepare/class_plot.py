@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplab_lit.data.summary import Summary
+from deeplab_lit.data.check import Summary
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_lit.data.coco_stuff import LISTS, NAMES
-from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.paths import listed_ids
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert, read_mat
 from deeplab_lit.prepare.source import Archive, Source

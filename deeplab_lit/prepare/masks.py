@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from deeplab_lit.atomic import atomic_write
+from deeplab_lit.data.classes import voc_palette
+from deeplab_lit.data.decode import load_mat
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.matlab import load_mat
-from deeplab_lit.data.palette import voc_palette
 from deeplab_lit.progress_bar import progress_bar
 
 Reader = Callable[[Path], np.ndarray]  # a file → class indices (H,W) uint8, 255 void

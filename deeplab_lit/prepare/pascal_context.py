@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.pascal_context import CLASSES
-from deeplab_lit.data.text import lines_of
+from deeplab_lit.data.paths import lines_of, listed_ids
 from deeplab_lit.prepare.archive import unpack
 from deeplab_lit.prepare.masks import convert, read_mat
 from deeplab_lit.prepare.source import Archive, Source

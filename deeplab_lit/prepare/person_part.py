@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.decode import UNREADABLE, opened
-from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError, read_colors, read_mask
-from deeplab_lit.data.palette import voc_color
+from deeplab_lit.data.paths import listed_ids
 from deeplab_lit.data.person_part import CLASSES
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.masks import convert

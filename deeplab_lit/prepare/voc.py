@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeplab_lit.data.devkit import listed_ids
+from deeplab_lit.data.paths import listed_ids
 from deeplab_lit.prepare.archive import under, unpack
 from deeplab_lit.prepare.sbd import add_sbd
 from deeplab_lit.prepare.source import Archive, Source

@@ -18,11 +18,10 @@ from PIL import Image
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data.cityscapes import LABEL_IDS
+from deeplab_lit.data.classes import voc_palette
 from deeplab_lit.data.decode import opened
-from deeplab_lit.data.devkit import listed_ids
 from deeplab_lit.data.image import DataError, read_mask
-from deeplab_lit.data.palette import voc_palette
-from deeplab_lit.data.paths import matching
+from deeplab_lit.data.paths import listed_ids, matching
 from deeplab_lit.text import plural
 
 Server = Literal["voc", "cityscapes"]

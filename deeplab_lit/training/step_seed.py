@@ -13,7 +13,7 @@ class StepSeed(Callback):
 
     Dropout then draws the same numbers in a run that was interrupted and resumed as in one that was
     not, on any number of processes, with no generator state in the checkpoint. (The order and the
-    augmentation of the data come from positions in the stream: `data/sampler.py`.)
+    augmentation of the data come from positions in the stream: `loading/sampler.py`.)
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

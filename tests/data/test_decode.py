@@ -1,6 +1,5 @@
-"""Files whose bytes are damaged, huge, or of another kind than their names say."""
-
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from deeplab_lit.data import decode
 from deeplab_lit.data.image import DataError, DataWarning, read_image, read_mask
@@ -324,3 +324,43 @@ def test_a_tiff_mask_with_an_orientation_is_refused(tmp_path):
     Image.fromarray(np.eye(4, 6, dtype=np.uint8)).save(tmp_path / "m.tif", tiffinfo={274: 3})
     with pytest.raises(DataError, match="orientation"):
         read_mask(tmp_path / "m.tif")
+
+
+LABELS = np.zeros((40, 50), np.uint8)
+LABELS[5:20, 8:30], LABELS[22:, 10:] = 3, 7
+
+
+@pytest.fixture
+def mat(tmp_path):
+    path = tmp_path / "2008_1.mat"
+    savemat(path, {"GTcls": {"Segmentation": LABELS}}, do_compression=True)
+    return path
+
+
+def test_a_matlab_mask_is_read_compressed_or_not(mat, tmp_path):
+    plain = tmp_path / "plain.mat"
+    savemat(plain, {"GTcls": {"Segmentation": LABELS}})
+    for path in (mat, plain):
+        np.testing.assert_array_equal(read_mask(path), LABELS)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_flipped_bit_in_compressed_content_is_refused_or_changes_nothing(mat):
+    """In a process of its own, which SciPy alone ends with a signal at some of them."""
+    content = mat.read_bytes()
+    child = os.fork()
+    if child == 0:
+        ends = 1
+        try:
+            for place in range(128, len(content)):
+                damaged = bytearray(content)
+                damaged[place] ^= 1 << place % 8
+                mat.write_bytes(damaged)
+                try:
+                    assert np.array_equal(read_mask(mat), LABELS)
+                except DataError:
+                    continue
+            ends = 0
+        finally:
+            os._exit(ends)
+    assert os.waitpid(child, 0)[1] == 0

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from deeplab_lit.data import DataError, Folder
-from deeplab_lit.data.palette import voc_color
+from deeplab_lit.data.classes import voc_color
 
 
 def test_images_classes_and_values(folder_root):

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from deeplab_lit.data import ADE20K, VOC, Cityscapes, CocoStuff164k, DataError, Folder, Shapes
-from deeplab_lit.data import preflight as preflight_module
+from deeplab_lit.data import check as data_check
+from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.coco_stuff import NAMES
 from deeplab_lit.data.meaning import judge_palettes
-from deeplab_lit.data.palette import voc_color
 
 BLACK, RED, GREEN, BLUE = (0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 128)
 SIZE = (6, 8)
@@ -114,20 +114,20 @@ def test_a_value_that_is_no_class_comes_with_all_that_occur(folder):
 
 
 def test_what_a_part_of_the_masks_suggests_is_said_of_that_part(folder, monkeypatch):
-    monkeypatch.setattr(preflight_module, "MASKS", 20)
+    monkeypatch.setattr(data_check, "MASKS", 20)
     data = folder("abc", [[0, 1]] * 40, [[0, 1, 2]])
     (said,) = data.preflight("fit")
     assert "none of the 20 masks looked at of Folder train's 40 holds class c" in said
 
 
 def test_large_masks_are_sampled_by_their_pixels(folder, monkeypatch):
-    monkeypatch.setattr(preflight_module, "PIXELS", 25 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr(data_check, "PIXELS", 25 * SIZE[0] * SIZE[1])
     (said,) = folder("abc", [[0, 1]] * 40, [[0, 1, 2]]).preflight("fit")
     assert "none of the 25 masks looked at" in said
 
 
 def test_a_class_that_the_sample_missed_is_looked_for_before_a_set_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(preflight_module, "MASKS", 20)
+    monkeypatch.setattr(data_check, "MASKS", 20)
     masks = [[0]] * 41
     masks[1] = [0, 1]  # not among every second one
     assert folder("ab", masks).preflight("fit") == []
@@ -216,9 +216,9 @@ def test_pseudo_labels_are_judged_as_the_labels_are(folder, write_mask, tmp_path
     assert data.pseudo_labels().pixels.tolist() == [48, 24]
     for i in range(2):
         write_mask(tmp_path / f"pseudo/{i}.png", np.resize([0, 255], SIZE))
-    for check in (lambda: data.preflight("fit"), data.pseudo_labels):
+    for read in (lambda: data.preflight("fit"), data.pseudo_labels):
         with pytest.raises(DataError, match="if it stands for b, write 1 in its place"):
-            check()
+            read()
     for i, palette in enumerate(([BLACK, RED], [RED, BLACK])):
         write_mask(tmp_path / f"pseudo/{i}.png", np.resize([0, 1], SIZE), palette)
     with pytest.raises(DataError, match="two meanings"):

@@ -3,7 +3,7 @@ import pytest
 from PIL import ImageDraw
 
 from deeplab_lit.data import ADE20K
-from deeplab_lit.data.summary import Summary
+from deeplab_lit.data.check import Summary
 from deeplab_lit.prepare.class_plot import LENGTH, class_plot
 
 RED, GREEN, BLUE = (200, 10, 10), (10, 200, 10), (10, 10, 200)

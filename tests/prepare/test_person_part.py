@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deeplab_lit.data import DataError, PersonPart
-from deeplab_lit.data.palette import voc_color
+from deeplab_lit.data.classes import voc_color
 from deeplab_lit.prepare import voc
 from deeplab_lit.prepare.person_part import prepare_person_part, read_parts
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from deeplab_lit.data import DataError
+from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.image import read_mask
-from deeplab_lit.data.palette import voc_color
 from deeplab_lit.segment.submission import Submission
 
 LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]

@@ -1,9 +1,7 @@
-"""The three forms of classes.txt."""
-
 import pytest
 
 from deeplab_lit.data import DataError
-from deeplab_lit.data.class_list import means_void, read_class_list
+from deeplab_lit.data.classes import means_void, read_class_list, voc_color
 
 
 def read(tmp_path, text):
@@ -80,3 +78,27 @@ def test_names_may_have_numbers(tmp_path, text):
 def test_a_name_that_means_void_is_known_however_it_is_written():
     assert all(map(means_void, ["Don't care", "dont_care", "Void", "unlabeled pixels", "IGNORE"]))
     assert not any(map(means_void, ["avoidance", "care", "background"]))
+
+
+@pytest.mark.parametrize(
+    ("index", "color"),
+    [
+        (0, (0, 0, 0)),
+        (1, (128, 0, 0)),
+        (2, (0, 128, 0)),
+        (3, (128, 128, 0)),
+        (4, (0, 0, 128)),
+        (7, (128, 128, 128)),
+        (8, (64, 0, 0)),
+        (15, (192, 128, 128)),
+        (16, (0, 64, 0)),
+        (20, (0, 64, 128)),
+        (255, (224, 224, 192)),
+    ],
+)
+def test_colors_are_those_of_the_devkit(index, color):
+    assert voc_color(index) == color
+
+
+def test_every_index_has_its_own_color():
+    assert len({voc_color(i) for i in range(256)}) == 256

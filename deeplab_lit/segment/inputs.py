@@ -1,4 +1,4 @@
-"""Which files are meant: all below a folder, or what a command line names."""
+"""The images that a command line names: files, folders and patterns."""
 
 import glob
 import os
@@ -8,35 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deeplab_lit.data.image import SUFFIXES, DataError, DataWarning
-from deeplab_lit.text import first_few, plural
+from deeplab_lit.data.paths import NO_IMAGE, files_below, passed_over
 
 MAGIC = frozenset("*?[")
-NO_IMAGE = "not the suffix of an image"
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of that name is a system's own, as "._x" and "__MACOSX" are."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden; links are followed, but not in circles."""
-    above = {os.fspath(folder): frozenset()}  # folder → the real folders that it lies in
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real, around = os.path.realpath(place), above.pop(os.fspath(place))
-        if real in around:
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        above |= {os.path.join(place, name): around | {real} for name in folders}  # noqa: PTH118
-        yield from (Path(place, name) for name in sorted(names) if not is_hidden(name))
-
-
-def passed_over(folder: Path, files: Sequence[Path], why: str) -> str:
-    """A sentence on files below a folder that are not read."""
-    names = first_few([str(file.relative_to(folder)) for file in files])
-    verb = "is" if len(files) == 1 else "are"
-    return f"{folder}: {plural(len(files), 'file')} {verb} passed over ({why}): {names}"
 
 
 def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:

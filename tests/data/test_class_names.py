@@ -1,9 +1,7 @@
-"""Classes of networks that come without names."""
-
 import pytest
 
 from deeplab_lit.data import VOC, Cityscapes, CocoStuff10k, DataError
-from deeplab_lit.data.names import class_names
+from deeplab_lit.data.class_names import class_names
 
 
 def test_the_number_of_classes_tells_voc_cityscapes_and_coco_stuff():

@@ -1,25 +1,8 @@
-import pickle
-
 import numpy as np
 import pytest
-import torch
 
-from deeplab_lit.data.dataset import INVALID, FileSplit, Pair, SegmentationDataset, Split, collate
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.transforms import ScaleRange, TrainTransform
-
-
-class Memory(Split):
-    """Random images of one size."""
-
-    def __init__(self, number=4, size=(80, 100)):
-        rng = np.random.default_rng(0)
-        self.ids = [f"id{i}" for i in range(number)]
-        self.images = rng.integers(0, 256, (number, *size, 3)).astype(np.uint8)
-        self.masks = rng.integers(0, 21, (number, *size)).astype(np.uint8)
-
-    def read(self, index):
-        return self.images[index], self.masks[index]
+from deeplab_lit.data.split import INVALID, FileSplit, Pair
 
 
 @pytest.fixture
@@ -79,56 +62,6 @@ def test_label_map_is_applied_and_bad_raw_values_are_named(pair, write_mask):
     write_mask(pair.mask, values)
     with pytest.raises(DataError, match=r"mask value 0, 1,"):
         FileSplit([pair], 2, label_map).read(0)
-
-
-def test_without_transform_samples_come_as_they_are():
-    split = Memory()
-    dataset = SegmentationDataset(split)
-    assert len(dataset) == 4
-    assert same(dataset[2], (split.images[2], split.masks[2], "id2"))
-
-
-def test_same_seed_and_position_give_the_same_crop():
-    dataset = SegmentationDataset(Memory(), TrainTransform(33, ScaleRange(0.5, 1.5)), seed=5)
-    first = dataset[7, 2]
-    np.random.seed(0)  # noqa: NPY002  the crop must not depend on global generators
-    torch.manual_seed(0)
-    dataset[8, 1]
-    assert same(dataset[7, 2], first)
-    assert first[2] == "id2"
-    again = SegmentationDataset(Memory(), dataset.transform, seed=5)
-    assert same(pickle.loads(pickle.dumps(again))[7, 2], first)
-
-
-def test_other_positions_and_seeds_give_other_crops():
-    transform = TrainTransform(33, ScaleRange(0.5, 1.5))
-    crops = [
-        SegmentationDataset(Memory(), transform, seed)[position, 2][0].tobytes()
-        for seed in range(5)
-        for position in range(20)
-    ]
-    assert len(set(crops)) == len(crops)
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_batch_is_uint8_and_channels_last_in_memory(number):
-    split = Memory(number, (7, 9))
-    dataset = SegmentationDataset(split)
-    batch = collate([dataset[i] for i in range(number)])
-    assert set(batch) == {"image", "mask", "id"}
-    assert batch["image"].shape == (number, 3, 7, 9)
-    assert batch["mask"].shape == (number, 7, 9)
-    assert batch["image"].dtype == batch["mask"].dtype == torch.uint8
-    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
-    np.testing.assert_array_equal(batch["image"].permute(0, 2, 3, 1), split.images)
-    np.testing.assert_array_equal(batch["mask"], split.masks)
-    assert batch["id"] == split.ids
-
-
-def test_images_of_different_sizes_cannot_share_a_batch():
-    one, other = Memory(1, (7, 9)), Memory(1, (9, 7))
-    with pytest.raises(DataError, match=r"id0 9×7, id0 7×9.*eval_batch_size 1"):
-        collate([(*one.read(0), "id0"), (*other.read(0), "id0")])
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Lists of classes that people write: names, names with colors, or names with values."""
+"""Lists of classes that people write, and the colors of classes that have none."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.text import read_text
+from deeplab_lit.data.paths import read_lines
 from deeplab_lit.types import Color
 
 # names that mean: not to be trained on
@@ -45,7 +45,7 @@ def read_class_list(path: Path) -> list[ClassLine]:
         DataError: no such text, an empty line between names, lines of different forms, a name,
             value or color twice, one above 255, or not 1 to 254 names.
     """
-    lines = [(n, line) for n, line in enumerate(read_text(path), 1) if not line.startswith("#")]
+    lines = [(n, line) for n, line in enumerate(read_lines(path), 1) if not line.startswith("#")]
     named = [(n, line) for n, line in lines if line]
     _refuse_gaps(path, lines, named)
     read = [(n, line, _parsed(line, index)) for index, (n, line) in enumerate(named)]
@@ -130,3 +130,23 @@ def _refuse_mixture(path: Path, read: list[tuple[int, str, ClassLine]]) -> None:
             f"{forms[other]}: give every line the same form, either a name, or name = value, or "
             "name red green blue"
         )
+
+
+def voc_color(index: int) -> Color:
+    """The color of a class index in PASCAL VOC's masks, for any index from 0 to 255.
+
+    The devkit's rule (VOClabelcolormap.m): the bits of the index, three at a time, go to the top
+    bits of red, green and blue.
+    """
+    red = green = blue = 0
+    for shift in range(7, -1, -1):
+        red |= (index & 1) << shift
+        green |= (index >> 1 & 1) << shift
+        blue |= (index >> 2 & 1) << shift
+        index >>= 3
+    return red, green, blue
+
+
+def voc_palette() -> list[int]:
+    """VOC's colors of all indices from 0 to 255, as Pillow's `putpalette` takes them."""
+    return [channel for index in range(256) for channel in voc_color(index)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
-ORDER = 1  # apart from the random numbers of data/dataset.py and data/draw.py
+ORDER = 1  # apart from the random numbers of loading/batches.py and data/shapes.py
 
 
 class TrainStream(DistributedSampler):

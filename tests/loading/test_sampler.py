@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DistributedSampler
 
-from deeplab_lit.data.sampler import EverySampleOnce, TrainStream
+from deeplab_lit.loading.sampler import EverySampleOnce, TrainStream
 
 
 def make(n, rank=0, *, steps=0, **kwargs):

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deeplab_lit.data.find import find_images
 from deeplab_lit.data.image import DataError, DataWarning
+from deeplab_lit.segment.inputs import find_images
 
 
 @pytest.fixture

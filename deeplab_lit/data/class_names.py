@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from deeplab_lit.data.cityscapes import Cityscapes
-from deeplab_lit.data.class_list import read_class_list
+from deeplab_lit.data.classes import read_class_list, voc_color
 from deeplab_lit.data.coco_stuff import CocoStuff164k
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.palette import voc_color
 from deeplab_lit.data.voc import VOC
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes

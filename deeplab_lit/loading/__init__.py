@@ -1,0 +1,1 @@
+"""Batches of data sets: the LightningDataModule, its samplers and its DataLoaders."""
