@@ -57,14 +57,13 @@ import yaml
 from torch import nn
 from torch.nn import functional as F
 
-from deeplab_lit import cli
 from deeplab_lit.network.backbone import build_backbone
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.scoring.metric import SegmentationScores
 from deeplab_lit.training.loss import subsample
 
 TESTS = Path(__file__).parent
-CONFIGS = Path(cli.__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 TRAPS = {
     int(number): re.findall(r"- (\S+)::(\w+)", text)
     for number, text in re.findall(r"(?ms)^(\d+)\. (.*?)(?=^\d+\. |\Z)", __doc__)

@@ -19,7 +19,7 @@ from deeplab_lit.runs.folder import (
 )
 from deeplab_lit.yaml_files import ConfigError, read_options
 
-SHAPES = Path(__file__).parents[1] / "configs/shapes.yaml"
+SHAPES = Path(__file__).parents[2] / "configs/shapes.yaml"
 NAMES_DATA = {"--data", "--data.class_path", "--help", "-h", "--print_config"}
 DATA_SETS = {
     f"{owner}{name}": name

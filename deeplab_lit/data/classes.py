@@ -9,7 +9,7 @@ from deeplab_lit.data.paths import read_lines
 from deeplab_lit.types import Color
 
 # names that mean: not to be trained on
-VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "undefined", "dontcare"}
+VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "undefined", "dontcare"}
 MOST = 254  # classes: 255 is void, and 254 marks values that are none
 RGB = r"(?P<red>\d+)[\s,;]+(?P<green>\d+)[\s,;]+(?P<blue>\d+)"
 COLOR_LAST = re.compile(rf"(?P<name>\S.*?)[\s,;:]+{RGB}")

@@ -6,12 +6,13 @@ import pytest
 import torch
 import yaml
 
-from deeplab_lit import cli, fit, validate
+from deeplab_lit import fit, validate
 from deeplab_lit.ablate.plan import plan
 from deeplab_lit.ablate.sweep import KEYS, read_sweep
+from deeplab_lit.cli import lightning_cli
 from deeplab_lit.training.module import DeepLabModule
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GRIDS = sorted((ROOT / "configs/ablations").rglob("*.yaml"))
 NAMES = {
     "atrous_rates",
@@ -67,7 +68,7 @@ def test_fit_and_validate_understand_every_setting(path, tmp_path, monkeypatch, 
         raise Parsed(self)
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(cli.DeepLabCLI, "before_instantiate_classes", stop)
+    monkeypatch.setattr(lightning_cli.DeepLabCLI, "before_instantiate_classes", stop)
     sweep = read_sweep(path)
     for run in plan(sweep, tmp_path / sweep.name, seeds=1):
         with pytest.raises(Parsed) as parsed:

@@ -336,7 +336,7 @@ def test_images_turned_by_exif_are_said_where_their_size_proves_nothing(
 def test_real_camvid(real):
     data = Folder(real("camvid"), void=11)
     assert len(data.classes) == 11
-    assert "Unlabeled" not in data.classes
+    assert "Unlabelled" not in data.classes
     sizes = [len(data.split(name).ids) for name in ("train", "val", "test")]
     assert sizes == [367, 101, 233]
     image, mask = data.split("test").read(0)

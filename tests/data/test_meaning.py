@@ -188,7 +188,7 @@ def test_one_value_in_two_colors_may_be_taste_and_is_said(folder, write_mask):
     assert list(judge_palettes({(255, RED): "a", (255, BLUE): "b"}, {})) == []
 
 
-@pytest.mark.parametrize("name", ["Unlabeled", "void", "ignore_region", "VOID (border)", "ignore"])
+@pytest.mark.parametrize("name", ["Unlabelled", "void", "ignore_region", "VOID (border)", "ignore"])
 def test_a_class_called_void_is_said_with_the_option(folder, name):
     data = folder(["road", name, "avoid", "car"], [[0, 1, 2, 3]])
     (said,) = data.preflight("fit")
