@@ -14,39 +14,86 @@ How data flows. B batch · C classes · D features · H×W image · h×w feature
 | loss        | training/loss.py      | logits, mask → scalar                                    |
 | optimizer   | training/optimizer.py | backbone ×1, head ×10, head biases ×20; poly, or step    |
 | inference   | network/inference.py  | image → logits (B,C,H,W): scales, windows, several views |
-| metric      | scoring/metric.py    | one int64 confusion matrix (C,C) a run                   |
+| metric      | scoring/metric.py     | one int64 confusion matrix (C,C) a run                   |
 | crf         | crf/dense_crf.py      | image uint8, probabilities (C,H,W) → probabilities       |
-| record      | runs/record.py    | run folder: config, checkpoints, metrics, results        |
+| record      | runs/record.py        | run folder: config, checkpoints, metrics, results        |
+
+What is imported from here is loaded when it is first used: `import deeplab_lit` loads not even
+torch; `load`, `Segmenter` and `DenseCRF` load torch, and no Lightning.
 """
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.weights.load import load as _load_network
+if TYPE_CHECKING:
+    from deeplab_lit.crf.dense_crf import DenseCRF
+    from deeplab_lit.data.cityscapes import Cityscapes
+    from deeplab_lit.data.folder import Folder
+    from deeplab_lit.data.shapes import Shapes
+    from deeplab_lit.data.voc import VOC
+    from deeplab_lit.network.deeplab import DeepLabV2
+    from deeplab_lit.segment.segmenter import Segmenter
+    from deeplab_lit.training.module import DeepLabModule
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = [
+    "VOC",
+    "Cityscapes",
+    "DeepLabModule",
+    "DeepLabV2",
+    "DenseCRF",
+    "Folder",
+    "Segmenter",
+    "Shapes",
+    "__version__",
+    "load",
+]
+_MODULES = {
+    "Cityscapes": "data.cityscapes",
+    "DeepLabModule": "training.module",
+    "DeepLabV2": "network.deeplab",
+    "DenseCRF": "crf.dense_crf",
+    "Folder": "data.folder",
+    "Segmenter": "segment.segmenter",
+    "Shapes": "data.shapes",
+    "VOC": "data.voc",
+}
 
 
-def load(path: str | Path) -> DeepLabV2:
-    """The network of a trained weight file, in eval mode.
+def __getattr__(name: str) -> Any:
+    """Import a class of the public API when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public API, for editors and notebooks."""
+    return sorted({*globals(), *__all__})
+
+
+def load(path: str | Path) -> "DeepLabV2":
+    """Load the network of a trained weight file, in eval mode.
 
     Args:
-        path: a checkpoint of `fit` or `convert`; or a file of the authors, of kazuto1011, isht7 or
-            AdaptSegNet, recognized from the names in it, which takes RGB 0…255 and gives its own
-            network's logits.
+        path: a checkpoint of `fit` or `convert`, or a file that `export` wrote as .safetensors; or
+            a file of the authors, of kazuto1011, isht7 or AdaptSegNet, recognized from the names
+            in it. Whatever its format, the network takes RGB in 0…255 and gives the logits that
+            the source network gives.
 
     Returns:
-        The network; its attribute `classes` holds the names and RGB colors of the classes: where
+        The network. Its attribute `classes` holds the names and RGB colors of the classes: where
         the file has none, VOC's for 21 classes, Cityscapes' for 19, COCO-Stuff's for 182, else
         class_0 and so on.
 
     Raises:
-        WeightsError: no such file, or not such weights.
+        WeightsError: there is no such file, or it holds no such weights.
     """
-    net = _load_network(path)
-    if not net.classes:
-        from deeplab_lit.data.class_names import class_names
+    from deeplab_lit.data.class_names import class_names
+    from deeplab_lit.network.weights.load import load as load_network
 
+    net = load_network(path)
+    if not net.classes:
         net.classes = class_names(net.num_classes)
     return net

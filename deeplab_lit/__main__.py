@@ -1,4 +1,4 @@
-"""python -m deeplab_lit: lists the commands; python -m deeplab_lit NAME … runs one."""
+"""python -m deeplab_lit: list the commands; python -m deeplab_lit NAME …: run one."""
 
 import ast
 import runpy
@@ -7,16 +7,19 @@ from pathlib import Path
 
 
 def commands() -> dict[str, str]:
-    """Name of each command → the first line of its docstring, behind the command itself."""
-    found = {}
-    here = Path(__file__).parent
-    for path in [*here.glob("*.py"), *here.glob("*/__main__.py")]:
+    """Return the name of each command, with what its docstring's first line says of it.
+
+    The files are read, not imported: importing them all would take seconds.
+    """
+    purposes = {}
+    package = Path(__file__).parent
+    for path in [*package.glob("*.py"), *package.glob("*/__main__.py")]:
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        call, _, what = doc.partition("\n")[0].partition(": ")
-        name = path.stem if path.parent == here else path.parent.name
+        call, _, purpose = doc.partition("\n")[0].partition(": ")
+        name = path.stem if path.parent == package else path.parent.name
         if call == f"python -m deeplab_lit.{name}":
-            found[name] = what.partition(";")[0].rstrip(".")
-    return dict(sorted(found.items()))
+            purposes[name] = purpose.partition(";")[0].rstrip(".")
+    return dict(sorted(purposes.items()))
 
 
 def main() -> None:
@@ -25,15 +28,15 @@ def main() -> None:
     Raises:
         SystemExit: code 2 for a name that is no command; the command's own otherwise.
     """
-    known = commands()
+    purposes = commands()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in known:
+    if name in purposes:
         del sys.argv[1]
         # alter_sys: Lightning starts further processes as what __main__ says that it is
         runpy.run_module(f"deeplab_lit.{name}", run_name="__main__", alter_sys=True)
         return
     lines = ["usage: python -m deeplab_lit.COMMAND [--help] …", ""]
-    lines += [f"  {command:<10} {what}" for command, what in known.items()]
+    lines += [f"  {command:<10} {purpose}" for command, purpose in purposes.items()]
     if name in ("--help", "-h"):
         print("\n".join(lines))
         return

@@ -1,8 +1,9 @@
-"""Which part of the package knows which, and what importing it costs."""
+"""Which part of the package knows which, how its files are named, and what importing it costs."""
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,51 @@ import deeplab_lit
 from deeplab_lit.__main__ import commands
 
 PACKAGE = Path(deeplab_lit.__file__).parent
+# a part imports those of the lines above it, and of its own line nobody but itself
+FLOORS = [
+    ["errors", "types", "text"],
+    ["atomic", "progress_bar", "yaml_files"],
+    ["data", "network", "crf"],
+    ["loading", "pictures"],
+    ["scoring"],
+    ["runs"],
+    ["training"],
+    ["methods", "cli"],
+    ["segment"],
+    ["fit", "validate", "predict", "convert", "export", "plot_bands", "plot_trimap"],
+    ["prepare", "benchmark", "ablate"],
+    ["tune_crf"],
+    ["__init__", "__main__"],
+]
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
+LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
+
+# What is not true yet; each of these lists is to become empty.
+UPWARD = {
+    "runs/loggers.py imports deeplab_lit.cli.screen.say",
+    "runs/wandb_logger.py imports deeplab_lit.cli.screen.say",
+}
+MODULES = 190
+SAME_STEM = {"check", "checks", "options", "folder", "text", "source", "masks"}
+DATA = pytest.mark.xfail(reason="data sets bring their loaders along", strict=False)
+# file of less than 40 lines that one other file imports → why it is a file
+THIN = {
+    "ablate/origin.py": "",
+    "cli/leakage.py": "",
+    "cli/quiet.py": "",
+    "network/recompute.py": "",
+    "prepare/ade20k.py": "",
+    "prepare/cityscapes.py": "",
+    "scoring/score_charts.py": "",
+}
 
 
-def sources(part):
-    files = sorted((PACKAGE / part).rglob("*.py"))
-    assert files
-    return files
-
-
-def nodes_of(file):
-    return list(ast.walk(ast.parse(file.read_text("utf-8"))))
+def modules():
+    """Path below the package → its nodes."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 50
+    return {f.relative_to(PACKAGE): list(ast.walk(ast.parse(f.read_text("utf-8")))) for f in files}
 
 
 def imports(nodes):
@@ -34,9 +69,15 @@ def imports(nodes):
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def part_of(path):
+    return path.parts[0].removesuffix(".py")
+
+
 def imported(part):
-    names = {name for file in sources(part) for name in imports(nodes_of(file))}
-    assert not [name for name in names if name.startswith(".")]  # they would escape these tests
+    names = {
+        n for path, nodes in modules().items() if part_of(path) == part for n in imports(nodes)
+    }
+    assert names
     return names
 
 
@@ -44,82 +85,118 @@ def below(name, *parents):
     return any(f"{name}.".startswith(f"{parent}.") for parent in parents)
 
 
-def test_network_needs_torch_and_torchvision_alone():
-    ours = ("deeplab_lit.network", "deeplab_lit.errors")
-    allowed = ("torch", "torchvision", *ours, *sys.stdlib_module_names)
-    names = imported("network")
-    assert any(below(name, "torch") for name in names)
-    assert not [name for name in names if not below(name, *allowed)]
+def test_imports_run_downwards():
+    seen, upward = set(), set()
+    for path, nodes in modules().items():
+        part = part_of(path)
+        for name in imports(nodes):
+            assert not name.startswith("."), f"{path}: {name} would escape this test"
+            other = name.split(".")[1] if below(name, "deeplab_lit") and "." in name else None
+            if other in FLOOR and other != part:
+                seen.add((part, other))
+                if FLOOR[other] >= FLOOR[part]:
+                    upward.add(f"{path} imports {name}")
+    assert {("training", "network"), ("cli", "errors")} <= seen
+    assert {part_of(path) for path in modules()} <= FLOOR.keys()
+    assert upward <= UPWARD
 
 
-@pytest.mark.parametrize("part", ["data", "network", "crf"])
-def test_data_network_and_crf_know_nothing_of_each_other(part):
-    others = [f"deeplab_lit.{p}" for p in ("data", "network", "crf", "training", "cli")]
-    others.remove(f"deeplab_lit.{part}")
-    assert not [name for name in imported(part) if below(name, *others)]
+def test_the_network_needs_torch_torchvision_and_safetensors_alone():
+    allowed = ("torch", "torchvision", "safetensors", "deeplab_lit", *sys.stdlib_module_names)
+    assert not [name for name in imported("network") if not below(name, *allowed)]
 
 
-def test_training_knows_network_and_crf_and_data_only_through_batches():
-    names = {name for name in imported("training") if below(name, "deeplab_lit")}
-    assert any(below(name, "deeplab_lit.network") for name in names)
-    parts = ("network", "crf", "training", "bar", "whole", "errors")
-    allowed = [f"deeplab_lit.{part}" for part in parts]
-    assert not [name for name in names if not below(name, *allowed)]
-
-
-def test_prepare_knows_data_and_data_does_not_know_prepare():
-    assert not [name for name in imported("data") if below(name, "deeplab_lit.prepare")]
-    command = PACKAGE / "prepare/__main__.py"
-    modules = [file for file in sources("prepare") if file != command]
-    names = {name for file in modules for name in imports(nodes_of(file))}
-    known = {name for name in names if below(name, "deeplab_lit")}
-    assert any(below(name, "deeplab_lit.data") for name in known)
-    allowed = [f"deeplab_lit.{part}" for part in ("data", "prepare", "bar", "whole", "errors")]
-    assert not [name for name in known if not below(name, *allowed)]
-
-
-@pytest.mark.parametrize("file", ["progress_bar.py", "atomic.py", "errors.py"])
-def test_what_every_part_may_know_knows_no_part(file):
-    """But for the exceptions of libraries, which errors.py looks at when there is one."""
-    body = ast.parse((PACKAGE / file).read_text("utf-8")).body
-    names = list(imports(body))
-    assert names
-    allowed = ("deeplab_lit.errors", "tqdm", *sys.stdlib_module_names)
-    assert not [name for name in names if not below(name, *allowed)]
-    assert not [name for name in imports(nodes_of(PACKAGE / file)) if below(name, "deeplab_lit")
-                and not below(name, "deeplab_lit.errors")]  # fmt: skip
-
-
-def test_crf_needs_no_lightning():
-    bad = ("lightning", "pytorch_lightning", "torchmetrics")
-    assert not [name for name in imported("crf") if below(name, *bad)]
+@pytest.mark.parametrize(
+    "part", [pytest.param("data", marks=DATA), "network", "crf", "pictures", "segment"]
+)
+def test_what_serves_a_trained_network_needs_no_lightning(part):
+    assert not [name for name in imported(part) if below(name, *LIGHTNING)]
 
 
 def test_optional_packages_are_imported_only_inside_the_functions_that_use_them():
     late = []
-    for file in PACKAGE.rglob("*.py"):
-        nodes = nodes_of(file)
+    for path, nodes in modules().items():
         functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
         inside = {id(node) for function in functions for node in ast.walk(function)}
         early = imports(node for node in nodes if id(node) not in inside)
-        assert not [name for name in early if below(name, *OPTIONAL)], file
+        assert not [name for name in early if below(name, *OPTIONAL)], path
         late += imports(node for node in nodes if id(node) in inside)
     assert "wandb" in late  # the walk does see them
 
 
-def test_importing_the_command_line_loads_no_optional_package():
-    # torchmetrics, which Lightning imports, loads matplotlib wherever it is installed: what counts
-    # is what our import adds to those two
-    code = f"""
+def test_the_package_stays_small_enough_to_know():
+    assert len(modules()) <= MODULES
+
+
+def test_no_two_files_share_a_name():
+    """But for the names of data sets, which are read in one place and fetched in another."""
+    stems = defaultdict(list)
+    for path in modules():
+        if path.stem not in ("__init__", "__main__"):
+            stems[path.stem].append(path.parent.name)
+    twice = {stem for stem, places in stems.items() if len(places) > 1}
+    data_sets = {stem for stem in twice if {"data", "prepare"} <= set(stems[stem])}
+    twice -= {stem for stem in data_sets if set(stems[stem]) <= {"data", "prepare", "scoring"}}
+    assert twice <= SAME_STEM
+
+
+def test_a_file_that_one_other_imports_is_worth_a_file():
+    importers = defaultdict(set)
+    known = {".".join(path.with_suffix("").parts) for path in modules()}
+    for path, nodes in modules().items():
+        for name in imports(nodes):
+            name = name.removeprefix("deeplab_lit.")
+            importers[name if name in known else name.rpartition(".")[0]].add(path)
+    thin = {
+        str(path)
+        for path in modules()
+        if path.stem not in ("__init__", "__main__")
+        and len((PACKAGE / path).read_text("utf-8").splitlines()) < 40
+        and len(importers[".".join(path.with_suffix("").parts)]) == 1
+    }
+    assert thin <= THIN.keys()
+
+
+COSTS = """
 import sys
-import lightning.pytorch.cli, torchmetrics.classification
-before = set(sys.modules)
-import deeplab_lit, deeplab_lit.cli.lightning_cli
-print(*(name for name in {OPTIONAL} if name in sys.modules and name not in before))
-print("deeplab_lit.cli.lightning_cli" in sys.modules)
+def loaded(what):
+    names = ("torch", "lightning", "torchmetrics", "matplotlib", "wandb")
+    print(what, *(name for name in names if name in sys.modules))
+import deeplab_lit
+loaded("package")
+from deeplab_lit.__main__ import commands
+commands()
+loaded("commands")
+from deeplab_lit import DenseCRF
+loaded("DenseCRF")
+from deeplab_lit import DeepLabV2, Segmenter, load
+net = load(sys.argv[1])
+Segmenter(net, crf=DenseCRF(iterations=1))
+loaded("load")
+from deeplab_lit import VOC, Cityscapes, Folder, Shapes
+Shapes(train_size=1, val_size=1)
+loaded("data")
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["True"]
+
+
+@DATA
+def test_each_user_pays_for_what_he_uses(trained):
+    """Of one interpreter, step by step: no step loads Lightning, matplotlib or W&B."""
+    run = subprocess.run(
+        [sys.executable, "-c", COSTS, str(trained)], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines() == ["package", "commands"] + [
+        f"{step} torch" for step in ("DenseCRF", "load", "data")
+    ]
+
+
+def test_the_api_lists_what_it_gives():
+    assert set(deeplab_lit.__all__) <= set(dir(deeplab_lit))
+    for name in deeplab_lit.__all__:
+        assert getattr(deeplab_lit, name) is not None
+    assert deeplab_lit._MODULES.keys() == set(deeplab_lit.__all__) - {"__version__", "load"}
+    with pytest.raises(AttributeError, match="no attribute 'DeepLabV3'"):
+        deeplab_lit.DeepLabV3  # noqa: B018
 
 
 def test_every_command_can_be_the_first_that_is_imported():
@@ -137,9 +214,3 @@ for name in commands():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == list(commands())
-
-
-def test_importing_the_network_loads_no_lightning():
-    code = "import sys, deeplab_lit; print('lightning' in sys.modules, 'torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False", "True"]
