@@ -8,6 +8,7 @@ take.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from deeplab_lit.network.weights.formats.source import Source, drop_head
 from deeplab_lit.network.weights.load import WeightsError, backbone_alone, build
 from deeplab_lit.runs.checkpoints import write_whole
 from deeplab_lit.runs.folder import named_checkpoint
-from deeplab_lit.runs.provenance import INITS, UNKNOWN, completed, of_file
+from deeplab_lit.runs.provenance import INITS, UNKNOWN, Provenance
 from deeplab_lit.text import first_few, plural
 from deeplab_lit.types import Classes
 
@@ -36,7 +37,7 @@ def checkpoint_of(
     source: Source,
     path: Path,
     classes: Classes | None,
-    provenance: dict[str, Any],
+    provenance: Provenance,
     allow_missing: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """A checkpoint in the shape of fit's, and the names of weights that the file did not have.
@@ -65,7 +66,7 @@ def checkpoint_of(
     checkpoint = {
         "state_dict": {f"net.{key}": value.contiguous() for key, value in state.items()},
         "hyper_parameters": settings,
-        "provenance": provenance,
+        "provenance": provenance.as_dict(),
         "epoch": 0,
         "global_step": 0,
         "pytorch-lightning_version": lightning.__version__,
@@ -76,7 +77,7 @@ def checkpoint_of(
     return checkpoint, [name for name in missing if not name.endswith("num_batches_tracked")]
 
 
-def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> str:
+def report(source: Source, missing: list[str], provenance: Provenance) -> str:
     """What was copied, skipped and why, and missing; and what the network is."""
     net = DeepLabV2.__init__.__kwdefaults__ | source.network
     lines = [
@@ -99,9 +100,9 @@ def report(source: Source, missing: list[str], provenance: dict[str, Any]) -> st
     if missing:
         lines.append(f"Missing     {len(missing)}, initialized at random: {first_few(missing)}")
     lines += [
-        f"Init        {provenance['init']}",
-        f"Trained on  {', '.join(provenance['trained_on']) or 'no segmentation data set'}",
-        f"SHA-256     {provenance['sha256']}",
+        f"Init        {provenance.init}",
+        f"Trained on  {', '.join(provenance.trained_on) or 'no segmentation data set'}",
+        f"SHA-256     {provenance.sha256}",
     ]
     return "\n".join(lines)
 
@@ -181,13 +182,14 @@ def _convert(options: Namespace) -> None:
         raise WeightsError(f"{out} exists already: choose another name")
     trained_on = _splits(options.trained_on)
     source = read_source(file, options.format, options.branches, options.ignore)
-    provenance = of_file(file, source)
-    by_name = source.provenance is None and UNKNOWN not in provenance["trained_on"]
-    provenance["init"] = options.init or provenance["init"]
-    if trained_on is not None:
-        provenance["trained_on"] = trained_on
-    provenance = completed(provenance, __version__)
-    if source.num_classes is not None and not provenance["trained_on"]:
+    provenance = Provenance.from_file(file, source)
+    by_name = source.provenance is None and UNKNOWN not in provenance.trained_on
+    provenance = replace(
+        provenance,
+        init=options.init or provenance.init,
+        trained_on=provenance.trained_on if trained_on is None else tuple(trained_on),
+    ).extended(__version__)
+    if source.num_classes is not None and not provenance.trained_on:
         drop_head(source, "a head, but of weights that were trained on no segmentation data set")
     if source.num_classes is None and options.data_classes:
         raise WeightsError(

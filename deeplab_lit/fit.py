@@ -23,7 +23,7 @@ from deeplab_lit.runs.folder import (
 )
 from deeplab_lit.runs.loggers import end_wandb, log_checkpoint
 from deeplab_lit.runs.monitors import all_known, check_monitors, logged_names
-from deeplab_lit.runs.provenance import completed, of_checkpoint
+from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.text import plural
 from deeplab_lit.training.schedule import validation_interval
 
@@ -113,21 +113,19 @@ class FitCLI(DeepLabCLI):
         data, path = self.datamodule, self.config.fit.ckpt_path
         values = data.split(data.val_split).label_values(len(data.classes))
         names = list(data.classes)
-        self.model.label_values = {names[index]: value for index, value in values.items()}
+        label_values = {names[index]: value for index, value in values.items()}
         if all_known(self.trainer.callbacks):  # else the first validation shows what there is
             names = logged_names(data.classes, crf=self.config.fit.crf.enabled)
             check_monitors(self.trainer.callbacks, names)
         if self.checkpoint is None:
-            self.model.initialize()
+            provenance = self.model.initialize()
         else:
+            self.model.check_checkpoint(self.checkpoint, path)
             check_classes(self.checkpoint["hyper_parameters"]["classes"], path, data)
-            self.model.provenance = of_checkpoint(self.checkpoint)
-        self.record_seen(
-            seen_before(data, self.model.provenance, path or self.model.hparams.weights)
-        )
-        self.model.provenance = completed(
-            self.model.provenance, __version__, data.label(data.train_split)
-        )
+            provenance = Provenance.from_checkpoint(self.checkpoint)
+        self.record_seen(seen_before(data, provenance, path or self.config.fit.model.weights))
+        provenance = provenance.extended(__version__, data.label(data.train_split))
+        self.model.set_origin(provenance, label_values)
         for suspicion in data.preflight("fit"):
             say(f"WARNING: {suspicion}")
         if self.trainer.is_global_zero and (labels := data.pseudo_labels()):

@@ -15,7 +15,7 @@ from deeplab_lit.data import Cityscapes
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.folder import open_results_folder
 from deeplab_lit.runs.loggers import end_wandb
-from deeplab_lit.runs.provenance import of_checkpoint
+from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.scoring.probability_cache import what_decides
 from deeplab_lit.scoring.trimap import BandCurve
@@ -80,11 +80,10 @@ class ValidateCLI(DeepLabCLI):
         """Everything that can be refused before the first image."""
         options, data = self.config.validate, self.datamodule
         check_classes(self.checkpoint["hyper_parameters"]["classes"], options.ckpt_path, data)
-        self.model.provenance = self.record.about["provenance"] = of_checkpoint(self.checkpoint)
+        provenance = Provenance.from_checkpoint(self.checkpoint)
+        self.record.about["provenance"] = provenance.as_dict()
         allowed = self.allow_seen_split
-        self.record_seen(
-            check_unseen(data, self.model.provenance, options.ckpt_path, allowed=allowed)
-        )
+        self.record_seen(check_unseen(data, provenance, options.ckpt_path, allowed=allowed))
         for suspicion in data.preflight("validate"):
             say(f"WARNING: {suspicion}")
         if self.model.evaluation.cache_dir is not None:

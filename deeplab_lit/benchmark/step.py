@@ -11,7 +11,7 @@ import torch
 
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.training.loss import deeplab_loss
-from deeplab_lit.training.optimizer import build_sgd
+from deeplab_lit.training.optimizer import build_optimizer, parameter_groups
 
 
 def compare_steps(
@@ -69,7 +69,7 @@ def _step(net: DeepLabV2, dtype: torch.dtype, batch_size: int, crop: int) -> Cal
     torch.manual_seed(0)
     device = net.preprocess.mean.device
     net.train()
-    optimizer = build_sgd(net, lr=1e-6, momentum=0.9, weight_decay=5e-4, head_lr_mult=10)
+    optimizer = build_optimizer(parameter_groups(net, lr=1e-6, weight_decay=5e-4, head_lr_mult=10))
     mask = torch.randint(net.num_classes, (batch_size, crop, crop), dtype=torch.uint8).to(device)
     images = torch.randint(256, (batch_size, crop, crop, 3), dtype=torch.uint8).to(device)
     images = images.permute(0, 3, 1, 2)

@@ -15,7 +15,7 @@ from deeplab_lit.cli.screen import say
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.network.weights.class_order import are_generic, differences, differing, moved
 from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
-from deeplab_lit.runs.provenance import UNKNOWN
+from deeplab_lit.runs.provenance import UNKNOWN, Provenance
 from deeplab_lit.scoring.evaluation import Evaluation
 
 Checkpoint = Mapping[str, Any]
@@ -231,7 +231,7 @@ def check_order(theirs: Sequence[str], ours: Sequence[str], path: str, whose: st
         )
 
 
-def seen_before(data: SegmentationData, provenance: Mapping[str, Any], weights: str) -> list[str]:
+def seen_before(data: SegmentationData, provenance: Provenance, weights: str) -> list[str]:
     """The splits with images of the validation split that weights were trained on; warns of them.
 
     Args:
@@ -239,7 +239,7 @@ def seen_before(data: SegmentationData, provenance: Mapping[str, Any], weights: 
         provenance: of the weights.
         weights: their name for the user.
     """
-    seen = seen_splits(data, provenance["trained_on"])
+    seen = seen_splits(data, provenance.trained_on)
     if seen:
         say(
             f"WARNING: {weights} was trained on {', '.join(seen)}, which has images of "
@@ -249,7 +249,7 @@ def seen_before(data: SegmentationData, provenance: Mapping[str, Any], weights: 
 
 
 def check_unseen(
-    data: SegmentationData, provenance: Mapping[str, Any], path: str, *, allowed: bool
+    data: SegmentationData, provenance: Provenance, path: str, *, allowed: bool
 ) -> list[str]:
     """As `seen_before`; refuse such images unless they are allowed.
 
@@ -262,6 +262,6 @@ def check_unseen(
             f"{path} was trained on {', '.join(seen)}. To score it on such images all the same: "
             "--allow_seen_split"
         )
-    if not seen and UNKNOWN in provenance["trained_on"]:
+    if not seen and UNKNOWN in provenance.trained_on:
         say(f"Note: it is not known which data {path} was trained on.")
     return seen

@@ -15,7 +15,6 @@ from deeplab_lit.scoring.cityscapes import benchmark_table
 from deeplab_lit.scoring.tables import table
 from deeplab_lit.scoring.trimap import band_table
 from deeplab_lit.training.module import DeepLabModule
-from deeplab_lit.training.optimizer import parameter_groups
 
 
 @rank_zero_only
@@ -33,12 +32,9 @@ def introduce(module: DeepLabModule, data: str, run: str) -> None:
         run: the run folder, in words.
     """
     hp = module.hparams
-    groups = parameter_groups(
-        module.net, lr=hp.lr, weight_decay=hp.weight_decay, head_lr_mult=hp.head_lr_mult
-    )
     sizes = (
         f"{group['name']} {sum(p.numel() for p in group['params']):,} at {group['lr']:g}"
-        for group in groups
+        for group in module.parameter_groups()
     )
     parameters = sum(p.numel() for p in module.parameters())
     say(

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.atomic import atomic_write
+from deeplab_lit.runs.csv_logger import MetricsFile
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 SAVED_WHEN = (

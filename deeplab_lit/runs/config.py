@@ -7,9 +7,9 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.runs.loggers import RUN_FOLDER, log_config, put_save_dir
 from deeplab_lit.runs.redact import redacted
-from deeplab_lit.atomic import atomic_write
 
 
 class RunConfig(SaveConfigCallback):

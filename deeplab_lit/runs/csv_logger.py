@@ -15,8 +15,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from deeplab_lit.runs.folder import RunFolderError
 from deeplab_lit.atomic import atomic_write
+from deeplab_lit.runs.folder import RunFolderError
 
 SECONDS = 5  # between two writes: each writes the whole file
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from deeplab_lit.atomic import PREFIX, NoLocksError, atomic_write, lock
 from deeplab_lit.errors import UserError
-from deeplab_lit.atomic import PREFIX, NoLocksError, lock, atomic_write
 
 CHECKPOINT_HELP = 'Checkpoint that fit wrote; "last": the best of the newest run in runs/.'
 

@@ -10,9 +10,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from deeplab_lit.runs.wandb_logger import HarmlessWandb, may_fail
-from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.cli.screen import say
+from deeplab_lit.runs.csv_logger import MetricsFile
+from deeplab_lit.runs.wandb_logger import HarmlessWandb, may_fail
 
 PROJECT = "deeplab_lit"
 BEST = ("val/miou", "val_crf/miou")  # metrics of which a run's highest value counts

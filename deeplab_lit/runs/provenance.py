@@ -1,24 +1,18 @@
 """Provenance: where weights come from and which data they have seen; written into every file.
 
-A plain dictionary, so that `weights_only` reading accepts it:
-
-- source, sha256: name and hash of the file that training or conversion started from, or null
-- init: what the backbone was first trained on: "imagenet", "coco", "none" or "unknown"
-- trained_on: splits like "VOC:train_aug", oldest first; "unknown" among them where it is
-- version: of deeplab_lit
-- origin: the provenance that stood in the source, or null
-
-What was typed is not in it, for files are handed on: it may hold paths and keys. Files that were
+What was typed is not in it, for files are passed on: it may hold paths and keys. Files that were
 written earlier have it, as `command`; it is dropped when they are read.
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.network.weights.formats.source import Source
 from deeplab_lit.network.weights.imagenet import imagenet_file
+from deeplab_lit.network.weights.read import sha256_of
 
 UNKNOWN = "unknown"
 INITS = ("imagenet", "coco", "none")
@@ -50,62 +44,95 @@ PUBLISHED: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def of_file(path: str | Path, source: Source) -> dict[str, Any]:
-    """The provenance of what starts from a file; the version is still to be added.
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights come from.
 
-    Args:
-        path: the file.
-        source: what was read from it.
+    Attributes:
+        source: name of the file that training or conversion started from; None: no file.
+        sha256: its hash.
+        init: what the backbone was first trained on: "imagenet", "coco", "none" or "unknown".
+        trained_on: splits like "VOC:train_aug", oldest first; "unknown" among them where it is.
+        version: of deeplab_lit, that wrote the file; None: not written yet.
+        origin: the provenance that stood in the source, as it stood there; None: none did.
     """
-    path = Path(path)
-    init, trained_on = UNKNOWN, [UNKNOWN]
-    if source.provenance is not None:
-        init = source.provenance.get("init", UNKNOWN)
-        trained_on = source.provenance.get("trained_on", [UNKNOWN])
-    elif published := _published(path.name, source):
-        init, trained_on = published
-    elif source.format == "caffe" and source.num_classes is None and path.name.startswith("init"):
-        init, trained_on = AUTHORS[source.network["backbone"]], []
-    origin = None if source.provenance is None else without_commands(source.provenance)
-    return _entry(path.name, sha256_of(path), init, list(trained_on), origin)
 
+    source: str | None = None
+    sha256: str | None = None
+    init: str = UNKNOWN
+    trained_on: tuple[str, ...] = (UNKNOWN,)
+    version: str | None = None
+    origin: dict[str, Any] | None = None
 
-def of_start(weights: str, source: Source | None) -> dict[str, Any]:
-    """As `of_file`, of what `--model.weights` names; `source` is what `initialize` has read."""
-    if source is None:
-        return _entry(None, None, "none", [], None)
-    if weights != "imagenet":
-        return of_file(weights, source)
-    file, _ = imagenet_file(source.network["backbone"])
-    return _entry(file.name, sha256_of(file) if file.is_file() else None, "imagenet", [], None)
+    @classmethod
+    def from_file(cls, path: str | Path, source: Source) -> "Provenance":
+        """Return the provenance of what starts from a file.
 
+        Args:
+            path: the file.
+            source: what was read from it.
+        """
+        path = Path(path)
+        start = cls(path.name, sha256_of(path))
+        if source.provenance is not None:
+            before = cls.from_checkpoint({"provenance": source.provenance})
+            origin = without_commands(source.provenance)
+            return replace(start, init=before.init, trained_on=before.trained_on, origin=origin)
+        if published := _published(path.name, source):
+            init, splits = published
+            return replace(start, init=init, trained_on=tuple(splits))
+        if source.format == "caffe" and source.num_classes is None and path.name.startswith("init"):
+            return replace(start, init=AUTHORS[source.network["backbone"]], trained_on=())
+        return start
 
-def of_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint of ours says; what it does not say is unknown."""
-    said = without_commands(checkpoint.get("provenance") or {})
-    return _entry(None, None, UNKNOWN, [UNKNOWN], None) | said
+    @classmethod
+    def from_weights(cls, weights: str, source: Source | None) -> "Provenance":
+        """Return the provenance of the initial weights that `--model.weights` names.
+
+        Args:
+            weights: "none", "imagenet", or a file.
+            source: what was read; None for "none".
+        """
+        if source is None:
+            return cls(init="none", trained_on=())
+        if weights != "imagenet":
+            return cls.from_file(weights, source)
+        file, _ = imagenet_file(source.network["backbone"])
+        digest = sha256_of(file) if file.is_file() else None
+        return cls(file.name, digest, "imagenet", ())
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any]) -> "Provenance":
+        """Return what a checkpoint of ours says; what it does not say is unknown."""
+        entries = without_commands(checkpoint.get("provenance") or {})
+        known = {name: entries[name] for name in cls.__dataclass_fields__ if name in entries}
+        if "trained_on" in known:
+            known["trained_on"] = tuple(known["trained_on"])
+        return cls(**known)
+
+    def extended(self, version: str, *splits: str) -> "Provenance":
+        """Return the provenance of a file about to be written.
+
+        Args:
+            version: of deeplab_lit.
+            splits: that it is trained on besides; each is named once.
+        """
+        return replace(
+            self, trained_on=tuple(dict.fromkeys((*self.trained_on, *splits))), version=version
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain entries, as files hold them: `weights_only` reading accepts them."""
+        return asdict(self) | {"trained_on": list(self.trained_on)}
 
 
 def without_commands(provenance: dict[str, Any]) -> dict[str, Any]:
-    """The same without the command lines that earlier versions wrote into it."""
+    """Return provenance without the command lines that earlier versions wrote into it."""
     return {
         key: without_commands(value) if isinstance(value, dict) else value
         for key, value in provenance.items()
         if key != "command"
     }
-
-
-def completed(provenance: dict[str, Any], version: str, *seen: str) -> dict[str, Any]:
-    """The provenance of a file about to be written.
-
-    Args:
-        provenance: of what it starts from.
-        version: of deeplab_lit.
-        seen: splits that it is trained on besides.
-    """
-    trained_on = [*provenance["trained_on"]]
-    trained_on += [entry for entry in seen if entry not in trained_on]
-    return provenance | {"trained_on": trained_on, "version": version}
 
 
 def _published(name: str, source: Source) -> tuple[str, list[str]] | None:
@@ -117,14 +144,3 @@ def _published(name: str, source: Source) -> tuple[str, list[str]] | None:
         if source.num_classes == 21:
             return AUTHORS[source.network["backbone"]], splits
     return None
-
-
-def _entry(
-    source: str | None,
-    sha256: str | None,
-    init: str,
-    trained_on: list[str],
-    origin: dict[str, Any] | None,
-) -> dict[str, Any]:
-    values = {"source": source, "sha256": sha256, "init": init, "trained_on": trained_on}
-    return values | {"version": None, "origin": origin}

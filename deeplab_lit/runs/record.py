@@ -11,13 +11,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from deeplab_lit.atomic import atomic_write
 from deeplab_lit.runs.checkpoints import kept_by
+from deeplab_lit.runs.environment import device_name, git_commit, versions
+from deeplab_lit.runs.redact import redacted_words
 from deeplab_lit.scoring.cityscapes import CityscapesScores
 from deeplab_lit.scoring.crf_scores import CRFScores
-from deeplab_lit.runs.environment import device_name, git_commit, versions
 from deeplab_lit.scoring.metric import Scores
-from deeplab_lit.runs.redact import redacted_words
-from deeplab_lit.atomic import atomic_write
 
 
 class RunRecord(Callback):

@@ -11,11 +11,12 @@ Letters: B batch · C classes · H×W image · h×w feature grid.
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from deeplab_lit.errors import UserError
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.types import VOID
 
@@ -23,12 +24,17 @@ ROWS = 128  # of an image that are scored at once
 MOST = 103.28  # −log of the smallest float32: the loss where a probability was rounded to 0
 
 
-def deeplab_loss(logits: ScaleLogits, mask: Tensor, *, align_corners: bool) -> Tensor:
-    """Sum of one cross-entropy for each scale and, with several scales, one for the maximum.
+def deeplab_loss(
+    logits: ScaleLogits, mask: Tensor, loss: nn.Module | None = None, *, align_corners: bool
+) -> Tensor:
+    """Return the sum of one loss for each scale and, with several scales, one for the maximum.
 
     Args:
         logits: of the network, at each scale and fused.
         mask: (B,H,W) uint8, class indices and 255 for void.
+        loss: of one scale: from logits (B,C,h,w) float32 and targets (B,h,w) int64, class indices
+            and 255, to a scalar. It is not called where all targets are void. None: the authors'
+            `cross_entropy`.
         align_corners: the convention by which grids and image match.
 
     Returns:
@@ -37,14 +43,15 @@ def deeplab_loss(logits: ScaleLogits, mask: Tensor, *, align_corners: bool) -> T
     maps = list(logits.at_scales)
     if len(maps) > 1:
         maps.append(logits.fused)
-    terms = [
-        cross_entropy(x, subsample(mask, x.shape[-2:], align_corners=align_corners)) for x in maps
-    ]
+    terms = []
+    for scale in maps:
+        target = subsample(mask, scale.shape[-2:], align_corners=align_corners)
+        terms.append(cross_entropy(scale, target) if loss is None else _term(loss, scale, target))
     return torch.stack(terms).sum()
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy over the pixels that are not void.
+    """Return the mean cross-entropy over the pixels that are not void; 0 where all are.
 
     Args:
         logits: (B,C,h,w).
@@ -55,8 +62,22 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return total / (target != VOID).sum().clamp(min=1)
 
 
+def _term(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
+    """Return `loss` of one scale; 0 with zero gradients where no pixel is labeled."""
+    if bool((target == VOID).all()):
+        return logits.float().sum() * 0
+    value = loss(logits.float(), target.long())
+    if not isinstance(value, Tensor) or value.ndim:
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise UserError(
+            f"the loss {type(loss).__name__} must return a scalar tensor, got {found:.80}: take "
+            "the mean over the labeled pixels"
+        )
+    return value
+
+
 def subsample(mask: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """The mask's value at the center of every cell of a grid: (B,H,W) → (B,*size).
+    """Return the mask's value at the center of every cell of a grid: (B,H,W) → (B,*size).
 
     With aligned corners and (H−1) a multiple of (h−1) this is every 8th (16th, …) pixel, which is
     what Caffe's Interp makes of the label. No two labels are ever mixed.
@@ -69,7 +90,7 @@ def subsample(mask: Tensor, size: tuple[int, int], *, align_corners: bool) -> Te
 
 
 def _centers(pixels: int, cells: int, align_corners: bool, device: torch.device) -> Tensor:
-    """The pixel nearest to the center of each cell."""
+    """Return the index of the pixel nearest to the center of each cell."""
     cell = torch.arange(cells, dtype=torch.float32, device=device)
     if align_corners:
         return (cell * (pixels - 1) / max(cells - 1, 1)).round().long()
@@ -109,7 +130,7 @@ class PixelLoss(Metric):
         self.pixels += (mask != VOID).sum()
 
     def _sums(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """(B,) float32."""
+        """Return the summed loss of each image, (B,) float32."""
         images = zip(logits.split(1), mask.long().split(1), strict=True)
         losses = [
             F.cross_entropy(one.float(), target, ignore_index=VOID, reduction="none")
@@ -118,7 +139,7 @@ class PixelLoss(Metric):
         return torch.stack([x.nan_to_num(nan=torch.nan, posinf=MOST).sum() for x in losses])
 
     def compute(self) -> float:
-        """The mean over all processes; NaN where no pixel is labeled."""
+        """Return the mean over all processes; NaN where no pixel is labeled."""
         if not self.pixels:
             return math.nan
         return math.fsum(dim_zero_cat(self.sums).tolist()) / self.pixels.item()

@@ -1,17 +1,19 @@
 """DeepLabv2 as a LightningModule: network, loss, optimizer, schedule, metric."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
-from torch.optim import Optimizer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
 
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.network.weights.start import initialize
 from deeplab_lit.runs.monitors import check_monitors
-from deeplab_lit.runs.provenance import of_start
+from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.scoring.evaluation import Evaluation
 from deeplab_lit.scoring.metric import Scores, SegmentationScores
 from deeplab_lit.training.divergence import (
@@ -22,30 +24,49 @@ from deeplab_lit.training.divergence import (
     watch,
 )
 from deeplab_lit.training.loss import PixelLoss, deeplab_loss
-from deeplab_lit.training.optimizer import build_sgd
-from deeplab_lit.training.schedule import Policy, check_policy, poly_schedule, step_schedule
+from deeplab_lit.training.optimizer import (
+    MOMENTUM,
+    OptimizerFactory,
+    build_optimizer,
+    check_rates,
+    freeze_parts,
+    parameter_groups,
+)
+from deeplab_lit.training.same_training import check_same_training, plain_values, trained_with
+from deeplab_lit.training.schedule import Policy, PolicyName, build_schedule, check_policy
 from deeplab_lit.types import Classes
 
 
 class DeepLabModule(LightningModule):
     """DeepLabv2 and its training.
 
+    Methods to override in a subclass (`--model my.Module`), from small to large: `training_loss`,
+    `parameter_groups`, `configure_optimizers`, `training_step`. Arguments of the subclass's
+    `__init__` are options of the command line beside these.
+
     Args:
         classes: name → RGB color of each class, in the order of the class indices.
         weights: what training starts from: "imagenet" (torchvision's, of the backbone; downloaded
             on first use), "none" (random), or the path of a weight file, of ours or of another
             project.
+        loss: of one scale: an nn.Module from logits (B,C,h,w) and targets (B,h,w), class indices
+            and 255 for void, to a scalar (`training/loss.py`). None: the authors' cross-entropy.
+        optimizer: of the parameter groups, by its name in torch.optim or its class path; its
+            options follow, as `--model.optimizer.betas`. None: SGD with `momentum`.
         lr: base learning rate. The paper: 2.5e-4 for ResNet-101, 1e-3 for VGG-16, both for a total
             batch of 10 images.
-        momentum: of SGD.
+        momentum: of the default optimizer.
         weight_decay: of all weights and of trained normalization, not of convolutions' biases.
-        lr_policy: how the learning rate falls, by optimizer step: "poly", or "step", the first
-            version's (DeepLabv2, Table 2).
+        lr_policy: how the learning rate falls, by optimizer step: "poly", "step", the first
+            version's (DeepLabv2, Table 2), or a subclass of `training/schedule.py`'s Policy.
         poly_power: poly: it falls as (1 − step/steps)^power.
-        step_size: step: it stays the same for so many optimizer steps (null: a third of the
+        step_size: step: it stays the same for so many optimizer steps (None: a third of the
             training's, as the paper's 2,000 of 6,000), ...
         step_factor: ... and is then multiplied by this.
+        warmup_steps: optimizer steps in which the learning rate rises linearly to the policy's.
         head_lr_mult: the head's weights learn at this multiple of lr, its biases at twice that.
+        freeze: parts of the network that do not learn, normalization statistics included:
+            "backbone", or a list of parts, like [conv1, bn1, layer1].
         collapse_share: end a training in which one class swallows more than this share of the
             other classes' pixels, validation after validation (`training/divergence.py`); 1 never.
         compile: compile backbone and head with torch.compile when training starts.
@@ -53,11 +74,10 @@ class DeepLabModule(LightningModule):
 
     Attributes:
         net: the network.
+        classes: as the argument.
         evaluation: how it is evaluated; may be changed at any time.
         scores: of the last validation.
-        provenance: of the weights; written into checkpoints. null before `initialize`.
-        label_values: value of each class in the data's label files, by name; written into
-            checkpoints. None: not known.
+        provenance: of the weights; written into checkpoints. None before there are any.
     """
 
     def __init__(
@@ -65,66 +85,88 @@ class DeepLabModule(LightningModule):
         classes: Classes,
         *,
         weights: str = "imagenet",
+        loss: nn.Module | None = None,
+        optimizer: OptimizerFactory | None = None,
         lr: float = 2.5e-4,
-        momentum: float = 0.9,
+        momentum: float = MOMENTUM,
         weight_decay: float = 5e-4,
-        lr_policy: Policy = "poly",
+        lr_policy: PolicyName | Policy = "poly",
         poly_power: float = 0.9,
         step_size: int | None = None,
         step_factor: float = 0.1,
+        warmup_steps: int = 0,
         head_lr_mult: float = 10.0,
+        freeze: str | list[str] | None = None,
         collapse_share: float = 0.99,
         compile: bool = False,
         **network,
     ) -> None:
         super().__init__()
-        in_range = {
-            "lr": ("0 or more", 0 <= lr < math.inf),
-            "momentum": ("0 or more, below 1", 0 <= momentum < 1),
-            "weight_decay": ("0 or more", 0 <= weight_decay < math.inf),
-            "head_lr_mult": ("0 or more", 0 <= head_lr_mult < math.inf),
-            "collapse_share": ("more than 0, at most 1", 0 < collapse_share <= 1),
-        }
-        for name, (expected, right) in in_range.items():
-            if not right:
-                raise ValueError(f"{name} is out of range: {locals()[name]}, expected {expected}")
-        if max(2 * lr * max(head_lr_mult, 1), weight_decay) > torch.finfo(torch.float32).max:
+        check_rates(lr, momentum, weight_decay, head_lr_mult)
+        if not 0 < collapse_share <= 1:
             raise ValueError(
-                f"lr {lr}, head_lr_mult {head_lr_mult} or weight_decay {weight_decay} is out of "
-                "range: larger than float32 holds"
+                f"collapse_share is out of range: {collapse_share}, expected more than 0, at most 1"
             )
         policy = {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor}
-        check_policy(lr_policy, policy)
+        check_policy(lr_policy, policy, warmup_steps)
         if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
             raise ValueError(
                 "torch.compile cannot recompute trained normalization: leave out compile or "
                 "gradient_checkpointing, or set norm frozen"
             )
-        self.save_hyperparameters(logger=False)
+        if loss is not None and any(p.requires_grad for p in loss.parameters()):
+            raise ValueError(
+                f"the loss {type(loss).__name__} has parameters to train, which are in no parameter "
+                "group: train it in a subclass of DeepLabModule, by configure_optimizers"
+            )
+        self.save_hyperparameters(logger=False, ignore=["loss", "optimizer"])
+        self.classes = dict(classes)
         self.net = DeepLabV2(len(classes), **network)
+        self.frozen_parts = freeze_parts(self.net, freeze)
+        self.loss = loss
         self.metric = SegmentationScores(len(classes))
         self.pixel_loss = PixelLoss()
         self.evaluation = Evaluation()
         self.scores: Scores | None = None
         self.stuck = Stuck()
-        self.provenance: dict[str, Any] | None = None
-        self.label_values: dict[str, int] | None = None
-        self._initialized = False
+        self.provenance: Provenance | None = None
+        self._weights, self._compile, self._collapse_share = weights, compile, collapse_share
+        self._rates = {"lr": lr, "weight_decay": weight_decay, "head_lr_mult": head_lr_mult}
+        self._optimizer, self._momentum = optimizer, momentum
+        self._policy, self._policy_options, self._warmup_steps = lr_policy, policy, warmup_steps
+        self._label_values: dict[str, int] | None = None
+        self._trained_with = trained_with(self, loss, optimizer, momentum, lr_policy)
 
-    def initialize(self) -> None:
-        """Load the weights that training starts from, once. Not needed for a run that resumes.
+    def initialize(self) -> Provenance:
+        """Load the weights that training starts from, unless there are some already.
+
+        Returns:
+            Where the weights come from.
 
         Raises:
             WeightsError: they cannot be had, or do not fit.
         """
-        if not self._initialized:
-            source = initialize(self.net, self.hparams.weights, self.hparams.classes)
-            self.provenance = of_start(self.hparams.weights, source)
-            self._initialized = True
+        if self.provenance is None:
+            source = initialize(self.net, self._weights, self.classes)
+            self.provenance = Provenance.from_weights(self._weights, source)
+            if self._weights == "none" and self.frozen_parts:
+                rank_zero_warn(
+                    "--model.freeze with --model.weights none: random weights stay random"
+                )
+        return self.provenance
+
+    def set_origin(self, provenance: Provenance, label_values: dict[str, int] | None) -> None:
+        """Set what checkpoints say of where they come from.
+
+        Args:
+            provenance: of the weights, the data of this training included.
+            label_values: value of each class in the data's label files, by name; None: not known.
+        """
+        self.provenance, self._label_values = provenance, label_values
 
     def setup(self, stage: str) -> None:
         """Compilation, before a run."""
-        if stage == "fit" and self.hparams.compile:
+        if stage == "fit" and self._compile:
             self.net.compile()
 
     def on_fit_start(self) -> None:
@@ -132,32 +174,71 @@ class DeepLabModule(LightningModule):
         if self.trainer.ckpt_path is None:
             self.initialize()
 
+    def on_train_start(self) -> None:
+        """Keep frozen parts, with their statistics and dropout, as they are in evaluation."""
+        for part in self.frozen_parts:
+            part.eval()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say where weights come from, how labels count, how long nothing has been learned."""
+        """Add where weights come from, how labels count, how long nothing has been learned.
+
+        Hyper-parameters that are objects stay out: a checkpoint is read as plain data.
+        """
         if self.provenance is not None:
-            checkpoint["provenance"] = self.provenance
-        if self.label_values is not None:
-            checkpoint["label_values"] = self.label_values
+            checkpoint["provenance"] = self.provenance.as_dict()
+        if self._label_values is not None:
+            checkpoint["label_values"] = self._label_values
         checkpoint["stuck"] = self.stuck._asdict()
+        checkpoint["trained_with"] = self._trained_with
+        checkpoint["hyper_parameters"] = plain_values(checkpoint.get("hyper_parameters", {}))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting; earlier checkpoints say nothing of it."""
+        self.check_checkpoint(checkpoint)
         self.stuck = Stuck(**checkpoint.get("stuck", {}))
+        if self.provenance is None:
+            self.set_origin(Provenance.from_checkpoint(checkpoint), checkpoint.get("label_values"))
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any], path: str = "the checkpoint") -> None:
+        """Refuse a checkpoint of another module, loss, optimizer or policy of one's own.
+
+        Args:
+            checkpoint: its content.
+            path: of the checkpoint, for the message.
+
+        Raises:
+            UserError: says which, and what to do.
+        """
+        check_same_training(checkpoint, self._trained_with, path)
+
+    def training_loss(self, logits: ScaleLogits, mask: Tensor) -> Tensor:
+        """Return the loss of a batch, a scalar: the sum over all scales and their maximum.
+
+        Args:
+            logits: of the network, at each scale (B,C,h,w) and fused.
+            mask: (B,H,W) uint8, class indices and 255 for void.
+        """
+        return deeplab_loss(logits, mask, self.loss, align_corners=self.net.align_corners)
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
-        logits = self.net.logits(batch["image"])
-        loss = deeplab_loss(logits, batch["mask"], align_corners=self.net.align_corners)
+        """Return the loss of a batch."""
+        loss = self.training_loss(self.net.logits(batch["image"]), batch["mask"])
         self.log("train/loss", loss, batch_size=len(batch["id"]), prog_bar=True)
-        groups = self.optimizers().param_groups
-        self.log_dict({f"lr/{group['name']}": group["lr"] for group in groups})
         return loss
 
-    def on_train_batch_end(self, outputs: dict, batch: dict, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
+        """Log the learning rate of every parameter group that has a name."""
+        groups = [
+            group for optimizer in self.trainer.optimizers for group in optimizer.param_groups
+        ]
+        self.log_dict({f"lr/{g['name']}": g["lr"] for g in groups if "name" in g})
+
+    def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
         """Stop where training on is no use; looked at now and then, since looking waits."""
-        if self.global_step % self.trainer.log_every_n_steps == 0:
-            lost = not torch.isfinite(outputs["loss"]) and not all_finite(self.net)
-            self._stop_where(lost, outputs["loss"].item())
+        loss = outputs.get("loss") if isinstance(outputs, dict) else None  # a step may return none
+        if loss is not None and self.global_step % self.trainer.log_every_n_steps == 0:
+            lost = not torch.isfinite(loss) and not all_finite(self.net)
+            self._stop_where(lost, loss.item())
 
     def _stop_where(self, lost: bool, loss: float) -> None:
         """On all processes at once: one alone would leave the others waiting."""
@@ -187,14 +268,15 @@ class DeepLabModule(LightningModule):
         self.metric.reset()
         self.pixel_loss.reset()
         self.log("val/miou", scores.miou, prog_bar=True, sync_dist=True)
-        values = scores.named("val", self.hparams.classes)
+        values = scores.named("val", self.classes)
         del values["val/miou"]
         self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
         if self._counts():
             check_monitors(self.trainer.early_stopping_callbacks, self.trainer.callback_metrics)
-            share, steps = self.hparams.collapse_share, self._steps()
             # before the checkpoint is written, which keeps it
-            self.stuck = watch(self.stuck, scores, share, self.global_step, steps)
+            self.stuck = watch(
+                self.stuck, scores, self._collapse_share, self.global_step, self.count_steps()
+            )
 
     def _counts(self) -> bool:
         return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
@@ -206,31 +288,32 @@ class DeepLabModule(LightningModule):
         loss = self.scores.loss
         self._stop_where(not math.isfinite(loss) and not all_finite(self.net), loss)
         check_collapse(
-            self.stuck, self.scores, list(self.hparams.classes), self.global_step, self._steps()
+            self.stuck, self.scores, list(self.classes), self.global_step, self.count_steps()
         )
 
-    def configure_optimizers(self) -> dict:
-        """SGD with the authors' parameter groups, and the learning rate by optimizer step."""
-        hp = self.hparams
-        optimizer: Optimizer = build_sgd(
-            self.net,
-            lr=hp.lr,
-            momentum=hp.momentum,
-            weight_decay=hp.weight_decay,
-            head_lr_mult=hp.head_lr_mult,
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups: name, params, lr, weight_decay (`training/optimizer.py`)."""
+        return parameter_groups(self.net, **self._rates)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer of the parameter groups, and its schedule by optimizer step."""
+        optimizer = build_optimizer(self.parameter_groups(), self._optimizer, self._momentum)
+        schedule = build_schedule(
+            optimizer, self._policy, self._policy_options, self._warmup_steps, self.count_steps
         )
-        if hp.lr_policy == "step":
-            size = hp.step_size or max(self._steps() // 3, 1)
-            schedule = step_schedule(optimizer, size, hp.step_factor)
-        else:
-            schedule = poly_schedule(optimizer, self._steps(), hp.poly_power)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _steps(self) -> int:
+    def count_steps(self) -> int:
+        """Return the optimizer steps of the whole training.
+
+        Raises:
+            ValueError: the training has no end.
+        """
         steps = self.trainer.estimated_stepping_batches
         if not 0 < steps < torch.inf:
+            name = self._policy if isinstance(self._policy, str) else type(self._policy).__name__
             raise ValueError(
-                f"the {self.hparams.lr_policy} schedule needs to know when training ends: set "
+                f"the {name} schedule needs to know when training ends: set "
                 "--trainer.max_steps or --trainer.max_epochs"
             )
-        return steps
+        return int(steps)

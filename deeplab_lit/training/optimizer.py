@@ -1,4 +1,6 @@
-"""Parameter groups and stochastic gradient descent as in the released solver and prototxt.
+"""What learns, and how fast: frozen parts, parameter groups and their optimizer.
+
+The groups are those of the released solver and prototxt:
 
 | group | what | learning rate | weight decay |
 |---|---|---|---|
@@ -8,16 +10,25 @@
 | head.bias | their biases | × 20 | no |
 """
 
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from deeplab_lit.network.deeplab import DeepLabV2
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]  # parameter groups → optimizer
+MOMENTUM = 0.9  # the authors'
 
 
 def parameter_groups(
     net: DeepLabV2, *, lr: float, weight_decay: float, head_lr_mult: float
-) -> list[dict]:
-    """Every trainable parameter in exactly one group; groups without parameters are left out.
+) -> list[dict[str, Any]]:
+    """Put every trainable parameter into exactly one group; leave out groups without parameters.
 
     Groups are told apart by the modules that own the parameters, not by their names.
 
@@ -54,9 +65,102 @@ def parameter_groups(
     return [{"name": k, "params": members[k], **v} for k, v in groups.items() if members[k]]
 
 
-def build_sgd(
-    net: DeepLabV2, *, lr: float, momentum: float, weight_decay: float, head_lr_mult: float
-) -> SGD:
-    """SGD over the parameter groups."""
-    groups = parameter_groups(net, lr=lr, weight_decay=weight_decay, head_lr_mult=head_lr_mult)
-    return SGD(groups, lr=lr, momentum=momentum)
+def build_optimizer(
+    groups: list[dict[str, Any]],
+    factory: OptimizerFactory | None = None,
+    momentum: float = MOMENTUM,
+) -> Optimizer:
+    """Build the optimizer of parameter groups.
+
+    Args:
+        groups: as `parameter_groups` returns them.
+        factory: makes another optimizer of them. None: stochastic gradient descent.
+        momentum: of stochastic gradient descent.
+    """
+    return (
+        SGD(groups, lr=groups[0]["lr"], momentum=momentum) if factory is None else factory(groups)
+    )
+
+
+def freeze_parts(net: DeepLabV2, names: str | Sequence[str] | None) -> list[nn.Module]:
+    """Exclude parts of a network from training: their parameters get no gradients.
+
+    Args:
+        net: changed in place.
+        names: of parts: "backbone", "head", or one inside, as "layer1", "backbone.layer1" or
+            "features.0"; None: no part.
+
+    Returns:
+        The parts, which should be in eval mode while the others train.
+
+    Raises:
+        ValueError: there is no such part, or nothing is left to train.
+    """
+    parts = dict(net.named_modules())
+    frozen = []
+    for name in [names] if isinstance(names, str) else names or ():
+        part = parts.get(f"backbone.{name}", parts.get(name)) if name else None
+        if part is None or not part.state_dict():
+            inner = ", ".join(n for n, part in net.backbone.named_children() if part.state_dict())
+            raise ValueError(
+                f"freeze is {name!r}: the network has no such part with weights. There are "
+                f"backbone, head and, in the backbone, {inner}"
+            )
+        frozen.append(part.requires_grad_(requires_grad=False))
+    if not any(p.requires_grad for p in net.parameters()):
+        raise ValueError(f"freeze is {names}: nothing is left to train")
+    return frozen
+
+
+def check_rates(lr: float, momentum: float, weight_decay: float, head_lr_mult: float) -> None:
+    """Refuse numbers with which nothing can be trained.
+
+    Raises:
+        ValueError: which one, its value and its range.
+    """
+    in_range = {
+        "lr": (lr, "0 or more", 0 <= lr < math.inf),
+        "momentum": (momentum, "0 or more, below 1", 0 <= momentum < 1),
+        "weight_decay": (weight_decay, "0 or more", 0 <= weight_decay < math.inf),
+        "head_lr_mult": (head_lr_mult, "0 or more", 0 <= head_lr_mult < math.inf),
+    }
+    for name, (value, expected, right) in in_range.items():
+        if not right:
+            raise ValueError(f"{name} is out of range: {value}, expected {expected}")
+    if max(2 * lr * max(head_lr_mult, 1), weight_decay) > torch.finfo(torch.float32).max:
+        raise ValueError(
+            f"lr {lr}, head_lr_mult {head_lr_mult} or weight_decay {weight_decay} is out of "
+            "range: larger than float32 holds"
+        )
+
+
+def check_optimizer(factory: OptimizerFactory, momentum: float) -> dict[str, Any]:
+    """Describe an optimizer; refuse options that its parameter groups override: set in vain.
+
+    Args:
+        factory: of the optimizer.
+        momentum: of the default optimizer, which does not reach this one.
+
+    Returns:
+        Its class path, as "class", and its options beside the groups' learning rates and decays.
+
+    Raises:
+        ValueError: an option out of range or set in vain; or the optimizer takes no groups.
+    """
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1} for _ in range(2)]
+    optimizer = factory(groups)
+    label, signature = type(optimizer).__name__, inspect.signature(type(optimizer)).parameters
+    if momentum != MOMENTUM:
+        raise ValueError(
+            f"momentum is {momentum}, but the optimizer is {label}, which does not use it: leave it "
+            "out. Options of an optimizer follow its name, as --model.optimizer.momentum for SGD"
+        )
+    for name in ("lr", "weight_decay"):
+        default = signature[name].default if name in signature else None
+        if optimizer.defaults.get(name, default) != default:
+            raise ValueError(
+                f"optimizer.{name} is {optimizer.defaults[name]}, but every parameter group has its "
+                f"own, from {name}: set --model.{name} instead"
+            )
+    options = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "weight_decay")}
+    return {"class": f"{type(optimizer).__module__}.{label}", **options}

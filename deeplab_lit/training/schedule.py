@@ -1,45 +1,95 @@
-"""When what changes: learning rate policies (DeepLabv2, Sec. 4.1.2; Table 2), and validations.
+"""When what changes: learning-rate policies (DeepLabv2, Sec. 4.1.2; Table 2), and validations.
 
-All groups keep their own rate, times the policy's factor. torch's PolynomialLR keeps its length in
-the checkpoint and trains at 0 when a run is resumed for longer; these follow what they are given.
+A policy is a factor by optimizer step, which multiplies the rate of every parameter group. torch's
+PolynomialLR keeps its length in the checkpoint and trains at 0 when a run is resumed for longer;
+these follow the length of the run that goes on.
 """
 
 import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Literal
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-Policy = Literal["poly", "step"]
-DEFAULTS = {  # the paper's
+PolicyName = Literal["poly", "step"]
+DEFAULTS: dict[PolicyName, dict[str, float | None]] = {  # the paper's
     "poly": {"poly_power": 0.9},
     "step": {"step_size": None, "step_factor": 0.1},
 }
-ONCE = {"step_size": 2000}  # a default of before, which older checkpoints hold with poly too
+FORMER = {"step_size": 2000}  # a default of before, which older checkpoints hold with poly too
+
+
+class Policy(ABC):
+    """A learning-rate policy of your own: a subclass, `--model.lr_policy my.Policy`.
+
+    The arguments of its `__init__` are options of the command line, by their annotations.
+    """
+
+    @abstractmethod
+    def __call__(self, step: int, steps: int) -> float:
+        """Return the factor of the learning rate at an optimizer step.
+
+        Args:
+            step: counted from 0.
+            steps: optimizer steps of the whole training.
+        """
 
 
 def poly(step: int, total_steps: int, power: float) -> float:
-    """(1 − step/total)^power, the factor at an optimizer step counted from 0; 0 from the end on."""
+    """Return (1 − step/total)^power at an optimizer step counted from 0; 0 from the end on."""
     return max(1 - step / total_steps, 0.0) ** power
 
 
 def stairs(step: int, size: int, factor: float) -> float:
-    """factor^⌊step/size⌋, the factor at an optimizer step counted from 0; Caffe's "step"."""
+    """Return factor^⌊step/size⌋ at an optimizer step counted from 0; Caffe's "step"."""
     return factor ** (step // size)
 
 
-def poly_schedule(optimizer: Optimizer, total_steps: int, power: float) -> LambdaLR:
-    """The "poly" policy, to be stepped after each optimizer step."""
-    return LambdaLR(optimizer, lambda step: poly(step, total_steps, power))
+def build_schedule(
+    optimizer: Optimizer,
+    policy: PolicyName | Policy,
+    options: Mapping[str, float | None],
+    warmup_steps: int,
+    count_steps: Callable[[], int],
+) -> LambdaLR:
+    """Build the schedule of all groups' learning rates, to be stepped after each optimizer step.
 
-
-def step_schedule(optimizer: Optimizer, size: int, factor: float) -> LambdaLR:
-    """The "step" policy, to be stepped after each optimizer step."""
-    return LambdaLR(optimizer, lambda step: stairs(step, size, factor))
+    Args:
+        optimizer: its groups have their base rates.
+        policy: a name, or an object of your own.
+        options: poly_power, step_size and step_factor.
+        warmup_steps: over so many steps the policy's factor is multiplied by a linear ramp: by
+            1/warmup_steps at the first step, by 1 from step warmup_steps − 1 on. 0: no ramp.
+        count_steps: returns the optimizer steps of the whole training; called where they matter.
+    """
+    factor: Callable[[int], float]
+    if policy == "poly":
+        steps, power = count_steps(), options["poly_power"]
+        assert power is not None
+        factor = lambda step: poly(step, steps, power)  # noqa: E731 - LambdaLR stores no function
+    elif policy == "step":
+        size = options["step_size"] or max(count_steps() // 3, 1)
+        falls = options["step_factor"]
+        assert falls is not None
+        factor = lambda step: stairs(step, int(size), falls)  # noqa: E731
+    else:
+        total, custom = count_steps(), policy
+        factor = lambda step: custom(step, total)  # noqa: E731
+    if not warmup_steps:
+        return LambdaLR(optimizer, factor)
+    if (length := count_steps()) < warmup_steps:
+        rank_zero_warn(
+            f"--model.warmup_steps is {warmup_steps:,}, but the training has {length:,} steps: it "
+            "ends before the learning rate is reached"
+        )
+    return LambdaLR(optimizer, lambda step: factor(step) * min((step + 1) / warmup_steps, 1.0))
 
 
 def validation_interval(batches: int) -> int:
-    """Choose how many batches validations are apart where nothing is said: ten in a training.
+    """Choose how many batches validations are apart by default: ten in a training.
 
     Epochs are no measure: one of twenty images is two steps, one of COCO's twelve thousand.
 
@@ -55,19 +105,27 @@ def validation_interval(batches: int) -> int:
     return next(even, max(batches // 10, 1))
 
 
-def check_policy(policy: Policy, options: dict[str, float | None]) -> None:
+def check_policy(
+    policy: PolicyName | Policy, options: Mapping[str, float | None], warmup_steps: int
+) -> None:
     """Refuse options out of range, and those that the policy does not read: set in vain.
 
     Args:
-        policy: which one.
-        options: of all policies, by name; null: what follows from the training's length.
+        policy: a name, or an object of your own.
+        options: of all named policies, by name; None: follows from the training's length.
+        warmup_steps: length of the warm-up, in optimizer steps.
 
     Raises:
-        ValueError: an unknown policy; an option that is not positive; an option of another policy
-            that is not at its default.
+        ValueError: an unknown policy; an option out of range; an option of another policy that is
+            not at its default.
     """
-    if policy not in DEFAULTS:
-        raise ValueError(f"lr_policy must be one of {', '.join(DEFAULTS)}, got {policy!r}")
+    if policy not in DEFAULTS and not isinstance(policy, Policy):
+        raise ValueError(
+            f"lr_policy must be one of {', '.join(DEFAULTS)}, or a subclass of "
+            f"deeplab_lit.training.schedule.Policy; got {policy!r}"
+        )
+    if not 0 <= warmup_steps <= sys.maxsize:
+        raise ValueError(f"warmup_steps is out of range: {warmup_steps}, expected 0 or more")
     for owner, defaults in DEFAULTS.items():
         for name, default in defaults.items():
             value = options[name]
@@ -77,8 +135,9 @@ def check_policy(policy: Policy, options: dict[str, float | None]) -> None:
                     f"{name} is out of range: {value}, expected more than 0"
                     + (", at most 1" if most == 1 else "")
                 )
-            if owner != policy and options[name] not in (default, ONCE.get(name, default)):
+            if owner != policy and options[name] not in (default, FORMER.get(name, default)):
+                label = policy if isinstance(policy, str) else type(policy).__name__
                 raise ValueError(
-                    f"{name} is {options[name]}, but lr_policy {policy} does not use it: leave it "
+                    f"{name} is {options[name]}, but lr_policy {label} does not use it: leave it "
                     f"out, or set --model.lr_policy {owner}"
                 )

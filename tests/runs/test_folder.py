@@ -6,19 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 
+from deeplab_lit.atomic import NoLocksError
 from deeplab_lit.runs import folder as run_folder
 from deeplab_lit.runs.folder import (
     RunFolderError,
     check_unfinished,
-    create_run_folder,
-    open_results_folder,
     config_of,
+    create_run_folder,
     hold,
     last_checkpoint,
     named_checkpoint,
     new_run_folder,
+    open_results_folder,
 )
-from deeplab_lit.atomic import NoLocksError
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import wandb
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import WandbLogger
 
+from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.runs.loggers import (
     build_loggers,
     log_checkpoint,
@@ -14,7 +15,6 @@ from deeplab_lit.runs.loggers import (
     run_id,
     with_save_dir,
 )
-from deeplab_lit.runs.csv_logger import MetricsFile
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from deeplab_lit.network.weights.formats.source import Source
-from deeplab_lit.runs.provenance import completed, of_checkpoint, of_file, of_start
+from deeplab_lit.runs.provenance import Provenance
 
 
 def source(format="caffe", num_classes=21, backbone="resnet101", **kwargs):
@@ -44,29 +44,29 @@ def write(path):
     ],
 )  # fmt: skip
 def test_published_files_are_known_by_their_names(tmp_path, name, read, init, trained_on):
-    found = of_file(write(tmp_path / name), read)
-    assert (found["init"], found["trained_on"]) == (init, trained_on)
-    assert found["source"] == name
-    assert found["sha256"] == hashlib.sha256(b"weights").hexdigest()
-    assert found["origin"] is None
+    found = Provenance.from_file(write(tmp_path / name), read)
+    assert (found.init, list(found.trained_on)) == (init, trained_on)
+    assert found.source == name
+    assert found.sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert found.origin is None
 
 
 def test_a_file_of_ours_hands_its_past_on(tmp_path):
     before = {"source": "init.caffemodel", "init": "coco", "trained_on": ["VOC:train_aug"]}
     path = write(tmp_path / "train2_iter_20000.caffemodel")  # its name no longer counts
-    found = of_file(path, source("deeplab_lit", provenance=before))
-    assert found["init"] == "coco"
-    assert found["trained_on"] == ["VOC:train_aug"]
-    assert found["origin"] == before
-    done = completed(found, "0.1", "Folder/x:train")
+    found = Provenance.from_file(path, source("deeplab_lit", provenance=before))
+    assert found.init == "coco"
+    assert found.trained_on == ("VOC:train_aug",)
+    assert found.origin == before
+    done = found.extended("0.1", "Folder/x:train").as_dict()
     assert done["trained_on"] == ["VOC:train_aug", "Folder/x:train"]
     assert done["version"] == "0.1"
     assert before["trained_on"] == ["VOC:train_aug"]
 
 
 def test_a_split_is_named_once_however_often_a_run_goes_on():
-    first = completed(of_start("none", None), "0.1", "VOC:train")
-    again = completed(of_checkpoint({"provenance": first}), "0.1", "VOC:train")
+    first = Provenance.from_weights("none", None).extended("0.1", "VOC:train").as_dict()
+    again = Provenance.from_checkpoint({"provenance": first}).extended("0.1", "VOC:train").as_dict()
     assert again["trained_on"] == ["VOC:train"]
     assert again["init"] == "none"
 
@@ -76,24 +76,27 @@ def test_command_lines_that_earlier_versions_kept_are_dropped(tmp_path):
     old = older | {"origin": older | {"origin": None}}
     file = write(tmp_path / "a.ckpt")
     read = source("deeplab_lit", provenance=old)
-    for found in (of_checkpoint({"provenance": old}), of_file(file, read)):
-        assert "key" not in str(found)
-        assert found["trained_on"] == ["VOC:train"]
-    assert of_checkpoint({"provenance": old})["origin"]["init"] == "coco"
+    again = Provenance.from_checkpoint({"provenance": old})
+    for found in (again, Provenance.from_file(file, read)):
+        assert "key" not in str(found.as_dict())
+        assert found.trained_on == ("VOC:train",)
+    assert again.origin["init"] == "coco"
 
 
 def test_of_a_checkpoint_without_provenance_nothing_is_known():
     for given in ({}, {"provenance": None}, {"provenance": {"source": "x"}}):
         found = of_checkpoint({"state_dict": {}} | given)
-        assert (found["init"], found["trained_on"]) == ("unknown", ["unknown"])
+        assert (found.init, found.trained_on) == ("unknown", ("unknown",))
 
 
 def test_imagenet_weights_are_named_by_their_file(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
     read = source("torchvision", None)
-    found = of_start("imagenet", read)
-    assert (found["source"], found["init"]) == ("resnet101-63fe2227.pth", "imagenet")
-    assert found["sha256"] is None
+    found = Provenance.from_weights("imagenet", read)
+    assert (found.source, found.init) == ("resnet101-63fe2227.pth", "imagenet")
+    assert found.sha256 is None
     (tmp_path / "checkpoints").mkdir()
     write(tmp_path / "checkpoints/resnet101-63fe2227.pth")
-    assert of_start("imagenet", read)["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert (
+        Provenance.from_weights("imagenet", read).sha256 == hashlib.sha256(b"weights").hexdigest()
+    )

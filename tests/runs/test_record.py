@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from deeplab_lit.runs import record
-from deeplab_lit.scoring.metric import Scores
 from deeplab_lit.runs.record import RunRecord, as_dict
+from deeplab_lit.scoring.metric import Scores
 
 CLASSES = ["sky", "tree", "bird"]
 

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 from deeplab_lit.data import Shapes
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.runs.csv_logger import MetricsFile
+from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.scoring.evaluation import Evaluation
 from deeplab_lit.training.module import DeepLabModule
-from deeplab_lit.training.optimizer import build_sgd
+from deeplab_lit.training.optimizer import build_optimizer, parameter_groups
 
 VALIDATION = {"val/loss", "val/miou", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou"}
 RATES = {"lr/backbone", "lr/head.weight", "lr/head.bias"}
@@ -70,9 +71,9 @@ def fitted(make_module, make_data, make_trainer, tmp_path):
 
 def test_the_loss_falls_on_one_image(make_module):
     module, batch = make_module(), one_image()
-    module.log = module.log_dict = lambda *args, **kwargs: None
-    optimizer = build_sgd(module.net, lr=0.01, momentum=0.9, weight_decay=0, head_lr_mult=10)
-    module.optimizers = lambda: optimizer
+    module.log = lambda *args, **kwargs: None
+    groups = parameter_groups(module.net, lr=0.01, weight_decay=0, head_lr_mult=10)
+    optimizer = build_optimizer(groups)
     losses = []
     for _ in range(15):
         optimizer.zero_grad()
@@ -187,8 +188,8 @@ def test_a_checkpoint_holds_the_training_and_nothing_of_the_evaluation(fitted, t
         assert not [key for key in hparams if "eval" in key or "crf" in key]
         assert hparams.keys() == {
             "classes", "weights", "lr", "momentum", "weight_decay", "poly_power", "head_lr_mult",
-            "lr_policy", "step_size", "step_factor", "compile", "backbone", "norm", "scales",
-            "atrous_rates", "collapse_share",
+            "lr_policy", "step_size", "step_factor", "warmup_steps", "freeze", "compile",
+            "backbone", "norm", "scales", "atrous_rates", "collapse_share",
         }  # fmt: skip
 
 
@@ -288,6 +289,6 @@ def test_a_checkpoint_says_which_values_the_labels_have(make_module):
     module, checkpoint = make_module(), {}
     module.on_save_checkpoint(checkpoint)
     assert "label_values" not in checkpoint
-    module.label_values = {"sky": 1}
+    module.set_origin(Provenance(), {"sky": 1})
     module.on_save_checkpoint(checkpoint)
     assert checkpoint["label_values"] == {"sky": 1}

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.training.optimizer import build_sgd, parameter_groups
+from deeplab_lit.training.optimizer import build_optimizer, parameter_groups
 
 NETS = {
     "resnet_batch": {"backbone": "resnet18", "norm": "batch"},
@@ -96,7 +96,7 @@ def test_a_parameter_that_is_switched_off_is_left_out():
 
 def test_two_steps_worked_out_by_hand():
     net = DeepLabV2(3, backbone="resnet10_quarter", norm="batch", atrous_rates=(2,))
-    sgd = build_sgd(net, lr=0.1, momentum=0.9, weight_decay=0.5, head_lr_mult=10.0)
+    sgd = build_optimizer(parameter_groups(net, lr=0.1, weight_decay=0.5, head_lr_mult=10.0))
     weight, bias = net.head.branches[0].weight, net.head.branches[0].bias
     stem = net.backbone.conv1.weight
     with torch.no_grad():

@@ -5,7 +5,7 @@ from torch.optim import SGD
 
 from deeplab_lit.data import Shapes
 from deeplab_lit.training.module import DeepLabModule
-from deeplab_lit.training.schedule import poly, poly_schedule, stairs, validation_interval
+from deeplab_lit.training.schedule import build_schedule, poly, stairs, validation_interval
 
 # 2.5e-4 · (1 − step/20000)^0.9; half-way 2.5e-4 · 0.535887, at the end 2.5e-4 · 1.346087e-4
 RATES = {0: 2.5e-4, 1: 2.4998875e-4, 10_000: 1.3397168e-4, 19_999: 3.365217e-8}
@@ -92,6 +92,10 @@ def sgd(*rates):
     return SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in rates])
 
 
+def poly_schedule(optimizer, steps):
+    return build_schedule(optimizer, "poly", {"poly_power": 0.9}, 0, lambda: steps)
+
+
 @pytest.mark.parametrize(("step", "expected"), RATES.items())
 def test_the_papers_learning_rate(step, expected):
     assert 2.5e-4 * poly(step, 20_000, 0.9) == pytest.approx(expected, rel=1e-6)
@@ -113,7 +117,7 @@ def test_the_step_policy_falls_to_a_tenth_every_2000_steps(step, factor):
         ({"lr_policy": "step", "poly_power": 0.5}, "poly_power is 0.5, .* --model.lr_policy poly"),
         ({"step_size": 100}, "step_size is 100, .* --model.lr_policy step"),
         ({"step_factor": 0.5}, "step_factor is 0.5, .* --model.lr_policy step"),
-        ({"lr_policy": "cosine"}, "lr_policy must be one of poly, step, got 'cosine'"),
+        ({"lr_policy": "cosine"}, "lr_policy must be one of poly, step, .*Policy; got 'cosine'"),
     ],
 )
 def test_an_option_that_the_policy_does_not_read_is_refused(make_module, options, words):
@@ -146,7 +150,7 @@ def test_the_step_policy_falls_after_each_third_of_the_training_if_nothing_else_
 
 def test_all_groups_fall_together():
     optimizer = sgd(1.0, 2.0, 10.0, 20.0)
-    schedule = poly_schedule(optimizer, 4, 0.9)
+    schedule = poly_schedule(optimizer, 4)
     for factor in (1, 0.75**0.9, 0.5**0.9, 0.25**0.9, 0, 0):
         rates = [group["lr"] for group in optimizer.param_groups]
         assert rates == pytest.approx([factor * x for x in (1, 2, 10, 20)])
@@ -155,12 +159,12 @@ def test_all_groups_fall_together():
 
 
 def test_a_run_resumed_for_longer_follows_the_new_length():
-    old = poly_schedule(optimizer := sgd(1.0), 10, 0.9)
+    old = poly_schedule(optimizer := sgd(1.0), 10)
     for _ in range(10):
         optimizer.step()
         old.step()
     assert optimizer.param_groups[0]["lr"] == 0
-    new = poly_schedule(longer := sgd(1.0), 20, 0.9)
+    new = poly_schedule(longer := sgd(1.0), 20)
     longer.load_state_dict(optimizer.state_dict())
     new.load_state_dict(old.state_dict())
     longer.step()

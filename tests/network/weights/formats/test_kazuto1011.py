@@ -9,7 +9,7 @@ from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.kazuto1011 import from_kazuto1011
 from deeplab_lit.network.weights.load import load
 from deeplab_lit.network.weights.read import WeightsError
-from deeplab_lit.runs.provenance import of_file
+from deeplab_lit.runs.provenance import Provenance
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def test_coco_stuffs_file_is_read_with_its_182_classes_and_known_by_its_name(res
     source = read_source(path)
     assert (source.format, source.num_classes, len(source.copied)) == ("kazuto1011", 182, 528)
     assert source.state["head.branches.3.weight"].shape == (182, 2048, 3, 3)
-    found = of_file(path, source)
-    assert (found["init"], found["trained_on"]) == ("coco", ["CocoStuff164k:train"])
+    found = Provenance.from_file(path, source)
+    assert (found.init, found.trained_on) == ("coco", ("CocoStuff164k:train",))
 
 
 def test_an_unknown_name_is_refused_unless_it_is_named(resnet101):

@@ -1,0 +1,94 @@
+"""What a checkpoint says of the classes that trained it, and whether a run may go on with it.
+
+Objects (a loss, an optimizer, a policy) are not written into checkpoints, which are read as plain
+data; their class paths are, under "trained_with".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deeplab_lit.errors import UserError
+from deeplab_lit.training.optimizer import OptimizerFactory, check_optimizer
+
+DEFAULTS = {  # of checkpoints that do not say it
+    "model": "deeplab_lit.training.module.DeepLabModule",
+    "model.loss": None,
+    "model.optimizer": None,
+    "model.lr_policy": None,
+}
+
+
+def trained_with(
+    module: object,
+    loss: object | None,
+    optimizer: OptimizerFactory | None,
+    momentum: float,
+    policy: object,
+) -> dict[str, Any]:
+    """Describe the classes that train, by the options that name them.
+
+    Args:
+        module: the LightningModule.
+        loss: None: the authors'.
+        optimizer: None: the authors'.
+        momentum: of the authors' optimizer.
+        policy: a name, or an object.
+
+    Returns:
+        Option → class path; of an optimizer also its options; None for a default.
+
+    Raises:
+        ValueError: an optimizer's options are out of range or set in vain.
+    """
+    return {
+        "model": _class_path(module),
+        "model.loss": None if loss is None else _class_path(loss),
+        "model.optimizer": optimizer and check_optimizer(optimizer, momentum),
+        "model.lr_policy": None if isinstance(policy, str) else _class_path(policy),
+    }
+
+
+def check_same_training(checkpoint: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:
+    """Refuse to go on with a training by other classes, which would be taken over in silence.
+
+    Args:
+        checkpoint: its content.
+        now: what the run trains with, as `trained_with` returns it.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        UserError: says which option differs, and what to do.
+    """
+    before = DEFAULTS | checkpoint.get("trained_with", {})
+    for option, value in now.items():
+        if before[option] != value:
+            raise UserError(
+                f"{path} was trained with {_in_words(option, before[option])}, but this run has "
+                f"{_in_words(option, value)}: go on with what it was trained with; or start a new "
+                f"training from its weights with --model.weights {path} instead of --ckpt_path"
+            )
+
+
+def plain_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that are numbers, text, and lists and dictionaries of them."""
+    return {name: value for name, value in settings.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value, *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _class_path(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _in_words(option: str, value: Any) -> str:
+    """Return an option and its value: "--model.optimizer torch.optim.adamw.AdamW (eps 1e-08)"."""
+    if not isinstance(value, dict):
+        return f"no --{option}" if value is None else f"--{option} {value}"
+    options = ", ".join(f"{name} {part}" for name, part in value.items() if name != "class")
+    return f"--{option} {value['class']} ({options})"
