@@ -116,8 +116,8 @@ class DeepLabModule(LightningModule):
             )
         if loss is not None and any(p.requires_grad for p in loss.parameters()):
             raise ValueError(
-                f"the loss {type(loss).__name__} has parameters to train, which are in no parameter "
-                "group: train it in a subclass of DeepLabModule, by configure_optimizers"
+                f"the loss {type(loss).__name__} has parameters to train, which are in no group of "
+                "the optimizer: train it in a subclass of DeepLabModule, by configure_optimizers"
             )
         self.save_hyperparameters(logger=False, ignore=["loss", "optimizer"])
         self.classes = dict(classes)
@@ -292,7 +292,7 @@ class DeepLabModule(LightningModule):
         )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups: name, params, lr, weight_decay (`training/optimizer.py`)."""
+        """Return the optimizer's groups: name, params, lr, weight_decay."""
         return parameter_groups(self.net, **self._rates)
 
     def configure_optimizers(self) -> Any:

@@ -152,15 +152,15 @@ def check_optimizer(factory: OptimizerFactory, momentum: float) -> dict[str, Any
     label, signature = type(optimizer).__name__, inspect.signature(type(optimizer)).parameters
     if momentum != MOMENTUM:
         raise ValueError(
-            f"momentum is {momentum}, but the optimizer is {label}, which does not use it: leave it "
-            "out. Options of an optimizer follow its name, as --model.optimizer.momentum for SGD"
+            f"momentum is {momentum}, but the optimizer is {label}, which does not use it: leave "
+            "it out. Options of an optimizer follow its name, as --model.optimizer.momentum for SGD"
         )
     for name in ("lr", "weight_decay"):
         default = signature[name].default if name in signature else None
         if optimizer.defaults.get(name, default) != default:
             raise ValueError(
-                f"optimizer.{name} is {optimizer.defaults[name]}, but every parameter group has its "
-                f"own, from {name}: set --model.{name} instead"
+                f"optimizer.{name} is {optimizer.defaults[name]}, but every parameter group has "
+                f"its own, from {name}: set --model.{name} instead"
             )
     options = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "weight_decay")}
     return {"class": f"{type(optimizer).__module__}.{label}", **options}

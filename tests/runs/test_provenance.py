@@ -85,7 +85,7 @@ def test_command_lines_that_earlier_versions_kept_are_dropped(tmp_path):
 
 def test_of_a_checkpoint_without_provenance_nothing_is_known():
     for given in ({}, {"provenance": None}, {"provenance": {"source": "x"}}):
-        found = of_checkpoint({"state_dict": {}} | given)
+        found = Provenance.from_checkpoint({"state_dict": {}} | given)
         assert (found.init, found.trained_on) == ("unknown", ("unknown",))
 
 
