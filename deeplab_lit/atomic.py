@@ -3,11 +3,12 @@
 Writers that share a folder do not disturb each other, and what fails leaves nothing behind.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -44,6 +45,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with folder as place:
         yield Path(place) / path.name
         (Path(place) / path.name).replace(path)
+
+
+def atomic_torch_save(content: Any, path: Path) -> None:
+    """Write a PyTorch file whole or not at all; folders are made.
+
+    Raises:
+        WriteError: nothing can be written there.
+    """
+    import torch
+
+    buffer = io.BytesIO()  # torch reports a full disk in words of its own
+    torch.save(content, buffer)
+    with atomic_write(path) as place:
+        place.write_bytes(buffer.getbuffer())
 
 
 class NoLocksError(OSError):

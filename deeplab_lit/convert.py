@@ -16,6 +16,7 @@ import lightning
 from jsonargparse import Namespace
 
 from deeplab_lit import __version__
+from deeplab_lit.atomic import atomic_torch_save
 from deeplab_lit.cli.checks import check_order
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.cli.screen import command
@@ -26,7 +27,6 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import FORMATS, read_source
 from deeplab_lit.network.weights.formats.source import Source, drop_head
 from deeplab_lit.network.weights.load import WeightsError, backbone_alone, build
-from deeplab_lit.runs.checkpoints import write_whole
 from deeplab_lit.runs.folder import named_checkpoint
 from deeplab_lit.runs.provenance import INITS, UNKNOWN, Provenance
 from deeplab_lit.text import first_few, plural
@@ -203,7 +203,7 @@ def _convert(options: Namespace) -> None:
             check_order(list(source.classes), list(classes), options.file, "--data_classes'")
     allowed = tuple(options.allow_missing)
     checkpoint, missing = checkpoint_of(source, file, classes, provenance, allowed)
-    write_whole(checkpoint, out)
+    atomic_torch_save(checkpoint, out)
     print(report(source, missing, provenance))
     if by_name and trained_on is None:
         print(f"            known by the name {file.name}; --trained_on says otherwise")

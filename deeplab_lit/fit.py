@@ -14,7 +14,13 @@ from deeplab_lit.cli.lightning_cli import DeepLabCLI, run
 from deeplab_lit.cli.screen import after_fit, introduce, say
 from deeplab_lit.data.check import table
 from deeplab_lit.network.weights.load import WeightsError
-from deeplab_lit.runs.checkpoints import BEST, kept_by
+from deeplab_lit.runs.checkpoints import (
+    BEST,
+    all_known,
+    check_monitors,
+    kept_by,
+    logged_names,
+)
 from deeplab_lit.runs.folder import (
     NoCheckpointError,
     check_unfinished,
@@ -22,7 +28,6 @@ from deeplab_lit.runs.folder import (
     last_checkpoint,
 )
 from deeplab_lit.runs.loggers import end_wandb, log_checkpoint
-from deeplab_lit.runs.monitors import all_known, check_monitors, logged_names
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.text import plural
 from deeplab_lit.training.schedule import validation_interval

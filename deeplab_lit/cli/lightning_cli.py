@@ -33,14 +33,9 @@ from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments, refused_trainer
 from deeplab_lit.network.weights.load import read_checkpoint
 from deeplab_lit.runs.checkpoints import AtomicCheckpointIO
-from deeplab_lit.runs.config import RunConfig
+from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir, with_save_dir
 from deeplab_lit.runs.folder import create_run_folder, new_run_folder
-from deeplab_lit.runs.loggers import (
-    RUN_FOLDER,
-    build_loggers,
-    put_save_dir,
-    with_save_dir,
-)
+from deeplab_lit.runs.loggers import build_loggers
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.training.module import DeepLabModule
 

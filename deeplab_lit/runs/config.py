@@ -1,19 +1,23 @@
-"""config.yaml: the configuration that reproduces a run."""
+"""config.yaml: the configuration that reproduces a run, and where its loggers write."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from deeplab_lit.atomic import atomic_write
-from deeplab_lit.runs.loggers import RUN_FOLDER, log_config, put_save_dir
+from deeplab_lit.runs.loggers import log_config
 from deeplab_lit.runs.redact import redacted
+
+RUN_FOLDER = "RUN_FOLDER"  # as a logger's save_dir: the folder of the run
+IN_FOLDER = ("TensorBoardLogger", "CSVLogger", "WandbLogger")
 
 
 class RunConfig(SaveConfigCallback):
-    """Saves config.yaml in the run folder, and the same to the loggers.
+    """Save config.yaml in the run folder, and log the same to the loggers.
 
     Args:
         folder: of the run. Where a run goes on with other options, config.yaml is the one with
@@ -51,3 +55,31 @@ class RunConfig(SaveConfigCallback):
             path = path.with_name(f"config_until_step_{self.step}_{number}.yaml")
             number += 1
         return path
+
+
+def with_save_dir(argv: list[str]) -> list[str]:
+    """Return a command line with `RUN_FOLDER` as save_dir of every logger that writes files.
+
+    A save_dir that is typed later wins.
+    """
+    words, before = [], ""
+    for word in argv:
+        words.append(word)
+        flag, _, name = word.partition("=") if "=" in word else (before, "", word)
+        if flag in ("--trainer.logger", "--trainer.logger+") and name.endswith(IN_FOLDER):
+            words.append(f"--trainer.logger.save_dir={RUN_FOLDER}")
+        before = word
+    return words
+
+
+def put_save_dir(loggers: Any, old: str, new: str) -> None:
+    """Change where loggers write that write to `old`.
+
+    Args:
+        loggers: `trainer.logger` of a parsed configuration: one logger, a list of them, or others.
+        old: their save_dir.
+        new: instead.
+    """
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(logger, Namespace) and logger.get("init_args.save_dir") == old:
+            logger.init_args.save_dir = new

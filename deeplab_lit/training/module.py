@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.network.weights.start import initialize
-from deeplab_lit.runs.monitors import check_monitors
+from deeplab_lit.runs.checkpoints import check_monitors
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.scoring.evaluation import Evaluation
 from deeplab_lit.scoring.metric import Scores, SegmentationScores

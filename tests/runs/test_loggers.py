@@ -6,14 +6,13 @@ import wandb
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import WandbLogger
 
+from deeplab_lit.runs.config import put_save_dir, with_save_dir
 from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.runs.loggers import (
     build_loggers,
     log_checkpoint,
     log_config,
-    put_save_dir,
     run_id,
-    with_save_dir,
 )
 
 
