@@ -41,7 +41,6 @@ SAME_STEM = {"check", "checks", "options", "folder", "text", "source", "masks"}
 DATA = pytest.mark.xfail(reason="data sets bring their loaders along", strict=False)
 # file of less than 40 lines that one other file imports → why it is a file
 THIN = {
-    "ablate/origin.py": "",
     "cli/leakage.py": "",
     "cli/quiet.py": "",
     "network/recompute.py": "",

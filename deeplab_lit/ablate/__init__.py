@@ -1,5 +1,6 @@
-"""Ablations: a W&B sweep file run here, and a report with error bars.
+"""Ablations: a W&B sweep file run on this machine, and a report with error bars.
 
-sweep.py reads the file, plan.py says which runs it takes, runner.py runs them (live.py shows it),
-results.py reads what they left, and the rest makes the report of it.
+sweep.py reads the file, plan.py lists the runs, runner.py runs them as processes (process.py) while
+live.py shows how far they are, results.py reads what they leave, table.py and bootstrap.py compare
+the settings, and report.py writes the page.
 """

@@ -12,25 +12,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from deeplab_lit.ablate.check import check
-from deeplab_lit.ablate.live import Live, summary
-from deeplab_lit.ablate.plan import labels_of, plan
-from deeplab_lit.ablate.process import log_of
-from deeplab_lit.ablate.report import write_report
-from deeplab_lit.ablate.runner import Runner
+from deeplab_lit.ablate.plan import Run, labels_of, plan
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.errors import lasting_screen, plain_errors
 from deeplab_lit.text import plural
 
+# What takes torch is imported where it is used, so that --help and mistakes are answered at once.
+
 LONGEST_TAG = 64  # W&B refuses longer ones
 
 
 def build_parser() -> Parser:
-    """The options."""
+    """Return the parser of the options."""
     parser = Parser(prog="python -m deeplab_lit.ablate", description=__doc__)
     parser.add_argument("file", type=str, metavar="FILE", help="Sweep file, method grid.")
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="Trainings at a time.")
@@ -58,36 +55,18 @@ def build_parser() -> Parser:
     return parser
 
 
-def options_of_fit(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line in two: ours, and the options with a dot in their name as --name=value.
-
-    Raises:
-        SweepError: one of these has no value.
-    """
-    ours, theirs, words = [], [], iter(argv)
-    for word in words:
-        flag, is_whole, _ = word.partition("=")
-        if not flag.startswith("--") or "." not in flag:
-            ours.append(word)
-        elif is_whole:
-            theirs.append(word)
-        else:
-            value = next(words, "--")
-            if value.startswith("--"):
-                raise SweepError(f"{word} has no value: write {word}=VALUE")
-            theirs.append(f"{word}={value}")
-    return ours, theirs
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command.
+
+    Args:
+        args: command line; None: that of the process.
 
     Raises:
         SystemExit: code 1 if a run has failed, 2 for a mistake in the input, 130 after Ctrl-C.
     """
     with plain_errors(), lasting_screen():
-        ours, theirs = options_of_fit(sys.argv[1:] if args is None else list(args))
-        options = parse(build_parser(), ours)
+        own_words, fit_options = split_options(sys.argv[1:] if args is None else args)
+        options = parse(build_parser(), own_words)
         sweep = read_sweep(options.file)
         sweep = replace(sweep, entity=options.entity or sweep.entity)
         if options.dashboard:
@@ -95,40 +74,91 @@ def main(args: Sequence[str] | None = None) -> None:
 
             print("\n".join(f"{name}  {url}" for name, url in save_dashboards(sweep).items()))
             return
-        _ablate(sweep, options, theirs)
+        _ablate(sweep, options, fit_options)
 
 
-def _ablate(sweep: Sweep, options: object, theirs: list[str]) -> None:
+def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into options of ablate and options of fit, which have a dot.
+
+    Returns:
+        The words for ablate as they are; options of fit as --name=value.
+
+    Raises:
+        SweepError: an option of fit has no value.
+    """
+    own_words: list[str] = []
+    fit_options: list[str] = []
+    words = iter(argv)
+    for word in words:
+        flag, has_value, _ = word.partition("=")
+        if not flag.startswith("--") or "." not in flag:
+            own_words.append(word)
+        elif has_value:
+            fit_options.append(word)
+        else:
+            value = next(words, "--")
+            if value.startswith("--"):
+                raise SweepError(f"{word} has no value: write {word}=VALUE")
+            fit_options.append(f"{word}={value}")
+    return own_words, fit_options
+
+
+def _ablate(sweep: Sweep, options: Namespace, fit_options: list[str]) -> None:
+    """Run the sweep, unless only a report is wanted, and report it."""
+    from deeplab_lit.ablate.report import write_report
+
     folder = Path(options.runs_dir) / sweep.name
-    runs = plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=theirs)
+    runs = plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=fit_options)
     labels = labels_of(sweep)
-    whole, failed = True, []
+    came_to_an_end, failures = True, list[str]()
     if not options.report:
+        from deeplab_lit.ablate.check import check
+
         check(runs, labels)
-        _make(folder)
-        steps = list(dict.fromkeys(step for run in runs for step in (run.fit, run.validate)))
+        _make_folder(folder)
         print(
             f"{sweep.name}: {plural(len(labels), 'setting')}, "
             f"{plural(len(runs) // len(labels), 'seed')}; runs and logs in {folder}",
             flush=True,
         )
-        live = Live(runs, labels, options.jobs)
-        runner = Runner(steps, options.jobs, _gpus(), variables_of(sweep), live)
-        whole = runner.run()
-        failed = [(s, state) for s, state in runner.states.items() if state.word == "failed"]
-        print(summary(runner.states, options.jobs))
-        for step, state in failed:
-            print(f"failed: {step.folder.name}: {state.why}\n  {log_of(step)}", file=sys.stderr)
-    write_report(sweep, runs, folder, theirs)
-    if not whole:
+        came_to_an_end, failures = _run(sweep, runs, labels, options.jobs)
+    write_report(sweep, runs, folder, fit_options)
+    if not came_to_an_end:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         raise SystemExit(130)
-    if failed:
+    if failures:
         raise SystemExit(1)
 
 
-def variables_of(sweep: Sweep) -> dict[str, str]:
-    """How W&B files the runs, as variables of the environment."""
+def _run(
+    sweep: Sweep, runs: Sequence[Run], labels: Sequence[str], jobs: int
+) -> tuple[bool, list[str]]:
+    """Run all steps, and print what came of them.
+
+    Returns:
+        Whether they came to an end, without an interruption; and a sentence on each failure.
+    """
+    from deeplab_lit.ablate.live import Live, summary
+    from deeplab_lit.ablate.process import log_of
+    from deeplab_lit.ablate.runner import Runner
+
+    steps = list(dict.fromkeys(step for run in runs for step in (run.fit, run.validate)))
+    gpus = visible_gpus() if jobs > 1 else []
+    runner = Runner(steps, jobs, gpus, wandb_variables(sweep), Live(runs, labels, jobs))
+    came_to_an_end = runner.run()
+    print(summary(runner.states, jobs))
+    failures = [
+        f"failed: {step.folder.name}: {state.reason}\n  {log_of(step)}"
+        for step, state in runner.states.items()
+        if state.status == "failed"
+    ]
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return came_to_an_end, failures
+
+
+def wandb_variables(sweep: Sweep) -> dict[str, str]:
+    """Return environment variables that say how W&B files the runs."""
     tag = sweep.name.replace(",", " ").strip()[:LONGEST_TAG]
     variables = {"WANDB_TAGS": f"ablation,{tag}"}
     if sweep.project:
@@ -138,7 +168,7 @@ def variables_of(sweep: Sweep) -> dict[str, str]:
     return variables
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -147,11 +177,13 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _gpus() -> list[str]:
-    """The GPUs that we may use, by the names that CUDA_VISIBLE_DEVICES gives them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
+def visible_gpus() -> list[str]:
+    """Return the GPUs that may be used, by the names that CUDA_VISIBLE_DEVICES gives them."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is not None:
+        return [name for name in names.split(",") if name]
+    import torch
+
     return [str(i) for i in range(torch.cuda.device_count())]
 
 

@@ -27,34 +27,35 @@ ROUNDING = 1e-9  # of scores, far below a single pixel
 
 
 class Difference(NamedTuple):
-    """Between a setting and the baseline, in mIoU, 0…1.
+    """The difference between a setting and the baseline, in mIoU, 0…1.
 
     Attributes:
-        mean: over the seeds; NaN where a score is not known.
-        low: end of the bootstrap's interval over images (95 %); None without counts of two images.
-        high: the other end.
-        p_seeds: probability of such a difference between seeds alone; None where seeds cannot say:
-            one on either side, or several that differ in nothing. In a table of several settings,
+        mean: difference of the means over seeds; NaN: a score is unknown.
+        low: lower end of the bootstrap's interval over images (95 %); None: there are no counts of
+            two or more images.
+        high: upper end of that interval.
+        p_seeds: probability of such a difference between seeds alone; None: seeds cannot tell,
+            being one on either side, or several with equal scores. In a table of several settings,
             corrected for their number.
-        why: what is missing, where that is not one seed or the counts.
+        missing_part: what is missing, where that is neither a second seed nor the counts.
     """
 
     mean: float
     low: float | None
     high: float | None
     p_seeds: float | None
-    why: str = ""
+    missing_part: str = ""
 
     @property
     def verdict(self) -> str:
         """One of better, worse, within noise (images or seeds alone may explain it), unknown."""
         if math.isnan(self.mean) or self.p_seeds is None:
             return "unknown"
-        images = self.low is not None and not (self.low > 0 or self.high < 0)
-        seeds = not self.p_seeds <= 1 - LEVEL
-        if images or seeds or self.mean == 0:
+        interval = None if self.low is None or self.high is None else (self.low, self.high)
+        zero_in_interval = interval is not None and not (interval[0] > 0 or interval[1] < 0)
+        if zero_in_interval or not self.p_seeds <= 1 - LEVEL or self.mean == 0:
             return "within noise"
-        if self.low is None:
+        if interval is None:
             return "unknown"
         return "better" if self.mean > 0 else "worse"
 
@@ -62,16 +63,27 @@ class Difference(NamedTuple):
     def missing(self) -> str:
         """Why the verdict is unknown, in words."""
         if math.isnan(self.mean):
-            return self.why or "a score is missing"
+            return self.missing_part or "a score is missing"
         if self.p_seeds is None:
-            return self.why or "one seed"
-        return self.why or "no counts of the same images"
+            return self.missing_part or "one seed"
+        return self.missing_part or "no counts of the same images"
+
+    @property
+    def points(self) -> str:
+        """In percent, with the ends of the interval, as "+1.20 [+0.50, +1.90]"; "–": unknown."""
+        if math.isnan(self.mean):
+            return "–"
+        text = f"{100 * self.mean:+.2f}"
+        if self.low is None or self.high is None:
+            return text
+        return f"{text} [{100 * self.low:+.2f}, {100 * self.high:+.2f}]"
 
 
 def miou(counts: np.ndarray) -> np.ndarray:
-    """Counts (…,3,C) of hits, true and predicted pixels → mean IoU (…), absent classes left out.
+    """Return the mean IoU (…), 0…1, without absent classes; NaN where all are absent.
 
-    NaN where all are absent.
+    Args:
+        counts: (…,3,C) hits, true pixels and predicted pixels of each class.
     """
     hits, true, predicted = (counts[..., i, :].astype(np.float64) for i in range(3))
     union = true + predicted - hits
@@ -82,20 +94,23 @@ def miou(counts: np.ndarray) -> np.ndarray:
 
 
 def interval(
-    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0
+    setting: Sequence[np.ndarray],
+    baseline: Sequence[np.ndarray],
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval (95 %, percentiles) of the mean over seeds of the difference in mIoU.
+    """Return the bootstrap interval (95 %) of the difference in mIoU of the means over seeds.
 
     Args:
-        ours: counts (N,3,C) of a setting, one array a seed.
-        theirs: those of the baseline, of the same images in the same order.
-        draws: how often images are drawn.
-        seed: of the draws.
+        setting: counts (N,3,C), one array a seed.
+        baseline: counts of the same images in the same order, one array a seed.
+        draws: how often N images are drawn.
+        seed: seed of the draws.
 
     Raises:
         ValueError: the counts are not of equally many images and classes.
     """
-    shapes = {counts.shape for counts in (*ours, *theirs)}
+    shapes = {counts.shape for counts in (*setting, *baseline)}
     if len(shapes) != 1:
         raise ValueError(f"counts of different images or classes cannot be paired: {shapes}")
     n, _, classes = shapes.pop()
@@ -106,63 +121,63 @@ def interval(
         return np.mean([miou(x.reshape(draws, 3, classes)) for x in drawn], axis=0)
 
     tail = 50 * (1 - LEVEL)
-    gains = mean_miou(ours) - mean_miou(theirs)  # NaN for a draw of images that are all void
+    gains = mean_miou(setting) - mean_miou(baseline)  # NaN for a draw of images that are all void
     low, high = np.nanpercentile(gains, [tail, 100 - tail])
     return float(low), float(high)
 
 
 def compare(
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    our_counts: Sequence[np.ndarray] = (),
-    their_counts: Sequence[np.ndarray] = (),
+    setting: Sequence[float],
+    baseline: Sequence[float],
+    setting_counts: Sequence[np.ndarray] = (),
+    baseline_counts: Sequence[np.ndarray] = (),
     *,
     same_trainings: bool = False,
 ) -> Difference:
-    """A setting against the baseline.
+    """Compare a setting with the baseline.
 
     Args:
-        ours: mIoU of each seed; NaN: not known.
-        theirs: the baseline's; seed by seed beside ours with `same_trainings`, else as many as
-            there are.
-        our_counts: of images (N,3,C), one array a seed; empty if they were not written.
-        their_counts: the baseline's.
+        setting: mIoU of each seed, 0…1; NaN: unknown.
+        baseline: mIoU of each seed; with `same_trainings` of the same seeds in the same order.
+        setting_counts: counts (N,3,C) of each image, one array a seed; empty: there are none.
+        baseline_counts: counts of the same images, one array a seed; empty: there are none.
         same_trainings: seed by seed, both are scores of one and the same network.
     """
-    mean = float(np.mean(ours) - np.mean(theirs))
+    mean = float(np.mean(setting) - np.mean(baseline))
     if math.isnan(mean):
         return Difference(mean, None, None, None)
     low = high = p = None
-    why = ""
-    if our_counts and their_counts:
-        if len(our_counts[0]) > 1:
-            low, high = interval(our_counts, their_counts)
+    missing_part = ""
+    if setting_counts and baseline_counts:
+        if len(setting_counts[0]) > 1:
+            low, high = interval(setting_counts, baseline_counts)
         else:
-            why = "one image"
-    if len(ours) > 1 and len(theirs) > 1:
-        sides = [np.subtract(ours, theirs)] if same_trainings else [ours, theirs]
-        if max(map(np.ptp, sides)) > ROUNDING:
+            missing_part = "one image"
+    if len(setting) > 1 and len(baseline) > 1:
+        samples = [np.subtract(setting, baseline)] if same_trainings else [setting, baseline]
+        if max(map(np.ptp, samples)) > ROUNDING:
             test = stats.ttest_rel if same_trainings else partial(stats.ttest_ind, equal_var=False)
-            p = float(test(ours, theirs).pvalue)
+            p = float(test(setting, baseline).pvalue)
         elif abs(mean) <= ROUNDING:
             p = 1.0
         else:  # no test: seeds that change nothing say nothing of other seeds
-            why = "no spread between seeds"
-    elif why:
-        why = ""  # one seed is what it lacks first
-    return Difference(mean, low, high, p, why)
+            missing_part = "no spread between seeds"
+    elif missing_part:
+        missing_part = ""  # one seed is what it lacks first
+    return Difference(mean, low, high, p, missing_part)
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """The same with p of the seeds corrected for their number (Holm, Scand. J. Statist. 1979).
+    """Return the differences with p_seeds corrected for their number.
 
-    So the chance that any of them passes, where none has an effect, stays that of a single test.
+    Holm's method (Scand. J. Statist. 1979): the chance that any of them passes where none has an
+    effect stays that of a single test.
     """
-    found = list(differences)
-    tested = [i for i, d in enumerate(found) if d is not None and d.p_seeds is not None]
-    tested.sort(key=lambda i: found[i].p_seeds)
+    p_seeds = {i: d.p_seeds for i, d in enumerate(differences) if d and d.p_seeds is not None}
+    result = list(differences)
     least = 0.0  # none may be below the one before it
-    for rank, i in enumerate(tested):
-        least = max(least, min(found[i].p_seeds * (len(tested) - rank), 1.0))
-        found[i] = found[i]._replace(p_seeds=least)
-    return found
+    for rank, (i, p) in enumerate(sorted(p_seeds.items(), key=lambda item: item[1])):
+        least = max(least, min(p * (len(p_seeds) - rank), 1.0))
+        if (difference := differences[i]) is not None:
+            result[i] = difference._replace(p_seeds=least)
+    return result

@@ -6,7 +6,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 from deeplab_lit import fit
 from deeplab_lit.ablate.plan import Run
-from deeplab_lit.ablate.progress import is_finished
+from deeplab_lit.ablate.results import is_finished
 from deeplab_lit.ablate.sweep import SweepError
 
 

@@ -13,12 +13,12 @@ from deeplab_lit.runs.loggers import PROJECT
 
 
 def build_dashboards(sweep: Sweep, entity: str, project: str) -> dict[str, Any]:
-    """The specifications; nothing is sent.
+    """Return the specifications of the dashboards; nothing is sent.
 
     Args:
         sweep: the grid.
-        entity: W&B's: user or team.
-        project: W&B's.
+        entity: user or team on W&B.
+        project: project on W&B.
 
     Returns:
         Name → a wandb_workspaces.workspaces.Workspace.
@@ -64,17 +64,26 @@ def build_dashboards(sweep: Sweep, entity: str, project: str) -> dict[str, Any]:
 
 
 def _panels(best: list[str]) -> list[list[Any]]:
-    """Scores, their curves, predictions, training; `best` names the summaries of the scores."""
+    """Return panels of scores, their curves, predictions and training.
+
+    Args:
+        best: W&B's summaries of the scores.
+    """
     import wandb_workspaces.reports.v2 as wr
 
     def curves(title: str, metrics: str) -> Any:
-        over_seeds = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-        return wr.LinePlot(title=title, x="Step", metric_regex=f"^{metrics}$", **over_seeds)
+        return wr.LinePlot(
+            title=title,
+            x="Step",
+            metric_regex=f"^{metrics}$",
+            groupby_aggfunc="mean",  # over seeds
+            groupby_rangefunc="minmax",
+        )
 
     table = {"summaryTable": {"tableKey": "val/confusion"}}
     return [
         [
-            wr.BarPlot(title="Best mIoU", metrics=best, groupby_aggfunc="mean"),
+            wr.BarPlot(title="Best mIoU", metrics=[*best], groupby_aggfunc="mean"),
             curves("IoU of each class", "val(_crf)?/iou/.*"),
         ],
         [
@@ -100,13 +109,13 @@ def _panels(best: list[str]) -> list[list[Any]]:
 
 
 def save_dashboards(sweep: Sweep) -> dict[str, str]:
-    """Build them on W&B's server.
+    """Build the dashboards on W&B's server.
 
     Args:
-        sweep: the grid; without an entity the user's who is logged in.
+        sweep: the grid; where it names no entity, that of the user who is logged in counts.
 
     Returns:
-        Name → address.
+        Name → URL.
 
     Raises:
         SweepError: the user is not logged in, the server does not answer or refuses.
@@ -116,6 +125,8 @@ def save_dashboards(sweep: Sweep) -> dict[str, str]:
     project = sweep.project or PROJECT
     try:
         entity = sweep.entity or wandb.Api().default_entity
+        if entity is None:
+            raise ValueError("the account has no entity")
         views = build_dashboards(sweep, entity, project)
         return {name: view.save().url for name, view in views.items()}
     except (wandb.errors.Error, OSError, ValueError) as error:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_lit.ablate.sweep import (
-    EVALUATION,
     SEED,
     Sweep,
     SweepError,
     arguments,
     check_number,
+    is_for_scoring,
     overlaps,
 )
 from deeplab_lit.cli.parser import CONFIG, joined_configs
@@ -30,13 +30,13 @@ PAPER = {(12,): "LargeFOV", (2, 4, 8, 12): "ASPP-S", (6, 12, 18, 24): "ASPP-L"}
 
 @dataclass(frozen=True)
 class Step:
-    """A process: one run of `fit` or `validate`.
+    """One process: a run of `fit` or of `validate`.
 
     Attributes:
-        verb: which of the two.
-        folder: of the run.
-        args: its command line, without the run's name.
-        needs: the step before it, if there is one.
+        verb: "fit" or "validate".
+        folder: run folder, which the process makes.
+        args: command line, without the options that name the folder.
+        needs: step that has to be done before; None: there is none.
     """
 
     verb: str
@@ -47,13 +47,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a setting with one seed, and its scoring.
+    """One setting with one seed: a training, and the scoring of its best checkpoint.
 
     Attributes:
-        setting: number of the setting; 0 is the baseline.
-        seed: of its training.
-        fit: its training, which other runs may share.
-        validate: its scoring.
+        setting: index of the setting; 0 is the baseline.
+        seed: seed of the training.
+        fit: training, which runs of other settings may share.
+        validate: scoring.
     """
 
     setting: int
@@ -70,14 +70,14 @@ def plan(
     crf: bool = False,
     options: Sequence[str] = (),
 ) -> list[Run]:
-    """All runs, seed by seed: after the first seed every setting has been seen once.
+    """List all runs, seed by seed: after the first seed every setting has a result.
 
     Args:
         sweep: the grid.
-        folder: of all its runs.
-        seeds: train with seeds 0…seeds−1 instead of those of the file.
+        folder: where all run folders go.
+        seeds: train with seeds 0…seeds−1. None: with those of the file.
         crf: score after the CRF too.
-        options: further arguments of `fit`, the same for all.
+        options: further arguments of `fit`, the same for all runs.
 
     Raises:
         SweepError: a configuration that the command names cannot be read, an option sets what
@@ -94,22 +94,25 @@ def plan(
     for seed in range(seeds) if seeds else sweep.seeds:
         for number, setting in enumerate(sweep.settings()):
             values = sweep.fixed | setting
-            scoring = {k: v for k, v in values.items() if k.startswith(EVALUATION)}
-            values = {k: v for k, v in values.items() if k not in scoring} | {SEED: seed}
-            args = (*sweep.before, *arguments(values), *sweep.after, *options)
-            shown = {k: v for k, v in setting.items() if k not in scoring}
-            name = f"{_slug(label(shown) or 'same')}-seed{seed}-{fingerprint(args)}"
-            fit = Step("fit", folder / name, args)
-            asked = (*arguments(scoring), *(["--crf"] if crf else []))
-            checkpoint = f"--ckpt_path={fit.folder / 'checkpoints/best.ckpt'}"
-            own = folder / f"{name}-val-{fingerprint(asked)}"
-            validate = Step("validate", own, (checkpoint, *asked), needs=fit)
+            scoring = {k: v for k, v in values.items() if is_for_scoring(k)}
+            training = {k: v for k, v in values.items() if k not in scoring} | {SEED: seed}
+            fit_args = (*sweep.before, *arguments(training), *sweep.after, *options)
+            words = label({k: v for k, v in setting.items() if k not in scoring}) or "same"
+            fit_name = f"{_slug(words)}-seed{seed}-{fingerprint(fit_args)}"
+            fit = Step("fit", folder / fit_name, fit_args)
+            scoring_args = (*arguments(scoring), *(["--crf"] if crf else []))
+            validate = Step(
+                "validate",
+                folder / f"{fit_name}-val-{fingerprint(scoring_args)}",
+                (f"--ckpt_path={fit.folder / 'checkpoints/best.ckpt'}", *scoring_args),
+                needs=fit,
+            )
             runs.append(Run(number, seed, fit, validate))
     return runs
 
 
 def labels_of(sweep: Sweep) -> list[str]:
-    """All settings in words, with whole values where short words would be the same for two."""
+    """Return the label of each setting; with full values where two would get the same label."""
     settings = sweep.settings()
     labels = [label(setting) for setting in settings]
     if len(set(labels)) == len(labels):
@@ -118,12 +121,12 @@ def labels_of(sweep: Sweep) -> list[str]:
 
 
 def label(setting: dict[str, Any]) -> str:
-    """A setting in words, as in "atrous_rates 6, 12, 18, 24 (ASPP-L)"."""
-    return "; ".join(f"{name.rpartition('.')[2]} {shown(v)}" for name, v in setting.items())
+    """Return a setting in words, as "atrous_rates 6, 12, 18, 24 (ASPP-L)"."""
+    return "; ".join(f"{name.rpartition('.')[2]} {in_words(v)}" for name, v in setting.items())
 
 
-def shown(value: Any) -> str:
-    """A parameter's value in words: rates with the paper's name, configurations without path."""
+def in_words(value: Any) -> str:
+    """Return a value in words: rates with the paper's name, configurations without folder."""
     if isinstance(value, str) and value.endswith((".yaml", ".yml")):
         return Path(value).stem
     if not isinstance(value, list):
@@ -138,7 +141,7 @@ def _slug(words: str) -> str:
 
 
 def fingerprint(args: Sequence[str]) -> str:
-    """Eight hexadecimal digits of a command line, and of what its configurations say.
+    """Return a hash of a command line and the content of its configurations: 8 hex digits.
 
     Raises:
         SweepError: a configuration cannot be read.

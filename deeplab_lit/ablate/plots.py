@@ -1,4 +1,4 @@
-"""The plots of an ablation, each a matplotlib Figure; without matplotlib's global state."""
+"""The plots of an ablation, each a matplotlib Figure; none touches matplotlib's global state."""
 
 import io
 import textwrap
@@ -18,7 +18,7 @@ STYLES = ("-", "--", ":", "-.")  # of lines, which have ten colors
 
 
 def settings_plot(rows: Sequence[Row]) -> Any:
-    """Scores of every setting: a dot a seed, a bar at their mean, before and after the CRF."""
+    """Plot the scores of each setting: a dot a seed, a bar at the mean; without and with CRF."""
     names = [short(row.label, LONGEST_NAME) for row in rows]
     longest = max(map(len, names))
     figure, axes = _figure(7.5 + 0.08 * max(longest - 30, 0), 1.25 + 0.42 * len(rows))
@@ -49,13 +49,14 @@ def settings_plot(rows: Sequence[Row]) -> Any:
 
 
 def curves_plot(rows: Sequence[Row]) -> Any:
-    """Scores over the training: mean over seeds, with the band from the lowest to the highest."""
-    trainings = by_training(rows)
+    """Plot the scores over the training: mean of the seeds, and the range from low to high."""
+    trainings = {words: group[0] for words, group in by_training(rows).items()}
     option = rows[0].option
     title = None if option == "setting" else short(option, LONGEST_NAME)
     longest = max(len(short(name, LONGEST_NAME)) for name in (*trainings, title or ""))
     figure, axes = _figure(7.9 + 0.065 * longest, max(4, 0.6 + 0.18 * len(trainings)))
-    lines, names = [], []
+    lines: list[Any] = []
+    names: list[str] = []
     for label, row in trainings.items():
         curves = [dict(result.curve) for result in row.results]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
@@ -72,37 +73,37 @@ def curves_plot(rows: Sequence[Row]) -> Any:
     axes.set_ylabel("mIoU, %")
     axes.grid(alpha=0.3)
     place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # beside, where it covers no curve
-    made = legend(axes, lines, names, fontsize=8, title=title, **place)
-    made.get_title().set_parse_math(False)
+    names_of_lines = legend(axes, lines, names, fontsize=8, title=title, **place)
+    names_of_lines.get_title().set_parse_math(False)
     return figure
 
 
 def taps_plot(height: int, width: int, rates: Sequence[int] = ()) -> Any:
-    """How atrous kernels degenerate: share of 3×3 taps on real features as the rate grows.
+    """Plot how atrous kernels degenerate: 3×3 taps that fall on features, as the rate grows.
 
     Args:
         height: h, cells of the feature grid.
-        width: w.
-        rates: to be marked.
+        width: w, cells of the feature grid.
+        rates: rates to mark.
     """
     figure, axes = _figure(7.5, 3.2)
-    every = range(1, max(height, width, *rates) + 1)
-    shares = {taps: [] for taps in (9, 6, 4, 3, 2, 1)}
-    for rate in every:
+    all_rates = range(1, max(height, width, *rates) + 1)
+    shares: dict[int, list[float]] = {taps: [] for taps in (9, 6, 4, 3, 2, 1)}
+    for rate in all_rates:
         counts = real_taps(rate, height, width)
         for taps, values in shares.items():
             values.append(100 * (counts == taps).double().mean().item())
     axes.stackplot(
-        every,
+        all_rates,
         list(shares.values()),
         labels=[f"{taps} of 9 taps real" for taps in shares],
         colors=["#1a4971", "#2b6cb0", "#63a0d4", "#a9cce8", "#d5e6f4", "#eeeeee"],
     )
-    means = [100 * share_of_real_taps(rate, height, width) for rate in every]
-    axes.plot(every, means, color=AFTER, linewidth=2, label="real taps, mean")
+    means = [100 * share_of_real_taps(rate, height, width) for rate in all_rates]
+    axes.plot(all_rates, means, color=AFTER, linewidth=2, label="real taps, mean")
     for rate in sorted(set(rates)):
         axes.axvline(rate, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xlim(1, every[-1])
+    axes.set_xlim(1, all_rates[-1])
     axes.set_ylim(0, 100)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(f"atrous rate, on a grid of {width}×{height} cells")
@@ -112,10 +113,10 @@ def taps_plot(height: int, width: int, rates: Sequence[int] = ()) -> Any:
 
 
 def fields_plot(fields: dict[str, torch.Tensor], columns: int = 6) -> Any:
-    """Effective fields (H,W) by name, on one logarithmic scale of four decades.
+    """Plot effective fields, on one logarithmic scale of four decades.
 
     Args:
-        fields: at least one.
+        fields: name, of one or more lines → field (H,W), 0 or more; at least one.
         columns: fields side by side.
     """
     columns = min(columns, len(fields))
@@ -139,7 +140,8 @@ def fields_plot(fields: dict[str, torch.Tensor], columns: int = 6) -> Any:
     return figure
 
 
-def _figure(width: float, height: float, *, axes: bool = True) -> tuple:
+def _figure(width: float, height: float, *, axes: bool = True) -> tuple[Any, Any]:
+    """Return a figure of this size in inches, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -147,7 +149,7 @@ def _figure(width: float, height: float, *, axes: bool = True) -> tuple:
 
 
 def picture(figure: Any, kind: str) -> bytes:
-    """A figure as a file: "svg" or "png"."""
+    """Return a figure as the content of a file: "svg" or "png"."""
     stream = io.BytesIO()
     with drawn_as_it_can():
         figure.savefig(stream, format=kind, dpi=120)

@@ -1,51 +1,48 @@
-"""One step as a process: its lock, its log, where it goes on.
-
-Words: a step is the training or the validation of a run, and has a folder of its own.
-"""
+"""One step as a process of its own: its lock, its log, where it goes on."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.progress import is_finished, share_done
+from deeplab_lit.ablate.results import is_finished, share_done
 from deeplab_lit.ablate.sweep import SweepError
 from deeplab_lit.atomic import NoLocksError, lock
 from deeplab_lit.runs.redact import redacted_words
 
-FAILED = "failed: "  # how the log of a step that has failed ends
+FAILED = "failed: "  # how the log of a failed step ends
 
 
-class Taken(Exception):
-    """Another call runs a step, or has finished it."""
+class TakenError(Exception):
+    """A process of another call runs a step, or has finished it."""
 
 
 class Process:
-    """A step that runs.
+    """A running step.
 
-    The process holds a lock on its log as long as it lives, even where whoever started it was
-    killed, so that nobody starts the same run a second time beside it.
+    The process holds a lock on its log as long as it lives, even where its caller was killed, so
+    that nobody starts the same run a second time beside it.
 
     Args:
         step: what to run.
-        environment: variables for the process, beside our own.
+        variables: environment variables for the process, beside those of this one.
 
     Raises:
-        Taken: another call runs it, or has finished it.
+        TakenError: a process of another call runs it, or has finished it.
         OSError: there are too many processes or open files, or the disk is full.
         SweepError: this system has no such locks.
 
     Attributes:
-        share_before: how much of it was done when it was started.
+        share_before: how much of the step was done when it was started, 0…1.
         interrupts: how often it has been asked to leave.
     """
 
-    def __init__(self, step: Step, environment: dict[str, str]) -> None:
-        self.step = step
+    def __init__(self, step: Step, variables: dict[str, str]) -> None:
         self.start = time.monotonic()
         self.interrupts = 0
         self.share_before = share_done(step)
@@ -53,8 +50,8 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
             _lock(log)
-            if is_finished(step):  # another call did, since ours looked
-                raise Taken(f"{step.folder} is finished already")
+            if is_finished(step):  # a process of another call was faster
+                raise TakenError(f"{step.folder} is finished already")
             command = [sys.executable, "-m", f"deeplab_lit.{step.verb}", *_arguments(step)]
             log.write(f"$ {' '.join(redacted_words(command))}\n")
             log.flush()
@@ -64,48 +61,48 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | environment,
+                env=os.environ | variables,
                 pass_fds=[log.fileno()],
                 start_new_session=True,  # Ctrl-C is ours to pass on, once
             )
 
-    def ended(self) -> int | None:
-        """The exit code; null while it runs."""
+    def exit_code(self) -> int | None:
+        """Return the exit code; None while it runs."""
         return self.process.poll()
 
     def seconds(self) -> float:
-        """Since it was started."""
+        """Return the seconds since the start."""
         return time.monotonic() - self.start
 
     def interrupt(self) -> None:
-        """Let it save and leave; a second time, let it leave at once."""
+        """Let it save and leave; when called a second time, leave at once."""
         self.interrupts += 1
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
 
-    def note_failure(self) -> str:
-        """Why the process has failed: the last thing it said, which its log then ends with."""
-        why = self._last_word()
+    def record_failure(self) -> str:
+        """Return why the process has failed, the last line that it wrote, and end the log so."""
+        reason = self._last_line()
         with self.log.open("a") as log:
-            log.write(f"{FAILED}{why}\n")
-        return why
+            log.write(f"{FAILED}{reason}\n")
+        return reason
 
-    def _last_word(self) -> str:
+    def _last_line(self) -> str:
         with self.log.open(encoding="utf-8", errors="replace") as file:
             file.seek(self.begin)
             lines = [line.strip() for line in file if line.strip()]
-        said = [line for line in lines if line.startswith("error: ")]
-        code = self.process.returncode
-        return (said or lines or [f"it said nothing; exit code {code}"])[-1].removeprefix("error: ")
+        errors = [line for line in lines if line.startswith("error: ")]
+        silent = f"it said nothing; exit code {self.process.returncode}"
+        return (errors or lines or [silent])[-1].removeprefix("error: ")
 
 
 def log_of(step: Step) -> Path:
-    """Where a step's output goes."""
+    """Return the file that a step's output goes to."""
     return step.folder.parent / "logs" / f"{step.folder.name}.log"
 
 
-def failure(step: Step) -> str | None:
-    """Why the step failed when it ran last, in this call or another; null if it did not."""
+def failure_of(step: Step) -> str | None:
+    """Return why a step failed when it ran last, in this call or another; None: it did not."""
     try:
         lines = log_of(step).read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -115,28 +112,28 @@ def failure(step: Step) -> str | None:
 
 
 def runs_elsewhere(step: Step) -> bool:
-    """Whether a process of another call holds the step's lock."""
+    """Return whether a process of another call holds the step's lock."""
     try:
         with log_of(step).open("a") as log:
             _lock(log)
     except FileNotFoundError:
         return False
-    except Taken:
+    except TakenError:
         return True
     return False
 
 
 def _lock(log: TextIO) -> None:
-    """Take the lock of an open log, which it and the processes that inherit it hold.
+    """Take the lock of an open log, which this process and its children hold.
 
     Raises:
-        Taken: another process has it.
+        TakenError: another process has it.
         SweepError: this system has no such locks.
     """
     try:
         lock(log)
     except BlockingIOError as error:
-        raise Taken(f"another process writes {log.name}") from error
+        raise TakenError(f"another process writes {log.name}") from error
     except NoLocksError as error:
         raise SweepError(
             f"ablate keeps runs apart by locks, but {error}: run it on Linux or macOS, or in WSL, "
@@ -145,15 +142,39 @@ def _lock(log: TextIO) -> None:
 
 
 def _arguments(step: Step) -> list[str]:
-    """The command line: anew, or on from the last checkpoint; what has none is put aside."""
+    """Return the command line: a training goes on where it can, a validation begins anew.
+
+    `fit --ckpt_path=last` begins at step 0 where the run has no checkpoint yet. A validation has
+    nothing to go on from, and takes no folder that exists: an unfinished one is put aside.
+    """
     folder = step.folder
-    goes_on = []
-    if (folder / "checkpoints/last.ckpt").is_file():
-        goes_on = ["--ckpt_path=last"]
-    elif folder.exists():
+    if step.verb == "validate" and folder.exists():
         number = 1
         while (aside := folder.with_name(f"{folder.name}.aborted{number}")).exists():
             number += 1
         folder.rename(aside)
     place = [f"--runs_dir={folder.parents[1]}", f"--experiment={folder.parent.name}"]
-    return [*step.args, *place, f"--run={folder.name}", *goes_on]
+    resume = ["--ckpt_path=last"] if step.verb == "fit" else []
+    return [*step.args, *place, f"--run={folder.name}", *resume]
+
+
+def shares(slot: int, jobs: int, cores: int, gpus: Sequence[str]) -> dict[str, str]:
+    """Return environment variables that share out cores and GPUs to processes side by side.
+
+    Args:
+        slot: index of the process, 0…jobs−1.
+        jobs: processes at a time.
+        cores: CPU cores of the machine.
+        gpus: names of the GPUs, as in CUDA_VISIBLE_DEVICES.
+
+    Returns:
+        OMP_NUM_THREADS: the share of the cores; CUDA_VISIBLE_DEVICES: the share of the GPUs, at
+        least one. Empty for a single process, which has all.
+    """
+    if jobs == 1:
+        return {}
+    variables = {"OMP_NUM_THREADS": str(max(cores // jobs, 1))}
+    if gpus:
+        chosen = list(gpus[slot::jobs]) or [gpus[slot % len(gpus)]]
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+    return variables

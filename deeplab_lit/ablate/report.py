@@ -1,20 +1,33 @@
-"""The report of an ablation: table.md, table.csv, plot.png and report.html in its folder."""
+"""The report of an ablation: table.md, table.csv, plot.png and report.html in its folder.
 
+report.html is one file that holds all it shows; its words and layout are in report.html.j2.
+"""
+
+import base64
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from deeplab_lit.ablate.cells import as_csv, markdown
-from deeplab_lit.ablate.left_out import left_out
-from deeplab_lit.ablate.page import page
-from deeplab_lit.ablate.pictures import Shown, look
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from deeplab_lit.ablate import plots
+from deeplab_lit.ablate.panels import Panels, look
 from deeplab_lit.ablate.plan import Run, labels_of
-from deeplab_lit.ablate.plots import picture, settings_plot
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.sweep import Sweep
-from deeplab_lit.ablate.table import rows
+from deeplab_lit.ablate.table import Row, as_csv, cells, markdown, rows
+from deeplab_lit.ablate.words import findings, left_out, origin, unique
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.errors import UserError
+from deeplab_lit.pictures.masks import VOID_COLOR, palette_image
+from deeplab_lit.types import VOID, Classes
+
+MAX_FIELDS = 24  # drawn; each is some 20 to 200 kB of the page
+FULL_TINT = 10  # points of difference
 
 
 def write_report(
@@ -24,56 +37,175 @@ def write_report(
 
     Args:
         sweep: the grid.
-        runs: all of it.
-        folder: of the ablation, where the report goes.
-        options: of the command line, which every run got.
+        runs: all runs of it.
+        folder: folder of the ablation, where the report goes.
+        options: options of the command line, which every run got.
     """
-    results = read_results(runs)
-    option, labels = short(labels_of(sweep))
-    absent = left_out(runs, results, labels)
+    results, damaged = read_results(runs)
+    option, labels = short_labels(labels_of(sweep))
+    absent = left_out(runs, results, damaged, labels)
     if not results:
-        print("\n".join([_nothing(folder), *absent]), file=sys.stderr)
+        print("\n".join([_nothing_done(folder), *absent]), file=sys.stderr)
         return
     refined = all(result.miou_crf is not None for result in results)
-    made = rows(results, labels, after_crf=sweep.after_crf and refined, option=option)
-    shown, why = _look(made)
+    table = rows(results, labels, after_crf=sweep.after_crf and refined, option=option)
+    panels, no_panels = _panels(table)
     files = {
-        "table.md": markdown(made).encode(),
-        "table.csv": as_csv(made).encode(),
-        "plot.png": picture(settings_plot(made), "png"),
-        "report.html": page(sweep, made, absent, shown, why, options).encode(),
+        "table.md": markdown(table).encode(),
+        "table.csv": as_csv(table).encode(),
+        "plot.png": plots.picture(plots.settings_plot(table), "png"),
+        "report.html": page(sweep, table, absent, panels, no_panels, options).encode(),
     }
     for name, content in files.items():
         with atomic_write(folder / name) as place:
             place.write_bytes(content)
-    print(f"\n{markdown(made)}")
-    for line in absent:
-        print(line)
+    print(f"\n{markdown(table)}")
+    for sentence in absent:
+        print(sentence)
     print(f"Report      {folder / 'report.html'}\nTable       {folder / 'table.md'}, table.csv")
 
 
-def _nothing(folder: Path) -> str:
-    """That there is no result, and what may be the matter where there are runs all the same."""
-    said = "Nothing to report yet: no run is done."
+def _nothing_done(folder: Path) -> str:
+    """Return the message for an empty report; hints at other options where runs exist."""
+    message = "Nothing to report yet: no run is done."
     if any(folder.glob("*/results.json")):
-        said += (
+        message += (
             f" {folder} holds runs, but none that is done and was asked for as here: give the same "
             "--crf, --seeds and options with a dot as when they were made."
         )
-    return said
+    return message
 
 
-def _look(made: list) -> tuple[Shown | None, str]:
-    """The pictures, or why there are none: the data may lie elsewhere by now."""
+def _panels(table: Sequence[Row]) -> tuple[Panels | None, str]:
+    """Return the panels, or why there are none: the data may lie elsewhere by now."""
     try:
-        return look(made), ""
+        return look(table), ""
     except (UserError, MemoryError) as error:
         return None, str(error)
 
 
-def short(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """The option that all labels are of, and its values; of several, "setting" and the labels."""
-    names = {words.partition(" ")[0] for words in labels}
-    if len(names) > 1 or any(";" in words for words in labels):
+def short_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the only option of all labels and its values; of several, "setting" and the labels."""
+    names = {label.partition(" ")[0] for label in labels}
+    if len(names) > 1 or any(";" in label for label in labels):
         return "setting", list(labels)
-    return names.pop(), [words.partition(" ")[2] for words in labels]
+    return names.pop(), [label.partition(" ")[2] for label in labels]
+
+
+def page(
+    sweep: Sweep,
+    table: Sequence[Row],
+    absent: Sequence[str],
+    panels: Panels | None,
+    no_panels: str,
+    options: Sequence[str] = (),
+) -> str:
+    """Return report.html.
+
+    Args:
+        sweep: the grid.
+        table: rows of the table, at least one.
+        absent: sentences on what is left out.
+        panels: pictures of what the networks see; None: they could not be made.
+        no_panels: why not.
+        options: options of the command line, which every run got.
+    """
+    first = table[0]
+    classes = list(first.results[0].scored(first.after_crf)["iou"])
+    context = {
+        "name": sweep.name,
+        "description": sweep.description,
+        "options": options,
+        "option": first.option,
+        "after_crf": first.after_crf,
+        "sentences": [*findings(table), *absent],
+        "columns": list(cells(first)),
+        "table": [(_kind(row, index), cells(row)) for index, row in enumerate(table)],
+        "devices": unique(r.fit["device"] for row in table for r in row.results),
+        "settings_plot": plots.settings_plot(table),
+        "curves_plot": plots.curves_plot(table),
+        "classes": classes,
+        "class_table": _class_table(table, classes),
+        "panels": panels,
+        "no_panels": no_panels,
+        "origin": origin(table),
+    }
+    colors = []
+    if panels is not None:
+        fields = panels.fields()
+        drawn = dict(list(fields.items())[:MAX_FIELDS])
+        colors = list(panels.classes.values())
+        context |= {
+            "titles": ["image", "truth", *map(_title, table)],
+            "legend": _legend(panels),
+            "all_fields": len(fields),
+            "drawn_fields": len(drawn),
+            "fields_plot": plots.fields_plot(drawn),
+            "taps_plots": {grid: plots.taps_plot(*grid, r) for grid, r in panels.rates().items()},
+        }
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "svg": lambda figure: _data_url("image/svg+xml", plots.picture(figure, "svg")),
+        "photo": lambda image: _png(Image.fromarray(image)),
+        "mask": lambda mask: _png(palette_image(mask, colors)),
+    }
+    return environment.get_template("report.html.j2").render(context)
+
+
+def _kind(row: Row, index: int) -> str:
+    """Return the CSS class of a row."""
+    if index == 0:
+        return "baseline"
+    verdict = row.difference.verdict if row.difference else ""
+    return verdict if verdict in ("better", "worse") else "noise"
+
+
+def _class_table(table: Sequence[Row], classes: Sequence[str]) -> list[Any]:
+    """Return for each row its label and, for each class, a text and a tint in −0.6…0.6.
+
+    The first row has the IoU in percent, the others the difference to it.
+    """
+    iou = np.array([[_mean_iou(row, name) for name in classes] for row in table]) * 100
+    lines: list[Any] = [(table[0].label, [(_number(value, ".1f"), 0.0) for value in iou[0]])]
+    for row, values in zip(table[1:], iou[1:] - iou[0], strict=True):
+        tints = np.nan_to_num(0.6 * np.clip(values / FULL_TINT, -1, 1))
+        texts = [_number(value, "+.1f") for value in values]
+        lines.append((row.label, list(zip(texts, tints.tolist(), strict=True))))
+    return lines
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if np.isnan(value) else f"{value:{form}}"
+
+
+def _mean_iou(row: Row, name: str) -> float:
+    values = [v for r in row.results if (v := r.scored(row.after_crf)["iou"].get(name)) is not None]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _title(row: Row) -> str:
+    return row.label if row.option == "setting" else f"{row.option} {row.label}"
+
+
+def _legend(panels: Panels) -> Classes:
+    """Return the classes, and void where a mask has some."""
+    masks = [mask for sample in panels.samples for mask in (sample.truth, *sample.predictions)]
+    void = any((mask == VOID).any() for mask in masks)
+    return panels.classes | ({"void": VOID_COLOR} if void else {})
+
+
+def _png(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return _data_url("image/png", stream.getvalue())
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

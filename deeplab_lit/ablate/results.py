@@ -1,4 +1,8 @@
-"""What the runs of an ablation left: scores, counts of every image, curves, time."""
+"""What the runs of an ablation leave on disk: how far they are, scores, counts, curves, time.
+
+Files are read while others write them, and after disks have failed: what a run has not written yet
+is missing, and what is damaged is named.
+"""
 
 import csv
 import json
@@ -14,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 import deeplab_lit
-from deeplab_lit.ablate.plan import Run
+from deeplab_lit.ablate.plan import Run, Step
 
 DAMAGE = (
     OSError,
@@ -36,21 +41,22 @@ DAMAGE = (
 
 
 class ResultError(ValueError):
-    """A file of a run is damaged; says which and how."""
+    """A file of a run is damaged; names the file and the damage."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run that is done. Scores are fractions in 0…1.
+    """A finished run. Scores are fractions in 0…1.
 
     Attributes:
-        run: which.
-        scores: of the validation, as results.json holds them; with "crf" those after the CRF.
+        run: the run.
+        scores: scores of the validation as in results.json; "crf": those after the CRF.
         fit: results.json of the training.
         curve: (optimizer step, mIoU) of each validation during training.
-        images_per_second: median over the training; null if it was too short to be measured.
-        parameters: learnable ones of the network.
-        images: images.npz of the validation: ids, counts, counts_crf; empty if there is none.
+        images_per_second: median over the training; None: it was too short to be measured.
+        parameters: number of learnable parameters of the network.
+        images: arrays of the validation's images.npz: ids, counts (N,3,C), counts_crf; may be
+            empty.
         validation: results.json of the validation.
     """
 
@@ -64,102 +70,120 @@ class Result:
     validation: dict[str, Any] = field(default_factory=dict)
 
     def scored(self, after_crf: bool) -> dict[str, Any]:
-        """`miou`, `iou` of each class, and what else results.json has."""
+        """Return "miou", "iou" of each class and the other scores, before or after the CRF."""
         return self.scores["crf"] if after_crf else self.scores
 
     @property
     def miou(self) -> float:
-        """Before the CRF; NaN where nothing could be scored."""
+        """The mIoU before the CRF; NaN: unknown."""
         return _number(self.scores["miou"])
 
     @property
     def miou_crf(self) -> float | None:
-        """After the CRF; null if there was none."""
+        """The mIoU after the CRF, NaN: unknown; None: it was not run."""
         return _number(self.scores["crf"]["miou"]) if "crf" in self.scores else None
 
 
-def read_results(runs: Sequence[Run]) -> list[Result]:
-    """Of all runs that are done; damaged ones are left out as those are that are not done."""
-    found = []
+def read_results(runs: Sequence[Run]) -> tuple[list[Result], dict[Run, ResultError]]:
+    """Read the results of all finished runs.
+
+    Returns:
+        The results, in the order of the runs; and for each run with a damaged file the error.
+    """
+    results, damaged = [], {}
     for run in runs:
         try:
-            found.append(read_result(run))
-        except ResultError:
-            continue
-    return [result for result in found if result is not None]
+            result = read_result(run)
+        except ResultError as error:
+            damaged[run] = error
+        else:
+            if result is not None:
+                results.append(result)
+    return results, damaged
 
 
 def read_result(run: Run) -> Result | None:
-    """Of a run; null if it is not done.
+    """Read the result of a run; None: it is not finished.
 
     Raises:
-        ResultError: a file of it is damaged.
+        ResultError: one of its files is damaged.
     """
     fit_file, validation_file = (step.folder / "results.json" for step in (run.fit, run.validate))
     fit, validation = read_json(fit_file), read_json(validation_file)
-    checkpoint = run.fit.folder / "checkpoints/best.ckpt"
+    checkpoint = best_checkpoint(run)
     if not fit or not validation.get("finished") or not checkpoint.is_file():
         return None
-    with _named(fit_file):
-        fit = _about(fit)
-    with _named(validation_file):
-        validation = _about(validation)
-        scores = _checked(dict(validation["final"]))
-    metrics = run.fit.folder / "metrics.csv"
-    with _named(metrics):
-        columns = read_metrics(metrics)
-    with _named(checkpoint):
-        net = deeplab_lit.load(checkpoint)
-    images = run.validate.folder / "images.npz"
-    with _named(images):
-        counts = _counts(images, len(scores["iou"])) if images.is_file() else {}
-    speeds = [value for _, value in columns.get("train/images_per_second", [])]
+    with _damage_of(fit_file):
+        fit = _checked_record(fit)
+    with _damage_of(validation_file):
+        validation = _checked_record(validation)
+        scores = _checked_scores(dict(validation["final"]))
+    metrics_file = run.fit.folder / "metrics.csv"
+    with _damage_of(metrics_file):
+        metrics = read_metrics(metrics_file)
+    parameters = fit.get("parameters")
+    if parameters is None:  # of a run that was made before results.json had them
+        with _damage_of(checkpoint):
+            net = deeplab_lit.load(checkpoint)
+        parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    images_file = run.validate.folder / "images.npz"
+    with _damage_of(images_file):
+        images = _read_counts(images_file, len(scores["iou"])) if images_file.is_file() else {}
+    speeds = [value for _, value in metrics.get("train/images_per_second", [])]
     return Result(
         run=run,
         scores=scores,
         fit=fit,
-        curve=columns.get("val/miou", []),
+        curve=metrics.get("val/miou", []),
         images_per_second=statistics.median(speeds) if speeds else None,
-        parameters=sum(p.numel() for p in net.parameters() if p.requires_grad),
-        images=counts,
+        parameters=parameters,
+        images=images,
         validation=validation,
     )
 
 
+def best_checkpoint(run: Run) -> Path:
+    """Return the file of the training's best weights."""
+    return run.fit.folder / "checkpoints/best.ckpt"
+
+
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """What goes wrong inside is the damage of this file."""
+def _damage_of(path: Path) -> Iterator[None]:
+    """Raise every error inside as the damage of this file."""
     try:
         yield
     except DAMAGE as error:
         words = repr(error) if isinstance(error, KeyError) else str(error)
-        named = words if str(path) in words else f"{path} is damaged: {words}"
-        raise ResultError(named) from error
+        raise ResultError(words if str(path) in words else f"{path} is damaged: {words}") from error
 
 
-def _about(fit: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run, with all in it that a report shows."""
-    seconds = float(fit["wall_seconds"])
+def _checked_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a run with the entries that a report shows, each of its type."""
+    seconds = float(record["wall_seconds"])
     if not seconds >= 0:
         raise ValueError(f"wall_seconds is {seconds}")
-    commit = fit.get("git_commit")
-    shown = {"wall_seconds": seconds, "device": str(fit["device"])}
-    if "steps" in fit:
-        shown |= {"steps": int(fit["steps"])}
-    shown |= {"git_commit": None if commit is None else str(commit)}
-    return fit | shown | {"versions": dict(fit["versions"])}
+    entries = {
+        "wall_seconds": seconds,
+        "device": str(record["device"]),
+        "versions": dict(record["versions"]),
+        "git_commit": None,
+    }
+    for name, kind in (("steps", int), ("parameters", int), ("git_commit", str)):
+        if record.get(name) is not None:
+            entries[name] = kind(record[name])
+    return record | entries
 
 
-def _checked(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores in which whatever is there is a fraction or None."""
-    for own in (scores, *([scores["crf"]] if "crf" in scores else [])):
-        for value in (own["miou"], *dict(own["iou"]).values()):
+def _checked_scores(scores: dict[str, Any]) -> dict[str, Any]:
+    """Refuse scores of which one is neither a fraction nor None."""
+    for part in (scores, *([scores["crf"]] if "crf" in scores else [])):
+        for value in (part["miou"], *dict(part["iou"]).values()):
             if value is not None and not 0 <= value <= 1 and not math.isnan(value):
                 raise ValueError(f"a score is {value}")
     return scores
 
 
-def _counts(path: Path, num_classes: int) -> dict[str, np.ndarray]:
+def _read_counts(path: Path, num_classes: int) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             arrays = dict(file)
@@ -178,7 +202,7 @@ def _counts(path: Path, num_classes: int) -> dict[str, np.ndarray]:
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Column → (optimizer steps done, value) of each row that has one."""
+    """Read a metrics.csv: column → (optimizer steps done, value) of each row that has one."""
     columns: dict[str, list[tuple[int, float]]] = {}
     if path.is_file():
         with path.open(newline="") as file:
@@ -191,12 +215,38 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Of a file; empty where there is none yet, or a damaged one."""
+    """Read a record; empty: there is none yet, or a damaged one."""
     try:
         return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 
+def is_finished(step: Step) -> bool:
+    """Return whether a step has written its last result, in this call or an earlier one."""
+    return bool(read_json(step.folder / "results.json").get("finished"))
+
+
+def progress(folder: Path) -> tuple[int, int, float | None]:
+    """Read how far a training is: steps done, steps in all (0: unknown), latest mIoU."""
+    done, miou, total = 0, None, 0
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                done = int(row["step"]) + 1
+                miou = float(row["val/miou"]) if row.get("val/miou") else miou
+        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+        total = max(int(config["trainer"]["max_steps"]), 0)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError):  # not written yet
+        pass
+    return done, total, miou
+
+
+def share_done(step: Step) -> float:
+    """Return how much of a training is done, 0…1; 0 for a validation, which does not tell."""
+    done, total, _ = progress(step.folder) if step.verb == "fit" else (0, 0, None)
+    return min(done / total, 1.0) if total else 0.0
+
+
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return math.nan if value is None else value

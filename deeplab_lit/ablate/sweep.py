@@ -1,7 +1,7 @@
-"""Reading a sweep file: a grid in Weights & Biases' own format, which `wandb sweep` takes too.
+"""The sweep file: a grid in the format of Weights & Biases, which `wandb sweep` takes too.
 
-https://docs.wandb.ai/models/sweeps/define-sweep-configuration. Of that format we read what a grid
-of `fit` runs needs; whatever else it holds is refused, never ignored.
+Format: https://docs.wandb.ai/models/sweeps/define-sweep-configuration. Read is what a grid of `fit`
+runs needs; every other key is refused, none is ignored.
 """
 
 import itertools
@@ -26,8 +26,8 @@ KEYS = {
     "command",
 }
 METRICS = ("val/miou", "val_crf/miou")
-EVALUATION = ("crf.", "eval.")  # what only the scoring of a trained network depends on
-OURS = ("run", "runs_dir", "ckpt_path")  # given to every process by what runs it here
+SCORING = ("crf", "eval")  # sections of options that training does not depend on
+RESERVED = ("run", "runs_dir", "ckpt_path")  # options that the runner gives to each process
 BEFORE_MODULE = ("${env}", "${interpreter}", "python", "python3", "-m")
 MOST_RUNS = 2000  # each is a process, a folder and a line; more than that is a slip of the pen
 LONGEST_NAME = 200  # bytes: it becomes a folder's
@@ -35,24 +35,24 @@ EXAMPLE = '[${env}, python, -m, deeplab_lit.fit, "--config=configs/shapes.yaml",
 
 
 class SweepError(UserError, ValueError):
-    """A sweep file cannot be used; says which, what was found and what to do."""
+    """A sweep file cannot be used; names the file, what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A grid.
+    """A grid of settings, each to be trained with several seeds.
 
     Attributes:
-        name: of the ablation: the experiment that its runs are filed under.
-        description: what it asks, in words; may be empty.
-        project: W&B's; null for the usual one.
+        name: name of the ablation, and the experiment that its runs are filed under.
+        description: the question that it asks; may be empty.
+        project: W&B project; None: the default one.
         before: arguments of `fit` in front of the parameters.
-        after: those behind them.
-        fixed: parameter → its one value.
+        after: arguments of `fit` behind the parameters.
+        fixed: parameter → its only value.
         grid: parameter → its values, in the file's order.
-        seeds: of seed_everything.
-        after_crf: settings are compared by their mIoU after the CRF: the metric is val_crf/miou.
-        entity: W&B's user or team; null for the usual one.
+        seeds: values of seed_everything.
+        after_crf: compare settings by mIoU after the CRF: the file's metric is val_crf/miou.
+        entity: W&B user or team; None: the default one.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Sweep:
     entity: str | None = None
 
     def settings(self) -> list[dict[str, Any]]:
-        """All combinations of the grid's values; the first is the baseline."""
+        """Return all combinations of the grid's values; the first is the baseline."""
         return [
             dict(zip(self.grid, values, strict=True))
             for values in itertools.product(*self.grid.values())
@@ -75,7 +75,7 @@ class Sweep:
 
 
 def arguments(parameters: dict[str, Any]) -> list[str]:
-    """As W&B's agent writes `${args}`: --name=value, lists as Python prints them."""
+    """Return parameters as W&B's agent writes `${args}`: --name=value, lists as Python does."""
     return [f"--{name}={value}" for name, value in parameters.items()]
 
 
@@ -83,7 +83,7 @@ def read_sweep(path: str | Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        SweepError: it cannot be read, or asks for something else than a grid of `fit` runs.
+        SweepError: it cannot be read, or describes something else than a grid of `fit` runs.
     """
     path = Path(path)
     try:
@@ -138,15 +138,15 @@ def read_sweep(path: str | Path) -> Sweep:
 
 
 def check_number(name: str, grid: dict[str, list], seeds: int) -> None:
-    """Refuse a grid that nobody could run, before it is built.
+    """Refuse a grid of too many runs, before it is built.
 
     Args:
-        name: of what asks for it.
+        name: file or sweep, named in the error.
         grid: parameter → values.
-        seeds: how many.
+        seeds: number of seeds.
 
     Raises:
-        SweepError: it takes too many runs.
+        SweepError: there are more than MOST_RUNS runs.
     """
     settings = math.prod(map(len, grid.values()))
     if settings * seeds > MOST_RUNS:
@@ -158,23 +158,24 @@ def check_number(name: str, grid: dict[str, list], seeds: int) -> None:
         )
 
 
-def _parameters(path: Path, found: Any) -> tuple[dict[str, Any], dict[str, list]]:
-    if not isinstance(found, dict) or not found:
+def _parameters(path: Path, section: Any) -> tuple[dict[str, Any], dict[str, list]]:
+    if not isinstance(section, dict) or not section:
         raise SweepError(f"{path}: parameters is missing: option of fit → {{values: […]}}")
-    fixed, grid = {}, {}
-    for name, what in found.items():
-        if not isinstance(name, str) or name in OURS:
+    fixed: dict[str, Any] = {}
+    grid: dict[str, list] = {}
+    for name, spec in section.items():
+        if not isinstance(name, str) or name in RESERVED:
             raise SweepError(
                 f"{path}: parameter {_cut(name)} is not one of a setting: leave it out"
             )
-        if isinstance(what, dict) and what.keys() == {"value"}:
-            fixed[name] = what["value"]
-        elif isinstance(what, dict) and what.keys() == {"values"} and _several(what["values"]):
-            grid[name] = what["values"]
+        if isinstance(spec, dict) and spec.keys() == {"value"}:
+            fixed[name] = spec["value"]
+        elif isinstance(spec, dict) and spec.keys() == {"values"} and _several(spec["values"]):
+            grid[name] = spec["values"]
         else:
             raise SweepError(
                 f"{path}: parameter {_cut(name)} should have `value: …` or `values: […]`, each "
-                f"value once, got {_cut(what)}; a grid has no ranges or distributions, and nested "
+                f"value once, got {_cut(spec)}; a grid has no ranges or distributions, and nested "
                 "options are written with dots, as model.atrous_rates"
             )
     if not grid.keys() - {SEED}:
@@ -182,10 +183,15 @@ def _parameters(path: Path, found: Any) -> tuple[dict[str, Any], dict[str, list]
     return fixed, grid
 
 
-def _cut(found: Any) -> str:
-    """What was found, for a sentence."""
-    words = found if isinstance(found, str) and found.isprintable() else repr(found)
+def _cut(value: Any) -> str:
+    """Return a value as text for a sentence, cut to 80 characters."""
+    words = value if isinstance(value, str) and value.isprintable() else repr(value)
     return words if len(words) <= 80 else f"{words[:80]}…"
+
+
+def is_for_scoring(parameter: str) -> bool:
+    """Return whether only the scoring of a trained network depends on a parameter."""
+    return parameter.partition(".")[0] in SCORING
 
 
 def _several(values: Any) -> bool:
@@ -193,7 +199,7 @@ def _several(values: Any) -> bool:
 
 
 def overlaps(option: str, parameter: str) -> bool:
-    """Whether an option, as --model.lr=1, sets a parameter or part of it, or what it is part of."""
+    """Return whether an option, as --model.lr=1, sets a parameter, a part of it or its section."""
     one, other = (
         f"{name.removeprefix('--').partition('=')[0].rstrip('+').replace('.init_args.', '.')}."
         for name in (option, parameter)
@@ -201,8 +207,9 @@ def overlaps(option: str, parameter: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-def _command(path: Path, words: Any, grid: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    words = [str(word) for word in words] if isinstance(words, list) else []
+def _command(path: Path, section: Any, grid: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the arguments of `fit` before and after ${args}."""
+    words = [str(word) for word in section] if isinstance(section, list) else []
     if "deeplab_lit.fit" not in words or words.count("${args}") != 1:
         raise SweepError(
             f"{path}: command should run deeplab_lit.fit with ${{args}}, for example {EXAMPLE}"
@@ -221,7 +228,7 @@ def _command(path: Path, words: Any, grid: dict) -> tuple[tuple[str, ...], tuple
     for word in before + after:
         name = word.removeprefix("--").partition("=")[0]
         hidden = word in after and any(overlaps(word, parameter) for parameter in grid)
-        if word.startswith("--") and (hidden or name in (*OURS, SEED, "experiment")):
+        if word.startswith("--") and (hidden or name in (*RESERVED, SEED, "experiment")):
             raise SweepError(
                 f"{path}: {word} in command stands against the parameters, or the name that every "
                 "run gets here: leave it out"

@@ -1,5 +1,7 @@
-"""The rows of an ablation's table: each setting over its seeds, and against the baseline."""
+"""The table of an ablation: each setting over its seeds, and against the baseline."""
 
+import csv
+import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -7,10 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import deeplab_lit
 from deeplab_lit.ablate.bootstrap import Difference, compare, corrected
 from deeplab_lit.ablate.results import Result
-from deeplab_lit.network.deeplab import DeepLabV2
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Row:
 
     Attributes:
         label: the setting in words.
-        results: of its seeds.
-        difference: to the baseline; null for the baseline itself.
-        after_crf: whether that is one of the scores after the CRF.
-        option: what the label is a value of.
+        results: one result a seed.
+        difference: difference to the baseline; None: it is the baseline, or there is none.
+        after_crf: whether `difference` is one of the scores after the CRF.
+        option: name of the option that the label is a value of; "setting": of several.
     """
 
     label: str
@@ -32,46 +32,42 @@ class Row:
     option: str = "setting"
 
     def scores(self, after_crf: bool) -> list[float]:
-        """The mIoU of each seed, NaN where it is not known; empty where the CRF was not run."""
-        found = [r.miou_crf if after_crf else r.miou for r in self.results]
-        return [value for value in found if value is not None]
-
-    def network(self) -> DeepLabV2:
-        """The first seed's."""
-        return deeplab_lit.load(self.results[0].run.fit.folder / "checkpoints/best.ckpt")
+        """Return the mIoU of each seed, NaN: unknown; empty: the CRF was not run."""
+        scores = [r.miou_crf if after_crf else r.miou for r in self.results]
+        return [value for value in scores if value is not None]
 
     def images_per_second(self) -> float | None:
-        """Of the trainings, the median over seeds; null where none could be measured."""
+        """Return the speed of the trainings, the median over seeds; None: it was not measured."""
         speeds = [r.images_per_second for r in self.results if r.images_per_second is not None]
         return statistics.median(speeds) if speeds else None
 
     def parameters(self) -> float:
-        """Learnable ones, the median over seeds."""
+        """Return the number of learnable parameters, the median over seeds."""
         return statistics.median(r.parameters for r in self.results)
 
     def seconds(self) -> float:
-        """Of a training, the mean over seeds."""
+        """Return the seconds of a training, the mean over seeds."""
         return statistics.mean(r.fit["wall_seconds"] for r in self.results)
 
 
 def rows(
     results: Sequence[Result], labels: Sequence[str], after_crf: bool, option: str = "setting"
 ) -> list[Row]:
-    """One row a setting that has results, the baseline first.
+    """Return one row for each setting that has results, the baseline first.
 
     Args:
-        results: of all runs.
-        labels: of all settings.
+        results: results of all runs.
+        labels: labels of all settings.
         after_crf: compare the scores after the CRF.
         option: what the labels are values of.
     """
     by_setting = [[r for r in results if r.run.setting == i] for i in range(len(labels))]
     baseline = by_setting[0]
-    done = [(label, own) for label, own in zip(labels, by_setting, strict=True) if own]
+    done = [(label, group) for label, group in zip(labels, by_setting, strict=True) if group]
     differences = corrected(
         [
-            None if own is baseline or not baseline else _difference(own, baseline, after_crf)
-            for _, own in done
+            None if group is baseline or not baseline else _difference(group, baseline, after_crf)
+            for _, group in done
         ]
     )
     return [
@@ -80,41 +76,112 @@ def rows(
     ]
 
 
-def by_training(rows: Sequence[Row]) -> dict[str, Row]:
-    """Rows that share their trainings as one, under the words for all of them."""
+def by_training(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Group rows that share their trainings, under the words for all of them."""
     groups: dict[frozenset, list[Row]] = {}
     for row in rows:
         groups.setdefault(frozenset(r.run.fit.folder for r in row.results), []).append(row)
     if len(groups) == 1 < len(rows):
-        return {"all settings": rows[0]}
-    return {" / ".join(row.label for row in group): group[0] for group in groups.values()}
+        return {"all settings": list(rows)}
+    return {" / ".join(row.label for row in group): group for group in groups.values()}
 
 
-def _difference(own: list[Result], baseline: list[Result], after_crf: bool) -> Difference | None:
-    """Between all seeds of each side, as in the table; where trainings are shared, in pairs."""
-    pairs = _pairs(own, baseline)
+def _difference(
+    setting: list[Result], baseline: list[Result], after_crf: bool
+) -> Difference | None:
+    """Compare all seeds of both; where trainings are shared, in pairs of the same seed."""
+    pairs = _pairs(setting, baseline)
     if pairs:
-        own, baseline = ([pair[i] for pair in pairs] for i in (0, 1))
-    sides = (own, baseline)
-    scores = [[r.miou_crf if after_crf else r.miou for r in side] for side in sides]
-    if any(value is None for side in scores for value in side):
+        setting, baseline = ([pair[i] for pair in pairs] for i in (0, 1))
+    sides = (setting, baseline)
+    if after_crf and any(r.miou_crf is None for side in sides for r in side):
         return None
     if len({frozenset(r.scored(after_crf)["iou"]) for side in sides for r in side}) > 1:
         return Difference(math.nan, None, None, None, "other classes")
-    counts = _counts(sides, "counts_crf" if after_crf else "counts")
-    return compare(*scores, *counts, same_trainings=bool(pairs))
+    scores, baseline_scores = ([_score(r, after_crf) for r in side] for side in sides)
+    counts, baseline_counts = _counts(sides, "counts_crf" if after_crf else "counts")
+    return compare(scores, baseline_scores, counts, baseline_counts, same_trainings=bool(pairs))
 
 
-def _pairs(own: list[Result], baseline: list[Result]) -> list[tuple[Result, Result]]:
-    """Results of the same seeds, if those are scores of the very same trainings; else none."""
-    theirs = {r.run.seed: r for r in baseline}
-    pairs = [(r, theirs[r.run.seed]) for r in own if r.run.seed in theirs]
-    shared = all(ours.run.fit == other.run.fit for ours, other in pairs)
+def _score(result: Result, after_crf: bool) -> float:
+    score = result.miou_crf if after_crf else result.miou
+    return math.nan if score is None else score
+
+
+def _pairs(setting: list[Result], baseline: list[Result]) -> list[tuple[Result, Result]]:
+    """Return the results of the same seeds, if both score the same trainings; else nothing."""
+    by_seed = {r.run.seed: r for r in baseline}
+    pairs = [(r, by_seed[r.run.seed]) for r in setting if r.run.seed in by_seed]
+    shared = all(one.run.fit == other.run.fit for one, other in pairs)
     return pairs if shared else []
 
 
 def _counts(sides: Sequence[list[Result]], key: str) -> list[list[np.ndarray]]:
-    """Of the images, one array a seed; none where not all counted the same images."""
+    """Return the counts of each side, one array a seed; empty unless all are of the same images."""
     ids = {tuple(r.images["ids"]) if key in r.images else () for side in sides for r in side}
     paired = len(ids) == 1 and ids != {()}
     return [[r.images[key] for r in side] if paired else [] for side in sides]
+
+
+def cells(row: Row) -> dict[str, str]:
+    """Return a row as column → text; "–": not measured."""
+    speed, difference = row.images_per_second(), row.difference
+    return {
+        row.option: row.label,
+        "seeds": str(len(row.results)),
+        "mIoU": spread(row.scores(after_crf=False)),
+        "mIoU, CRF": spread(row.scores(after_crf=True)),
+        f"difference{', CRF' if row.after_crf else ''}": difference.points if difference else "–",
+        "p, seeds": _probability(difference),
+        "verdict": verdict(difference),
+        "parameters": f"{row.parameters():,.0f}",
+        "images/s": f"{speed:.1f}" if speed else "–",
+        "seconds": f"{row.seconds():.0f}",
+    }
+
+
+def spread(scores: Sequence[float]) -> str:
+    """Return mean ± standard deviation over seeds in percent; "–": one is missing or unknown."""
+    if not scores or np.isnan(scores).any():
+        return "–"
+    mean = f"{100 * np.mean(scores):.2f}"
+    return f"{mean} ± {100 * statistics.stdev(scores):.2f}" if len(scores) > 1 else mean
+
+
+def _probability(difference: Difference | None) -> str:
+    if difference is None or difference.p_seeds is None:
+        return "–"
+    return f"{difference.p_seeds:.2g}" if difference.p_seeds >= 0.001 else "<0.001"
+
+
+def verdict(difference: Difference | None) -> str:
+    """Return what the difference to the baseline is worth, and why where that is unknown."""
+    if difference is None:
+        return ""
+    if difference.verdict != "unknown":
+        return difference.verdict
+    return f"unknown: {difference.missing}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the table as Markdown, in the paper's form."""
+    lines = [cells(row) for row in rows]
+    head = list(lines[0])
+    table = [head, ["---"] * len(head), *(list(line.values()) for line in lines)]
+    table = [[" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in table]
+    return "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return the results as CSV: one line a setting and seed, with plain numbers."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["setting", "seed", "miou", "miou_crf", "parameters", "images_per_second", "seconds", "run"]
+    )
+    for row in rows:
+        for r in row.results:
+            run = r.run
+            numbers = [r.miou, r.miou_crf, r.parameters, r.images_per_second, r.fit["wall_seconds"]]
+            writer.writerow([row.label, run.seed, *numbers, run.fit.folder.name])
+    return text.getvalue()

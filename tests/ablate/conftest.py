@@ -1,5 +1,7 @@
 """Ablations on disk: sweep files, and runs as `fit` and `validate` leave them."""
 
+import functools
+import io
 import json
 import sys
 from pathlib import Path
@@ -9,8 +11,7 @@ import pytest
 import torch
 import yaml
 
-from deeplab_lit.ablate.branches import Branch, Fields
-from deeplab_lit.ablate.pictures import Shown
+from deeplab_lit.ablate.panels import Branch, Panels, Sample
 from deeplab_lit.ablate.plan import Run, Step, plan
 from deeplab_lit.ablate.results import Result
 from deeplab_lit.ablate.sweep import read_sweep
@@ -54,23 +55,9 @@ def runs(sweep, tmp_path):
     return plan(sweep, tmp_path / "runs/rates")
 
 
-def write_run(run, miou, *, crf=None, hits=None):
-    """What `fit` and `validate` leave of a run whose every class has IoU `miou`."""
-    fit, validate = run.fit.folder, run.validate.folder
-    scores = {"miou": miou, "iou": dict.fromkeys(CLASSES, miou)}
-    refined = {"miou": crf, "iou": dict.fromkeys(CLASSES, crf)}
-    final = scores if crf is None else scores | {"crf": refined}
-    about = {"finished": True, "wall_seconds": 12.0, "device": "cpu, 1 threads"}
-    about |= {"versions": {"torch": "2"}, "git_commit": "abc"}
-    for folder, content in ((fit, {"best": scores}), (validate, {"final": final})):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(about | content))
-    rows = ["step,train/images_per_second,train/loss,val/miou", "9,10,0.5,", "19,14,,0.2"]
-    (fit / "metrics.csv").write_text("\n".join([*rows, f"29,90,0.4,{miou}"]) + "\n")
-    if hits is not None:
-        counts = np.stack([hits, np.full_like(hits, 100), np.full_like(hits, 100)], axis=1)
-        np.savez(validate / "images.npz", ids=np.arange(len(hits)).astype(str), counts=counts)
-    rates = (1,) if run.setting == 0 else (2, 4)
+@functools.cache
+def checkpoint(rates):
+    """A best.ckpt of a small network with these rates."""
     module = DeepLabModule(
         {name: (i, i, i) for i, name in enumerate(CLASSES)},
         weights="none",
@@ -79,9 +66,29 @@ def write_run(run, miou, *, crf=None, hits=None):
         scales=(1.0,),
         atrous_rates=rates,
     )
+    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(content | {"global_step": 30}, file := io.BytesIO())
+    return file.getvalue()
+
+
+def write_run(run, miou, *, crf=None, hits=None):
+    """What `fit` and `validate` leave of a run whose every class has IoU `miou`."""
+    fit, validate = run.fit.folder, run.validate.folder
+    scores = {"miou": miou, "iou": dict.fromkeys(CLASSES, miou)}
+    refined = {"miou": crf, "iou": dict.fromkeys(CLASSES, crf)}
+    final = scores if crf is None else scores | {"crf": refined}
+    about = {"finished": True, "wall_seconds": 12.0, "device": "cpu, 1 threads"}
+    about |= {"versions": {"torch": "2"}, "git_commit": "abc", "parameters": 1234}
+    for folder, content in ((fit, {"best": scores}), (validate, {"final": final})):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(about | content))
+    rows = ["step,train/images_per_second,train/loss,val/miou", "9,10,0.5,", "19,14,,0.2"]
+    (fit / "metrics.csv").write_text("\n".join([*rows, f"29,90,0.4,{miou}"]) + "\n")
+    if hits is not None:
+        counts = np.stack([hits, np.full_like(hits, 100), np.full_like(hits, 100)], axis=1)
+        np.savez(validate / "images.npz", ids=np.arange(len(hits)).astype(str), counts=counts)
     (fit / "checkpoints").mkdir(exist_ok=True)
-    checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-    torch.save(checkpoint | {"global_step": 30}, fit / "checkpoints/best.ckpt")
+    (fit / "checkpoints/best.ckpt").write_bytes(checkpoint((1,) if run.setting == 0 else (2, 4)))
     data = {"class_path": "deeplab_lit.data.Shapes", "init_args": {"val_size": 4}}
     config = {"data": data, "eval": {"scales": None}, "crf": {"enabled": crf is not None}}
     (validate / "config.yaml").write_text(yaml.safe_dump(config))
@@ -123,7 +130,7 @@ def make_row():
 
 
 @pytest.fixture
-def shown():
+def panels():
     """One image, of which the settings' predictions are background, disc, disc, background."""
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     truth = np.zeros((6, 8), np.uint8)
@@ -136,7 +143,7 @@ def shown():
     branches = {"one": [plain, pooling], "two": [atrous], "three / four": [atrous]}
     colors = {"background": (0, 0, 0), "disc": (230, 60, 60)}
     grids = {"one": (5, 5), "two": (5, 5), "three / four": (3, 4)}
-    return Shown(colors, [("img1", image, truth, masks)], Fields(branches, grids))
+    return Panels(colors, [Sample("img1", image, truth, masks)], branches, grids)
 
 
 @pytest.fixture

@@ -1,36 +1,53 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import wandb
 
-from deeplab_lit.ablate.__main__ import main, options_of_fit, variables_of
+from deeplab_lit.ablate.__main__ import main, split_options, wandb_variables
 from deeplab_lit.ablate.sweep import SweepError, read_sweep
 
 
 def test_options_with_a_dot_go_to_the_trainings():
-    ours, theirs = options_of_fit(
+    own_words, fit_options = split_options(
         ["x.yaml", "--jobs", "2", "--data.root", "a b", "--model.lr=1", "--crf"]
     )
-    assert ours == ["x.yaml", "--jobs", "2", "--crf"]
-    assert theirs == ["--data.root=a b", "--model.lr=1"]
+    assert own_words == ["x.yaml", "--jobs", "2", "--crf"]
+    assert fit_options == ["--data.root=a b", "--model.lr=1"]
+
+
+def test_help_is_answered_before_anything_heavy_is_imported():
+    code = """
+import sys
+from deeplab_lit.ablate.__main__ import main
+try:
+    main(["--help"])
+except SystemExit as stop:
+    print(stop.code)
+heavy = ["torch", "lightning", "torchmetrics", "numpy", "scipy", "matplotlib", "PIL", "jinja2"]
+print([name for name in [*heavy, "wandb"] if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-2:] == ["0", "[]"]
 
 
 @pytest.mark.parametrize("rest", [[], ["--jobs", "2"], ["--model.lr=1"]])
 def test_an_option_of_the_trainings_without_a_value_takes_no_other_option_for_it(rest):
     with pytest.raises(SweepError, match=r"--data\.root has no value: write --data\.root=VALUE"):
-        options_of_fit(["x.yaml", "--data.root", *rest])
+        split_options(["x.yaml", "--data.root", *rest])
 
 
 @pytest.mark.parametrize(("name", "tag"), [("a" * 70, "a" * 64), ("a, b", "a  b"), ("x", "x")])
 def test_any_name_of_a_grid_is_a_tag_that_wandb_takes(name, tag, sweep_file):
-    tags = variables_of(read_sweep(sweep_file(name=name)))["WANDB_TAGS"].split(",")
+    tags = wandb_variables(read_sweep(sweep_file(name=name)))["WANDB_TAGS"].split(",")
     assert wandb.Settings(run_tags=tags).run_tags == ("ablation", tag)
 
 
 def test_runs_go_to_the_project_and_entity_of_the_file(sweep_file):
-    found = variables_of(read_sweep(sweep_file(entity="us", project="p")))
+    found = wandb_variables(read_sweep(sweep_file(entity="us", project="p")))
     assert (found["WANDB_ENTITY"], found["WANDB_PROJECT"]) == ("us", "p")
-    assert variables_of(read_sweep(sweep_file())).keys() == {"WANDB_TAGS"}
+    assert wandb_variables(read_sweep(sweep_file())).keys() == {"WANDB_TAGS"}
 
 
 @pytest.mark.parametrize(("option", "entity"), [([], "us"), (["--entity=me"], "me")])

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from deeplab_lit.ablate.plan import fingerprint, label, labels_of, plan, shown
+from deeplab_lit.ablate.plan import fingerprint, in_words, label, labels_of, plan
 from deeplab_lit.ablate.sweep import SweepError, read_sweep
 
 
@@ -78,10 +78,10 @@ def test_settings_whose_short_words_are_the_same_have_whole_ones(sweep_file):
 def test_settings_in_words_have_the_names_of_the_paper():
     assert label({"model.atrous_rates": [6, 12, 18, 24]}) == "atrous_rates 6, 12, 18, 24 (ASPP-L)"
     assert label({"model.head": "aspp", "crf.bi_w": 4}) == "head aspp; bi_w 4"
-    assert shown([12]) == "12 (LargeFOV)"
-    assert shown([12, 13]) == "12, 13"
-    assert shown([[6], {"a": 1}]) == "[6], {'a': 1}"
-    assert shown("configs/table2/poly_30_6k.yaml") == "poly_30_6k"
+    assert in_words([12]) == "12 (LargeFOV)"
+    assert in_words([12, 13]) == "12, 13"
+    assert in_words([[6], {"a": 1}]) == "[6], {'a': 1}"
+    assert in_words("configs/table2/poly_30_6k.yaml") == "poly_30_6k"
 
 
 def test_seeds_that_nobody_could_run_are_refused_before_they_are_planned(sweep, tmp_path):

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from deeplab_lit.ablate.plan import Step
 from deeplab_lit.ablate.results import (
-    ResultError,
+    best_checkpoint,
+    is_finished,
+    progress,
     read_json,
     read_metrics,
     read_result,
@@ -22,29 +25,43 @@ def test_runs_that_are_not_done_are_left_out(runs, make_run):
     (runs[1].fit.folder / "checkpoints/best.ckpt").unlink()
     (runs[2].validate.folder / "results.json").write_text('{"finished": false, "final": {}}')
     (runs[3].validate.folder / "results.json").unlink()
-    assert [result.run for result in read_results(runs)] == [runs[0]]
+    assert [result.run for result in read_results(runs)[0]] == [runs[0]]
 
 
 def test_a_result_is_what_the_files_say(runs, make_run):
     hits = np.arange(28).reshape(4, 7)
     make_run(runs[1], 0.25, crf=0.5, hits=hits)
-    (result,) = read_results(runs)
+    ((result,), _) = read_results(runs)
     assert (result.miou, result.miou_crf) == (0.25, 0.5)
     assert result.curve == [(20, 0.2), (30, 0.25)]
     assert result.images_per_second == 14  # of 10, 14, 90
     assert result.fit["wall_seconds"] == 12
     assert result.images["ids"].tolist() == ["0", "1", "2", "3"]
     np.testing.assert_array_equal(result.images["counts"][:, 0], hits)
-    path = runs[1].fit.folder / "checkpoints/best.ckpt"
-    tensors = torch.load(path, weights_only=True)["state_dict"]
-    learnt = [name for name in tensors if name.rpartition(".")[2] in ("weight", "bias")]
-    assert result.parameters == sum(tensors[name].numel() for name in learnt)
+    assert result.parameters == 1234
+
+
+def drop_parameters(run):
+    """Make a run one of those whose record did not have them yet."""
+    path = run.fit.folder / "results.json"
+    record = json.loads(path.read_text())
+    del record["parameters"]
+    path.write_text(json.dumps(record))
+
+
+def test_parameters_that_no_record_has_are_counted_in_the_checkpoint(runs, make_run):
+    make_run(runs[1], 0.25)
+    drop_parameters(runs[1])
+    tensors = torch.load(best_checkpoint(runs[1]), weights_only=True)["state_dict"]
+    names = [name for name in tensors if name.rpartition(".")[2] in ("weight", "bias")]
+    expected = sum(tensors[name].numel() for name in names)
+    assert read_result(runs[1]).parameters == expected
 
 
 def test_what_was_not_measured_is_empty(runs, make_run):
     make_run(runs[0], None)
     (runs[0].fit.folder / "metrics.csv").unlink()
-    (result,) = read_results(runs)
+    ((result,), _) = read_results(runs)
     assert math.isnan(result.miou)
     assert result.miou_crf is None
     assert result.images_per_second is None
@@ -71,6 +88,10 @@ def test_what_was_not_measured_is_empty(runs, make_run):
         ("fit/metrics.csv", "step,val/miou\n9," + "1" * 200_000 + "\n"),
         ("fit/results.json", '{"wall_seconds": NaN, "device": "", "versions": {}}'),
         ("fit/results.json", '{"wall_seconds": 1, "device": "", "versions": "torch"}'),
+        (
+            "fit/results.json",
+            '{"wall_seconds": 1, "device": "", "versions": {}, "parameters": "many"}',
+        ),
         ("validate/results.json", '{"finished": true}'),
         ("validate/results.json", '{"finished": true, "final": null}'),
         ("validate/results.json", '{"finished": true, "final": {"miou": "high", "iou": {}}}'),
@@ -87,6 +108,7 @@ def test_what_was_not_measured_is_empty(runs, make_run):
 )
 def test_a_damaged_run_is_left_out_and_its_file_named(done, name, content):
     step, _, name = name.partition("/")
+    drop_parameters(done[1])
     path = getattr(done[1], step).folder / name
     if content == "CUT":
         whole = path.read_bytes()
@@ -105,10 +127,10 @@ def test_a_damaged_run_is_left_out_and_its_file_named(done, name, content):
         np.savez(path, ids=np.array(["a"]), counts=np.zeros((1, 3, 5), np.int64))
     else:
         path.write_text(content)
-    assert [result.run for result in read_results(done)] == [done[0], *done[2:]]
-    with pytest.raises(ResultError) as caught:
-        read_result(done[1])
-    assert str(path) in str(caught.value)
+    results, damaged = read_results(done)
+    assert [result.run for result in results] == [done[0], *done[2:]]
+    assert damaged.keys() == {done[1]}
+    assert str(path) in str(damaged[done[1]])
 
 
 def test_metrics_are_columns_by_steps_done(tmp_path):
@@ -131,3 +153,30 @@ def test_a_damaged_file_counts_as_none(tmp_path, text):
     assert read_json(path) == {"finished": True}
     path.write_text(text)
     assert read_json(path) == {}
+
+
+def test_finished_is_what_has_its_last_result(tmp_path):
+    step = Step("fit", tmp_path / "a", ())
+    assert not is_finished(step)
+    step.folder.mkdir()
+    for text, expected in (
+        ('{"finished": false}', False),
+        ('{"fin', False),
+        ('{"finished": true}', True),
+    ):
+        (step.folder / "results.json").write_text(text)
+        assert is_finished(step) is expected
+
+
+def test_progress_is_read_from_what_a_run_writes(tmp_path):
+    assert progress(tmp_path) == (0, 0, None)
+    (tmp_path / "metrics.csv").write_text("step,train/loss,val/miou\n9,1,0.25\n19,1,\n")
+    config = "trainer:\n  max_steps: 40\n  betas: [0.9, 0.99]\n"
+    for length in range(len(config)):  # half written, it must not end the sweep
+        (tmp_path / "config.yaml").write_text(config[:length])
+        done, _, miou = progress(tmp_path)
+        assert (done, miou) == (20, 0.25)
+    (tmp_path / "config.yaml").write_text(config)
+    assert progress(tmp_path) == (20, 40, 0.25)
+    (tmp_path / "config.yaml").write_text("trainer: {max_steps: -1}")
+    assert progress(tmp_path) == (20, 0, 0.25)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from deeplab_lit.ablate.plan import Step
-from deeplab_lit.ablate.process import Process, Taken, log_of, runs_elsewhere
-from deeplab_lit.ablate.progress import is_finished
-from deeplab_lit.ablate.runner import Runner, environment
+from deeplab_lit.ablate.process import Process, TakenError, log_of, runs_elsewhere
+from deeplab_lit.ablate.results import is_finished
+from deeplab_lit.ablate.runner import Runner
 
 FAKE = Path(__file__).with_name("fake_run.py")
 
@@ -33,7 +33,7 @@ def step(folder, name, *args, needs=None):
 
 
 def words(runner):
-    return [state.word for state in runner.states.values()]
+    return [state.status for state in runner.states.values()]
 
 
 def calls(folder):
@@ -82,7 +82,7 @@ def test_a_failure_is_reported_and_stops_nothing_else(folder):
     runner = Runner([bad, step(folder, "bad-val", needs=bad), step(folder, "good")], jobs=1)
     assert runner.run()
     assert words(runner) == ["failed", "left out", "done"]
-    assert runner.states[bad].why == "the loss is nan"
+    assert runner.states[bad].reason == "the loss is nan"
     assert "the loss is nan" in log_of(bad).read_text()
 
 
@@ -134,17 +134,17 @@ def test_a_run_that_outlived_its_caller_is_waited_for_not_doubled(folder):
     orphan = Process(slow, {})
     wait_for((folder / "slow/ready").exists)
     assert runs_elsewhere(slow)
-    with pytest.raises(Taken):
+    with pytest.raises(TakenError):
         Process(slow, {})
     seen = []
 
     def see(states):
-        seen.append(states[slow].word)
+        seen.append(states[slow].status)
         if seen[-1] == "elsewhere" and seen.count("elsewhere") == 3:
             orphan.interrupt()
-        orphan.ended()  # as init does for orphans
+        orphan.exit_code()  # as init does for orphans
 
-    runner = Runner([slow], jobs=1, see=see)
+    runner = Runner([slow], jobs=1, show=see)
     assert runner.run()
     assert seen[0] == "elsewhere"
     assert words(runner) == ["done"]
@@ -187,20 +187,10 @@ def test_what_cannot_be_started_at_all_has_failed_and_says_why(folder, monkeypat
     runner = Runner([first, step(folder, "a-val", needs=first)], jobs=2)
     assert runner.run()
     assert words(runner) == ["failed", "left out"]
-    assert os.strerror(number) in runner.states[first].why
+    assert os.strerror(number) in runner.states[first].reason
 
 
 def test_more_jobs_than_steps_take_no_more_than_these(folder):
     runner = Runner([step(folder, "a"), step(folder, "b")], jobs=10**12)
     assert len(runner.slots) == 2
     assert runner.run()
-
-
-def test_cores_and_gpus_are_shared_out():
-    assert environment(0, 1, 8, ["0", "1"]) == {}
-    assert environment(0, 2, 8, []) == {"OMP_NUM_THREADS": "4"}
-    assert environment(3, 4, 2, [])["OMP_NUM_THREADS"] == "1"
-    shares = [environment(i, 2, 8, ["0", "1", "5"])["CUDA_VISIBLE_DEVICES"] for i in (0, 1)]
-    assert shares == ["0,5", "1"]
-    shares = [environment(i, 3, 8, ["4", "7"])["CUDA_VISIBLE_DEVICES"] for i in (0, 1, 2)]
-    assert shares == ["4", "7", "4"]

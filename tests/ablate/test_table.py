@@ -1,12 +1,14 @@
+import csv
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from deeplab_lit.ablate.cells import cells
+from deeplab_lit.ablate.bootstrap import Difference
 from deeplab_lit.ablate.results import read_results
-from deeplab_lit.ablate.table import rows
+from deeplab_lit.ablate.table import as_csv, cells, markdown, rows, spread, verdict
 
 LABELS = ["1", "2, 4"]
 
@@ -19,7 +21,7 @@ def made(runs, make_run):
         better = 20 * run.setting
         hits = np.random.default_rng(run.seed).integers(40, 60, (9, 7)) + better
         make_run(run, scores[run.setting, run.seed], crf=0.7, hits=hits)
-    return rows(read_results(runs), LABELS, after_crf=False)
+    return rows(read_results(runs)[0], LABELS, after_crf=False)
 
 
 def test_a_row_has_mean_and_spread_over_seeds_and_the_difference(made):
@@ -46,12 +48,8 @@ def test_with_more_settings_it_takes_more_to_be_more_than_noise(make_row):
     assert cells(rows(results, "abc", False)[1])["p, seeds"] == f"{p[1]:.2g}"
 
 
-def test_a_row_has_size_speed_and_time(made, runs):
-    import deeplab_lit
-
-    net = deeplab_lit.load(runs[1].fit.folder / "checkpoints/best.ckpt")
-    expected = sum(p.numel() for p in net.parameters())
-    assert cells(made[1])["parameters"] == f"{expected:,}"
+def test_a_row_has_size_speed_and_time(made):
+    assert cells(made[1])["parameters"] == "1,234"
     assert cells(made[1])["images/s"] == "14.0"  # the median of 10, 14, 90
     assert cells(made[1])["seconds"] == "12"
 
@@ -59,7 +57,7 @@ def test_a_row_has_size_speed_and_time(made, runs):
 def test_without_counts_of_images_there_is_no_interval(runs, make_run):
     for run in runs:
         make_run(run, 0.5 + 0.2 * run.setting + 0.01 * run.seed)
-    other = rows(read_results(runs), LABELS, after_crf=False)[1]
+    other = rows(read_results(runs)[0], LABELS, after_crf=False)[1]
     assert cells(other)["difference"] == "+20.00"
     assert cells(other)["mIoU, CRF"] == "–"
     assert other.difference.low is None
@@ -84,7 +82,7 @@ def test_after_a_failed_seed_the_interval_is_over_all_seeds(runs, make_run):
     for run, kept in zip(runs[:3], (40, 60, 70), strict=True):
         hits = np.random.default_rng(run.seed).integers(-4, 5, (9, 7)) + kept
         make_run(run, kept / 100, hits=hits)
-    other = rows(read_results(runs), LABELS, after_crf=False)[1]
+    other = rows(read_results(runs)[0], LABELS, after_crf=False)[1]
     assert other.difference.mean == pytest.approx(0.60 - 0.55)
     assert other.difference.low < 60 / 140 - (40 / 160 + 70 / 130) / 2 < other.difference.high
     assert cells(other)["verdict"] == "unknown: one seed"
@@ -115,5 +113,56 @@ def test_a_score_that_is_not_known_spoils_no_other_row(make_row):
 
 def test_without_the_baseline_nothing_is_compared(runs, make_run):
     make_run(runs[1], 0.5)
-    (only,) = rows(read_results(runs), LABELS, after_crf=False)
+    (only,) = rows(read_results(runs)[0], LABELS, after_crf=False)
     assert only.difference is None
+
+
+def test_the_files_hold_the_same_numbers(make_row):
+    made = [make_row("1", [0.40, 0.42]), make_row("2, 4", [0.60, 0.62])]
+    table = markdown(made).splitlines()
+    assert table[0].startswith("| setting | seeds | mIoU | mIoU, CRF | difference |")
+    assert len(table) == 4
+    lines = list(csv.DictReader(as_csv(made).splitlines()))
+    assert [(line["setting"], line["seed"]) for line in lines] == [
+        ("1", "0"),
+        ("1", "1"),
+        ("2, 4", "0"),
+        ("2, 4", "1"),
+    ]
+    assert float(lines[3]["miou"]) == 0.62
+
+
+def test_a_bar_in_a_name_is_no_column(make_row):
+    table = markdown([make_row("a|b\nc", [0.5])]).splitlines()
+    assert len(table) == 3
+    assert table[2].startswith(r"| a\|b c | 1 |")
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        (None, ""),
+        (Difference(0.1, 0.05, 0.15, 0.01), "better"),
+        (Difference(-0.1, -0.15, -0.05, 0.01), "worse"),
+        (Difference(0.1, -0.05, 0.15, 0.01), "within noise"),
+        (Difference(0.1, 0.05, 0.15, 0.3), "within noise"),
+        (Difference(0.1, 0.05, 0.15, None), "unknown: one seed"),
+        (Difference(-0.1, -0.05, 0.15, None), "unknown: one seed"),
+        (
+            Difference(0.1, 0.05, 0.15, None, "no spread between seeds"),
+            "unknown: no spread between seeds",
+        ),
+        (Difference(0.1, None, None, None), "unknown: one seed"),
+        (Difference(0.1, None, None, 0.01), "unknown: no counts of the same images"),
+        (Difference(0.1, None, None, 0.3), "within noise"),
+        (Difference(math.nan, None, None, None), "unknown: a score is missing"),
+    ],
+)
+def test_the_verdict_says_when_a_difference_is_noise(difference, expected):
+    assert verdict(difference) == expected
+
+
+def test_spread_of_one_or_none():
+    assert spread([0.5]) == "50.00"
+    assert spread([]) == "–"
+    assert spread([0.5, math.nan]) == "–"

@@ -1,0 +1,236 @@
+"""What the networks of an ablation see: predictions for the same images, and fields of view.
+
+Each network, that of the first seed, is loaded once.
+
+Letters: H×W image · h×w cells of the features.
+"""
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from torch import Tensor
+
+import deeplab_lit
+from deeplab_lit.ablate.results import best_checkpoint
+from deeplab_lit.ablate.table import Row, by_training
+from deeplab_lit.cli.defaults import DATA_SETS
+from deeplab_lit.cli.parser import configs, joined_configs, read_config
+from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.data import SegmentationData
+from deeplab_lit.errors import refused_arguments
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.head import ImagePooling
+from deeplab_lit.network.inference import Inference
+from deeplab_lit.network.receptive_field import (
+    effective_fields,
+    middle_pixel,
+    rate_of,
+    share_of_real_taps,
+    side_of,
+    theoretical_field,
+)
+from deeplab_lit.runs.folder import RunFolderError
+from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.segment.segmenter import Segmenter
+from deeplab_lit.types import Classes
+from deeplab_lit.yaml_files import read_options
+
+NUM_IMAGES = 6
+
+
+class Sample(NamedTuple):
+    """A validation image, and what the network of each row says about it.
+
+    Attributes:
+        id: name of the image.
+        image: (H,W,3) uint8 RGB.
+        truth: (H,W) uint8 class indices, VOID where unknown.
+        predictions: (H,W) uint8 class indices, one array a row of the table.
+    """
+
+    id: str
+    image: np.ndarray
+    truth: np.ndarray
+    predictions: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What a branch of a head sees.
+
+    Attributes:
+        name: its rate, in words.
+        rate: rate of its 3×3 kernel; None: it has no such kernel.
+        theoretical: side of its field of view in pixels; None: the whole image, as image pooling.
+        effective: side of the square around the cell that holds 90 % of the gradient, in pixels.
+        field: gradient (H,W), averaged over images.
+        taps: share of the kernel's taps that fall on features, 0…1; None: it has no such kernel.
+    """
+
+    name: str
+    rate: int | None
+    theoretical: int | None
+    effective: int
+    field: Tensor
+    taps: float | None
+
+
+@dataclass(frozen=True)
+class Panels:
+    """What the networks of all rows see.
+
+    Attributes:
+        classes: name → color.
+        samples: some validation images.
+        branches: branches of each network, under the words for all rows that share it.
+        grids: cells (h,w) of the features of the first image, under the same words.
+    """
+
+    classes: Classes
+    samples: list[Sample]
+    branches: dict[str, list[Branch]]
+    grids: dict[str, tuple[int, int]]
+
+    def rates(self) -> dict[tuple[int, int], list[int]]:
+        """Return the rates on each grid, sorted; grids without any are left out."""
+        rates: dict[tuple[int, int], set[int]] = {}
+        for words, branches in self.branches.items():
+            rates.setdefault(self.grids[words], set()).update(b.rate or 0 for b in branches)
+        return {grid: sorted(each - {0}) for grid, each in rates.items() if each - {0}}
+
+    def fields(self) -> dict[str, Tensor]:
+        """Return the field (H,W) of each branch, under its setting and, on a new line, its name."""
+        return {
+            f"{words}\n{branch.name}": branch.field
+            for words, branches in self.branches.items()
+            for branch in branches
+        }
+
+
+def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Panels:
+    """Run the first seed's network of each row on some validation images.
+
+    Args:
+        rows: rows of the table, at least one.
+        num_images: at most so many images, spread over the split.
+
+    Raises:
+        RunFolderError, DataError: as `scoring_of`.
+        CRFError: the backend that scored is not installed here.
+        WeightsError: a checkpoint is damaged or gone.
+    """
+    scorings = {row.label: scoring_of(row) for row in rows}
+    data = scorings[rows[0].label].data
+    split = data.split(data.val_split)
+    number = min(num_images, len(split.ids))
+    chosen = [i * len(split.ids) // number for i in range(number)]
+    pixels = [split.read(i) for i in chosen]
+    alike = [_batch(image) for image, _ in pixels if image.shape == pixels[0][0].shape]
+    predictions: dict[str, list[np.ndarray]] = {}
+    branches, grids = {}, {}
+    for words, group in by_training(rows).items():
+        net = deeplab_lit.load(best_checkpoint(group[0].results[0].run))
+        for row in group:
+            scoring = scorings[row.label]
+            crf = scoring.crf.build() if row.after_crf else None
+            segment = Segmenter(net, scoring.inference, crf)
+            predictions[row.label] = [segment(torch.from_numpy(image)) for image, _ in pixels]
+        branches[words], grids[words] = branches_of(net, torch.cat(alike))
+    samples = [
+        Sample(split.ids[i], image, truth, [predictions[row.label][n] for row in rows])
+        for n, (i, (image, truth)) in enumerate(zip(chosen, pixels, strict=True))
+    ]
+    return Panels(data.classes, samples, branches, grids)
+
+
+def _batch(image: np.ndarray) -> Tensor:
+    """Return an image (H,W,3) as a batch (1,3,H,W)."""
+    return torch.tensor(image).permute(2, 0, 1)[None]
+
+
+def branches_of(net: DeepLabV2, images: Tensor) -> tuple[list[Branch], tuple[int, int]]:
+    """Return what the branches of a network see, and the cells (h,w) of its features.
+
+    Args:
+        net: in eval mode.
+        images: (B,3,H,W) RGB in 0…255, over which gradients are averaged.
+    """
+    with torch.inference_mode():
+        height, width = net.logits(images[:1], (1.0,)).fused.shape[-2:]
+    fields = effective_fields(net, images)
+    return [_branch(net, i, field, (height, width)) for i, field in enumerate(fields)], (
+        height,
+        width,
+    )
+
+
+def _branch(net: DeepLabV2, index: int, field: Tensor, grid: tuple[int, int]) -> Branch:
+    rate = rate_of(net, index)
+    pools = isinstance(net.head.branches[index], ImagePooling)
+    return Branch(
+        name=f"rate {rate}" if rate else "image pooling" if pools else "1×1",
+        rate=rate,
+        theoretical=None if pools else theoretical_field(net, index),
+        effective=side_of(field, middle_pixel(net, *field.shape)),
+        field=field,
+        taps=None if rate is None else share_of_real_taps(rate, *grid),
+    )
+
+
+class Scoring(NamedTuple):
+    """How a setting was scored."""
+
+    data: SegmentationData
+    inference: Inference
+    crf: CRFOptions
+
+
+def scoring_of(row: Row) -> Scoring:
+    """Read on which data and how a setting was scored, from its run's config.yaml.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+        RunFolderError: it names what does not exist, or a data set's class that nobody has typed.
+        DataError: the data cannot be found.
+    """
+    run = row.results[0].run
+    path = run.validate.folder / "config.yaml"
+    content = read_options(path)
+    sections = {name: content.get(name) for name in ("data", "eval", "crf")}
+    if missing := [name for name, section in sections.items() if section is None]:
+        raise RunFolderError(f"{path} cannot be followed: it has no {missing[0]}")
+    name = _class_of(sections["data"])
+    if name not in DATA_SETS and name not in _typed_classes(run.fit.args):
+        raise RunFolderError(
+            f"{path} names data of the class {name!r:.80}, which neither deeplab_lit.data nor the "
+            "sweep file has: it is not followed"
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(SegmentationData, "data")
+    parser.add_argument("--eval", type=Evaluation)
+    parser.add_argument("--crf", type=CRFOptions)
+    try:
+        with refused_arguments():
+            made = parser.instantiate(parser.parse_object(sections))
+    except ArgumentError as error:  # a class of the user's own that is not there any more
+        raise RunFolderError(f"{path} cannot be followed: {error}") from error
+    return Scoring(made.data, made.eval, made.crf)
+
+
+def _class_of(data: Any) -> Any:
+    """Return the class name in a section `data`, which is a name or an object with one."""
+    return data.get("class_path") if isinstance(data, dict) else data
+
+
+def _typed_classes(args: Sequence[str]) -> set[Any]:
+    """Return names of data sets on a command line and in the configurations on it."""
+    words = [word.partition("=") for word in args]
+    typed = {value for name, _, value in words if name in ("--data", "--data.class_path")}
+    return typed | {
+        _class_of(read_config(name).get("data")) for name in configs(joined_configs(args))
+    }
