@@ -29,7 +29,8 @@ from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.pictures.masks import palette_image
-from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint, open_results_folder
+from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint
+from deeplab_lit.runs.results_folder import open_results_folder
 from deeplab_lit.segment.images import Job, is_done, segment_images
 from deeplab_lit.segment.inputs import find_images
 from deeplab_lit.segment.segmenter import Segmenter

@@ -39,7 +39,8 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.pictures.charts import heat_maps
 from deeplab_lit.progress_bar import progress_bar
-from deeplab_lit.runs.folder import CHECKPOINT_HELP, open_results_folder
+from deeplab_lit.runs.folder import CHECKPOINT_HELP
+from deeplab_lit.runs.results_folder import open_results_folder
 from deeplab_lit.scoring.per_image import count
 from deeplab_lit.scoring.probability_cache import CachedProbabilities, what_decides
 from deeplab_lit.text import plural

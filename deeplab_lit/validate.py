@@ -13,9 +13,9 @@ from deeplab_lit.cli.lightning_cli import DeepLabCLI, run
 from deeplab_lit.cli.screen import after_validate, say, scored
 from deeplab_lit.data import Cityscapes
 from deeplab_lit.network.weights.load import WeightsError
-from deeplab_lit.runs.folder import open_results_folder
 from deeplab_lit.runs.loggers import end_wandb
 from deeplab_lit.runs.provenance import Provenance
+from deeplab_lit.runs.results_folder import open_results_folder
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.scoring.probability_cache import what_decides
 from deeplab_lit.scoring.trimap import BandCurve

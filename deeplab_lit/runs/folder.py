@@ -1,4 +1,4 @@
-"""A run is a folder: runs/<experiment>/<run>/, never used twice."""
+"""The folder of a run, runs/<experiment>/<run>/, never used twice, and which one `last` is."""
 
 import glob
 import json
@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-from deeplab_lit.atomic import PREFIX, NoLocksError, atomic_write, lock
+from deeplab_lit.atomic import PREFIX, NoLocksError, lock
 from deeplab_lit.errors import UserError
 
 CHECKPOINT_HELP = 'Checkpoint that fit wrote; "last": the best of the newest run in runs/.'
@@ -42,7 +39,7 @@ def check_name(option: str, name: str) -> str:
 
 
 def new_run_folder(runs_dir: Path, experiment: str, name: str | None, suffix: str = "") -> Path:
-    """Where a new run goes; nothing is made yet.
+    """Return the folder where a new run goes; nothing is made yet.
 
     Args:
         runs_dir: the folder of all experiments.
@@ -57,7 +54,7 @@ def new_run_folder(runs_dir: Path, experiment: str, name: str | None, suffix: st
     if name:
         check_name("--run", name)
     folder = runs_dir / experiment / (name or f"{datetime.now():%Y%m%d-%H%M%S}{suffix}")
-    if rank_zero_only.rank:  # the first process has chosen already, and its choice counts
+    if not _is_first_process():  # the first one has chosen already, and its choice counts
         return folder
     if name and folder.exists():
         raise RunFolderError(
@@ -77,14 +74,14 @@ def last_checkpoint(runs_dir: Path, experiment: str, name: str | None) -> Path:
         NoCheckpointError: there is none.
         RunFolderError: the names lead out of the folder.
     """
-    found = _newest(runs_dir, experiment, name, "checkpoints/last.ckpt")
-    if found is None:
+    newest = _newest(runs_dir, experiment, name, "checkpoints/last.ckpt")
+    if newest is None:
         place = runs_dir / experiment / (name or "*") / "checkpoints/last.ckpt"
         raise NoCheckpointError(
             f"--ckpt_path last: there is no {place} to go on from"
             + ("" if name else ". With --run NAME such a run is begun")
         )
-    return found
+    return newest
 
 
 def config_of(runs_dir: Path, experiment: str, name: str) -> Path | None:
@@ -92,17 +89,54 @@ def config_of(runs_dir: Path, experiment: str, name: str) -> Path | None:
     return _newest(runs_dir, experiment, name, "config.yaml")
 
 
-def _newest(runs_dir: Path, experiment: str, name: str | None, file: str) -> Path | None:
+def named_checkpoint(ckpt_path: str, runs_dir: str = "runs", experiment: str | None = None) -> str:
+    """Return the file that a command's `--ckpt_path` names, and print which where it is `last`.
+
+    Args:
+        ckpt_path: a file; or "last", the best.ckpt of the newest run, its last.ckpt where it has
+            none. A file of that name is "./last".
+        runs_dir: the folder of all experiments.
+        experiment: of the run. None: any.
+
+    Raises:
+        RunFolderError: there is no run yet.
+    """
+    if ckpt_path != "last":
+        return ckpt_path
+    files = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+    newest = _newest(Path(runs_dir), experiment or "*", None, *files)
+    if newest is None:
+        place = Path(runs_dir) / (experiment or "*") / "*/checkpoints"
+        raise RunFolderError(
+            f"--ckpt_path last: there is no checkpoint in {place}: train first, "
+            "or name the checkpoint's file"
+        )
+    best = newest.with_name("best.ckpt")
+    chosen = best if best.is_file() else newest
+    if _is_first_process():
+        print(f"Checkpoint  {chosen}, of the newest run", flush=True)
+    return str(chosen)
+
+
+def _newest(runs_dir: Path, experiment: str, name: str | None, *files: str) -> Path | None:
+    """Return the newest of some files of the runs of an experiment ("*": of any)."""
     if experiment != "*":
         experiment = glob.escape(check_name("--experiment", experiment))
     name = glob.escape(check_name("--run", name)) if name else "*"
-    found = runs_dir.glob(f"{experiment}/{name}/{file}")
+    found = (path for file in files for path in runs_dir.glob(f"{experiment}/{name}/{file}"))
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _is_first_process() -> bool:
+    """Tell whether this is the first process of a training; Lightning, where loaded, knows it."""
+    from lightning_utilities.core.rank_zero import rank_zero_only
+
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep all other processes from training in a folder, as long as the block or we last.
+    """Keep all other processes from training in a folder until the block or this process ends.
 
     What processes that were killed while writing have left there is removed.
 
@@ -120,7 +154,7 @@ def hold(folder: Path) -> Iterator[None]:
                 os.register_at_fork(after_in_child=file.close)
             lock(file)
             locked = True
-            theirs = not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino
+            stale = not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino
         except BlockingIOError as error:
             file.close()
             raise RunFolderError(
@@ -129,14 +163,14 @@ def hold(folder: Path) -> Iterator[None]:
             ) from error
         except NoLocksError as error:
             print(f"Note: {error}: see to it that no other process trains in {folder}")
-            locked = theirs = False
+            locked = stale = False
         except OSError as error:
             raise RunFolderError(
                 f"{folder} cannot be written ({error.strerror or error}): choose another --runs_dir"
             ) from error
-        if not theirs:
+        if not stale:
             break
-        file.close()  # whoever had it has just ended and removed it: once more
+        file.close()  # its last holder has just ended and removed it: once more
     with file:
         if locked:
             for place in (folder, folder / "checkpoints"):
@@ -170,37 +204,8 @@ def check_unfinished(folder: Path) -> None:
         )
 
 
-def named_checkpoint(ckpt_path: str, runs_dir: str = "runs", experiment: str | None = None) -> str:
-    """Return the file that a command's `--ckpt_path` names, and say which where it says `last`.
-
-    Args:
-        ckpt_path: a file; or "last", the best.ckpt of the newest run, its last.ckpt where it has
-            none. A file of that name is "./last".
-        runs_dir: the folder of all experiments.
-        experiment: of the run. None: any.
-
-    Raises:
-        RunFolderError: there is no run yet.
-    """
-    if ckpt_path != "last":
-        return ckpt_path
-    below = f"{glob.escape(experiment) if experiment else '*'}/*/checkpoints"
-    found = [f for name in ("last", "best") for f in Path(runs_dir).glob(f"{below}/{name}.ckpt")]
-    if not found:
-        raise RunFolderError(
-            f"--ckpt_path last: there is no checkpoint in {Path(runs_dir) / below}: train first, "
-            "or name the checkpoint's file"
-        )
-    newest = max(found, key=lambda path: path.stat().st_mtime)
-    best = newest.with_name("best.ckpt")
-    chosen = best if best.is_file() else newest
-    if not rank_zero_only.rank:
-        print(f"Checkpoint  {chosen}, of the newest run", flush=True)
-    return str(chosen)
-
-
 def create_run_folder(folder: Path, bytes_needed: int, *, exist_ok: bool = False) -> None:
-    """Make the folder, once it is certain that the run can be written there.
+    """Make the folder of a run, or refuse one in which the run cannot be written.
 
     Args:
         folder: of the run.
@@ -233,39 +238,3 @@ def create_run_folder(folder: Path, bytes_needed: int, *, exist_ok: bool = False
             f"{folder}: {free / 1e6:,.0f} MB free on that disk, but the run's checkpoints take "
             f"{bytes_needed / 1e6:,.0f} MB: make room, or choose another --runs_dir"
         )
-
-
-def open_results_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Make a folder for a command's results, or go on in one begun with the same settings.
-
-    Args:
-        folder: given by the user.
-        settings: what decides about the results; kept in settings.json.
-
-    Raises:
-        RunFolderError: it holds something else, or cannot be made.
-    """
-    record = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))  # tuples are lists in a file
-    if record.is_file():
-        try:
-            before = json.loads(record.read_text("utf-8")) | {}
-        except (OSError, TypeError, ValueError) as error:
-            raise RunFolderError(f"{record} is damaged: choose another folder") from error
-        changed = [k for k in before | settings if before.get(k) != settings.get(k)]
-        if changed:
-            raise RunFolderError(
-                f"{folder} holds results of other settings ({', '.join(changed)} in {record}): "
-                "choose another folder"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunFolderError(f"{folder} exists and holds something else: choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"{folder} cannot be made ({error.strerror}): choose another one"
-        ) from error
-    with atomic_write(record) as place:
-        place.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
