@@ -18,12 +18,13 @@ from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
 from deeplab_lit.cli.checks import check_order
+from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
 from deeplab_lit.cli.defaults import configs_first
 from deeplab_lit.cli.parser import Parser, parse
-from deeplab_lit.crf.options import CRFOptions, described, in_words, with_crf_enabled
+from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.data.class_names import KNOWN
 from deeplab_lit.data.image import DataError
-from deeplab_lit.errors import lasting_screen, plain_errors
+from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.device import HELP, device_of
 from deeplab_lit.network.inference import Inference
@@ -55,7 +56,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
     parser.add_argument("--eval", type=Inference, default=Inference())
-    parser.add_argument("--crf", type=CRFOptions, default=CRFOptions())
+    add_crf(parser)
     parser.add_argument(
         "--submission",
         type=Server | None,
@@ -100,10 +101,12 @@ def build_parser() -> Parser:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 1 where images could not be read."""
     with plain_errors(), lasting_screen():
-        argv = configs_first(with_crf_enabled(list(sys.argv[1:] if args is None else args)))
-        options = parse(build_parser(), argv)
+        argv = configs_first(crf_spelled_out(sys.argv[1:] if args is None else args))
+        parser = build_parser()
+        options = parse(parser, argv)
         inference = _inference(options.eval)
-        crf = CRFOptions(**vars(options.crf)).build() if options.crf.enabled else None
+        with refused_arguments():
+            crf = parser.instantiate(options).crf
         if not 0 <= options.opacity <= 1:
             raise DataError(f"--opacity must be in 0…1, got {options.opacity}")
         out = Path(options.out).expanduser()
@@ -148,7 +151,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if values:
             settings["mask_values"] = values
         if crf is not None:
-            settings["crf"] = described(crf, device.type)
+            settings["crf"] = crf.settings(device)
         open_results_folder(out, settings)
         if crf is not None:
             print(f"CRF: {in_words(settings['crf'])}", flush=True)

@@ -214,7 +214,7 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     check_classes(net.classes, options.ckpt_path, data)
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations")}
     fixed["backend"] = options.backend
-    DenseCRF(**fixed).check_installed()  # refuses what cannot be before anything is written
+    DenseCRF(**fixed)  # refuses what cannot be before anything is written
     device = device_of(options.device)
     settings = what_decides(options.ckpt_path, typed_data, name) | {"images": number, **fixed}
     open_results_folder(out, settings | {"images_and_masks": content_sha256(split, indices)})

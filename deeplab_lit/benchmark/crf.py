@@ -118,8 +118,8 @@ def available(image: np.ndarray, scores: np.ndarray, options: Options) -> dict[s
     """The backends that run here, the reference first, each warmed up on an image."""
     crfs = {}
     for backend in ("pydensecrf", "native", "torch"):
-        crf = DenseCRF(**options, backend=backend)
         with suppress(CRFError):  # not installed
+            crf = DenseCRF(**options, backend=backend)
             crf(image, scores)
             crfs.setdefault(crf.backend_for("cpu"), crf)
     return crfs

@@ -51,7 +51,7 @@ def build_callbacks(
     Returns:
         The one that writes results.json; and all of them, it included.
     """
-    refining = [CRFScores(crf)] if crf.enabled else []
+    refining = [CRFScores(crf.build())] if crf.enabled else []
     about_crf = refining[0] if refining else None
     benchmark = [CityscapesScores(instances, about_crf)] if instances else []
     best = {"monitor": monitor, "mode": mode}

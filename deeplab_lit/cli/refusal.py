@@ -69,7 +69,8 @@ class Refusal:
 
     def _unknown(self, key: str, owner: str = "", dashes: str = "--") -> str:
         section, _, last = key.rpartition(".")
-        known = self._options(f"--{section}.help={owner}" if owner else "--help")
+        known = self._options(f"--{section}.help={owner}") if owner else self._options()
+        known = known or self._options(f"--{section}.help")  # of one class
         same = {o.rpartition(".")[2]: o for o in known if o.rpartition(".")[0] == section}
         near = [option for option in same.values() if option.startswith(key)]
         near += [same[name] for name in get_close_matches(last, same, 1)]

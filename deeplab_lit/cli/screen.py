@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from deeplab_lit.crf.options import in_words
+from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.scoring.cityscapes import benchmark_table
 from deeplab_lit.scoring.tables import table
 from deeplab_lit.scoring.trimap import band_table

@@ -1,6 +1,6 @@
-"""The library of the `native` backend: `native.cpp`, compiled on first use and loaded.
+"""Compile `native.cpp`, the library of the `native` backend, on first use, and load it.
 
-It is built once a machine, into torch's folder for extensions (TORCH_EXTENSIONS_DIR). Loading it
+It is built once per machine, in torch's folder for extensions (TORCH_EXTENSIONS_DIR). Loading it
 runs what is in it, so one that other users may have written is never loaded.
 """
 
@@ -24,11 +24,11 @@ LOADING = Lock()
 
 
 class BuildError(RuntimeError):
-    """The library cannot be built here: says why, in a line."""
+    """The library cannot be built here; the message says why, in one line."""
 
 
 def compiled() -> ctypes.CDLL:
-    """The compiled library, built if this is the first time on this machine.
+    """Return the compiled library; build it if this is the first time on this machine.
 
     Raises:
         BuildError: there is no compiler or it fails.
@@ -42,7 +42,7 @@ def compiled() -> ctypes.CDLL:
 
 @lru_cache(maxsize=1)
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library; or null and the reason: it is not tried again in this process."""
+    """Return the library, or None and the reason; a failure is not tried again in this process."""
     try:
         built = _build()
         return _declare(ctypes.CDLL(str(built))), ""
@@ -53,9 +53,9 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def _build() -> Path:
-    """The path of the library; its name stands for the source, the flags and the processor."""
-    what = [SOURCE.read_text("utf-8"), *FLAGS, _processor(), os.environ.get("CXX", "")]
-    name = "crf_" + hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
+    """Return the library's path; its name is a hash of source, flags, compiler and processor."""
+    parts = [SOURCE.read_text("utf-8"), *FLAGS, _processor(), os.environ.get("CXX", "")]
+    name = "crf_" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     default = Path("~/.cache/torch_extensions")
     place = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default)).expanduser()
     folder = place.resolve() / "deeplab_lit"
@@ -81,10 +81,11 @@ def _build() -> Path:
 
 
 def _problem_of(folder: Path) -> str | None:
-    """Why the library must not be kept in a folder; None where it may.
+    """Return why the library must not be kept in a folder; None where it may.
 
-    Our own folder is closed to others first; what they have put there before is theirs, or open to
-    them, and not taken. Folders above count where anyone may exchange what is in them.
+    A folder of this user is closed to others first; files that they wrote there before belong to
+    them, or are open to them, and are not loaded. Parent folders count where anyone may replace
+    their content.
     """
     for above in folder.parents:
         mode = above.stat().st_mode if above.exists() else 0
@@ -98,21 +99,21 @@ def _problem_of(folder: Path) -> str | None:
 
 
 def _others_may_write(path: Path) -> str | None:
-    """Who else may have written a file or a folder; None: only this user and the superuser."""
+    """Return who else may have written a path; None: only this user and the superuser."""
     if not hasattr(os, "geteuid"):  # Windows: the user's folder is closed by other means
         return None
-    found = path.stat()
-    if found.st_uid not in (os.geteuid(), 0):
+    status = path.stat()
+    if status.st_uid not in (os.geteuid(), 0):
         return f"{path} belongs to another user"
     # many systems give each user a group of the same number, and let it write
-    open_to_group = found.st_mode & stat.S_IWGRP and found.st_gid != os.geteuid()
-    if found.st_mode & stat.S_IWOTH or open_to_group:
+    open_to_group = status.st_mode & stat.S_IWGRP and status.st_gid != os.geteuid()
+    if status.st_mode & stat.S_IWOTH or open_to_group:
         return f"other users may write to {path}"
     return None
 
 
 def _compile(built: Path) -> None:
-    """Write the library whole or not at all.
+    """Compile the library and move it into place in one step.
 
     Raises:
         BuildError: the compiler fails.
@@ -139,7 +140,7 @@ def _compile(built: Path) -> None:
 
 
 def _processor() -> str:
-    """What -march=native depends on, so that a home shared by machines holds a file for each."""
+    """Return what -march=native depends on: a home shared by machines holds a file for each."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -149,6 +150,7 @@ def _processor() -> str:
 
 
 def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
+    """Declare the types of the library's functions; raise AttributeError if one is missing."""
     pointer, long, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     lib.lattice_new.argtypes = [pointer, long, integer, pointer, pointer, long, integer]
     lib.lattice_new.restype = pointer

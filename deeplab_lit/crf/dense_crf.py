@@ -10,19 +10,37 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deeplab_lit.crf.checks import check_image, check_probabilities
-from deeplab_lit.crf.parameters import CRFError, Parameters, is_whole
+from deeplab_lit.crf.parameters import NAMES, CRFError, Parameters, is_whole
 
-BACKENDS = ("auto", "native", "torch", "pydensecrf")
+Backend = Literal["auto", "native", "torch", "pydensecrf"]
 Array = np.ndarray | Tensor
-Given = TypeVar("Given", np.ndarray, Tensor)
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 LEAST_PROBABILITY = 1e-5  # before the logarithm, as pydensecrf.utils.unary_from_softmax has it
+SUM_TOLERANCE = 1e-2  # of a pixel's probabilities; those of float16 are off by up to 5e-3
+
+
+class Refiner(Protocol):
+    """Refine a network's probabilities: `DenseCRF`, or an object of your own with these methods."""
+
+    def __call__(self, image: Array, probabilities: ArrayOrTensor) -> ArrayOrTensor:
+        """Return refined probabilities, same kind and shape; called from several threads at once.
+
+        Args:
+            image: (H,W,3) uint8 RGB, or a batch (B,H,W,3).
+            probabilities: (C,H,W) or (B,C,H,W) float32, 0…1, summing to 1 over C.
+        """
+
+    def stays_on(self, device: torch.device | str) -> bool:
+        """Return whether batches of tensors on a GPU are taken there; else arrays, one by one."""
+
+    def settings(self, device: torch.device | str) -> dict[str, Any]:
+        """Return what the result depends on, as plain values for results.json."""
 
 
 @dataclass(frozen=True)
@@ -49,31 +67,27 @@ class DenseCRF(Parameters):
             for others. Where native cannot be built, torch takes over with a warning.
         threads: CPU threads of one call of the native backend; None: as many as torch has. To
             refine many images, use `threads=1` in as many Python threads as there are cores.
+
+    Raises:
+        CRFError: a value out of its range, or pydensecrf is asked for and not installed.
     """
 
-    backend: str = "auto"
+    backend: Backend = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.backend not in BACKENDS:
-            raise CRFError(f"backend must be one of {BACKENDS}, got {self.backend!r}")
+        if self.backend not in get_args(Backend):
+            raise CRFError(f"backend must be one of {get_args(Backend)}, got {self.backend!r}")
         if self.threads is not None and not (is_whole(self.threads) and self.threads >= 1):
             raise CRFError(f"threads must be 1 or more, or None, got {self.threads}")
-
-    def check_installed(self) -> None:
-        """Refuse a backend that was asked for by name and cannot be imported.
-
-        Raises:
-            CRFError: pydensecrf is not installed.
-        """
         if self.backend == "pydensecrf":
             from deeplab_lit.crf.pydensecrf_backend import import_pydensecrf
 
-            import_pydensecrf()
+            import_pydensecrf()  # refused here, before any work, where it is not installed
 
     def backend_for(self, device: torch.device | str = "cpu") -> str:
-        """The backend that refines probabilities of this device: native, torch or pydensecrf."""
+        """Return the backend that refines a device's tensors: native, torch or pydensecrf."""
         if self.backend in ("torch", "pydensecrf"):
             return self.backend
         if self.backend == "auto" and torch.device(device).type != "cpu":
@@ -81,11 +95,16 @@ class DenseCRF(Parameters):
         return _native_or_torch()
 
     def stays_on(self, device: torch.device | str) -> bool:
-        """Whether probabilities of this device, a GPU, are refined there and not on the CPU."""
+        """Return whether tensors on a GPU are refined there and not on the CPU."""
         return torch.device(device).type != "cpu" and self.backend_for(device) == "torch"
 
-    def __call__(self, image: Array, probabilities: Given) -> Given:
-        """Refined probabilities, of the kind given: an array, or a tensor on the same device.
+    def settings(self, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Return parameters and the backend that runs on a device, for results.json."""
+        values = {name: getattr(self, name) for name in NAMES}
+        return values | {"backend": self.backend_for(device)}
+
+    def __call__(self, image: Array, probabilities: ArrayOrTensor) -> ArrayOrTensor:
+        """Return refined probabilities: an array for an array, a tensor on a tensor's device.
 
         Args:
             image: (H,W,3) uint8, raw RGB, or a batch (B,H,W,3).
@@ -95,23 +114,23 @@ class DenseCRF(Parameters):
             float32 of the same shape; the classes of a pixel sum to 1.
 
         Raises:
-            CRFError: the input is something else, or the backend is not installed.
+            CRFError: the input is something else.
         """
-        given = _tensor("probabilities", probabilities)
-        pixels = _tensor("image", image).to(given.device)
-        check_image(pixels)
-        check_probabilities(given, pixels)
-        b, (c, h, w) = len(given) if given.ndim == 4 else 1, given.shape[-3:]
+        scores = _tensor("probabilities", probabilities)
+        pixels = _tensor("image", image).to(scores.device)
+        _check_image(pixels)
+        _check_probabilities(scores, pixels)
+        b, (c, h, w) = len(scores) if scores.ndim == 4 else 1, scores.shape[-3:]
         unary = (
-            given.detach().float().reshape(b, c, h * w).clamp(LEAST_PROBABILITY, 1).log_().neg_()
+            scores.detach().float().reshape(b, c, h * w).clamp(LEAST_PROBABILITY, 1).log_().neg_()
         )
-        backend = _module(self.backend_for(given.device))
-        refined = backend.refine(pixels.reshape(b, h, w, 3), unary, self, self.threads)
-        refined = refined.reshape(given.shape)
+        backend = _module(self.backend_for(scores.device))
+        refined: Tensor = backend.refine(pixels.reshape(b, h, w, 3), unary, self, self.threads)
+        refined = refined.reshape(scores.shape)
         return refined.numpy() if isinstance(probabilities, np.ndarray) else refined
 
 
-def _tensor(name: str, x: np.ndarray | Tensor) -> Tensor:
+def _tensor(name: str, x: Array) -> Tensor:
     if isinstance(x, Tensor):
         return x
     if not isinstance(x, np.ndarray):
@@ -121,8 +140,67 @@ def _tensor(name: str, x: np.ndarray | Tensor) -> Tensor:
     return torch.from_numpy(np.array(x, order="C", copy=None if x.flags.writeable else True))
 
 
+def _check_image(image: Tensor) -> None:
+    """Refuse what is not (H,W,3) or (B,H,W,3) uint8."""
+    got = f"got {_describe(image)}"
+    if image.dtype != torch.uint8:
+        hint = ""
+        if image.is_floating_point() and image.numel():
+            low, high = image.min().item(), image.max().item()
+            got += f" in {low:.4g}…{high:.4g}"
+            if low < 0:
+                hint = " It looks normalized: the CRF needs the image before the mean is taken off."
+            elif high <= 1:
+                hint = " It looks divided by 255: the CRF needs 0…255."
+        raise CRFError(f"image must be the raw RGB pixels, uint8; {got}.{hint}")
+    if image.ndim not in (3, 4) or image.shape[-1] != 3:
+        hint = ""
+        if image.ndim in (3, 4) and image.shape[-3] == 3:
+            hint = " It has the channels first: use image.permute(..., 1, 2, 0)."
+        raise CRFError(f"image must be (H,W,3), or (B,H,W,3) for a batch; {got}.{hint}")
+    if image.numel() == 0:
+        raise CRFError(f"image has no pixels; {got}")
+
+
+def _check_probabilities(probabilities: Tensor, image: Tensor) -> None:
+    """Refuse what is not (C,H,W) or (B,C,H,W), of the image's size, 0…1 and summing to 1."""
+    got = f"got {_describe(probabilities)}"
+    if not probabilities.is_floating_point():
+        raise CRFError(f"probabilities must be floating-point; {got}. Masks need one-hot first.")
+    *batch, h, w, _ = image.shape
+    if probabilities.ndim != image.ndim or list(probabilities.shape[:-3]) != batch:
+        expected = "(C,H,W) with an image (H,W,3), or (B,C,H,W) with (B,H,W,3)"
+        raise CRFError(f"probabilities must be {expected}; {got} with {_describe(image)}")
+    size = tuple(probabilities.shape[-2:])
+    if size != (h, w):
+        hint = "Upsample the probabilities to the image's size first."
+        if size == (w, h):
+            hint = "Height and width are swapped."
+        elif tuple(probabilities.shape[-3:-1]) == (h, w):
+            hint = "The classes come last: use probabilities.permute(..., 2, 0, 1)."
+        raise CRFError(f"probabilities must be {h}×{w} as the image is; {got}. {hint}")
+    if probabilities.shape[-3] == 0:
+        raise CRFError(f"probabilities have no classes; {got}")
+    low, high = (x.item() for x in probabilities.aminmax())  # NaN if there is one
+    if not (low >= 0 and high <= 1 + SUM_TOLERANCE):
+        hint = " They look like logits: use logits.softmax(0), or softmax(1) of a batch."
+        if low != low:
+            hint = " The network or what came after it has overflowed."
+        raise CRFError(f"probabilities must lie in 0…1; got {low:.4g}…{high:.4g}.{hint}")
+    least, most = (x.item() for x in probabilities.sum(-3).aminmax())
+    if not (least >= 1 - SUM_TOLERANCE and most <= 1 + SUM_TOLERANCE):
+        raise CRFError(
+            "the probabilities of a pixel must sum to 1 over the classes; "
+            f"got sums of {least:.4g}…{most:.4g}. Use a softmax over the classes."
+        )
+
+
+def _describe(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+
+
 def _module(backend: str) -> ModuleType:
-    """The module with the backend's `refine`, imported when first used."""
+    """Import the module with the backend's `refine`."""
     if backend == "native":
         from deeplab_lit.crf import native as module
     elif backend == "torch":

@@ -1,4 +1,4 @@
-"""Pixels as points on the permutohedral lattice's hyperplane, and integer keys for its vertices.
+"""Place pixels on the permutohedral lattice's hyperplane; number its vertices.
 
 Shared by the lattices of `permutohedral.py` and `native.cpp`, and rounded as pydensecrf rounds:
 every step is one float32 operation, so that no compiler can contract two of them.
@@ -31,12 +31,12 @@ class KeyLayout:
 
     @property
     def size(self) -> int:
-        """Keys lie in 0…size−1."""
+        """Return the number of keys: they lie in 0…size−1."""
         return self.phase * len(self.stride)
 
 
 def features(images: Tensor, xy_std: float, rgb_std: float | None) -> Tensor:
-    """Pixels as points: images (B,H,W,3) uint8 → (d,B·H·W), x and y, then colors if wanted."""
+    """Map images (B,H,W,3) uint8 to a point per pixel (d,B·H·W): x, y, with rgb_std also colors."""
     b, h, w, _ = images.shape
     rows = torch.arange(h, dtype=torch.float32, device=images.device) / xy_std
     columns = torch.arange(w, dtype=torch.float32, device=images.device) / xy_std
@@ -47,9 +47,9 @@ def features(images: Tensor, xy_std: float, rgb_std: float | None) -> Tensor:
 
 
 def elevate(points: Tensor) -> Tensor:
-    """Points (d,N) → (D,N) on the hyperplane of coordinates that sum to 0, scaled for the blur."""
+    """Map points (d,N) → (D,N) on the hyperplane of coordinate sum 0, scaled for the blur."""
     d = len(points)
-    elevated = [None] * (d + 1)
+    elevated = [torch.empty(0)] * (d + 1)
     total = torch.zeros_like(points[0])
     for j, scale in reversed(list(enumerate(_scales(d), start=1))):
         c = points[j - 1] * scale
@@ -60,7 +60,7 @@ def elevate(points: Tensor) -> Tensor:
 
 
 def key_layout(size: tuple[int, int], xy_std: float, rgb_std: float | None) -> KeyLayout:
-    """The packing for every image of one size: features fill a box known beforehand.
+    """Return the packing for every image of one size: features fill a box known beforehand.
 
     Raises:
         CRFError: 62 bits are too few, which takes standard deviations far below 1.
@@ -86,7 +86,7 @@ def key_layout(size: tuple[int, int], xy_std: float, rgb_std: float | None) -> K
 
 
 def _scales(d: int) -> list[float]:
-    """Per-feature factors, rounded to float32 where they are applied."""
+    """Return one factor per feature, rounded to float32 as where they are applied."""
     inverse_std = float(torch.tensor(sqrt(2 / 3) * (d + 1), dtype=torch.float32))
     scales = [inverse_std / sqrt((j + 1) * (j + 2)) for j in range(d)]
     return torch.tensor(scales, dtype=torch.float32).tolist()

@@ -21,7 +21,7 @@ BUILDING = Lock()
 
 @torch.no_grad()
 def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int | None) -> Tensor:
-    """Refined probabilities: images (B,H,W,3) uint8, unary (B,C,N) energies → (B,C,N) float32.
+    """Refine: images (B,H,W,3) uint8, unary (B,C,N) energies → probabilities (B,C,N) float32.
 
     `threads` is not used: torch has its own setting for the whole process.
     """
@@ -38,7 +38,7 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
 
 
 def mean_field(unary: Tensor, lattices: list[Lattice], iterations: int) -> Tensor:
-    """Q ← softmax(−unary + Σ filtered Q), repeated: unary (B·N,C) → Q (B·N,C)."""
+    """Repeat Q ← softmax(−unary + Σ filtered Q): unary (B·N,C) → Q (B·N,C)."""
     scores = -unary
     q = torch.softmax(scores, 1)
     for _ in range(iterations):  # in place: fresh memory would cost as much as the arithmetic
@@ -50,7 +50,7 @@ def mean_field(unary: Tensor, lattices: list[Lattice], iterations: int) -> Tenso
 
 
 def bilateral_lattice(images: Tensor, parameters: Parameters) -> Lattice:
-    """The lattice of the appearance kernel: images (B,H,W,3) uint8."""
+    """Build the lattice of the appearance kernel: images (B,H,W,3) uint8."""
     p = parameters
     points = features(images, p.bi_xy_std, p.bi_rgb_std)
     return Lattice(

@@ -46,7 +46,7 @@ class NativeLattice:
 
 @torch.no_grad()
 def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int | None) -> Tensor:
-    """Refined probabilities: images (B,H,W,3) uint8, unary (B,C,N) energies → (B,C,N) float32.
+    """Refine: images (B,H,W,3) uint8, unary (B,C,N) energies → probabilities (B,C,N) float32.
 
     Images of a batch are refined side by side, then threads help inside an image. With the same
     number of threads an image gets the same bits; another number changes them by about 1e-6.
@@ -78,7 +78,7 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
 def _refine_one(
     image: Tensor, unary: Tensor, refined: Tensor, parameters: Parameters, threads: int
 ) -> None:
-    """(H,W,3) and (C,N) → written into `refined` (C,N)."""
+    """Refine an image (H,W,3) with unary (C,N) energies; write into `refined` (C,N)."""
     p, size = parameters, tuple(image.shape[:2])
     lattices, weights = [], []
     if p.pos_w:
@@ -112,7 +112,7 @@ def _refine_one(
 
 
 def bilateral_lattice(image: Tensor, parameters: Parameters, threads: int) -> NativeLattice:
-    """The lattice of the appearance kernel: image (H,W,3) uint8."""
+    """Build the lattice of the appearance kernel: image (H,W,3) uint8."""
     p = parameters
     return NativeLattice(
         elevate(features(image[None], p.bi_xy_std, p.bi_rgb_std)),

@@ -1,12 +1,10 @@
 """The CRF on a command line: a preset, and what is said beside it."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from deeplab_lit.crf.dense_crf import DenseCRF
-from deeplab_lit.crf.parameters import PRESETS, Parameters
-
-NAMES = tuple(field.name for field in fields(Parameters))
+from deeplab_lit.crf.parameters import NAMES, PRESETS
 
 
 @dataclass
@@ -44,21 +42,7 @@ class CRFOptions:
             CRFError: a parameter out of range; the backend is not installed.
         """
         given = {name: getattr(self, name) for name in NAMES if getattr(self, name) is not None}
-        crf = DenseCRF(**PRESETS[self.preset] | given, backend=self.backend, threads=threads)
-        crf.check_installed()
-        return crf
-
-
-def described(crf: DenseCRF, device: str) -> dict[str, float | str]:
-    """Its parameters, and the backend that runs on a device, for records."""
-    values = asdict(crf)
-    return {name: values[name] for name in NAMES} | {"backend": crf.backend_for(device)}
-
-
-def in_words(description: dict[str, float | str]) -> str:
-    """What `described` gives, for the screen."""
-    values = ", ".join(f"{name} {description[name]:g}" for name in NAMES[:-1])
-    return f"{description['backend']} backend, {values}, {description['normalization']}"
+        return DenseCRF(**PRESETS[self.preset] | given, backend=self.backend, threads=threads)
 
 
 def with_crf_enabled(argv: list[str]) -> list[str]:

@@ -63,7 +63,7 @@ class Lattice:
         self.slice_weights = (self.slice_weights * (weight * after)[:, None]).contiguous()
 
     def filter(self, values: Tensor) -> Tensor:
-        """Blurred values: (N,C) float32 → (N,C)."""
+        """Blur values: (N,C) float32 → (N,C)."""
         table = F.embedding_bag(
             self.splat_pixels,
             values,
@@ -77,7 +77,7 @@ class Lattice:
         return _sum_rows(table, self.slice_rows, self.slice_weights)
 
     def _find_neighbors(self, layout: KeyLayout) -> list[Tensor]:
-        """For each direction rows (M+1,3): the vertex itself, one step forth, one step back.
+        """Return for each direction rows (M+1,3): the vertex itself, one step forth, one step back.
 
         A step along direction j takes 1 off every coordinate and adds D to the j-th; from
         remainder 0 it wraps around to remainder d.
@@ -88,24 +88,24 @@ class Lattice:
             wraps, d * layout.phase - sum(layout.stride), -layout.phase
         )
         missing = self.num_vertices
-        own = torch.arange(missing + 1, dtype=torch.int32, device=base.device)
+        itself = torch.arange(missing + 1, dtype=torch.int32, device=base.device)
         neighbors = []
         for stride in layout.stride:
             key = base + stride
             forth = torch.searchsorted(self.vertices, key, out_int32=True).clamp_(max=missing - 1)
-            found = self.vertices[forth] == key
+            exists = self.vertices[forth] == key
             rows = torch.full((missing + 1, 3), missing, dtype=torch.int32, device=base.device)
-            rows[:, 0] = own
-            rows[:-1, 1] = torch.where(found, forth, missing)
-            # where nothing was found the write goes to the last row, which is mended after it
-            rows[:, 2].scatter_(0, rows[:-1, 1].long(), own[:-1])
+            rows[:, 0] = itself
+            rows[:-1, 1] = torch.where(exists, forth, missing)
+            # where none exists the write goes to the last row, which is mended after it
+            rows[:, 2].scatter_(0, rows[:-1, 1].long(), itself[:-1])
             rows[-1, 2] = missing
             neighbors.append(rows)
         return neighbors
 
 
 def enclosing_simplex(elevated: Tensor, layout: KeyLayout) -> tuple[Tensor, Tensor]:
-    """Keys (D,N) int64 and barycentric weights (D,N) float32 of the vertices around each point."""
+    """Return keys (D,N) int64 and barycentric weights (D,N) float32 of each point's vertices."""
     num_corners = len(elevated)
     d = num_corners - 1
     cell = (elevated * (1 / num_corners)).round()
@@ -140,5 +140,5 @@ def enclosing_simplex(elevated: Tensor, layout: KeyLayout) -> tuple[Tensor, Tens
 
 
 def _sum_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """For each of (R,K) rows the weighted sum of K rows of the table (·,C) → (R,C)."""
+    """Sum K weighted rows of the table (·,C) for each of (R,K) rows → (R,C)."""
     return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)

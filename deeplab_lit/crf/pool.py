@@ -1,4 +1,4 @@
-"""Many images at once: one thread an image, since the CRF lets go of Python's lock."""
+"""Refine many images at once: one thread an image, since the CRF releases Python's lock (GIL)."""
 
 import os
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplab_lit.crf.dense_crf import DenseCRF
+from deeplab_lit.crf.dense_crf import Refiner
 
 BYTES = 45  # for each class of each pixel of an image in work: measured 36 to 42 on photographs
 
 
 class Refined(NamedTuple):
-    """An image that is done.
+    """A refined image.
 
     Attributes:
-        note: what was handed in with it.
+        note: what was submitted with it.
         labels: class indices (H,W) after the CRF.
         seconds: that the CRF took.
     """
@@ -30,23 +30,24 @@ class Refined(NamedTuple):
 
 
 class RefiningPool:
-    """Refines images side by side; whichever is done comes out first, so a slow one holds up none.
+    """Refine images side by side; whichever is done comes out first, so a slow one delays no other.
 
-    What is in it is bounded: two images a worker, and half of the machine's memory.
+    The number of images in the pool is bounded by two for each worker, and by half of the
+    machine's memory.
 
     Args:
-        crf: of one thread.
+        crf: called in the workers, in each of which torch has one thread.
         workers: how many images at a time.
     """
 
-    def __init__(self, crf: DenseCRF, workers: int) -> None:
+    def __init__(self, crf: Refiner, workers: int) -> None:
         self.crf = crf
         self.workers = workers
         self.pool = ThreadPoolExecutor(workers, "crf", torch.set_num_threads, (1,))
-        self.waiting: dict[Future, Any] = {}
+        self.waiting: dict[Future[tuple[Tensor, float]], Any] = {}
 
     def submit(self, note: Any, image: np.ndarray, probabilities: np.ndarray) -> list[Refined]:
-        """Hand over an image (H,W,3) uint8 and its probabilities (C,H,W); returns what is done."""
+        """Submit an image (H,W,3) uint8 with probabilities (C,H,W); return images that are done."""
         done = []
         most = int(memory() / 2 / (BYTES * probabilities.size))
         while len(self.waiting) >= max(min(2 * self.workers, most), 1):
@@ -55,13 +56,13 @@ class RefiningPool:
         return done
 
     def rest(self) -> Iterator[Refined]:
-        """Wait for all that is left, one after the other."""
+        """Wait for the remaining images, one after the other."""
         while self.waiting:
             yield self._take_one()
         self.pool.shutdown()
 
     def stop(self) -> None:
-        """Do not begin what nobody waits for."""
+        """Cancel the images that nobody waits for."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
     def _refine(self, image: np.ndarray, probabilities: np.ndarray) -> tuple[Tensor, float]:
@@ -75,12 +76,12 @@ class RefiningPool:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory() -> int:
-    """Bytes of memory that the machine has; 8 GB where it does not tell."""
+    """Return the bytes of memory that the machine has; 8 GB where it does not tell."""
     if not hasattr(os, "sysconf"):
         return 8 << 30
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

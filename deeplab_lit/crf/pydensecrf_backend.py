@@ -18,7 +18,7 @@ from deeplab_lit.crf.parameters import CRFError, Parameters
 
 
 def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int | None) -> Tensor:
-    """Refined probabilities: images (B,H,W,3) uint8, unary (B,C,N) energies → (B,C,N) float32.
+    """Refine: images (B,H,W,3) uint8, unary (B,C,N) energies → probabilities (B,C,N) float32.
 
     Args:
         images: on any device, as is `unary`; the work is done on the CPU.
@@ -59,7 +59,7 @@ def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int |
 
 
 def import_pydensecrf() -> ModuleType:
-    """Its module.
+    """Import the module `pydensecrf.densecrf`.
 
     Raises:
         CRFError: it is not installed.

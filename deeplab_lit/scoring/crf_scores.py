@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from deeplab_lit.crf.options import CRFOptions, described
+from deeplab_lit.crf import Refiner
 from deeplab_lit.crf.pool import Refined, RefiningPool, cores
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.scoring.metric import Scores, SegmentationScores
@@ -22,7 +22,7 @@ class CRFScores(Callback):
     confusion matrices are added.
 
     Args:
-        options: of the CRF.
+        crf: the CRF, or a replacement.
         see: called with each image's id, labels (H,W) after the CRF, and mask (H,W).
 
     Attributes:
@@ -31,9 +31,9 @@ class CRFScores(Callback):
     """
 
     def __init__(
-        self, options: CRFOptions, see: tuple[Callable[[str, Tensor, Tensor], None], ...] = ()
+        self, crf: Refiner, see: tuple[Callable[[str, Tensor, Tensor], None], ...] = ()
     ) -> None:
-        self.crf = options.build(threads=1)
+        self.crf = crf
         self.see = see
         self.scores: Scores | None = None
         self.results: dict[str, Any] = {}
@@ -41,7 +41,7 @@ class CRFScores(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
         device = pl_module.device
-        self.results |= described(self.crf, device.type)
+        self.results |= self.crf.settings(device)
         self.on_device = self.crf.stays_on(device)
         self.metric = SegmentationScores(len(pl_module.hparams.classes)).to(device)
         self.pool = RefiningPool(self.crf, max(cores() // trainer.num_devices, 1))
@@ -49,7 +49,7 @@ class CRFScores(Callback):
         loader = trainer.val_dataloaders
         alone = trainer.state.fn == "validate" and trainer.is_global_zero
         self.bar = progress_bar(
-            desc=f"CRF ({self.results['backend']})",
+            desc="CRF",
             total=min(trainer.num_val_batches[0] * loader.batch_size, len(loader.sampler)),
             unit=" images",
             disable=not alone or trainer.progress_bar_callback is None,

@@ -4,14 +4,13 @@ Letters: C classes · H×W image.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deeplab_lit.crf import DenseCRF
+from deeplab_lit.crf import Refiner
 from deeplab_lit.crf.pool import RefiningPool, cores
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import Inference
@@ -23,11 +22,11 @@ class Segmenter:
     Args:
         net: as `deeplab_lit.load` gives it, on the device to use.
         inference: how images go through the network. null: whole, at its own scales.
-        crf: refines what the network says.
+        crf: refines its probabilities: a `DenseCRF`, or another `Refiner`.
     """
 
     def __init__(
-        self, net: DeepLabV2, inference: Inference | None = None, crf: DenseCRF | None = None
+        self, net: DeepLabV2, inference: Inference | None = None, crf: Refiner | None = None
     ) -> None:
         self.net, self.crf = net, crf
         self.inference = inference or Inference()
@@ -56,7 +55,7 @@ class Segmenter:
             for note, image in images:
                 yield note, image, self(image)
             return
-        pool = RefiningPool(replace(self.crf, threads=1), cores())
+        pool = RefiningPool(self.crf, cores())
         try:
             for note, image in images:
                 with torch.inference_mode():

@@ -1,5 +1,6 @@
 """What holds whatever the backend: checks, invariants, kinds of input."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from crf_inputs import random_image, scores_like_a_network
 
 from deeplab_lit.crf import PRESETS, CRFError, DenseCRF
+from deeplab_lit.crf.parameters import in_words
 
 SIZE = (24, 36)
 IMAGE = random_image(SIZE)
@@ -23,6 +25,7 @@ def test_presets_are_the_released_values():
         "deeplabv1": (4, 49, 5, 3, 3),
     }
     assert DenseCRF(**PRESETS["resnet101"]) == DenseCRF()
+    assert all(DenseCRF(**preset).iterations == 10 for preset in PRESETS.values())
 
 
 @pytest.mark.parametrize("normalization", ["symmetric", "after"])
@@ -151,6 +154,7 @@ IMAGES_REFUSED = {
     "mean-subtracted": (IMAGE.astype(np.float32) - 104, "before the mean is taken off"),
     "unit": (IMAGE.astype(np.float32) / 255, "divided by 255"),
     "int": (IMAGE.astype(np.int64), "int64"),
+    "tensor": (torch.from_numpy(IMAGE).float(), "uint8"),
     "gray": (IMAGE[..., 0], r"\(H,W,3\)"),
     "channels first": (IMAGE.transpose(2, 0, 1), "channels first"),
     "list": (IMAGE.tolist(), "list"),
@@ -183,6 +187,7 @@ PROBABILITIES_REFUSED = {
     "no sum": (PROBABILITIES / 2, "sums of 0.5"),
     "sigmoids": (np.full_like(PROBABILITIES, 0.9), "sums of 4.5"),
     "no classes": (PROBABILITIES[:0], "no classes"),
+    "tensor of labels": (torch.from_numpy(PROBABILITIES.argmax(0)), "floating-point"),
     "text": (PROBABILITIES.astype(str), "numbers"),
 }
 
@@ -204,6 +209,8 @@ def test_refuses_probabilities(case):
         ({"bi_rgb_std": float("inf")}, "bi_rgb_std"),
         ({"iterations": -1}, "iterations"),
         ({"iterations": 2.5}, "iterations"),
+        ({"iterations": True}, "iterations"),
+        ({"bi_w": "much"}, "bi_w must be a number, got 'much'"),
         ({"normalization": "before"}, "symmetric"),
         ({"backend": "numba"}, "native"),
         ({"threads": 0}, "threads"),
@@ -219,6 +226,27 @@ def test_a_lattice_too_fine_is_refused(backend):
         DenseCRF(backend=backend, bi_xy_std=1e-3, bi_rgb_std=1e-3)(IMAGE, PROBABILITIES)
 
 
+def test_a_backend_that_is_not_installed_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    with pytest.raises(CRFError, match="pydensecrf is not installed"):
+        DenseCRF(backend="pydensecrf")
+
+
 def test_says_which_backend_runs(backend):
-    assert DenseCRF(backend=backend).backend_for("cpu") == backend
+    crf = DenseCRF(backend=backend, pos_w=2)
+    assert crf.backend_for("cpu") == backend
     assert DenseCRF(backend="auto").backend_for("cuda") == "torch"
+    settings = crf.settings("cpu")
+    assert settings == {
+        "bi_w": 4,
+        "bi_xy_std": 67,
+        "bi_rgb_std": 3,
+        "pos_w": 2,
+        "pos_xy_std": 1,
+        "iterations": 10,
+        "normalization": "symmetric",
+        "backend": backend,
+    }
+    parameters = "bi_w 4, bi_xy_std 67, bi_rgb_std 3, pos_w 2, pos_xy_std 1, iterations 10"
+    assert in_words(settings | {"miou": 0.5}) == f"{backend} backend, {parameters}, symmetric"
+    assert in_words({"radius": 3, "miou": 0.5}) == ""

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from deeplab_lit.crf import DenseCRF
-from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.scoring.crf_scores import CRFScores
 from deeplab_lit.scoring.tables import table
@@ -37,14 +36,14 @@ def module(make_module):
 def test_scores_are_those_of_refining_one_image_after_the_other(
     module, make_data, make_trainer, tmp_path, batch
 ):
-    options = CRFOptions(bi_xy_std=20, bi_rgb_std=20, iterations=3, backend="torch")
+    options = DenseCRF(bi_xy_std=20, bi_rgb_std=20, iterations=3, backend="torch")
     data, callback = make_data(eval_batch_size=batch), CRFScores(options)
     record = RunRecord(tmp_path, {}, callback)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = make_trainer(callbacks=[callback, record])
         (logged,) = trainer.validate(module, data, verbose=False)
-    expected = confusion(module, data, options.build())
+    expected = confusion(module, data, options)
     np.testing.assert_array_equal(callback.scores.confusion.numpy(), expected)
     before = module.scores.confusion.numpy()
     assert (before != expected).any()
@@ -62,7 +61,7 @@ def test_a_crf_that_fails_ends_the_validation(module, make_data, make_trainer, m
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(DenseCRF, "__call__", refine)
-    trainer = make_trainer(callbacks=[CRFScores(CRFOptions(backend="torch"))])
+    trainer = make_trainer(callbacks=[CRFScores(DenseCRF(backend="torch"))])
     with pytest.raises(RuntimeError, match="no memory"):
         trainer.validate(module, make_data(), verbose=False)
 

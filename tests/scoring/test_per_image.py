@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.scoring.crf_scores import CRFScores
 from deeplab_lit.scoring.per_image import ImageScores, count, image_accuracy, image_miou
 
@@ -53,7 +53,7 @@ def module(make_module):
 
 def test_the_images_add_up_to_the_scores_of_the_set(module, make_data, make_trainer, tmp_path):
     images = ImageScores(tmp_path)
-    crf = CRFScores(CRFOptions(bi_rgb_std=20, backend="torch"), see=(images.see_refined,))
+    crf = CRFScores(DenseCRF(bi_rgb_std=20, backend="torch"), see=(images.see_refined,))
     data = make_data(val_size=9)
     trainer = make_trainer(callbacks=[images, crf])
     (logged,) = trainer.validate(module, data, verbose=False)

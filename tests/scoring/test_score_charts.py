@@ -1,11 +1,11 @@
-from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.scoring import score_charts
 from deeplab_lit.scoring.crf_scores import CRFScores
 from deeplab_lit.scoring.score_charts import ScoreCharts
 
 
 def test_both_scores_are_drawn(make_module, make_data, make_trainer, tmp_path, monkeypatch):
-    module, crf, bars = make_module(), CRFScores(CRFOptions(backend="torch", iterations=1)), []
+    module, crf, bars = make_module(), CRFScores(DenseCRF(backend="torch", iterations=1)), []
     monkeypatch.setattr(score_charts, "class_bars", lambda iou, *rest: bars.append(iou))
     trainer = make_trainer(callbacks=[crf, ScoreCharts(tmp_path, crf)])
     trainer.validate(module, make_data(val_size=2), verbose=False)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.scoring import worst_best as extremes
 from deeplab_lit.scoring.crf_scores import CRFScores
 from deeplab_lit.scoring.per_image import ImageScores
@@ -29,7 +29,7 @@ def run(module, data, trainer_of, folder, monkeypatch, crf=False, **options):
     callbacks = [WorstAndBest(folder, num_images=2), ImageScores(folder)]
     if crf:
         see = (callbacks[0].see_refined,)
-        callbacks.append(CRFScores(CRFOptions(bi_rgb_std=20, backend="torch"), see=see))
+        callbacks.append(CRFScores(DenseCRF(bi_rgb_std=20, backend="torch"), see=see))
     trainer_of(callbacks=callbacks, **options).validate(module, data, verbose=False)
     return shown
 

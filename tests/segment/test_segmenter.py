@@ -33,6 +33,29 @@ def test_a_mask_is_what_the_parts_give_one_after_the_other(net, crf):
     np.testing.assert_array_equal(found, probabilities.argmax(0).numpy())
 
 
+class Vote:
+    """A replacement of the CRF: the most probable class of the image, at every pixel."""
+
+    def __call__(self, image, probabilities):
+        assert image.shape == (*probabilities.shape[1:], 3)
+        return probabilities * 0 + probabilities.mean((1, 2))[:, None, None]
+
+    def stays_on(self, device):
+        return False
+
+    def settings(self, device):
+        return {"name": "vote"}
+
+
+def test_an_object_of_ones_own_takes_the_crfs_place(net):
+    image = torch.randint(256, (33, 49, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        winner = net(image.permute(2, 0, 1)[None])[0].softmax(0).mean((1, 2)).argmax()
+    segment = Segmenter(net, crf=Vote())
+    assert (segment(image) == int(winner)).all()
+    assert all((mask == int(winner)).all() for *_, mask in segment.many([("a", image)] * 2))
+
+
 @pytest.mark.parametrize("backend", [None, "torch", "native"])
 def test_many_images_get_the_masks_that_they_get_alone(net, backend):
     crf = backend and DenseCRF(backend=backend, iterations=2, threads=1)

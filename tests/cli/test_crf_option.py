@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+import deeplab_lit
+from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out, current_section
+from deeplab_lit.cli.defaults import configs_first
+from deeplab_lit.cli.parser import Parser, parse
+from deeplab_lit.crf import PRESETS, CRFError, DenseCRF
+from deeplab_lit.errors import UserError, refused_arguments
+
+FILES = Path(deeplab_lit.__file__).parents[1] / "configs/crf"
+VGG16 = str(FILES / "vgg16.yaml")
+
+
+def built(*argv):
+    parser = Parser(prog="python -m deeplab_lit.predict")
+    parser.add_argument("--config", action="config")
+    add_crf(parser)
+    with refused_arguments():
+        return parser.instantiate(parse(parser, configs_first(crf_spelled_out(argv)))).crf
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], None),
+        (["--crf"], DenseCRF()),
+        (["--crf.bi_w", "5"], DenseCRF(bi_w=5)),
+        (["--crf", "--crf.backend=torch"], DenseCRF(backend="torch")),
+        (["--crf", VGG16], DenseCRF(bi_xy_std=65, pos_w=2, pos_xy_std=2)),
+        ([f"--crf={VGG16}", "--crf.pos_w=0"], DenseCRF(bi_xy_std=65, pos_w=0, pos_xy_std=2)),
+        (["--crf.pos_w=0", "--crf", VGG16], DenseCRF(bi_xy_std=65, pos_w=0, pos_xy_std=2)),
+        (["--config", "{crf: {bi_w: 5}}", "--crf"], DenseCRF(bi_w=5)),
+        (
+            ["--config={crf: {bi_w: 5, iterations: 3}}", "--crf.iterations=4"],
+            DenseCRF(5, iterations=4),
+        ),
+        (["--config={crf: {bi_w: 5}}", "--crf=null"], None),
+    ],
+)
+def test_the_crf_is_asked_for_alone_by_file_by_parameters_and_combined(argv, expected):
+    assert built(*argv) == expected
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_shipped_files_hold_the_released_parameters_and_name_their_source(name):
+    assert built("--crf", str(FILES / f"{name}.yaml")) == DenseCRF(**PRESETS[name])
+    text = (FILES / f"{name}.yaml").read_text()
+    assert "# Source: " in text
+    assert f"--crf configs/crf/{name}.yaml" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--crf.bi_ww=3"], "--crf.bi_ww is no option of DenseCRF: did you mean --crf.bi_w?"),
+        (["--crf.bi_w=x"], "--crf.bi_w x: expected a number"),
+        (["--crf.bi_xy_std=0"], "bi_xy_std must be above 0, got 0"),
+        (["--crf.backend=gpu"], "expected one of auto, native, torch, pydensecrf"),
+        (["--crf", "none.yaml"], "none.yaml cannot be read: .* expected a file like configs/crf/"),
+        (["--crf=3"], "expected a file like configs/crf/vgg16.yaml"),
+        (
+            ["--crf", "typo.yaml"],
+            "typo.yaml: bi_ww is no parameter of the CRF: expected bi_w, ",
+        ),
+        (["--crf", "list.yaml"], "list.yaml is no configuration"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, monkeypatch, argv, words):
+    monkeypatch.chdir(tmp_path)
+    Path("typo.yaml").write_text("bi_ww: 3\n")
+    Path("list.yaml").write_text("[3]\n")
+    with pytest.raises(UserError, match=words):
+        built(*argv)
+
+
+UNSAID = dict.fromkeys((*PRESETS["vgg16"], "iterations", "normalization"))
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (None, None),
+        ({"bi_w": 5}, {"bi_w": 5}),
+        ({"enabled": False, "preset": "vgg16", **UNSAID, "backend": "auto"}, None),
+        (
+            {"enabled": True, "preset": "vgg16", **UNSAID, "pos_w": 1.5, "backend": "torch"},
+            {**PRESETS["vgg16"], "pos_w": 1.5, "backend": "torch"},
+        ),
+        ({"enabled": True, "pos_w": 1.5}, {**PRESETS["resnet101"], "pos_w": 1.5}),
+    ],
+)
+def test_sections_that_older_versions_wrote_mean_the_same_as_then(section, expected):
+    current = current_section(section)
+    assert current == expected
+    if current is not None:
+        assert built(f"--crf={yaml.safe_dump(current, default_flow_style=True)}") is not None
+
+
+def test_an_older_section_with_an_unknown_preset_is_refused():
+    with pytest.raises(CRFError, match="expected one of resnet101, vgg16, deeplabv1"):
+        current_section({"enabled": True, "preset": "vgg19"})
