@@ -29,8 +29,7 @@ from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
 from deeplab_lit.network.weights.load import read_checkpoint
-from deeplab_lit.network.weights.read import sha256_of
-from deeplab_lit.network.weights.safetensors import CHECKSUM, content_sha256
+from deeplab_lit.network.weights.read import CHECKSUM, content_sha256, sha256_of
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint
 from deeplab_lit.runs.provenance import without_commands
 from deeplab_lit.text import plural

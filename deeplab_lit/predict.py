@@ -26,7 +26,7 @@ from deeplab_lit.data.class_names import KNOWN
 from deeplab_lit.data.image import DataError
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.device import HELP, device_of
+from deeplab_lit.network.inference import DEVICE_HELP, device_of
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.pictures.masks import palette_image
@@ -88,7 +88,7 @@ def build_parser() -> Parser:
         default=False,
         help="Of videos and webcams: a palette PNG of class indices for each frame too.",
     )
-    parser.add_argument("--device", type=str, default="auto", help=HELP)
+    parser.add_argument("--device", type=str, default="auto", help=DEVICE_HELP)
     parser.add_argument(
         "--num_workers",
         type=NonNegativeInt,

@@ -36,7 +36,7 @@ from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.split import Split
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.device import HELP, device_of
+from deeplab_lit.network.inference import DEVICE_HELP, device_of
 from deeplab_lit.pictures.charts import heat_maps
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.runs.folder import CHECKPOINT_HELP
@@ -173,7 +173,7 @@ def build_parser() -> Parser:
     parser.add_argument("--pos_xy_std", type=float, default=3.0, help="σγ, not searched.")
     parser.add_argument("--iterations", type=int, default=10, help="Mean-field steps.")
     parser.add_argument("--backend", type=str, default="auto", help="See DenseCRF.")
-    parser.add_argument("--device", type=str, default="auto", help=HELP)
+    parser.add_argument("--device", type=str, default="auto", help=DEVICE_HELP)
     return parser
 
 

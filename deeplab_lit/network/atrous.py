@@ -56,4 +56,5 @@ def _stride(layer: nn.Conv2d | nn.MaxPool2d) -> int:
 
 def _set_rate(conv: nn.Conv2d, rate: int) -> None:
     conv.dilation = (rate, rate)
-    conv.padding = tuple(rate * (k // 2) for k in conv.kernel_size)
+    height, width = conv.kernel_size
+    conv.padding = (rate * (height // 2), rate * (width // 2))

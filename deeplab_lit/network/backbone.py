@@ -7,17 +7,19 @@ Letters: B batch · D features · H×W image · h×w feature cells (H/8 × W/8 a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from deeplab_lit.network.atrous import make_atrous
-from deeplab_lit.network.recompute import recomputed
+from deeplab_lit.network.class_path import class_of
 
 BackboneName = Literal[
     "resnet18",
@@ -56,7 +58,10 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
 
 
 class Backbone(nn.Module, ABC):
-    """Images to features; what ResNet and VGG share.
+    """Images to features: what the network needs of a backbone, ours or one of yours.
+
+    One of yours is made as `MyBackbone(output_stride, style, norm)`; what these are, `ResNet` says.
+    `make_atrous` brings a strided classifier to the output stride.
 
     Attributes:
         out_channels: D, the number of features.
@@ -69,14 +74,39 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def parts(self) -> Iterable[nn.Module]:
-        """The network in forward order, cut where activations may be recomputed."""
+        """Return the network in forward order, cut where activations may be recomputed."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Preprocessed images (B,3,H,W) → features (B,D,h,w)."""
+        """Return the features (B,D,h,w) of preprocessed images (B,3,H,W)."""
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for part in self.parts():
             x = recomputed(part, x) if recompute else part(x)
         return x
+
+
+def recomputed(part: nn.Module, x: Tensor) -> Tensor:
+    """Return `part(x)`, keeping nothing but x for the backward pass, which computes it again.
+
+    Statistics of trained normalization count each batch once.
+    """
+    norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    if not norms:
+        return checkpoint(part, x, use_reentrant=False)
+    contexts = nullcontext(), _without_statistics(norms)
+    return checkpoint(part, x, use_reentrant=False, context_fn=lambda: contexts)
+
+
+@contextmanager
+def _without_statistics(norms: Sequence[nn.BatchNorm2d | nn.SyncBatchNorm]) -> Iterator[None]:
+    """Count no batch while activations are recomputed: the first pass has counted it already."""
+    states = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:  # torch stops a recomputation by an exception as soon as it has what it needs
+        for norm, state in zip(norms, states, strict=True):
+            norm.momentum, norm.num_batches_tracked = state
 
 
 class ResNet(Backbone):
@@ -92,11 +122,11 @@ class ResNet(Backbone):
         norm: "frozen" keeps statistics and affine fixed, as the authors do; "batch" trains them.
     """
 
-    def __init__(self, name: BackboneName, output_stride: int, style: Style, norm: Norm) -> None:
+    def __init__(self, name: str, output_stride: int, style: Style, norm: Norm) -> None:
         super().__init__()
         norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
         if name in TINY:
-            net = _tiny_resnet(TINY[name], norm_layer)
+            net = _TinyResNet(TINY[name], norm_layer)
         else:
             net = torchvision.models.get_model(name, weights=None, norm_layer=norm_layer)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
@@ -111,7 +141,7 @@ class ResNet(Backbone):
         make_atrous([self.conv1, self.maxpool, *self._blocks()], output_stride)
 
     def parts(self) -> Iterable[nn.Module]:
-        """The stem, then the residual blocks."""
+        """Return the stem, then the residual blocks."""
         yield nn.Sequential(self.conv1, self.bn1, self.relu, self.maxpool)
         yield from self._blocks()
 
@@ -120,23 +150,25 @@ class ResNet(Backbone):
             yield from stage
 
 
-def _tiny_resnet(widths: tuple[int, ...], norm_layer: type[nn.Module]) -> nn.Module:
-    net = nn.Module()
-    net.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
-    net.bn1, net.relu = norm_layer(widths[0]), nn.ReLU(inplace=True)
-    net.maxpool = nn.MaxPool2d(3, 2, 1)
-    net.layer1 = nn.Sequential(BasicBlock(widths[0], widths[0], norm_layer=norm_layer))
-    net.layer2, net.layer3, net.layer4 = nn.Sequential(), nn.Sequential(), nn.Sequential()
-    for stage, width in zip((net.layer2, net.layer3, net.layer4), widths[1:], strict=False):
-        shortcut = nn.Sequential(
-            nn.Conv2d(width // 2, width, 1, stride=2, bias=False), norm_layer(width)
-        )
-        stage.append(BasicBlock(width // 2, width, 2, shortcut, norm_layer=norm_layer))
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    net.inplanes = widths[-1]
-    return net
+class _TinyResNet(nn.Module):
+    """Stem and stages of a ResNet with one basic block each, under torchvision's names."""
+
+    def __init__(self, widths: tuple[int, ...], norm_layer: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
+        self.bn1, self.relu = norm_layer(widths[0]), nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = nn.Sequential(BasicBlock(widths[0], widths[0], norm_layer=norm_layer))
+        self.layer2, self.layer3, self.layer4 = nn.Sequential(), nn.Sequential(), nn.Sequential()
+        for stage, width in zip((self.layer2, self.layer3, self.layer4), widths[1:], strict=False):
+            shortcut = nn.Sequential(
+                nn.Conv2d(width // 2, width, 1, stride=2, bias=False), norm_layer(width)
+            )
+            stage.append(BasicBlock(width // 2, width, 2, shortcut, norm_layer=norm_layer))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.inplanes = widths[-1]
 
 
 class VGG16(Backbone):
@@ -168,24 +200,36 @@ class VGG16(Backbone):
         make_atrous(self.features, output_stride)
 
     def parts(self) -> Iterable[nn.Module]:
-        """Five: the convolutions up to and with each pooling."""
+        """Return five parts: the convolutions up to and with each pooling."""
         ends = [i + 1 for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
         for start, end in zip([0, *ends], ends, strict=False):
             yield self.features[start:end]
 
 
-def build_backbone(name: BackboneName, output_stride: int, style: Style, norm: Norm) -> Backbone:
-    """The named backbone with random weights; see the classes for the arguments.
+def build_backbone(
+    name: BackboneName | type[Backbone] | str, output_stride: int, style: Style, norm: Norm
+) -> Backbone:
+    """Return a backbone with random weights.
+
+    Args:
+        name: one of ours; or a class of yours, or its name "module.Class".
+        output_stride: see `ResNet`, as for the others.
+        style: of the weights that are to fit.
+        norm: of the normalization.
 
     Raises:
-        ValueError: unknown name or norm, or an output stride other than 8, 16, 32.
+        ValueError: an unknown name or norm, or an output stride other than 8, 16, 32.
     """
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
+    if isinstance(name, type):
+        return name(output_stride, style, norm)
     if name not in get_args(BackboneName):
+        if "." in name:
+            return class_of(name, Backbone)(output_stride, style, norm)
         raise ValueError(
             f"backbone must be one of {', '.join(get_args(BackboneName))}, got {name!r}"
         )
-    if norm not in get_args(Norm):
-        raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
     if name == "vgg16":
         return VGG16(output_stride, style)
     return ResNet(name, output_stride, style, norm)

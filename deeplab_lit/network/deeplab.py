@@ -6,10 +6,12 @@ Letters: B batch · C classes · D features · H×W image · h×w feature cells.
 import torch
 from torch import Tensor, nn
 
-from deeplab_lit.network.backbone import BackboneName, Norm, Style, build_backbone
-from deeplab_lit.network.head import HeadName, build_head
-from deeplab_lit.network.multiscale import ScaleLogits, multiscale_logits, resize
+from deeplab_lit.network.backbone import Backbone, BackboneName, Norm, Style, build_backbone
+from deeplab_lit.network.class_path import path_of
+from deeplab_lit.network.head import Head, HeadName, build_head
+from deeplab_lit.network.multiscale import ScaleLogits, check_scales, multiscale_logits, resize
 from deeplab_lit.network.preprocess import Preprocess
+from deeplab_lit.types import Classes
 
 
 class DeepLabV2(nn.Module):
@@ -17,10 +19,12 @@ class DeepLabV2(nn.Module):
 
     Args:
         num_classes: C, void not counted.
-        backbone: the atrous feature extractor.
+        backbone: the atrous feature extractor; or a class of yours, a subclass of
+            `network.backbone.Backbone`.
         output_stride: image pixels per feature cell: 8 (the paper's), 16 or 32.
         head: "aspp" sums one atrous branch a rate (DeepLabv2); "largefov" is one branch; "conv1x1"
             a classifier alone; "aspp_concat" the five-branch form with image pooling (DeepLabv3).
+            Or a class of yours, a subclass of `network.head.Head`.
         atrous_rates: dilations of the head's 3×3 convolutions, in feature cells, one branch each.
             ASPP-L is 6, 12, 18, 24; ASPP-S is 2, 4, 8, 12; LargeFOV is 12; conv1x1 has none. They
             are not adapted to the output stride: 12 cells are 96 pixels at stride 8, 192 at 16.
@@ -34,6 +38,12 @@ class DeepLabV2(nn.Module):
         gradient_checkpointing: recompute the backbone's activations in the backward pass: less
             memory, about a third more time.
 
+    Attributes:
+        classes: name → RGB color, in the order of the class indices; empty: not known.
+        label_values: class → its value in the label files of the training; None: not known.
+        backbone_name: as files have it; of a class of yours "module.Class".
+        head_name: likewise.
+
     Raises:
         ValueError: an argument outside what is listed here.
     """
@@ -42,9 +52,9 @@ class DeepLabV2(nn.Module):
         self,
         num_classes: int,
         *,
-        backbone: BackboneName = "resnet101",
+        backbone: BackboneName | type[Backbone] = "resnet101",
         output_stride: int = 8,
-        head: HeadName = "aspp",
+        head: HeadName | type[Head] = "aspp",
         atrous_rates: tuple[int, ...] = (6, 12, 18, 24),
         scales: tuple[float, ...] = (1.0, 0.75, 0.5),
         style: Style = "torchvision",
@@ -57,12 +67,14 @@ class DeepLabV2(nn.Module):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.num_classes = num_classes
+        self.classes: Classes = {}
+        self.label_values: dict[str, int] | None = None
         self.scales = check_scales(scales)
         self.style = style
         self.norm = norm
-        self.backbone_name = backbone
+        self.backbone_name = path_of(backbone)
         self.output_stride = output_stride
-        self.head_name = head
+        self.head_name = path_of(head)
         self.atrous_rates = tuple(atrous_rates)
         self.align_corners = align_corners
         self.preprocess = Preprocess(style)
@@ -79,7 +91,7 @@ class DeepLabV2(nn.Module):
         self.to(memory_format=self.memory_format)
 
     def forward(self, images: Tensor, scales: tuple[float, ...] | None = None) -> Tensor:
-        """Logits at the images' own size.
+        """Return the logits at the images' own size.
 
         Args:
             images: (B,3,H,W) RGB, uint8 or float in 0…255.
@@ -92,29 +104,24 @@ class DeepLabV2(nn.Module):
         return resize(logits.float(), images.shape[-2:], align_corners=self.align_corners)
 
     def logits(self, images: Tensor, scales: tuple[float, ...] | None = None) -> ScaleLogits:
-        """Logits on the feature grid (B,C,h,w), fused and of each scale: what training scores."""
+        """Return the logits on the feature grid, fused and of each scale: what training scores.
+
+        Args:
+            images: (B,3,H,W) RGB, uint8 or float in 0…255.
+            scales: instead of the network's own.
+
+        Returns:
+            (B,C,h,w) each.
+        """
         scales = self.scales if scales is None else check_scales(scales)
         images = self.preprocess(images).contiguous(memory_format=self.memory_format)
         return multiscale_logits(self._dense, images, scales, align_corners=self.align_corners)
 
     def _dense(self, images: Tensor) -> Tensor:
+        """Return the coarse logits (B,C,h,w) of preprocessed images at one scale."""
         return self.head(self.backbone(images))
 
     def compile(self, *args, **kwargs) -> None:
         """Compile backbone and head, in place: the names of the weights stay as they are."""
         self.backbone.compile(*args, **kwargs)
         self.head.compile(*args, **kwargs)
-
-
-def check_scales(scales: tuple[float, ...]) -> tuple[float, ...]:
-    """`scales` as a tuple of floats.
-
-    Raises:
-        ValueError: no scale, or one that is not in 0.01…8.
-    """
-    scales = tuple(float(scale) for scale in scales)
-    if not scales or not all(0.01 <= scale <= 8 for scale in scales):
-        raise ValueError(
-            f"scales must be one or more positive numbers in 0.01…8, got {list(scales)}"
-        )
-    return scales

@@ -28,7 +28,7 @@ class ExportError(UserError, ValueError):
 
 
 def image_graph(net: DeepLabV2) -> ExportedProgram:
-    """The network as a graph: images (B,3,H,W) uint8 RGB → logits (B,C,H,W) float32.
+    """Return the network as a graph: images (B,3,H,W) uint8 RGB → logits (B,C,H,W) float32.
 
     B may be 1…1024, H and W anything from `smallest_side(net)` to 8192; the graph refuses others.
     It has the network's own scales, and the network is to be in eval mode.
@@ -53,7 +53,7 @@ def image_graph(net: DeepLabV2) -> ExportedProgram:
 
 
 def smallest_side(net: DeepLabV2) -> int:
-    """The least height and width, in pixels, that the network's graph takes.
+    """Return the least height and width, in pixels, that the network's graph takes.
 
     33, or more where the smallest scale would leave a single feature cell: resizing one cell is
     another computation than resizing two.
@@ -63,9 +63,9 @@ def smallest_side(net: DeepLabV2) -> int:
 
 @torch.inference_mode()
 def largest_difference(run: Run, net: DeepLabV2) -> float:
-    """How far logits are from the network's own, relative to the largest of these.
+    """Measure how far logits are from the network's, relative to the largest of these.
 
-    Looked at on blotches of 16 pixels, at three sizes, odd and even, and in batches of one and two.
+    The images are blotches of 16 pixels, of three sizes, odd and even, in batches of one and two.
     Noise from pixel to pixel would not do: there the last bit of where resizing samples counts, and
     float32 itself is further from float64 than what is to be found here.
 

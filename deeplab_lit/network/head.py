@@ -12,24 +12,44 @@ Letters: B batch · C classes · D features · h×w feature cells.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deeplab_lit.network.class_path import class_of
+
 HeadName = Literal["aspp", "largefov", "conv1x1", "aspp_concat"]
 MOST_RATES, LARGEST_RATE = 64, 1_000_000  # beyond all images
 
 
 def atrous_conv(in_channels: int, out_channels: int, rate: int, *, bias: bool = True) -> nn.Conv2d:
-    """A 3×3 convolution of the given rate that keeps the size."""
+    """Return a 3×3 convolution of an atrous rate that keeps the size."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate, bias=bias)
 
 
-class ASPP(nn.Module):
-    """Sum over rates of one atrous branch each.
+class Head(nn.Module, ABC):
+    """Features to logits: what the network needs of a head, ours or one of yours.
+
+    One of yours is made as `MyHead(in_channels, num_classes, atrous_rates)`. Where it has parallel
+    branches, call them `self.branches`: reports then show where each of them looks.
+    """
+
+    def new_layers(self) -> tuple[nn.Module, ...]:
+        """Return the layers trained from scratch, at a higher learning rate: all."""
+        return (self,)
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits (B,C,h,w) of features (B,D,h,w)."""
+
+
+class ASPP(Head):
+    """Sum one atrous branch a rate.
 
     Args:
         branches: one module a rate, each (B,D,h,w) → (B,C,h,w).
@@ -38,7 +58,10 @@ class ASPP(nn.Module):
     """
 
     def __init__(
-        self, branches: list[nn.Module], classifiers: list[nn.Conv2d], pool: nn.Module | None = None
+        self,
+        branches: Sequence[nn.Module],
+        classifiers: Sequence[nn.Conv2d],
+        pool: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.pool = pool or nn.Identity()
@@ -46,14 +69,15 @@ class ASPP(nn.Module):
         self._classifiers = tuple(classifiers)
         for conv in classifiers:  # the released prototxt's fillers
             nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
 
     def new_layers(self) -> tuple[nn.Module, ...]:
-        """The layers trained from scratch, at a higher learning rate."""
+        """Return the layers trained from scratch, at a higher learning rate: the classifiers."""
         return self._classifiers
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B,D,h,w) → logits (B,C,h,w)."""
+        """Return the logits (B,C,h,w) of features (B,D,h,w)."""
         features = self.pool(features)
         logits = self.branches[0](features)
         for branch in self.branches[1:]:
@@ -62,7 +86,7 @@ class ASPP(nn.Module):
 
 
 def resnet_aspp(in_channels: int, num_classes: int, atrous_rates: tuple[int, ...]) -> ASPP:
-    """The released ResNet-101 head: a biased 3×3 classifier a rate, nothing else."""
+    """Return the released ResNet-101 head: a biased 3×3 classifier a rate, nothing else."""
     convs = [atrous_conv(in_channels, num_classes, rate) for rate in atrous_rates]
     return ASPP(convs, convs)
 
@@ -70,7 +94,7 @@ def resnet_aspp(in_channels: int, num_classes: int, atrous_rates: tuple[int, ...
 def vgg_aspp(
     in_channels: int, num_classes: int, atrous_rates: tuple[int, ...], *, pool5a: bool
 ) -> ASPP:
-    """The released VGG-16 heads: fc6 (3×3, 1024) – fc7 (1×1, 1024) – fc8 (1×1, C) a rate.
+    """Return a released VGG-16 head: fc6 (3×3, 1024) – fc7 (1×1, 1024) – fc8 (1×1, C) a rate.
 
     Args:
         in_channels: D.
@@ -78,26 +102,24 @@ def vgg_aspp(
         atrous_rates: rates of fc6, one branch each.
         pool5a: the 3×3 average pooling before fc6 that only the LargeFOV release has.
     """
-    branches = [
-        nn.Sequential(
-            OrderedDict(
-                fc6=atrous_conv(in_channels, 1024, rate),
-                relu6=nn.ReLU(inplace=True),
-                drop6=nn.Dropout(0.5),
-                fc7=nn.Conv2d(1024, 1024, 1),
-                relu7=nn.ReLU(inplace=True),
-                drop7=nn.Dropout(0.5),
-                fc8=nn.Conv2d(1024, num_classes, 1),
-            )
-        )
-        for rate in atrous_rates
-    ]
+    branches, classifiers = [], []
+    for rate in atrous_rates:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["fc6"] = atrous_conv(in_channels, 1024, rate)
+        layers["relu6"] = nn.ReLU(inplace=True)
+        layers["drop6"] = nn.Dropout(0.5)
+        layers["fc7"] = nn.Conv2d(1024, 1024, 1)
+        layers["relu7"] = nn.ReLU(inplace=True)
+        layers["drop7"] = nn.Dropout(0.5)
+        layers["fc8"] = classifier = nn.Conv2d(1024, num_classes, 1)
+        branches.append(nn.Sequential(layers))
+        classifiers.append(classifier)
     pool = nn.AvgPool2d(3, stride=1, padding=1) if pool5a else None  # counts the padding, as Caffe
-    return ASPP(branches, [branch.fc8 for branch in branches], pool)
+    return ASPP(branches, classifiers, pool)
 
 
 class ImagePooling(nn.Sequential):
-    """Image-level feature: global average, 1×1 convolution, normalization, ReLU, spread again."""
+    """Spread an image-level feature: global average, 1×1 convolution, normalization, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -105,7 +127,7 @@ class ImagePooling(nn.Sequential):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B,D,h,w) → (B,256,h,w), constant over each image."""
+        """Return (B,256,h,w), constant over each image, of features (B,D,h,w)."""
         conv, norm = self
         x = conv(features.mean(dim=(2, 3), keepdim=True))
         if self.training and x.shape[0] == 1 and type(norm) is nn.BatchNorm2d:
@@ -123,8 +145,8 @@ class ImagePooling(nn.Sequential):
         return F.relu(x).expand(-1, -1, *features.shape[-2:])
 
 
-class ASPPConcat(nn.Module):
-    """1×1, one 3×3 a rate and image pooling, concatenated, projected, classified (DeepLabv3).
+class ASPPConcat(Head):
+    """Concatenate 1×1, one 3×3 a rate and image pooling; project and classify (DeepLabv3).
 
     Args:
         in_channels: D.
@@ -145,14 +167,11 @@ class ASPPConcat(nn.Module):
         self.dropout = nn.Dropout(0.1)
         self.classifier = nn.Conv2d(width, num_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
-
-    def new_layers(self) -> tuple[nn.Module, ...]:
-        """The layers trained from scratch, at a higher learning rate: all."""
-        return (self,)
+        if self.classifier.bias is not None:
+            nn.init.zeros_(self.classifier.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B,D,h,w) → logits (B,C,h,w)."""
+        """Return the logits (B,C,h,w) of features (B,D,h,w)."""
         pyramid = torch.cat([branch(features) for branch in self.branches], dim=1)
         return self.classifier(self.dropout(self.project(pyramid)))
 
@@ -162,21 +181,30 @@ def _norm_relu(conv: nn.Conv2d) -> nn.Sequential:
 
 
 def build_head(
-    name: HeadName, *, vgg: bool, in_channels: int, num_classes: int, atrous_rates: tuple[int, ...]
-) -> ASPP | ASPPConcat:
-    """The named head with random weights.
+    name: HeadName | type[Head] | str,
+    *,
+    vgg: bool,
+    in_channels: int,
+    num_classes: int,
+    atrous_rates: tuple[int, ...],
+) -> Head:
+    """Return a head with random weights.
 
     Args:
-        name: which head.
+        name: one of ours; or a class of yours, or its name "module.Class".
         vgg: branches as released for VGG-16 instead of ResNet.
         in_channels: D.
         num_classes: C.
         atrous_rates: dilations of the 3×3 convolutions, in feature cells; none for `conv1x1`.
 
     Raises:
-        ValueError: unknown name; no rates, more than 64, or rates that are not positive integers;
-            more than one rate for `largefov`, any for `conv1x1`.
+        ValueError: an unknown name; no rates, more than 64, or some that are not positive
+            integers; more than one rate for `largefov`, any for `conv1x1`.
     """
+    if isinstance(name, type):
+        return name(in_channels, num_classes, atrous_rates)
+    if "." in name:
+        return class_of(name, Head)(in_channels, num_classes, atrous_rates)
     if name == "conv1x1":
         if atrous_rates:
             raise ValueError(

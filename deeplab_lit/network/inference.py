@@ -1,18 +1,45 @@
-"""How images go through a trained network: scales, windows, and several views of each image.
+"""How images go through a trained network: device, scales, windows, several views of each image.
 
 Letters: B batch · C classes · H×W image.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from deeplab_lit.network.deeplab import DeepLabV2, check_scales
-from deeplab_lit.network.multiscale import resize, scaled_size
+from deeplab_lit.errors import UserError
+from deeplab_lit.network.multiscale import check_scales, resize, scaled_size
 from deeplab_lit.network.sliding_window import Blend, sliding_window, windows_of
+
+if TYPE_CHECKING:  # torchvision, which it loads, takes a second, and `predict --help` needs none
+    from deeplab_lit.network.deeplab import DeepLabV2
+
+DEVICE_HELP = '"auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".'
+
+
+class DeviceError(UserError, ValueError):
+    """A device that torch does not know or that is not there."""
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of a name, once it is certain that it can be used.
+
+    Args:
+        name: as torch calls it, or "auto": the accelerator if there is one, else the CPU.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"--device {name}: {str(error).splitlines()[0]}") from error
 
 
 @dataclass
@@ -20,16 +47,16 @@ class Inference:
     """How images go through a trained network; never part of a checkpoint.
 
     Args:
-        scales: sizes at which images go through the network, fused by maximum. null: those that it
+        scales: sizes at which images go through the network, fused by maximum. None: those that it
             was trained with.
-        window: height and width of overlapping windows, in pixels, or one number for both; null:
+        window: height and width of overlapping windows, in pixels, or one number for both; None:
             whole images.
         overlap: least share of a window that its neighbor covers too, from 0 to below 1.
         blend: how windows are averaged where they overlap: "flat", or "gaussian", which trusts
             their middle more.
         window_batch: windows that go through the network at once.
         flip: see each image mirrored too.
-        tta_scales: see each image at these sizes, each time with all of `scales`. null: as it is.
+        tta_scales: see each image at these sizes, each time with all of `scales`. None: as it is.
         fuse: of the probabilities of the mirrored and scaled views: "mean" or "max".
     """
 
@@ -47,21 +74,26 @@ class Inference:
             self.scales = check_scales(self.scales)
         if self.tta_scales is not None:
             self.tta_scales = check_scales(self.tta_scales)
-        if isinstance(self.window, int):
-            self.window = (self.window, self.window)
-        if self.window is not None:
-            self.window = tuple(self.window)
-            if min(self.window) < 33:  # 5 feature cells of stride 8, which see next to nothing
-                raise ValueError(f"window must be from 33 pixels up, got {list(self.window)}")
+        if (size := self._window()) is not None:
+            self.window = size
+            if min(size) < 33:  # 5 feature cells of stride 8, which see next to nothing
+                raise ValueError(f"window must be from 33 pixels up, got {list(size)}")
         if not 0 <= self.overlap < 1:
             raise ValueError(f"overlap must be from 0 to below 1, got {self.overlap}")
         if self.window_batch < 1:
             raise ValueError(f"window_batch must be at least 1, got {self.window_batch}")
 
-    def __call__(self, net: DeepLabV2, images: Tensor) -> Tensor:
-        """Logits of the images; of several views, logarithms of their fused probabilities.
+    def _window(self) -> tuple[int, int] | None:
+        """Return height and width of a window; None: images stay whole."""
+        if self.window is None:
+            return None
+        height, width = (self.window,) * 2 if isinstance(self.window, int) else self.window
+        return height, width
 
-        The softmax of both is the probabilities.
+    def __call__(self, net: "DeepLabV2", images: Tensor) -> Tensor:
+        """Return the logits of images; of several views, logarithms of their fused probabilities.
+
+        The softmax of either is the probabilities.
 
         Args:
             net: as trained.
@@ -74,7 +106,7 @@ class Inference:
         if views == [(1.0, False)]:
             return self._windows(net, images)
         size = images.shape[-2:]
-        fused = None
+        fused = torch.empty(0)  # until the first view
         for scale, mirrored in views:
             view = images
             if scale != 1:
@@ -82,47 +114,50 @@ class Inference:
                 view = resize(images.float(), at_scale, align_corners=net.align_corners)
             logits = self._windows(net, view.flip(-1) if mirrored else view)
             logits = logits.flip(-1) if mirrored else logits
-            own = resize(logits, size, align_corners=net.align_corners).softmax(dim=1)
-            if fused is None:
-                fused = own
+            probabilities = resize(logits, size, align_corners=net.align_corners).softmax(dim=1)
+            if not len(fused):
+                fused = probabilities
             elif self.fuse == "mean":  # the sum, which softmax makes the mean
-                fused += own
+                fused += probabilities
             else:
-                fused = torch.maximum(fused, own)
+                fused = torch.maximum(fused, probabilities)
         return fused.log()
 
     def _views(self) -> list[tuple[float, bool]]:
+        """Return the views of an image: its size relative to the image, and whether mirrored."""
         mirrored = (False, True) if self.flip else (False,)
         return [(scale, flip) for scale in self.tta_scales or (1.0,) for flip in mirrored]
 
-    def _windows(self, net: DeepLabV2, images: Tensor) -> Tensor:
-        if self.window is None:
+    def _windows(self, net: "DeepLabV2", images: Tensor) -> Tensor:
+        """Return the logits of one view, whole or from windows."""
+        window = self._window()
+        if window is None:
             return net(images, self.scales)
         return sliding_window(
             lambda crops: net(crops, self.scales),
             images,
-            self.window,
+            window,
             overlap=self.overlap,
             blend=self.blend,
             window_batch=self.window_batch,
         )
 
-    def settings(self, net: DeepLabV2) -> dict[str, Any]:
-        """What decides about the result, for records: only the options that do something."""
-        kept: dict[str, Any] = {"scales": list(self.scales or net.scales)}
-        if self.window is not None:
-            kept["window"] = list(self.window)
-            kept |= {"overlap": self.overlap, "blend": self.blend}
+    def settings(self, net: "DeepLabV2") -> dict[str, Any]:
+        """Return what decides about the result, for records: the options that do something."""
+        settings: dict[str, Any] = {"scales": list(self.scales or net.scales)}
+        if (window := self._window()) is not None:
+            settings["window"] = list(window)
+            settings |= {"overlap": self.overlap, "blend": self.blend}
         if self.flip:
-            kept["flip"] = True
+            settings["flip"] = True
         if self.tta_scales:
-            kept["tta_scales"] = list(self.tta_scales)
+            settings["tta_scales"] = list(self.tta_scales)
         if len(self._views()) > 1:
-            kept["fuse"] = self.fuse
-        return kept
+            settings["fuse"] = self.fuse
+        return settings
 
-    def cost(self, net: DeepLabV2, size: tuple[int, int]) -> tuple[int, float]:
-        """Passes through the network that an image takes, and their pixels.
+    def cost(self, net: "DeepLabV2", size: Sequence[int]) -> tuple[int, float]:
+        """Count the passes through the network that an image takes, and their pixels.
 
         Args:
             net: as trained.
@@ -134,17 +169,17 @@ class Inference:
         scales = self.scales or net.scales
         passes, pixels = 0, 0.0
         for scale, _ in self._views():
-            seen = scaled_size(size, scale, align_corners=net.align_corners)
-            window = seen if self.window is None else self.window
-            rows, columns = windows_of(seen, window, self.overlap)
+            view = scaled_size(size, scale, align_corners=net.align_corners)
+            window = self._window() or view
+            rows, columns = windows_of(view, window, self.overlap)
             number = len(rows) * len(columns)
-            area = min(window[0], seen[0]) * min(window[1], seen[1])
+            area = min(window[0], view[0]) * min(window[1], view[1])
             passes += number * len(scales)
             pixels += number * area * sum(scale**2 for scale in scales)
         return passes, pixels / math.prod(size)
 
-    def in_words(self, net: DeepLabV2, size: tuple[int, int]) -> str:
-        """The cost of an image (height, width), for the screen."""
+    def in_words(self, net: "DeepLabV2", size: Sequence[int]) -> str:
+        """Say what an image (height, width) costs."""
         passes, pixels = self.cost(net, size)
         many = "pass" if passes == 1 else "passes"
         return (

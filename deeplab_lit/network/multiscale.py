@@ -10,13 +10,15 @@ and the maximum.
 Letters: B batch · C classes · H×W image · h×w grid of the largest scale.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+SMALLEST_SCALE, LARGEST_SCALE = 0.01, 8
 
 
 class ScaleLogits(NamedTuple):
@@ -39,7 +41,7 @@ def multiscale_logits(
     *,
     align_corners: bool,
 ) -> ScaleLogits:
-    """Run `network` on the images at each scale and fuse.
+    """Run a network on the images at each scale, and fuse its logits by maximum.
 
     Args:
         network: images (B,3,H,W) → logits on its own coarse grid.
@@ -61,29 +63,50 @@ def multiscale_logits(
     for logits in upsampled[1:]:
         fused = torch.maximum(fused, logits)
     at_scales = [
-        own if (1 / scale).is_integer() else up
-        for scale, own, up in zip(scales, coarse, upsampled, strict=True)
+        on_its_grid if (1 / scale).is_integer() else on_the_largest
+        for scale, on_its_grid, on_the_largest in zip(scales, coarse, upsampled, strict=True)
     ]
     return ScaleLogits(fused, at_scales)
 
 
-def scaled_size(size: tuple[int, int], scale: float, *, align_corners: bool) -> tuple[int, int]:
-    """Height and width of an image at a scale.
+def check_scales(scales: Iterable[float]) -> tuple[float, ...]:
+    """Return scales as a tuple of floats.
+
+    Raises:
+        ValueError: there is none, or one that is not in 0.01…8.
+    """
+    scales = tuple(float(scale) for scale in scales)
+    if not scales or not all(SMALLEST_SCALE <= scale <= LARGEST_SCALE for scale in scales):
+        raise ValueError(
+            f"scales must be one or more positive numbers in {SMALLEST_SCALE}…{LARGEST_SCALE}, "
+            f"got {list(scales)}"
+        )
+    return scales
+
+
+def scaled_size(size: Sequence[int], scale: float, *, align_corners: bool) -> tuple[int, int]:
+    """Return height and width of an image at a scale.
 
     With aligned corners the distance between the outer pixels' centers is scaled, as in Caffe's
     Interp: 321 → 241 → 161 at 1, 0.75, 0.5.
+
+    Args:
+        size: height and width.
+        scale: relative to the image.
+        align_corners: the convention of the resize.
     """
     # the fraction that was meant (0.29, in binary a little less, is 29/100): integer arithmetic is
     # exact, and torch.export can carry it for sizes that it does not know
     part, whole = Fraction(scale).limit_denominator(10**6).as_integer_ratio()
+    height, width = size
     if align_corners:
-        return tuple((n - 1) * part // whole + 1 for n in size)
-    return tuple(max(n * part // whole, 1) for n in size)
+        return (height - 1) * part // whole + 1, (width - 1) * part // whole + 1
+    return max(height * part // whole, 1), max(width * part // whole, 1)
 
 
-def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """Bilinear (B,D,·,·) → (B,D,*size); the input itself where the size is already right."""
+def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
+    """Resize x (B,D,·,·) bilinearly to (B,D,*size); return x itself where it has that size."""
     # an exported graph serves all sizes, so it must not depend on whether two happen to be equal
     if not torch.compiler.is_exporting() and tuple(x.shape[-2:]) == tuple(size):
         return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)

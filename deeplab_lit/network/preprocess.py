@@ -17,11 +17,18 @@ STATISTICS = {
 
 
 class Preprocess(nn.Module):
-    """(image − mean) / std.
+    """Subtract the mean color and divide by the standard deviation.
 
     Args:
         style: "caffe" or "torchvision", the convention that the backbone's weights were trained in.
+
+    Attributes:
+        mean: (1,3,1,1), of R, G, B in 0…255.
+        std: (1,3,1,1), likewise; 1 where there is none.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, style: str) -> None:
         super().__init__()
@@ -32,7 +39,7 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB (B,3,H,W), uint8 or float in 0…255 → float (B,3,H,W).
+        """Return images (B,3,H,W), RGB, uint8 or float in 0…255, as float (B,3,H,W).
 
         Raises:
             ValueError: another shape.

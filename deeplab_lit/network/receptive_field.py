@@ -19,12 +19,18 @@ from torch import Tensor, nn
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.head import ASPPConcat, ImagePooling
 
-MOST_CLASSES = 8  # one by one; of more, so many sums:
-SUMS = 4
+MAX_EXACT_CLASSES = 8
+NUM_RANDOM_SUMS = 4  # used above that
+
+
+def branches_of(net: DeepLabV2) -> list[nn.Module]:
+    """Return the head's parallel branches; the whole head where it has none."""
+    branches = getattr(net.head, "branches", None)
+    return list(branches) if isinstance(branches, nn.ModuleList) else [net.head]
 
 
 def theoretical_field(net: DeepLabV2, branch: int) -> int:
-    """Side in pixels of the square that a cell of a branch's output can depend on.
+    """Return the side in pixels of the square that a cell of a branch's output can depend on.
 
     Borders and image pooling (which sees everything) are not counted.
 
@@ -32,7 +38,7 @@ def theoretical_field(net: DeepLabV2, branch: int) -> int:
         net: any network.
         branch: number of the head's branch.
     """
-    modules = [*net.backbone.parts(), *_before_branches(net), net.head.branches[branch]]
+    modules = [*net.backbone.parts(), *_before_branches(net), branches_of(net)[branch]]
     side, stride = 1, 1
     for module in modules:
         for name, layer in module.named_modules():
@@ -45,18 +51,18 @@ def theoretical_field(net: DeepLabV2, branch: int) -> int:
 
 
 def effective_fields(net: DeepLabV2, images: Tensor) -> Tensor:
-    """Where the output cell at `middle_pixel` looks, through each branch of the head.
+    """Return where the output cell at `middle_pixel` looks, through each branch of the head.
 
     A branch of `aspp`, `largefov` or `conv1x1` gives logits. They are differentiated class by
     class, each less the mean of the classes: softmax and cross-entropy do not see what all classes
     share, so that this part of the weights stays as it was initialized, but for weight decay. A
     branch of `aspp_concat` gives features, which are summed.
 
-    The cost is a backward pass an image, branch and class. Of more than `MOST_CLASSES` classes,
-    `SUMS` sums of all classes with random signs stand in for them, others for each image, so that
-    171 classes take no longer than four; over six images, on trained networks with 7 and 11
-    classes, that moved 4 to 6 % of a field and changed no side of 90 %. One image is in memory at a
-    time, with the features that all branches share.
+    The cost is a backward pass an image, branch and class. Of more than `MAX_EXACT_CLASSES`
+    classes, `NUM_RANDOM_SUMS` sums of all classes with random signs stand in for them, others for
+    each image, so that 171 classes take no longer than four; over six images, on trained networks
+    with 7 and 11 classes, that moved 4 to 6 % of a field and changed no side of 90 %. One image is
+    in memory at a time, with the features that all branches share.
 
     Args:
         net: a network, trained or not; it is evaluated at scale 1.
@@ -66,8 +72,8 @@ def effective_fields(net: DeepLabV2, images: Tensor) -> Tensor:
         (branches,H,W) float32: the gradient by the pixels, in magnitude, averaged over classes,
         colors and images. A field's sum is 1, or 0 where nothing is seen.
     """
-    fields = torch.zeros(len(net.head.branches), *images.shape[-2:], device=images.device)
-    with _as_a_constant(net), torch.enable_grad():
+    fields = torch.zeros(len(branches_of(net)), *images.shape[-2:], device=images.device)
+    with _frozen(net), torch.enable_grad():
         for number, image in enumerate(images):
             fields += _fields_of(net, image.detach().float(), seed=number)
     total = fields.sum(dim=(1, 2), keepdim=True)
@@ -75,16 +81,17 @@ def effective_fields(net: DeepLabV2, images: Tensor) -> Tensor:
 
 
 def middle_pixel(net: DeepLabV2, height: int, width: int) -> tuple[int, int]:
-    """The pixel (y,x) on which the output cell nearest to the image's middle is centerd.
+    """Return the pixel (y,x) on which the output cell nearest to the image's middle is centered.
 
-    Cell i is centerd on pixel i times the output stride, so the middle itself may have no cell.
+    Cell i is centered on pixel i times the output stride, so the middle itself may have no cell.
     """
     stride = net.output_stride
-    return tuple((size - 1 + stride) // (2 * stride) * stride for size in (height, width))
+    y, x = ((size - 1 + stride) // (2 * stride) * stride for size in (height, width))
+    return y, x
 
 
 def side_of(field: Tensor, center: tuple[int, int], share: float = 0.9) -> int:
-    """Side in pixels of the smallest square around a pixel that holds a share of a field.
+    """Return the side of the smallest square around a pixel that holds a share of a field.
 
     Args:
         field: (H,W), not negative, as `effective_fields` gives it.
@@ -92,13 +99,13 @@ def side_of(field: Tensor, center: tuple[int, int], share: float = 0.9) -> int:
         share: 0…1.
 
     Returns:
-        An odd number; 0 for a field of nothing.
+        An odd number of pixels; 0 for a field of nothing.
     """
-    away = (
+    down, across = (
         (torch.arange(n, device=field.device) - c).abs()
         for n, c in zip(field.shape, center, strict=True)
     )
-    distance = torch.maximum(next(away)[:, None], next(away)[None])
+    distance = torch.maximum(down[:, None], across[None])
     inside = torch.zeros(int(distance.max()) + 1, dtype=torch.float64, device=field.device)
     inside = inside.index_add_(0, distance.flatten(), field.flatten().double()).cumsum(0)
     reached = (inside >= share * inside[-1]).nonzero()
@@ -106,7 +113,7 @@ def side_of(field: Tensor, center: tuple[int, int], share: float = 0.9) -> int:
 
 
 def real_taps(rate: int, height: int, width: int) -> Tensor:
-    """How many of a 3×3 kernel's nine taps fall on real features, not on padding.
+    """Count how many of a 3×3 kernel's nine taps fall on real features, not on padding.
 
     Args:
         rate: of the convolution, in cells.
@@ -116,50 +123,49 @@ def real_taps(rate: int, height: int, width: int) -> Tensor:
     Returns:
         (h,w) int64 in {1,2,3,4,6,9}: at each cell.
     """
-    along = []
-    for cells in (height, width):
-        place = torch.arange(cells)
-        along.append(1 + (place >= rate).long() + (place < cells - rate).long())
-    return along[0][:, None] * along[1][None]
+    cells = (torch.arange(height), torch.arange(width))
+    down, across = (1 + (i >= rate).long() + (i < len(i) - rate).long() for i in cells)
+    return down[:, None] * across[None]
 
 
 def share_of_real_taps(rate: int, height: int, width: int) -> float:
-    """Share of all taps on the grid that fall on real features: from 1/9 (a 1×1) to nearly 1."""
+    """Return the share of all taps that fall on real features: from 1/9 (a 1×1) to nearly 1."""
     return real_taps(rate, height, width).double().mean().item() / 9
 
 
 def rate_of(net: DeepLabV2, branch: int) -> int | None:
-    """Rate of a branch's 3×3 convolution; null for a 1×1 or for image pooling."""
-    if isinstance(net.head.branches[branch], ImagePooling):
+    """Return the rate of a branch's first 3×3 convolution; None: it is a 1×1 or image pooling."""
+    module = branches_of(net)[branch]
+    convs = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    if isinstance(module, ImagePooling) or not convs or convs[0].kernel_size == (1, 1):
         return None
-    convs = [m for m in net.head.branches[branch].modules() if isinstance(m, nn.Conv2d)]
-    return convs[0].dilation[0] if convs[0].kernel_size != (1, 1) else None
+    return convs[0].dilation[0]
 
 
 @contextmanager
-def _as_a_constant(net: nn.Module) -> Iterator[None]:
-    """Evaluation, and no gradients of parameters: their inputs need not be kept."""
+def _frozen(net: nn.Module) -> Iterator[None]:
+    """Evaluate without gradients of parameters, whose inputs need not be kept then."""
     modes = [(module, module.training) for module in net.modules()]
-    wanted = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     net.eval().requires_grad_(False)
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for parameter in wanted:
+        for parameter in trainable:
             parameter.requires_grad_()
 
 
 def _fields_of(net: DeepLabV2, image: Tensor, seed: int) -> Tensor:
-    """Of one image (3,H,W): (branches,H,W), not normalized."""
-    y, x = (place // net.output_stride for place in middle_pixel(net, *image.shape[-2:]))
+    """Return the fields (branches,H,W) of one image (3,H,W), not normalized."""
+    y, x = (pixel // net.output_stride for pixel in middle_pixel(net, *image.shape[-2:]))
     pixels = image.requires_grad_()
     features = net.backbone(net.preprocess(pixels[None]))
     for layer in _before_branches(net):
         features = layer(features)
     fields = []
-    for branch in net.head.branches:
+    for branch in branches_of(net):
         cell = branch(features)[0, :, y, x]
         magnitudes = [
             torch.autograd.grad(cell, pixels, direction, retain_graph=True)[0].abs().mean(0)
@@ -170,21 +176,22 @@ def _fields_of(net: DeepLabV2, image: Tensor, seed: int) -> Tensor:
 
 
 def _directions(net: DeepLabV2, cell: Tensor, seed: int) -> Tensor:
-    """(directions,C) in which the channels of a cell (C,) are differentiated."""
-    if isinstance(net.head, ASPPConcat):
+    """Return the directions (·,C) in which the channels of a cell (C,) are differentiated."""
+    if isinstance(net.head, ASPPConcat) or len(cell) != net.num_classes:  # features
         return torch.ones_like(cell)[None]
     weights = torch.eye(len(cell))
-    if len(cell) > MOST_CLASSES:  # one seed for all branches: they are compared
+    if len(cell) > MAX_EXACT_CLASSES:  # one seed for all branches: they are compared
         random = torch.Generator().manual_seed(seed)
-        weights = 2.0 * torch.randint(0, 2, (SUMS, len(cell)), generator=random) - 1
+        weights = 2.0 * torch.randint(0, 2, (NUM_RANDOM_SUMS, len(cell)), generator=random) - 1
     return (weights - weights.mean(1, keepdim=True)).to(cell)
 
 
 def _before_branches(net: DeepLabV2) -> list[nn.Module]:
-    """VGG-16's LargeFOV head averages before its branch."""
+    """Return the pooling before the branches, which VGG-16's LargeFOV head has."""
     pool = getattr(net.head, "pool", None)
     return [] if pool is None else [pool]
 
 
 def _one(size: int | tuple[int, ...]) -> int:
+    """Return the size along one side."""
     return size if isinstance(size, int) else size[0]

@@ -8,7 +8,7 @@ Letters: B batch · C classes · H×W image.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -26,7 +26,7 @@ def sliding_window(
     blend: Blend,
     window_batch: int,
 ) -> Tensor:
-    """Logits of the images from windows of them.
+    """Return the logits of images, computed from overlapping windows of them.
 
     An image that a window covers goes through the network as it is: the result is equal to the
     bit. Beside the network's own memory it takes that of the result and of one batch of windows.
@@ -54,37 +54,43 @@ def sliding_window(
         for x in columns:
             weights[y : y + h, x : x + w] += weight
     places = [(i, y, x) for i in range(len(images)) for y in rows for x in columns]
-    total = None
+    total = torch.empty(0)  # until the first logits say how many classes there are
     for start in range(0, len(places), window_batch):
         batch = places[start : start + window_batch]
         crops = torch.stack([images[i, :, y : y + h, x : x + w] for i, y, x in batch])
         for (i, y, x), logits in zip(batch, network(crops), strict=True):
-            if total is None:
+            if not len(total):
                 total = logits.new_zeros(len(images), len(logits), height, width)
             total[i, :, y : y + h, x : x + w] += weight * logits
     return total.div_(weights)
 
 
 def windows_of(
-    size: tuple[int, int], window: tuple[int, int], overlap: float
+    size: Sequence[int], window: Sequence[int], overlap: float
 ) -> tuple[list[int], list[int]]:
-    """Where windows begin, down and across: as few as the overlap allows, evenly spread.
+    """Return where windows begin: as few as the overlap allows, evenly spread.
 
     Args:
         size: height and width of the image.
         window: as for `sliding_window`.
         overlap: as for `sliding_window`.
+
+    Returns:
+        Their upper edges, and their left edges, in pixels.
     """
-    return tuple(_starts(n, min(k, n), overlap) for n, k in zip(size, window, strict=True))
+    rows, columns = (_starts(n, min(k, n), overlap) for n, k in zip(size, window, strict=True))
+    return rows, columns
 
 
 def _starts(length: int, window: int, overlap: float) -> list[int]:
+    """Return where windows begin along one side."""
     step = max(window * (1 - overlap), 1)
     number = math.ceil((length - window) / step - 1e-9) + 1
     return [round(i * (length - window) / max(number - 1, 1)) for i in range(number)]
 
 
 def _weight(length: int, blend: Blend) -> Tensor:
+    """Return the weight (length,) of a window's pixels along one side."""
     if blend == "flat":
         return torch.ones(length)
     from_middle = torch.arange(length) - (length - 1) / 2

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_lit.network.weights.formats.source import Source
-from deeplab_lit.network.weights.imagenet import imagenet_file
 from deeplab_lit.network.weights.read import sha256_of
+from deeplab_lit.network.weights.start import imagenet_file
 
 UNKNOWN = "unknown"
 INITS = ("imagenet", "coco", "none")

@@ -7,7 +7,13 @@ import torch
 import torchvision
 from torch import nn
 
-from deeplab_lit.network.backbone import VGG16, BackboneName, FrozenBatchNorm2d, build_backbone
+from deeplab_lit.network.backbone import (
+    VGG16,
+    BackboneName,
+    FrozenBatchNorm2d,
+    build_backbone,
+    recomputed,
+)
 from deeplab_lit.network.head import build_head
 
 RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -195,3 +201,23 @@ def test_gradient_checkpointing_recomputes_nothing_in_eval():
     net.conv1.register_forward_hook(lambda *_: calls.append(1))
     net(torch.randn(1, 3, 33, 33)).sum().backward()
     assert len(calls) == 1
+
+
+def test_gradients_and_statistics_are_those_of_an_ordinary_pass():
+    """Of trained normalization and dropout, whose second pass may neither count nor draw anew."""
+    part = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5))
+    other = copy.deepcopy(part)
+    x = torch.randn(4, 2, 9, 9)
+    one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
+    torch.manual_seed(1)
+    part(one).square().sum().backward()
+    torch.manual_seed(1)
+    recomputed(other, two).square().sum().backward()
+    torch.testing.assert_close(two.grad, one.grad, rtol=0, atol=0)
+    for expected, found in zip(
+        part.state_dict().values(), other.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for expected, found in zip(part.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=0)
+    assert (other[1].momentum, int(other[1].num_batches_tracked)) == (0.1, 1)

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.inference import Inference
+from deeplab_lit.network.inference import DeviceError, Inference, device_of
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +122,20 @@ def test_records_hold_the_options_that_do_something(net):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options)).removeprefix("tta_")):
         Inference(**options)
+
+
+def test_auto_is_the_accelerator_where_there_is_one_and_else_the_cpu(monkeypatch):
+    for there, expected in ((torch.device("cuda"), "cuda"), (None, "cpu")):
+        accelerator = lambda check_available, there=there: there  # noqa: E731
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", accelerator)
+        assert device_of("auto").type == expected
+
+
+def test_a_device_is_taken_by_its_name():
+    assert device_of("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["toaster", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_by_its_name(name):
+    with pytest.raises(DeviceError, match=f"--device {name}: ."):
+        device_of(name)

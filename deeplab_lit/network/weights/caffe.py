@@ -10,8 +10,9 @@ Of caffe.proto (in the authors' and in Berkeley's Caffe alike) only this is read
 
 import math
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class _Field(NamedTuple):
 
 
 def read_caffemodel(path: Path) -> dict[str, Tensor]:
-    """The weights of a .caffemodel.
+    """Read the weights of a .caffemodel.
 
     Numbers go from the file straight to where they stay, so memory holds them once.
 
@@ -61,20 +62,23 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
     return blobs
 
 
-def _layer(file: BinaryIO, layer: _Field) -> list[tuple[str, Tensor]]:
+def _layer(file: BufferedReader, layer: _Field) -> list[tuple[str, Tensor]]:
+    """Read a layer: its name with each of its blobs."""
     name_field, blob_field = LAYERS[layer.number]
-    name, found = "", []
+    name = ""
+    blobs: list[Tensor] = []
     for field in _fields(file, layer.start + layer.value, "a layer"):
         if field.number == name_field and field.wire == BYTES:
             name = file.read(field.value).decode(errors="replace")
         elif field.number == blob_field and field.wire == BYTES:
-            found.append(_blob(file, field))
-    if found and not name:
+            blobs.append(_blob(file, field))
+    if blobs and not name:
         raise CaffeFormatError("it has a layer without a name")
-    return [(name, blob) for blob in found]
+    return [(name, blob) for blob in blobs]
 
 
-def _blob(file: BinaryIO, blob: _Field) -> Tensor:
+def _blob(file: BufferedReader, blob: _Field) -> Tensor:
+    """Read an array of numbers, as float32."""
     end = blob.start + blob.value
     shape: list[int] | None = None
     legacy: dict[int, int] = {}
@@ -94,7 +98,8 @@ def _blob(file: BinaryIO, blob: _Field) -> Tensor:
     return data.view(shape)
 
 
-def _shape(file: BinaryIO, shape: _Field) -> list[int]:
+def _shape(file: BufferedReader, shape: _Field) -> list[int]:
+    """Read the sizes of a blob."""
     dims = []
     for field in _fields(file, shape.start + shape.value, "a shape"):
         if field.number != 1:
@@ -106,8 +111,8 @@ def _shape(file: BinaryIO, shape: _Field) -> list[int]:
     return dims
 
 
-def _numbers(file: BinaryIO, field: _Field, end: int) -> Tensor:
-    """Packed values; or all that follow one by one, each behind the same one-byte tag."""
+def _numbers(file: BufferedReader, field: _Field, end: int) -> Tensor:
+    """Read packed values; or all that follow one by one, each behind the same one-byte tag."""
     dtype = NUMBERS[field.number]
     size = dtype.itemsize
     if field.wire == BYTES:
@@ -126,15 +131,16 @@ def _numbers(file: BinaryIO, field: _Field, end: int) -> Tensor:
     return rows[:number, 1:].contiguous().view(dtype).flatten().float()
 
 
-def _read(file: BinaryIO, size: int) -> Tensor:
+def _read(file: BufferedReader, size: int) -> Tensor:
+    """Read so many bytes, straight into a tensor."""
     content = torch.empty(size, dtype=torch.uint8)
-    if size and file.readinto(memoryview(content.numpy())) < size:
+    if size and file.readinto(content.numpy().data) < size:
         raise CaffeFormatError("it ends in the middle of a blob: truncated")
     return content
 
 
-def _fields(file: BinaryIO, end: int, what: str) -> Iterator[_Field]:
-    """The fields of a message, the file standing at each one's value; then behind the message."""
+def _fields(file: BufferedReader, end: int, what: str) -> Iterator[_Field]:
+    """Yield the fields of a message, with the file at the field's value; end behind the message."""
     while file.tell() < end:
         tag = _varint(file)
         number, wire = tag >> 3, tag & 7
@@ -150,7 +156,8 @@ def _fields(file: BinaryIO, end: int, what: str) -> Iterator[_Field]:
         file.seek(max(after, file.tell()))
 
 
-def _varint(file: BinaryIO) -> int:
+def _varint(file: BufferedReader) -> int:
+    """Read an integer of variable length, seven bits a byte."""
     value = 0
     for shift in range(0, 70, 7):
         byte = file.read(1)

@@ -7,6 +7,7 @@ number, and only comparing the file's SHA-256 with its publisher's can tell.
 """
 
 import hashlib
+import json
 import re
 import warnings
 import zipfile
@@ -15,17 +16,16 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.weights.caffe import CaffeFormatError, read_caffemodel
-from deeplab_lit.network.weights.safetensors import (
-    SafetensorsFormatError,
-    looks_like_safetensors,
-    read_safetensors,
-)
 
 SUFFIXES = (".caffemodel", ".pth", ".ckpt", ".safetensors")
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub has it: net-5d3b4d8f.pth
+CHECKSUM = "content_sha256"  # the entry of a safetensors file's metadata that holds it, as JSON
+MAX_HEADER = 100_000_000  # bytes, as in the format's own reader
 TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow checkpoint's table
 
 
@@ -34,24 +34,24 @@ class WeightsError(UserError, ValueError):
 
 
 def sha256_of(path: str | Path) -> str:
-    """The fingerprint of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with Path(path).expanduser().open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weight_file(path: str | Path) -> dict[str, Any]:
-    """What a file holds, told by its content, not by its name.
+    """Read a weight file of any container, told by its content, not by its name.
 
     Args:
         path: the file.
 
     Returns:
         Of a PyTorch file its dictionary, checkpoint or plain state dict; of the others
-        {"state_dict": names → tensors}, with safetensors' remarks as "metadata". A .caffemodel's
+        {"state_dict": names → tensors}, with safetensors' metadata as "metadata". A .caffemodel's
         names are "<layer>/<index of the blob>".
 
     Raises:
-        WeightsError: no such file, no weights in it, or weights that cannot be read.
+        WeightsError: there is no such file, it holds no weights, or they cannot be read.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -60,39 +60,85 @@ def read_weight_file(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: no such file")
     with path.open("rb") as file:
         start = file.read(512)
-    _refuse_what_is_no_weights(path, start)
-    try:
-        if looks_like_safetensors(start, path.stat().st_size):
-            tensors, remarks = read_safetensors(path)
-            return {"state_dict": tensors, "metadata": remarks}
-        if path.suffix == ".caffemodel" or start[:1] == b"\x0a" or start[:2] == b"\xa2\x06":
+    _refuse_other_files(path, start)
+    if _looks_like_safetensors(start, path.stat().st_size):
+        return _read_safetensors(path)
+    if path.suffix == ".caffemodel" or start[:1] == b"\x0a" or start[:2] == b"\xa2\x06":
+        try:
             return {"state_dict": read_caffemodel(path)}
-    except (CaffeFormatError, SafetensorsFormatError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}. Fetch it again.") from error
+        except CaffeFormatError as error:
+            raise WeightsError(f"{path} cannot be read: {error}. Fetch it again.") from error
     if not start.startswith(b"PK"):
         _compare_with_name(path)
     return _read_torch(path)
 
 
+def content_sha256(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Return the checksum that safetensors files of ours carry, in hexadecimal digits.
+
+    The format has none; other readers pass over ours.
+
+    Args:
+        tensors: on the CPU.
+        metadata: the file's; the checksum itself does not count.
+    """
+    entries = [[key, value] for key, value in sorted(metadata.items()) if key != CHECKSUM]
+    shapes = [[key, str(x.dtype), list(x.shape)] for key, x in sorted(tensors.items())]
+    digest = hashlib.sha256(json.dumps([*entries, *shapes]).encode())
+    for _, tensor in sorted(tensors.items()):
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _looks_like_safetensors(start: bytes, size: int) -> bool:
+    """Tell whether a file of `size` bytes that begins with `start` may be safetensors'.
+
+    Such a file begins with 8 bytes, the length of its header, and the header, JSON.
+    """
+    length = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and length <= MAX_HEADER and (length < size or size < 4096)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Read tensors and metadata, and compare them with their checksum where there is one."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        reason = str(error).removeprefix("Error while deserializing header: ")
+        raise WeightsError(
+            f"{path} cannot be read: it is truncated or damaged ({reason}). Fetch it again."
+        ) from error
+    checksum = metadata.get(CHECKSUM)
+    if checksum is not None and checksum != json.dumps(content_sha256(tensors, metadata)):
+        raise WeightsError(
+            f"{path} cannot be read: its content is not what its checksum says: damaged. Fetch it "
+            "again."
+        )
+    return {"state_dict": tensors, "metadata": metadata}
+
+
 def _files_in(folder: Path) -> str:
-    """The weight files to choose from, as the end of a sentence."""
+    """List the weight files to choose from, as the end of a sentence."""
     files = [p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix in SUFFIXES]
     names = sorted(str(path.relative_to(folder)) for path in files)
     return f": give one in it, like {', '.join(names[:3])}" if names else ", and none is in it"
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
+    """Read a file of either of PyTorch's containers."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if wanted is None:
+        function = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if function is None:
             raise WeightsError(
                 f"{path}: not a weight file, or a damaged one. Fetch it again, or take another one"
             ) from error
         raise WeightsError(
-            f"{path} holds more than weights ({wanted[1]}), which is not executed. Take a file of "
-            "names and tensors alone: whoever wrote this one can save its state_dict()"
+            f"{path} holds more than weights ({function[1]}), which is not executed. Take a file "
+            "of names and tensors alone: whoever wrote this one can save its state_dict()"
         ) from error
     except Exception as error:  # a damaged file makes torch raise almost anything
         raise WeightsError(
@@ -104,7 +150,8 @@ def _read_torch(path: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_what_is_no_weights(path: Path, start: bytes) -> None:
+def _refuse_other_files(path: Path, start: bytes) -> None:
+    """Raise a WeightsError for what people take for weights: web pages, archives and others."""
     if not start:
         raise WeightsError(f"{path} is empty: the download went wrong. Fetch it again.")
     text = start.lstrip().lower()
@@ -143,7 +190,7 @@ def _refuse_bad_archive(path: Path) -> None:
 
 
 def _problem_of_archive(path: Path) -> str | None:
-    """Look at every record's checksum, which torch.load does not: what is wrong, or None."""
+    """Say what is wrong with a zip, or None; torch.load looks at no record's checksum."""
     if not zipfile.is_zipfile(path):
         return "is truncated: its end is missing. Fetch it again."
     with zipfile.ZipFile(path) as archive:
@@ -171,17 +218,18 @@ def _problem_of_archive(path: Path) -> str | None:
 
 def _compare_with_name(path: Path) -> None:
     """Warn of a file without checksums that is not the one whose hash its name gives."""
-    given = HASH_IN_NAME.search(path.name)
-    if given and not (found := sha256_of(path)).startswith(given[1]):
+    in_name = HASH_IN_NAME.search(path.name)
+    if in_name and not (sha256 := sha256_of(path)).startswith(in_name[1]):
         warnings.warn(
-            f"{path}: its name says that its SHA-256 begins with {given[1]}, but it begins with "
-            f"{found[: len(given[1])]}: the file is damaged, or was saved anew. Fetch it again "
+            f"{path}: its name says that its SHA-256 begins with {in_name[1]}, but it begins with "
+            f"{sha256[: len(in_name[1])]}: the file is damaged, or was saved anew. Fetch it again "
             "unless you know better",
             stacklevel=3,
         )
 
 
 def _is_tensorflow(path: Path, text: bytes) -> bool:
+    """Tell whether a file whose first bytes are `text` is part of a TensorFlow checkpoint."""
     if text.startswith(b"model_checkpoint_path") or ".data-0" in path.name:
         return True
     with path.open("rb") as file:

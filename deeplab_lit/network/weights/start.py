@@ -4,11 +4,14 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import torch
+from torchvision.models import get_model_weights
 
-from deeplab_lit.network.backbone import VGG16
+from deeplab_lit.network.backbone import ResNet
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.weights import TORCHVISION
 from deeplab_lit.network.weights.class_order import (
     are_generic,
     differences,
@@ -16,12 +19,10 @@ from deeplab_lit.network.weights.class_order import (
     is_reordered,
     moved,
 )
-from deeplab_lit.network.weights.formats import read_source
-from deeplab_lit.network.weights.formats.own import strip
-from deeplab_lit.network.weights.formats.source import Source, StateDict
-from deeplab_lit.network.weights.imagenet import imagenet_source
-from deeplab_lit.network.weights.read import WeightsError
-from deeplab_lit.network.weights.state_dict import load_strictly, refuse_non_finite
+from deeplab_lit.network.weights.formats import read_source, translate
+from deeplab_lit.network.weights.formats.source import Source, below, fc6_and_fc7
+from deeplab_lit.network.weights.load import load_fitting, style_of
+from deeplab_lit.network.weights.read import WeightsError, read_weight_file
 
 
 def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Source | None:
@@ -30,22 +31,21 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
     Args:
         net: changed in place.
         weights: "none"; "imagenet", torchvision's weights for the backbone (and VGG-16's fc6 and
-            fc7); or a file of any format of network/weights/formats. A file
-            whose head does not fit, for another number of classes say, gives its backbone only
-            (and VGG-16's fc6 and fc7), and
-            a warning says so. So does one with as many classes, of which some stand at other
-            indices.
+            fc7); or a file of any format of network/weights/formats. Of a file whose head does not
+            fit, for another number of classes say, only the backbone is loaded (and VGG-16's fc6
+            and fc7), and a warning says so; likewise of one with as many classes, of which some
+            stand at other indices.
         classes: names of the network's, by index; empty: not known.
 
     Returns:
-        What was read; null for "none".
+        What was read; None for "none".
 
     Raises:
         WeightsError: the weights cannot be had, do not fit the network, or have the same classes
             in another order.
     """
     if weights == "none":
-        if not isinstance(net.backbone, VGG16) and net.norm == "frozen":
+        if isinstance(net.backbone, ResNet) and net.norm == "frozen":
             raise WeightsError(
                 "weights none with norm frozen would train a ResNet without any normalization: set "
                 "--model.norm batch, or start from weights"
@@ -58,114 +58,110 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
         source = read_source(weights)
     _check_style(net, style_of(source) or net.style, weights)
     fitting = _with_head_for(source, list(classes), weights)
-    load_source(net, fitting, weights)
-    own = {
+    load_fitting(net, fitting, weights)
+    settings = {
         "head": net.head_name,
         "atrous_rates": net.atrous_rates,
         "output_stride": net.output_stride,
         "align_corners": net.align_corners,
     }
-    for name, here in own.items():
-        there = fitting.network.get(name, here)
-        there = tuple(there) if isinstance(there, list) else there
-        if there != here and fitting.num_classes == net.num_classes:
+    for name, value in settings.items():
+        trained_with = fitting.network.get(name, value)
+        trained_with = tuple(trained_with) if isinstance(trained_with, list) else trained_with
+        if trained_with != value and fitting.num_classes == net.num_classes:
             warnings.warn(
-                f"{weights} was trained with {name} {there!s:.100}, this network has {here!s:.100}",
+                f"{weights} was trained with {name} {trained_with!s:.100}, this network has "
+                f"{value!s:.100}",
                 stacklevel=2,
             )
     return source
 
 
-def _with_head_for(source: Source, ours: list[str], path: str) -> Source:
-    """The source, without its classifier where that is known to be for other classes.
+def imagenet_source(backbone: str) -> Source:
+    """Return the first ImageNet weights that torchvision published for a backbone.
+
+    They are read from torch's folder for downloads, or downloaded to it.
+
+    Raises:
+        WeightsError: there are none, or they cannot be downloaded.
+    """
+    file, url = imagenet_file(backbone)
+    if file.is_file():
+        return translate(read_weight_file(file), TORCHVISION)
+    try:
+        entry = get_model_weights(backbone).IMAGENET1K_V1
+        state = entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"cannot download the ImageNet weights of {backbone} ({error}). Fetch {url} on "
+            f"another machine and put it at {file}, or start from --model.weights FILE, or from "
+            "random weights with --model.weights none --model.norm batch (from few images a small "
+            "network learns more: --model.backbone resnet10_quarter, or configs/camvid.yaml)."
+        ) from error
+    return translate(state, TORCHVISION)
+
+
+def imagenet_file(backbone: str) -> tuple[Path, str]:
+    """Return where a backbone's ImageNet weights lie once they are downloaded, and their URL.
+
+    Raises:
+        WeightsError: there are none for this backbone.
+    """
+    try:
+        url = get_model_weights(backbone).IMAGENET1K_V1.url
+    except ValueError as error:
+        raise WeightsError(
+            f"there are no ImageNet weights of {backbone}: set --model.weights none "
+            "--model.norm batch, or --model.weights FILE"
+        ) from error
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1], url
+
+
+def _with_head_for(source: Source, classes: list[str], path: str) -> Source:
+    """Return the source, without its classifier where that is known to be for other classes.
+
+    Args:
+        source: the file, read.
+        classes: names of the data's, by index; empty: not known.
+        path: named in errors and warnings.
 
     Raises:
         WeightsError: it has the same classes in another order.
     """
-    theirs = list(source.classes or ())
-    outputs = {len(value) for value in _under("head.", source.state).values() if value.ndim == 4}
-    if len(ours) in outputs and (not theirs or are_generic(theirs)):
+    in_file = list(source.classes or ())
+    head = below("head.", source.state)
+    outputs = {len(value) for value in head.values() if value.ndim == 4}
+    if len(classes) in outputs and (not in_file or are_generic(in_file)):
         warnings.warn(
-            f"{path} does not name its classes: its head is kept, and its {len(ours)} classes are "
-            "taken for those of the data, in their order",
+            f"{path} does not name its classes: its head is kept, and its {len(classes)} classes "
+            "are taken for those of the data, in their order",
             stacklevel=3,
         )
-    if not ours or len(theirs) != len(ours) or are_generic(theirs):
+    if not classes or len(in_file) != len(classes) or are_generic(in_file):
         return source
-    if not differing(theirs, ours):
+    if not differing(in_file, classes):
         return source
-    found = f"(index: weights → data; {differences(theirs, ours)})"
-    if is_reordered(theirs, ours):
+    changes = f"(index: weights → data; {differences(in_file, classes)})"
+    if is_reordered(in_file, classes):
         raise WeightsError(
-            f"{path} has the same classes in another order {found}: its head would learn on under "
-            "wrong names. Bring the names, and the values in the masks, into the file's order"
+            f"{path} has the same classes in another order {changes}: its head would learn on "
+            "under wrong names. Bring the names, and the values in the masks, into the file's order"
         )
-    if not moved(theirs, ours):
+    if not moved(in_file, classes):
         warnings.warn(
-            f"{path} names classes differently {found}; its head is kept, class by class",
+            f"{path} names classes differently {changes}; its head is kept, class by class",
             stacklevel=3,
         )
         return source
     warnings.warn(
-        f"{path} is of other classes {found}: its head's classifier is left out and starts anew",
+        f"{path} is of other classes {changes}: its head's classifier is left out and starts anew",
         stacklevel=3,
     )
-    head = _under("head.", source.state)
-    state = {k: v for k, v in source.state.items() if k not in head} | _fc6_and_fc7(head)
-    return replace(source, state=state, num_classes=None)
+    others = {name: value for name, value in source.state.items() if name not in head}
+    return replace(source, state=others | fc6_and_fc7(head), num_classes=None)
 
 
-def _check_style(net: DeepLabV2, style: str, source: str) -> None:
+def _check_style(net: DeepLabV2, style: str, weights: str) -> None:
+    """Refuse weights of a style that the network does not have."""
     if net.style != style:
-        raise WeightsError(f"{source} needs --model.style {style}, not {net.style}")
-
-
-def style_of(source: Source) -> str | None:
-    """Of the weights; a state dict alone tells by its preprocessing, or not at all."""
-    if "style" in source.network or "preprocess.std" not in source.state:
-        return source.network.get("style")
-    divided = source.state["preprocess.std"].max() > 1
-    return "torchvision" if divided else "caffe"
-
-
-def load_source(net: DeepLabV2, source: Source, path: str | Path) -> None:
-    """Load into a network what fits: all, or the backbone (and VGG-16's fc6 and fc7), said aloud.
-
-    Raises:
-        WeightsError: the backbone does not fit.
-    """
-    own, state = _under("head.", net.state_dict()), _under("head.", source.state)
-    preprocess = _under("preprocess.", net.state_dict())
-    if _shapes(own) == _shapes(state):
-        load_strictly(net, preprocess | source.state, path)
-        return
-    load_strictly(net.backbone, strip(source.state, "backbone."), path)
-    inner = _inner(state, own)
-    refuse_non_finite(inner, path)
-    net.load_state_dict(inner, strict=False)
-    if brought := _under("preprocess.", source.state):
-        load_strictly(net.preprocess, strip(brought, "preprocess."), path)
-    if len(state) > len(_fc6_and_fc7(state)) or (state and not inner):
-        what = "the backbone, fc6 and fc7 are" if inner else "only the backbone is"
-        warnings.warn(f"{path}: its head does not fit; {what} loaded from it", stacklevel=3)
-
-
-def _under(prefix: str, state: StateDict) -> StateDict:
-    return {key: value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _shapes(state: StateDict) -> dict[str, torch.Size]:
-    return {key: value.shape for key, value in state.items()}
-
-
-def _inner(state: StateDict, own: StateDict) -> StateDict:
-    """VGG-16's fc6 and fc7, where they fit; a branch without classifier goes into every branch."""
-    inner, wanted = _fc6_and_fc7(state), _fc6_and_fc7(own)
-    if len(inner) == len(state) == 4:
-        layers = {key.split(".", 3)[3]: value for key, value in inner.items()}
-        inner = {key: layers.get(key.split(".", 3)[3], torch.empty(0)) for key in wanted}
-    return inner if _shapes(inner) == _shapes(wanted) else {}
-
-
-def _fc6_and_fc7(head: StateDict) -> StateDict:
-    return {key: value for key, value in head.items() if ".fc6." in key or ".fc7." in key}
+        raise WeightsError(f"{weights} needs --model.style {style}, not {net.style}")

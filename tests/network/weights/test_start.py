@@ -13,7 +13,7 @@ from torchvision.models import WeightsEnum
 
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.load import WeightsError
-from deeplab_lit.network.weights.start import initialize
+from deeplab_lit.network.weights.start import imagenet_file, imagenet_source, initialize
 
 RESNET18 = {"backbone": "resnet18", "norm": "frozen", "atrous_rates": (1,), "scales": (1.0,)}
 
@@ -275,3 +275,30 @@ def test_a_head_whose_classes_are_not_named_is_kept_and_that_is_said(tmp_path):
     with pytest.warns(UserWarning, match="does not name its classes: its head is kept"):
         initialize(net, str(tmp_path / "start.pth"), ["a", "b", "c"])
     assert same(net, trained.state_dict())
+
+
+def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(tmp_path):
+    with pytest.raises(WeightsError, match=r"resnet18.*no route to host") as error:
+        imagenet_source("resnet18")
+    place = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(error.value)
+    assert str(place) in str(error.value)
+    assert imagenet_file("resnet18")[0] == place
+    place.parent.mkdir(parents=True, exist_ok=True)  # and so it works
+    classifier = torchvision.models.resnet18(weights=None)
+    torch.save(classifier.state_dict(), place)
+    state = imagenet_source("resnet18").state
+    assert torch.equal(state["backbone.layer4.1.conv2.weight"], classifier.layer4[1].conv2.weight)
+
+
+def test_a_file_there_that_holds_no_weights_is_refused(tmp_path):
+    place = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    place.parent.mkdir(parents=True)
+    place.write_text("<html><body>404</body></html>")
+    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth"):
+        imagenet_source("resnet18")
+
+
+def test_a_backbone_without_such_weights_is_refused():
+    with pytest.raises(WeightsError, match="resnet10_quarter"):
+        imagenet_source("resnet10_quarter")

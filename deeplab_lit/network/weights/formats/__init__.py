@@ -1,4 +1,4 @@
-"""Weight files of other projects, brought to our names: `read_source` reads any of them."""
+"""Weight files of other projects, converted to our names: `read_source` reads any of them."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,23 +7,26 @@ from typing import Any
 
 from torch import Tensor
 
-from deeplab_lit.network.weights.formats.adaptsegnet import (
+from deeplab_lit.network.weights import (
     ADAPTSEGNET,
-    ADVSEMISEG,
+    CAFFE,
+    DEEPLAB_LIT,
+    FORMATS,
     ISHT7,
+    KAZUTO1011,
+    TORCHVISION,
+)
+from deeplab_lit.network.weights.formats.adaptsegnet import (
+    ADVSEMISEG,
     from_adaptsegnet,
     from_isht7,
     has_branches,
     prefix_of,
 )
-from deeplab_lit.network.weights.formats.caffe_names import NAME as CAFFE
 from deeplab_lit.network.weights.formats.caffe_names import from_caffe, is_caffe
-from deeplab_lit.network.weights.formats.kazuto1011 import NAME as KAZUTO1011
 from deeplab_lit.network.weights.formats.kazuto1011 import from_kazuto1011, is_kazuto1011
-from deeplab_lit.network.weights.formats.own import NAME as DEEPLAB_LIT
 from deeplab_lit.network.weights.formats.own import from_own, is_own
 from deeplab_lit.network.weights.formats.source import Source, StateDict
-from deeplab_lit.network.weights.formats.torchvision import NAME as TORCHVISION
 from deeplab_lit.network.weights.formats.torchvision import (
     from_torchvision,
     is_torchvision,
@@ -32,8 +35,6 @@ from deeplab_lit.network.weights.formats.torchvision import (
 from deeplab_lit.network.weights.formats.untrained import drop_untrained_head
 from deeplab_lit.network.weights.read import WeightsError, read_weight_file
 
-FORMATS = (CAFFE, KAZUTO1011, ISHT7, ADAPTSEGNET, TORCHVISION, DEEPLAB_LIT)
-
 
 def read_source(
     path: str | Path,
@@ -41,12 +42,12 @@ def read_source(
     branches: int | None = None,
     ignore: Iterable[str] = (),
 ) -> Source:
-    """The weights of any file that the project can read, under our names.
+    """Read the weights of any file that the project can read, under our names.
 
     Args:
         path: the file.
-        format: one of FORMATS; null: recognized from the names in the file.
-        branches: how many of the branches of an isht7 or adaptsegnet head to keep; null: all.
+        format: one of FORMATS; None: recognized from the names in the file.
+        branches: how many of the branches of an isht7 or adaptsegnet head to keep; None: all.
         ignore: names in the file to leave out; of Caffe's files also names of layers.
 
     Raises:
@@ -71,14 +72,14 @@ def translate(
     branches: int | None = None,
     ignore: Iterable[str] = (),
 ) -> Source:
-    """As `read_source`, of what is read already; errors do not name the file."""
-    whole = _state_dict(content)
-    format = format or recognize(whole)
-    state = _without(whole, set(ignore))
+    """Convert an already loaded file; like `read_source`, without the file's name in errors."""
+    all_weights = _state_dict(content)
+    format = format or recognize(all_weights)
+    state = _without(all_weights, set(ignore))
     if branches is not None and format not in (ISHT7, ADAPTSEGNET):
         raise WeightsError(f"--branches is for {ISHT7} and {ADAPTSEGNET}, the file is of {format}")
     source = _translated(content, state, format, branches)
-    source.skipped |= {key: "ignored, as asked" for key in whole if key not in state}
+    source.skipped |= {key: "ignored, as asked" for key in all_weights if key not in state}
     if format != DEEPLAB_LIT and branches is None:
         drop_untrained_head(source)
     return source
@@ -87,6 +88,7 @@ def translate(
 def _translated(
     content: dict[str, Any], state: StateDict, format: str, branches: int | None
 ) -> Source:
+    """Call the function of a format."""
     if format == CAFFE:
         return from_caffe(state)
     if format == KAZUTO1011:
@@ -101,7 +103,7 @@ def _translated(
 
 
 def _without(state: StateDict, ignore: set[str]) -> StateDict:
-    """The weights but for those whose name, or whose layer in a Caffe file, is to be ignored."""
+    """Leave out weights by their name, or by their layer in a Caffe file."""
     layers = {key: key.partition("/")[0] for key in state}
     for name in ignore:
         if name not in state and name not in layers.values():
@@ -113,7 +115,7 @@ def _without(state: StateDict, ignore: set[str]) -> StateDict:
 
 
 def recognize(keys: Iterable[str]) -> str:
-    """The format whose names these are.
+    """Return the format whose names these are.
 
     Raises:
         WeightsError: none, or more than one.
@@ -156,7 +158,7 @@ def recognize(keys: Iterable[str]) -> str:
 
 
 def _state_dict(content: dict[str, Any]) -> StateDict:
-    """The names and tensors of a file, wherever it keeps them."""
+    """Return the names and tensors of a file, wherever it keeps them."""
     for key in ("state_dict", "model"):
         if isinstance(content.get(key), dict):
             content = content[key]

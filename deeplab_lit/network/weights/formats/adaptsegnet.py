@@ -10,6 +10,7 @@ with aligned corners.
 import re
 from collections.abc import Iterable
 
+from deeplab_lit.network.weights import ADAPTSEGNET, ISHT7
 from deeplab_lit.network.weights.formats.source import (
     CLASSIFIER,
     COUNTER,
@@ -23,7 +24,6 @@ from deeplab_lit.network.weights.formats.source import (
 )
 from deeplab_lit.network.weights.formats.untrained import keep_branches
 
-ISHT7, ADAPTSEGNET = "isht7", "adaptsegnet"
 ADVSEMISEG = "resnet101COCO-41f33a49"  # Caffe's values in torchvision's bare names, without head
 FIRST = "layer1.0.conv1.weight"
 HEAD = re.compile(r"(layer[56])\.conv2d_list\.([0-3])\.(weight|bias)")
@@ -31,17 +31,20 @@ BACKBONE = re.compile(r"(conv1|bn1|layer[1-4]\.\d+\.(conv\d|bn\d|downsample\.[01
 
 
 def prefix_of(keys: Iterable[str]) -> str | None:
-    """What stands in front of torchvision's names of a ResNet; null where there are none."""
+    """Return what stands in front of torchvision's names of a ResNet; None: no such names."""
     return next((key.removesuffix(FIRST) for key in keys if key.endswith(FIRST)), None)
 
 
 def has_branches(keys: Iterable[str]) -> bool:
-    """Whether there is a head in these formats' names."""
+    """Tell whether there is a head in these formats' names."""
     return any(".conv2d_list." in key for key in keys)
 
 
 def from_isht7(state: StateDict, branches: int | None = None) -> Source:
-    """As `from_adaptsegnet`, of a multi-scale network, with the authors' mean."""
+    """Convert isht7's names, of a multi-scale network with the authors' mean.
+
+    Arguments and errors are those of `from_adaptsegnet`.
+    """
     source = _from(ISHT7, state)
     set_caffe_style(source)
     source.network["scales"] = (1.0, 0.75, 0.5)
@@ -50,7 +53,7 @@ def from_isht7(state: StateDict, branches: int | None = None) -> Source:
 
 
 def from_adaptsegnet(state: StateDict, branches: int | None = None) -> Source:
-    """Their names under ours.
+    """Convert AdaptSegNet's names.
 
     Args:
         state: what the file holds.
@@ -58,7 +61,7 @@ def from_adaptsegnet(state: StateDict, branches: int | None = None) -> Source:
             inside the loop over them, so it trains and evaluates 2 of 4.
 
     Raises:
-        WeightsError: names that are not known; branches that look untrained.
+        WeightsError: there are unknown names, or branches that look untrained.
     """
     source = _from(ADAPTSEGNET, state)
     set_caffe_style(source, OTHER_MEAN)
@@ -68,6 +71,7 @@ def from_adaptsegnet(state: StateDict, branches: int | None = None) -> Source:
 
 
 def _from(format: str, state: StateDict) -> Source:
+    """Convert the names that both formats share."""
     prefix = prefix_of(state) or ""
     multi_level = any(key.startswith(f"{prefix}layer6.") for key in state)
     head = "layer6" if multi_level else "layer5"

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from deeplab_lit.network.weights import CAFFE
 from deeplab_lit.network.weights.formats.source import (
     CLASSIFIER,
     Source,
@@ -21,7 +22,6 @@ from deeplab_lit.network.weights.formats.source import (
 )
 from deeplab_lit.network.weights.read import WeightsError
 
-NAME = "caffe"
 COPY = re.compile(r".*_res(075|05)(_.*)?")
 BLOCK = re.compile(r"(res|bn|scale)([2-5])([a-z]\d*)_branch(1|2a|2b|2c)")
 STEM = {"conv1": "res", "bn_conv1": "bn", "scale_conv1": "scale"}
@@ -38,21 +38,21 @@ BLOBS = {
 
 
 def is_caffe(keys: Iterable[str]) -> bool:
-    """Whether these are "<layer>/<blob>" names of one of the networks."""
+    """Tell whether these are "<layer>/<blob>" names of one of the networks."""
     keys = set(keys)
     return "res2a_branch1/0" in keys or "conv1_1/0" in keys
 
 
 def from_caffe(state: StateDict) -> Source:
-    """Caffe's blobs under our names.
+    """Convert Caffe's blobs to our names.
 
     Args:
         state: "<layer>/<index of the blob>" → tensor, as network/weights/caffe.py reads them.
 
     Raises:
-        WeightsError: layers that are not known, or normalization without its factor.
+        WeightsError: there are unknown layers, or normalization without its factor.
     """
-    source = Source(NAME, {})
+    source = Source(CAFFE, {})
     unknown, copies = [], False
     for key, value in state.items():
         layer, _, index = key.partition("/")
@@ -65,10 +65,11 @@ def from_caffe(state: StateDict) -> Source:
         elif name is None or int(index) >= len(BLOBS[name[1]]):
             unknown.append(key)
         else:
-            ours = f"{name[0]}.{BLOBS[name[1]][int(index)]}"
-            source.state[ours] = value if name[1] == "conv" and index == "0" else value.flatten()
-            source.copied[key] = ours
-    refuse_unknown(NAME, unknown)
+            our_name = f"{name[0]}.{BLOBS[name[1]][int(index)]}"
+            is_kernel = name[1] == "conv" and index == "0"
+            source.state[our_name] = value if is_kernel else value.flatten()
+            source.copied[key] = our_name
+    refuse_unknown(CAFFE, unknown)
     _refuse_parts_of_norms(source.copied)
     _divide_by_factor(source.state)
     vgg = "backbone.features.0.weight" in source.state
@@ -85,7 +86,7 @@ def from_caffe(state: StateDict) -> Source:
 
 
 def _name(layer: str) -> tuple[str, str] | None:
-    """Our module, and which kind of blobs it has; null for a layer that is not known."""
+    """Return our module of a layer, and which kind of blobs it has; None: an unknown layer."""
     if layer in STEM:
         kind = STEM[layer]
         return ("backbone.conv1", "conv") if kind == "res" else ("backbone.bn1", kind)
@@ -109,30 +110,30 @@ def _name(layer: str) -> tuple[str, str] | None:
 
 
 def _is_pretraining(layer: str, state: StateDict) -> bool:
-    """MS-COCO's classifier in init.caffemodel is 1×1; ImageNet's is called fc1000."""
+    """Tell whether a layer is the pretraining's: MS-COCO's is 1×1, ImageNet's is called fc1000."""
     weight = state.get(f"{layer}/0", torch.empty(0))
     return PRETRAINING.fullmatch(layer) is not None and weight.shape[2:].numel() == 1
 
 
-def _refuse_parts_of_norms(keys: list[str]) -> None:
-    """Statistics without their factor would be taken for others, 1000 times as large."""
+def _refuse_parts_of_norms(keys: Iterable[str]) -> None:
+    """Refuse statistics without their factor: they would be taken for others, 1000 times larger."""
     norms: dict[str, list[str]] = {}
     for key in keys:
         layer, _, index = key.partition("/")
         name = _name(layer)
         if name is not None and name[1] == "bn":
             norms.setdefault(layer, []).append(index)
-    for layer, found in norms.items():
-        if lacking := [f"{layer}/{index}" for index in "012" if index not in found]:
+    for layer, indices in norms.items():
+        if missing := [f"{layer}/{index}" for index in "012" if index not in indices]:
             raise WeightsError(
-                f"{', '.join(lacking)} is missing: the mean, the variance and the factor that both "
+                f"{', '.join(missing)} is missing: the mean, the variance and the factor that both "
                 f"are stored times mean nothing alone. Leave out all of {layer} (--ignore {layer}) "
                 "or nothing; if nothing was left out, fetch the file again"
             )
 
 
 def _divide_by_factor(state: StateDict) -> None:
-    """Caffe's BatchNorm: statistics are stored times a factor; a factor of 0 makes them 0."""
+    """Divide BatchNorm's statistics by the factor they are stored times; a factor of 0 gives 0."""
     for key in [key for key in state if key.endswith(".factor")]:
         norm, factor = key.removesuffix(".factor"), state.pop(key)
         for name in ("running_mean", "running_var"):

@@ -7,6 +7,7 @@ images of ⌊0.75·size⌋ and ⌊0.5·size⌋ pixels.
 import re
 from collections.abc import Iterable
 
+from deeplab_lit.network.weights import KAZUTO1011
 from deeplab_lit.network.weights.formats.source import (
     CLASSIFIER,
     COUNTER,
@@ -18,7 +19,6 @@ from deeplab_lit.network.weights.formats.source import (
     set_head,
 )
 
-NAME = "kazuto1011"
 LAYERS = {"reduce": 1, "conv3x3": 2, "increase": 3}
 STEM = re.compile(r"layer1\.conv1\.(conv|bn)\.(\w+)")
 BLOCK = re.compile(
@@ -28,17 +28,17 @@ BRANCH = re.compile(r"aspp\.c([0-3])\.(weight|bias)")
 
 
 def is_kazuto1011(keys: Iterable[str]) -> bool:
-    """Whether these are its names."""
+    """Tell whether these are its names."""
     return any(key.removeprefix("base.") == "layer1.conv1.conv.weight" for key in keys)
 
 
 def from_kazuto1011(state: StateDict) -> Source:
-    """Its names under ours. With "base." in front of them the file is of a multi-scale network.
+    """Convert its names. With "base." in front of them the file is of a multi-scale network.
 
     Raises:
-        WeightsError: names that are not known.
+        WeightsError: there are unknown names.
     """
-    source = renamed(NAME, state, _rename)
+    source = renamed(KAZUTO1011, state, _rename)
     set_caffe_style(source)
     multi_scale = any(key.startswith("base.") for key in state)
     scales = (1.0, 0.75, 0.5) if multi_scale else (1.0,)

@@ -1,4 +1,4 @@
-"""What every format is brought to: weights under our names, and the network they belong to."""
+"""What every format is converted to: weights under our names, and the network they belong to."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,11 +28,11 @@ class Source:
             head of one branch without classifier (VGG-16's fc6 and fc7), it can start training
             only.
         network: arguments of DeepLabV2 that the format fixes.
-        num_classes: C; null where the file has no classifier of a segmentation network.
-        copied: their names that were used → our name of each.
-        skipped: their name → why it was left out.
-        classes: name → RGB color, from our own files; null elsewhere.
-        provenance: from our own files; null elsewhere.
+        num_classes: C; None where the file has no classifier of a segmentation network.
+        copied: name in the file → our name, of the weights that are used.
+        skipped: name in the file → why it is left out.
+        classes: name → RGB color, from our own files; None elsewhere.
+        provenance: from our own files; None elsewhere.
         label_values: class → its value in the label files of the training, from checkpoints of
             `fit`; None elsewhere.
     """
@@ -53,15 +53,15 @@ class Skip(str):
 
 
 def renamed(format: str, state: StateDict, rename: Callable[[str], str | Skip | None]) -> Source:
-    """The source whose weights differ from ours in their names only.
+    """Convert weights that differ from ours in their names only.
 
     Args:
         format: of the file.
         state: what it holds.
-        rename: their name → ours, or why it is skipped, or null for a name that is not known.
+        rename: name in the file → ours, or why it is skipped, or None for an unknown name.
 
     Raises:
-        WeightsError: names that are not known.
+        WeightsError: there are unknown names.
     """
     source = Source(format, {})
     unknown = []
@@ -90,18 +90,19 @@ def refuse_unknown(format: str, unknown: list[str]) -> None:
 
 
 def set_caffe_style(source: Source, mean_bgr: tuple[float, float, float] | None = None) -> None:
-    """Let weights that were trained on B,G,R 0…255 minus a mean take our R,G,B.
+    """Make weights that were trained on B,G,R 0…255 minus a mean take our R,G,B.
 
     Args:
         source: changed in place.
-        mean_bgr: null: the authors'.
+        mean_bgr: B,G,R in 0…255; None: the authors'.
     """
     first = "backbone.conv1.weight"
     first = first if first in source.state else "backbone.features.0.weight"
     if first in source.state:
         source.state[first] = source.state[first].flip(1)
     mean, std = STATISTICS["caffe"]
-    mean = mean if mean_bgr is None else mean_bgr[::-1]
+    if mean_bgr is not None:
+        mean = mean_bgr[::-1]
     source.state["preprocess.mean"] = torch.tensor(mean).view(1, 3, 1, 1)
     source.state["preprocess.std"] = torch.tensor(std).view(1, 3, 1, 1)
     source.network |= {"style": "caffe", "norm": "frozen", "output_stride": 8}
@@ -121,30 +122,46 @@ def set_head(source: Source, head: str, atrous_rates: tuple[int, ...], bias: str
         source.network |= {"head": head, "atrous_rates": atrous_rates}
 
 
-def leave_out(source: Source, ours: Iterable[str], reason: str) -> None:
+def leave_out(source: Source, names: Iterable[str], reason: str) -> None:
     """Take weights out of a source again.
 
     Args:
         source: changed in place.
-        ours: their names among ours.
+        names: of the weights, among ours.
         reason: why, for the report.
     """
-    ours = set(ours)
-    for theirs, name in list(source.copied.items()):
-        if name in ours:
-            del source.state[name], source.copied[theirs]
-            source.skipped[theirs] = reason
+    names = set(names)
+    for name_in_file, name in list(source.copied.items()):
+        if name in names:
+            del source.state[name], source.copied[name_in_file]
+            source.skipped[name_in_file] = reason
 
 
 def drop_head(source: Source, reason: str) -> None:
-    """Make a file one to train from: without classifiers, and without what they say.
+    """Reduce a file to one that training can start from: no classifiers, no classes.
 
     Args:
         source: changed in place; VGG-16's fc6 and fc7 stay.
         reason: why, for the report.
     """
-    head = [key for key in source.state if key.startswith("head.")]
-    leave_out(source, [k for k in head if ".fc6." not in k and ".fc7." not in k], reason)
+    head = below("head.", source.state)
+    leave_out(source, head.keys() - fc6_and_fc7(head).keys(), reason)
     source.num_classes = source.classes = None
     for name in ("head", "atrous_rates"):
         source.network.pop(name, None)
+
+
+def below(prefix: str, state: StateDict) -> StateDict:
+    """Return the entries whose names begin with `prefix`, under these names."""
+    return {key: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def strip(state: StateDict, prefix: str) -> StateDict:
+    """Return the entries below `prefix`, without it; all entries where none has it."""
+    entries = {key.removeprefix(prefix): value for key, value in below(prefix, state).items()}
+    return entries or state
+
+
+def fc6_and_fc7(state: StateDict) -> StateDict:
+    """Return the weights of VGG-16's two layers before the classifier."""
+    return {key: value for key, value in state.items() if ".fc6." in key or ".fc7." in key}

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 
 from deeplab_lit.network.preprocess import STATISTICS
+from deeplab_lit.network.weights import TORCHVISION
 from deeplab_lit.network.weights.formats.source import COUNTER, Skip, Source, StateDict, renamed
 from deeplab_lit.network.weights.read import WeightsError
 
-NAME = "torchvision"
 CLASSIFIER = "the classifier of ImageNet's classes"
 CAFFES = "vgg16-00b39a1b"  # of jcjohnson/pytorch-vgg, also with its layers renamed
 TAKE = "take torchvision's vgg16-397923af.pth, or the authors' vgg16_20M.caffemodel"
@@ -29,7 +29,7 @@ RESNETS = {
 
 
 def is_torchvision(keys: Iterable[str]) -> bool:
-    """Whether these are the names of such a classifier, its last layer included.
+    """Tell whether these are the names of such a classifier, its last layer included.
 
     Without it, the file may as well hold Caffe's values, as many do.
     """
@@ -47,13 +47,13 @@ def refuse_caffes_by_name(name: str) -> None:
 
 
 def from_torchvision(state: StateDict) -> Source:
-    """Its names under ours; VGG-16's fc6 and fc7 as one branch of a head without classifier.
+    """Convert its names; VGG-16's fc6 and fc7 become one branch of a head without classifier.
 
     Raises:
-        WeightsError: another network, names that are not known, or values known to be Caffe's.
+        WeightsError: it is another network, has unknown names, or values known to be Caffe's.
     """
     _refuse_caffes_vgg(state)
-    source = renamed(NAME, state, _rename)
+    source = renamed(TORCHVISION, state, _rename)
     mean, std = STATISTICS["torchvision"]
     source.state["preprocess.mean"] = torch.tensor(mean).view(1, 3, 1, 1)
     source.state["preprocess.std"] = torch.tensor(std).view(1, 3, 1, 1)
@@ -63,6 +63,7 @@ def from_torchvision(state: StateDict) -> Source:
 
 
 def _refuse_caffes_vgg(state: StateDict) -> None:
+    """Refuse Caffe's VGG-16 in torchvision's names, by marks of the files that are around."""
     if "features.0.weight" not in state:
         return
     if "classifier.1.weight" in state:
@@ -88,25 +89,27 @@ def _rename(key: str) -> str | Skip | None:
 
 
 def _backbone(state: StateDict) -> str:
+    """Return which backbone it is, by its number of blocks."""
     if "features.0.weight" in state:
         return "vgg16"
     blocks = {tuple(key.split(".")[:2]) for key in state if key.startswith("layer")}
-    stages = [sum(stage == f"layer{i}" for stage, _ in blocks) for i in (1, 2, 3, 4)]
-    found = RESNETS.get((*stages, "layer1.0.conv3.weight" in state))
-    if found is None:
+    one, two, three, four = (sum(s == f"layer{i}" for s, _ in blocks) for i in (1, 2, 3, 4))
+    name = RESNETS.get((one, two, three, four, "layer1.0.conv3.weight" in state))
+    if name is None:
+        stages = [one, two, three, four]
         raise WeightsError(f"a ResNet with {stages} blocks is none of torchvision's 18 to 152")
-    return found
+    return name
 
 
 def _decimate(source: Source, state: StateDict) -> None:
-    """DeepLabv1, Sec. 2.2: fc6 from 7×7 to 3×3 by decimation, 1,024 of the 4,096 filters."""
+    """Take 3×3 of fc6's 7×7 and 1,024 of its 4,096 filters, as DeepLabv1, Sec. 2.2."""
     if any(key not in state or state[key].shape != shape for key, shape in FC6_AND_FC7.items()):
         return
     fc6 = state["classifier.0.weight"].view(4096, 512, 7, 7)[::4, :, ::3, ::3]
     fc7 = state["classifier.3.weight"].view(4096, 4096, 1, 1)[::4, ::4]
     values = (fc6, state["classifier.0.bias"][::4], fc7, state["classifier.3.bias"][::4])
     for key, value in zip(FC6_AND_FC7, values, strict=True):
-        layer, what = {"0": "fc6", "3": "fc7"}[key.split(".")[1]], key.rpartition(".")[2]
-        source.copied[key] = ours = f"head.branches.0.{layer}.{what}"
-        source.state[ours] = value
+        layer, kind = {"0": "fc6", "3": "fc7"}[key.split(".")[1]], key.rpartition(".")[2]
+        source.copied[key] = our_name = f"head.branches.0.{layer}.{kind}"
+        source.state[our_name] = value
         del source.skipped[key]

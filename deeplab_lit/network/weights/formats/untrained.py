@@ -11,8 +11,8 @@ from torch import Tensor
 from deeplab_lit.network.weights.formats.source import Source, drop_head, leave_out
 from deeplab_lit.network.weights.read import WeightsError
 
-INITIALISED = "as they were initialized (normal, standard deviation 0.01)"
-UNTRAINED = f"a head whose weights are {INITIALISED}, so it was never trained"
+INITIALIZED = "as they were initialized (normal, standard deviation 0.01)"
+UNTRAINED = f"a head whose weights are {INITIALIZED}, so it was never trained"
 
 
 def drop_untrained_head(source: Source) -> None:
@@ -37,7 +37,7 @@ def keep_branches(source: Source, branches: int | None) -> None:
 
     Args:
         source: changed in place.
-        branches: null: keep all, unless that would be wrong.
+        branches: None: keep all, unless that would be wrong.
 
     Raises:
         WeightsError: there are not so many; or the last ones, but not the first, look as they were
@@ -48,8 +48,8 @@ def keep_branches(source: Source, branches: int | None) -> None:
         _refuse_untrained(source, len(rates))
         return
     if not 1 <= branches <= len(rates):
-        found = f"{len(rates) or 'no'} branch{'es' * (len(rates) != 1)}"
-        raise WeightsError(f"--branches {branches}: the file has {found}")
+        number = f"{len(rates) or 'no'} branch{'es' * (len(rates) != 1)}"
+        raise WeightsError(f"--branches {branches}: the file has {number}")
     dropped = [
         key
         for key in source.state
@@ -61,6 +61,7 @@ def keep_branches(source: Source, branches: int | None) -> None:
 
 
 def _refuse_untrained(source: Source, branches: int) -> None:
+    """Refuse a head whose last branches, but not the first, look as they were initialized."""
     weights = _classifiers(source, "weight")
     if not weights or len(weights) < branches:
         return
@@ -69,15 +70,15 @@ def _refuse_untrained(source: Source, branches: int) -> None:
         used = untrained.index(True)
         raise WeightsError(
             f"branches {', '.join(str(i + 1) for i, u in enumerate(untrained) if u)} of the head "
-            f"look {INITIALISED}: AdaptSegNet's code trains the first two only. Evaluate it as it "
+            f"look {INITIALIZED}: AdaptSegNet's code trains the first two only. Evaluate it as it "
             f"was trained with --branches {used} (python -m deeplab_lit.convert), or with "
             f"--branches {len(weights)} if all are meant"
         )
 
 
-def _classifiers(source: Source, what: str) -> list[Tensor]:
-    """The "weight" or "bias" of each branch's last layer."""
-    names = (f"head.branches.{i}.{layer}{what}" for i in range(4) for layer in ("", "fc8."))
+def _classifiers(source: Source, kind: str) -> list[Tensor]:
+    """Return the "weight" or "bias" of each branch's last layer."""
+    names = (f"head.branches.{i}.{layer}{kind}" for i in range(4) for layer in ("", "fc8."))
     return [source.state[name] for name in names if name in source.state]
 
 
