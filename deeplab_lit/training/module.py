@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from deeplab_lit.network.class_path import path_of
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.network.weights.start import initialize
@@ -122,6 +123,8 @@ class DeepLabModule(LightningModule):
         self.save_hyperparameters(logger=False, ignore=["loss", "optimizer"])
         self.classes = dict(classes)
         self.net = DeepLabV2(len(classes), **network)
+        for part in self.hparams.keys() & {"backbone", "head"}:  # a class goes by its name in files
+            self.hparams[part] = path_of(self.hparams[part])
         self.frozen_parts = freeze_parts(self.net, freeze)
         self.loss = loss
         self.metric = SegmentationScores(len(classes))
