@@ -15,7 +15,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from deeplab_lit.ablate.plan import Run, labels_of, plan
+from deeplab_lit.ablate.plan import Run, check_settings, labels_of, plan
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.errors import lasting_screen, plain_errors
@@ -106,15 +106,14 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def _ablate(sweep: Sweep, options: Namespace, fit_options: list[str]) -> None:
     """Run the sweep, unless only a report is wanted, and report it."""
     from deeplab_lit.ablate.report import write_report
+    from deeplab_lit.ablate.results import is_done
 
     folder = Path(options.runs_dir) / sweep.name
     runs = plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=fit_options)
     labels = labels_of(sweep)
     came_to_an_end, failures = True, list[str]()
     if not options.report:
-        from deeplab_lit.ablate.check import check
-
-        check(runs, labels)
+        check_settings([run for run in runs if not is_done(run)], labels)
         _make_folder(folder)
         print(
             f"{sweep.name}: {plural(len(labels), 'setting')}, "
@@ -138,9 +137,8 @@ def _run(
     Returns:
         Whether they came to an end, without an interruption; and a sentence on each failure.
     """
-    from deeplab_lit.ablate.live import Live, summary
     from deeplab_lit.ablate.process import log_of
-    from deeplab_lit.ablate.runner import Runner
+    from deeplab_lit.ablate.runner import Live, Runner, summary
 
     steps = list(dict.fromkeys(step for run in runs for step in (run.fit, run.validate)))
     gpus = visible_gpus() if jobs > 1 else []

@@ -6,9 +6,11 @@ configuration is another run, and the same one is found again.
 """
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,51 @@ def _content(path: str) -> Any:
             f"the configuration {path!r} cannot be read ({error}): ablations run from the folder "
             "that their paths start from, as `wandb agent` does"
         ) from error
+
+
+def check_settings(runs: Sequence[Run], labels: Sequence[str]) -> None:
+    """Refuse settings that `fit` does not take, before the first process starts.
+
+    The options of scoring are checked too: `fit` has them all.
+
+    Args:
+        runs: runs that are to be made; of each setting the first is looked at.
+        labels: labels of all settings.
+
+    Raises:
+        SweepError: an option does not exist, or cannot have that value; names the settings.
+    """
+    firsts: dict[int, Run] = {}
+    for run in runs:
+        firsts.setdefault(run.setting, run)
+    refused: dict[str, list[str]] = {}
+    for setting, run in firsts.items():
+        args = [*run.fit.args, *run.validate.args]
+        reason = _refusal([word for word in args if not word.startswith("--ckpt_path=")])
+        if reason:
+            refused.setdefault(reason, []).append(f"“{labels[setting]}”")
+    if refused:
+        lines = [
+            f"{'all settings' if len(names) == len(firsts) > 1 else ', '.join(names)}: {reason}"
+            for reason, names in refused.items()
+        ]
+        raise SweepError("no run was started, for fit does not take\n  " + "\n  ".join(lines))
+
+
+def _refusal(args: Sequence[str]) -> str:
+    """Return what `fit` says against a command line; empty: it takes it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came meanwhile.
+    """
+    from deeplab_lit import fit
+
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as stderr:
+        try:
+            fit.main([*args, "--print_config"])
+        except SystemExit as stop:
+            if not stop.code:
+                return ""
+            if isinstance(stop.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from stop
+    return " ".join(stderr.getvalue().rpartition("error: ")[2].split()) or "it does not say why"

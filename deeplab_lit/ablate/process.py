@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -16,6 +17,7 @@ from deeplab_lit.atomic import NoLocksError, lock
 from deeplab_lit.runs.redact import redacted_words
 
 FAILED = "failed: "  # how the log of a failed step ends
+STATUSES = ("done", "running", "elsewhere", "waiting", "failed", "left out")
 
 
 class TakenError(Exception):
@@ -94,6 +96,24 @@ class Process:
         errors = [line for line in lines if line.startswith("error: ")]
         silent = f"it said nothing; exit code {self.process.returncode}"
         return (errors or lines or [silent])[-1].removeprefix("error: ")
+
+
+@dataclass
+class State:
+    """Where a step stands.
+
+    Attributes:
+        status: one of STATUSES. "elsewhere": a process of another call runs it; "left out": the
+            step before it has failed.
+        process: process that runs it, or ran it last; None: none of this call has.
+        seconds: how long that process took; None: it has not ended.
+        reason: why it failed or was left out.
+    """
+
+    status: str = "waiting"
+    process: Process | None = None
+    seconds: float | None = None
+    reason: str = ""
 
 
 def log_of(step: Step) -> Path:

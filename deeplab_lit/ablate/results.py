@@ -23,20 +23,9 @@ import yaml
 import deeplab_lit
 from deeplab_lit.ablate.plan import Run, Step
 
-DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    RecursionError,
-    csv.Error,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
+DAMAGE = (  # what reading a damaged file may raise
+    *(OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, EOFError),
+    *(MemoryError, RecursionError, csv.Error, struct.error, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -225,6 +214,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def is_finished(step: Step) -> bool:
     """Return whether a step has written its last result, in this call or an earlier one."""
     return bool(read_json(step.folder / "results.json").get("finished"))
+
+
+def is_done(run: Run) -> bool:
+    """Return whether a run was trained and scored, in this call or an earlier one."""
+    return is_finished(run.fit) and is_finished(run.validate)
 
 
 def progress(folder: Path) -> tuple[int, int, float | None]:

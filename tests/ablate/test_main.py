@@ -6,6 +6,7 @@ import pytest
 import wandb
 
 from deeplab_lit.ablate.__main__ import main, split_options, wandb_variables
+from deeplab_lit.ablate.plan import plan
 from deeplab_lit.ablate.sweep import SweepError, read_sweep
 
 
@@ -86,6 +87,17 @@ def test_options_that_fit_does_not_take_start_no_run(sweep_file, tmp_path, capsy
     assert said.count("--model.momentun is no option of fit") == 1
     assert "all settings: " in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_settings_that_are_done_are_not_checked_again(sweep_file, tmp_path, make_run, capsys):
+    """Their options may be gone from `fit` by now."""
+    parameters = {"model.lrr": {"values": [1, 2]}, "seed_everything": {"value": 0}}
+    path = sweep_file(parameters=parameters)
+    for run in plan(read_sweep(path), tmp_path / "rates"):
+        make_run(run, 0.5)
+    main([str(path), f"--runs_dir={tmp_path}"])
+    assert "4 done" in capsys.readouterr().out
+    assert (tmp_path / "rates/report.html").is_file()
 
 
 def test_a_wrong_file_is_a_sentence(sweep_file, capsys):
