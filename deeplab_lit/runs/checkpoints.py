@@ -24,7 +24,7 @@ SAVED_WHEN = (
     "best.ckpt and last.ckpt are written after each validation, so "
     "--trainer.val_check_interval says how often"
 )
-SUPPORTED = {  # argument: (what it may be beside null, why nothing else)
+SUPPORTED = {  # argument: (what it may be beside None, why nothing else)
     "filename": (("best",), "the checkpoints of a run are called best.ckpt and last.ckpt"),
     "save_last": ((True,), "last.ckpt is always written, as a run goes on from it"),
     "save_top_k": (
@@ -47,8 +47,13 @@ def kept_by(trainer: Trainer) -> "BestAndLast | None":
     return next(found, None)
 
 
+def is_fast_dev_run(trainer: Trainer) -> bool:
+    """Tell whether a trainer only looks for mistakes, and writes nothing."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined] # set by a connector
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there: whole or not at all.
+    """Write a checkpoint beside its place and moves it there: whole or not at all.
 
     Lightning's own goes through the system's folder for temporary files, which may be full while
     this disk is not, or lie on another disk, from where a file does not arrive in one step.
@@ -99,7 +104,11 @@ class BestAndLast(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write both; where EarlyStopping looks at the validation only later, after that."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fast_dev_run:
+        if (
+            trainer.state.fn == "fit"
+            and not trainer.sanity_checking
+            and not is_fast_dev_run(trainer)
+        ):
             if trainer.early_stopping_callback is not None and trainer.is_last_batch:
                 self.waiting = True
             else:
@@ -113,7 +122,7 @@ class BestAndLast(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write last.ckpt, for training that ends between two validations."""
-        if not trainer.fast_dev_run:
+        if not is_fast_dev_run(trainer):
             self.save_as_last(trainer)
 
     def on_exception(self, *args: Any) -> None:
@@ -131,7 +140,7 @@ class BestAndLast(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Make best.ckpt from a last.ckpt that is the best, if the process was killed between."""
-        path = Path(trainer.ckpt_path)
+        path = Path(str(trainer.ckpt_path))
         self.goes_on = path.parent.resolve() == Path(self.dirpath or ".").resolve()
         known = checkpoint["callbacks"].get(self.state_key, {})
         is_best = known.get("best_step") == checkpoint["global_step"] and self.save_top_k
@@ -164,7 +173,7 @@ class BestAndLast(ModelCheckpoint):
         Returns:
             The file.
         """
-        path = Path(self.dirpath, LAST)
+        path = Path(self.dirpath or ".", LAST)
         self.last_model_path = str(path)
         self._save(trainer, path, weights_only=False)
         return path
@@ -200,7 +209,7 @@ class BestAndLast(ModelCheckpoint):
             return False
         if score.isnan():  # any number is better
             score = torch.full_like(score, -torch.inf if self.mode == "max" else torch.inf)
-        self.best_model_path = self.kth_best_model_path = str(Path(self.dirpath, BEST))
+        self.best_model_path = self.kth_best_model_path = str(Path(self.dirpath or ".", BEST))
         self.best_k_models = {self.best_model_path: score}
         self.best_model_score = self.kth_value = self.current_score = score
         self.best_step = trainer.global_step

@@ -28,7 +28,7 @@ class RunConfig(SaveConfigCallback):
     """
 
     def __init__(self, *args: Any, folder: Path, step: int, **kwargs: Any) -> None:
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
         self.folder = folder
         self.step = step
 

@@ -1,4 +1,4 @@
-"""When training on is no use: the weights are no numbers, or all is taken for one class for good.
+"""Stop trainings that diverge (weights that are no numbers) or collapse to one class.
 
 Every training begins by calling nearly everything by its most frequent class, and where the others
 are rare or the learning rate is low or high that may last long, so a validation alone proves
@@ -44,11 +44,11 @@ DONE, LASTS = 1 / 2, 1 / 4  # of the training's steps
 
 
 class TrainingDiverged(UserError, RuntimeError):
-    """Training on is no use; says when, why, and what helps."""
+    """A training has diverged or collapsed; says when, why, and what helps."""
 
 
 class Stuck(NamedTuple):
-    """The row of stuck validations up to now; goes into checkpoints.
+    """The row of stuck validations up to now; written into checkpoints.
 
     Attributes:
         validations: how many.
@@ -112,6 +112,11 @@ def entropy(confusion: Tensor) -> float:
     return -(share * share.log()).sum().item()
 
 
+def loss_of(scores: Scores) -> float:
+    """Return the loss of a whole validation; NaN where it was not counted."""
+    return math.nan if scores.loss is None else scores.loss
+
+
 def watch(before: Stuck, scores: Scores, collapse_share: float, step: int, steps: int) -> Stuck:
     """Find the row of stuck validations after another validation.
 
@@ -123,11 +128,12 @@ def watch(before: Stuck, scores: Scores, collapse_share: float, step: int, steps
         step: optimizer steps done.
         steps: optimizer steps of the whole training.
     """
+    loss = loss_of(scores)
     _, share = swallowing(scores.confusion)
-    if share <= collapse_share or scores.loss < FALLS * entropy(scores.confusion):
+    if share <= collapse_share or loss < FALLS * entropy(scores.confusion):
         return Stuck()
-    if not before.validations or scores.loss < FALLS * before.loss:
-        return Stuck(1, step, scores.loss)
+    if not before.validations or loss < FALLS * before.loss:
+        return Stuck(1, step, loss)
     row = before._replace(validations=before.validations + 1)
     if row.warned is None and step - row.since >= LASTS * steps:
         row = row._replace(warned=step)
@@ -154,11 +160,11 @@ def check_collapse(
     index, share = swallowing(scores.confusion)
     guess = entropy(scores.confusion)
     truth = (scores.confusion.sum(1)[index] / scores.confusion.sum()).item()
-    found = (
+    state = (
         f"at step {step} of {steps} {100 * share:.2f} % of the other classes' pixels are taken for "
         f"{classes[index]} (which has {100 * truth:.2f} % of the validation set's pixels), in "
         f"{stuck.validations} validation{'s' * (stuck.validations > 1)} in a row; val/loss is "
-        f"{scores.loss:.4g}, no lower than at step {stuck.since}, and the classes' frequencies "
+        f"{loss_of(scores):.4g}, no lower than at step {stuck.since}, and the classes' frequencies "
         f"alone would give {guess:.4g}"
     )
     helps = (
@@ -166,12 +172,12 @@ def check_collapse(
         "helps often."
     )
     lost = stuck.validations >= ROW and stuck.warned not in (None, step)
-    if lost and scores.loss >= SURE * guess and DONE * steps <= step < steps:
+    if lost and loss_of(scores) >= SURE * guess and DONE * steps <= step < steps:
         raise TrainingDiverged(
-            f"{found}. The training has collapsed. {helps} --model.collapse_share 1 goes on all "
+            f"{state}. The training has collapsed. {helps} --model.collapse_share 1 goes on all "
             "the same. Checkpoints written before are kept."
         )
     if step >= steps and stuck.since < step:
-        rank_zero_warn(f"{found}. The training has found nothing. {helps}")
+        rank_zero_warn(f"{state}. The training has found nothing. {helps}")
     elif stuck.warned == step:
-        rank_zero_warn(f"{found}. The training goes on for now. {helps}")
+        rank_zero_warn(f"{state}. The training goes on for now. {helps}")

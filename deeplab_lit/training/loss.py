@@ -9,6 +9,7 @@ Letters: B batch · C classes · H×W image · h×w feature grid.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +77,8 @@ def _term(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
     return value
 
 
-def subsample(mask: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """Return the mask's value at the center of every cell of a grid: (B,H,W) → (B,*size).
+def subsample(mask: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
+    """Return the mask's value at the center of every cell of a grid: (B,H,W) → (B,h,w).
 
     With aligned corners and (H−1) a multiple of (h−1) this is every 8th (16th, …) pixel, which is
     what Caffe's Interp makes of the label. No two labels are ever mixed.
@@ -111,6 +112,8 @@ class PixelLoss(Metric):
     """
 
     full_state_update = False
+    sums: list[Tensor]
+    pixels: Tensor
 
     def __init__(self) -> None:
         super().__init__()

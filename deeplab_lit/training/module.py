@@ -22,6 +22,7 @@ from deeplab_lit.training.divergence import (
     all_finite,
     check_collapse,
     diverged,
+    loss_of,
     watch,
 )
 from deeplab_lit.training.loss import PixelLoss, deeplab_loss
@@ -35,6 +36,7 @@ from deeplab_lit.training.optimizer import (
 )
 from deeplab_lit.training.same_training import check_same_training, plain_values, trained_with
 from deeplab_lit.training.schedule import Policy, PolicyName, build_schedule, check_policy
+from deeplab_lit.training.throughput import log_interval
 from deeplab_lit.types import Classes
 
 
@@ -168,12 +170,12 @@ class DeepLabModule(LightningModule):
         self.provenance, self._label_values = provenance, label_values
 
     def setup(self, stage: str) -> None:
-        """Compilation, before a run."""
+        """Compile the network, if asked to, before a run."""
         if stage == "fit" and self._compile:
             self.net.compile()
 
     def on_fit_start(self) -> None:
-        """Initial weights, unless a checkpoint has been loaded."""
+        """Load the initial weights, unless a checkpoint has been loaded."""
         if self.trainer.ckpt_path is None:
             self.initialize()
 
@@ -239,22 +241,22 @@ class DeepLabModule(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
         """Stop where training on is no use; looked at now and then, since looking waits."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else None  # a step may return none
-        if loss is not None and self.global_step % self.trainer.log_every_n_steps == 0:
+        if loss is not None and self.global_step % log_interval(self.trainer) == 0:
             lost = not torch.isfinite(loss) and not all_finite(self.net)
             self._stop_where(lost, loss.item())
 
     def _stop_where(self, lost: bool, loss: float) -> None:
-        """On all processes at once: one alone would leave the others waiting."""
+        """Stop all processes at once: one alone would leave the others waiting."""
         if self.trainer.strategy.reduce_boolean_decision(lost, all=False):
             raise diverged(loss, self.global_step)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count, in memory of this process alone: spawned ones share the module's."""
+        """Reset the metrics; with ddp_spawn their buffers would otherwise be shared."""
         self.metric.reset()
         self.pixel_loss.reset()
 
     def validation_step(self, batch: dict, batch_idx: int) -> Tensor:
-        """Count a batch; returns the logits (B,C,H,W).
+        """Count a batch and return its logits (B,C,H,W).
 
         The labels (B,H,W) are put into the batch for all callbacks that count them: at 2048×1024
         and 19 classes the maximum takes longer than anything else beside the network.
@@ -286,13 +288,11 @@ class DeepLabModule(LightningModule):
 
     def on_validation_end(self) -> None:
         """Stop where training on is no use; by now the scores are written."""
-        if not self._counts():
+        if (scores := self.scores) is None or not self._counts():
             return
-        loss = self.scores.loss
+        loss = loss_of(scores)
         self._stop_where(not math.isfinite(loss) and not all_finite(self.net), loss)
-        check_collapse(
-            self.stuck, self.scores, list(self.classes), self.global_step, self.count_steps()
-        )
+        check_collapse(self.stuck, scores, list(self.classes), self.global_step, self.count_steps())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups: name, params, lr, weight_decay."""

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, a closed terminal and errors save the run before it ends."""
+"""Save the run before Ctrl-C, SIGTERM, a closed terminal or an error ends it."""
 
 import signal
 import sys
@@ -7,10 +7,9 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 from torch.optim import Optimizer
 
-from deeplab_lit.runs.checkpoints import kept_by
+from deeplab_lit.runs.checkpoints import is_fast_dev_run, kept_by
 from deeplab_lit.training.divergence import TrainingDiverged
 from deeplab_lit.training.step_seed import between_steps, logged_steps
 
@@ -42,7 +41,7 @@ class SaveOnSignal(Callback):
         self.steps_done = 0
         self.stepping = -1  # the optimizer is taking the step behind so many
         self.validating = False
-        self.handlers: dict[int, object] = {}
+        self.handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, bool]:
         """Return what a checkpoint keeps: whether it was written in the middle of a validation."""
@@ -52,12 +51,12 @@ class SaveOnSignal(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Go on from between two steps, whenever the checkpoint was written."""
-        mine = checkpoint["callbacks"].get(self.state_key, {})
+        state = checkpoint["callbacks"].get(self.state_key, {})
         checkpoint["loops"] = between_steps(
             checkpoint["loops"],
             checkpoint["global_step"],
             trainer.accumulate_grad_batches,
-            validate_first=mine.get("validating", False),
+            validate_first=state.get("validating", False),
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,8 +64,8 @@ class SaveOnSignal(Callback):
         self.steps_done = self.saved_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             ignored = {signal.getsignal(number) for number in SIGNALS[2:]} == {signal.SIG_IGN}
-            heard = SIGNALS[:2] if ignored else SIGNALS
-            self.handlers = {s: signal.signal(s, self._receive) for s in heard}
+            signals = SIGNALS[:2] if ignored else SIGNALS
+            self.handlers = {s: signal.signal(s, self._receive) for s in signals}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
@@ -105,7 +104,7 @@ class SaveOnSignal(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Tensor,
+        outputs: Any,
         batch: dict,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -144,9 +143,9 @@ class SaveOnSignal(Callback):
         """
         sound = isinstance(exception, Exception) and not isinstance(exception, TrainingDiverged)
         trained = self.saved_step is not None and trainer.global_step != self.saved_step
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         whole = self.stepping < trainer.global_step and batches.processed == batches.completed
-        if sound and trained and whole and trainer.world_size == 1 and not trainer.fast_dev_run:
+        if sound and trained and whole and trainer.world_size == 1 and not is_fast_dev_run(trainer):
             try:
                 self._save(trainer)
             except OSError as error:

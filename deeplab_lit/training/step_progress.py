@@ -1,17 +1,17 @@
 """One progress bar for the whole training, in optimizer steps, and one for each validation."""
 
 import sys
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from torch import Tensor
 from tqdm import tqdm
 
 from deeplab_lit.progress_bar import progress_bar
 
 
 class StepProgress(ProgressBar):
-    """Steps done and to do, time left, loss and mIoU, on stderr.
+    """Show steps done and to do, time left, loss and mIoU, on stderr.
 
     Where stderr is not a terminal it prints a line now and then instead of redrawing one, and none
     for the validations of a training.
@@ -19,16 +19,16 @@ class StepProgress(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self.training: tqdm | None = None
-        self.validation: tqdm | None = None
+        self.training: tqdm = tqdm(disable=True)
+        self.validation: tqdm = tqdm(disable=True)
         self.enabled = True
 
     def disable(self) -> None:
-        """Lightning's call on all processes but the first."""
+        """Hide the bars: Lightning's call on all processes but the first."""
         self.enabled = False
 
     def enable(self) -> None:
-        """Lightning's call on the first process."""
+        """Show the bars: Lightning's call on the first process."""
         self.enabled = True
 
     def print(self, *args: object, sep: str = " ", **kwargs: object) -> None:
@@ -56,7 +56,7 @@ class StepProgress(ProgressBar):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: dict,
+        outputs: Any,
         batch: dict,
         batch_idx: int,
     ) -> None:
@@ -68,16 +68,16 @@ class StepProgress(ProgressBar):
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = self.get_metrics(trainer, pl_module)
-        shown = {
+        numbers = {
             "loss": metrics.get("train/loss"),
             "mIoU": metrics.get("val/miou"),
         }
         self.training.set_postfix(
-            {k: f"{v:.3f}" for k, v in shown.items() if v is not None}, refresh=False
+            {k: f"{v:.3f}" for k, v in numbers.items() if v is not None}, refresh=False
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A second bar, which goes when validation is done."""
+        """Show a second bar, which goes when validation is done."""
         total = sum(
             trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
         )
@@ -88,7 +88,7 @@ class StepProgress(ProgressBar):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Tensor,
+        outputs: Any,
         batch: dict,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -99,9 +99,8 @@ class StepProgress(ProgressBar):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the new mIoU beside the loss."""
         self.validation.close()
-        if self.training is not None:
-            self._show(trainer, pl_module)
-            self.training.refresh()
+        self._show(trainer, pl_module)
+        self.training.refresh()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the full bar."""
@@ -111,6 +110,5 @@ class StepProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave the bars where they are."""
-        for shown in (self.validation, self.training):
-            if shown is not None:
-                shown.close()
+        for bar in (self.validation, self.training):
+            bar.close()

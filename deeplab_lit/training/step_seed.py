@@ -1,4 +1,4 @@
-"""What a run does next depends on the steps it has done, not on how often it was stopped."""
+"""Random numbers and counters by optimizer step: a resumed run goes on as one never stopped."""
 
 import copy
 from typing import Any
@@ -66,7 +66,7 @@ def between_steps(
         done = 0
     started = epoch + 1 if done else epoch
 
-    seen = fit["epoch_loop.val_loop.batch_progress"]["total"]["processed"]
+    validated = fit["epoch_loop.val_loop.batch_progress"]["total"]["processed"]
     fit |= {
         "epoch_progress": _both(_counts(epoch) | {"ready": epoch + 1, "started": started}),
         "epoch_loop.batch_progress": {
@@ -76,8 +76,8 @@ def between_steps(
         },
         "epoch_loop.val_loop.batch_progress": {
             # Lightning's sign of an unfinished validation: a batch that was begun only
-            "total": _counts(seen)
-            | ({"ready": seen + 1, "started": seen + 1} if validate_first else {}),
+            "total": _counts(validated)
+            | ({"ready": validated + 1, "started": validated + 1} if validate_first else {}),
             "current": _counts(0),
             "is_last_batch": False,
         },

@@ -73,7 +73,7 @@ def test_validation_alone_has_a_bar_of_its_images(make_module, make_data, make_t
     trainer = make_trainer(enable_progress_bar=True, callbacks=[bar])
     trainer.validate(make_module(), make_data(), verbose=False)
     assert bar.validation.total == 5
-    assert bar.training is None
+    assert bar.training.disable
     assert "validating" in capsys.readouterr().err
 
 

@@ -1,0 +1,235 @@
+"""Losses, optimizers, policies and training steps of a user's own, from outside the package."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from deeplab_lit import fit, load
+from deeplab_lit.errors import UserError
+from deeplab_lit.training.module import DeepLabModule
+
+OWN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from deeplab_lit.training.module import DeepLabModule
+from deeplab_lit.training.schedule import Policy
+
+
+class Focal(nn.Module):
+    def __init__(self, gamma: float = 0.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits, target):
+        terms = F.cross_entropy(logits, target, ignore_index=255, reduction="none")
+        return ((1 - torch.exp(-terms)) ** self.gamma * terms)[target != 255].mean()
+
+
+class Cosine(Policy):
+    def __init__(self, floor: float = 0.0):
+        self.floor = floor
+
+    def __call__(self, step, steps):
+        return max(1 - step / steps, self.floor)
+
+
+class WithDiscriminator(DeepLabModule):
+    def __init__(self, *args, discriminator_lr: float = 1e-4, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+        self.discriminator_lr = discriminator_lr
+        self.discriminator = nn.Conv2d(len(self.classes), 1, 1)
+
+    def configure_optimizers(self):
+        parameters = self.discriminator.parameters()
+        return super().configure_optimizers(), {
+            "optimizer": torch.optim.Adam(parameters, lr=self.discriminator_lr)
+        }
+
+    def training_step(self, batch, index):
+        segmenter, critic = self.optimizers()
+        logits = self.net.logits(batch["image"])
+        loss = self.training_loss(logits, batch["mask"])
+        segmenter.zero_grad()
+        self.manual_backward(loss)
+        segmenter.step()
+        self.lr_schedulers().step()
+        critic.zero_grad()
+        self.manual_backward(self.discriminator(logits.fused.detach().softmax(1)).mean())
+        critic.optimizer.step()  # not critic.step(): Lightning would count it as a training step
+        self.log("train/loss", loss)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of a user's own that can be imported; its name."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/own_training.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    yield "own_training"
+    sys.modules.pop("own_training", None)
+
+
+def columns(folder):
+    return (Path(folder) / "metrics.csv").read_text().splitlines()[0].split(",")
+
+
+def read(folder):
+    return torch.load(Path(folder) / "checkpoints/last.ckpt", weights_only=True)
+
+
+def test_a_loss_of_ones_own_is_trained_with_and_its_options_are_on_the_command_line(
+    own, tmp_path, tiny_args
+):
+    states = {}
+    for gamma in (0, 2):
+        options = {
+            "--model.loss": f"{own}.Focal",
+            "--model.loss.gamma": gamma,
+            "--run": f"g{gamma}",
+        }
+        fit.main(tiny_args(tmp_path / "runs", **options))
+        checkpoint = read(tmp_path / f"runs/shapes/g{gamma}")
+        assert checkpoint["trained_with"]["model.loss"] == f"{own}.Focal"
+        states[gamma] = checkpoint["state_dict"]
+    fit.main(tiny_args(tmp_path / "runs", **{"--run": "default"}))
+    default = read(tmp_path / "runs/shapes/default")["state_dict"]
+    name = "net.head.branches.0.weight"
+    torch.testing.assert_close(states[0][name], default[name])  # gamma 0 is the cross-entropy
+    assert not torch.allclose(states[2][name], default[name])
+    load(tmp_path / "runs/shapes/g2/checkpoints/last.ckpt")
+
+
+def test_another_optimizer_takes_the_parameter_groups_and_its_own_options(tmp_path, tiny_args):
+    options = {"--model.optimizer": "AdamW", "--model.optimizer.betas": "[0.8,0.9]"}
+    fit.main(tiny_args(tmp_path / "runs", **options, **{"--run": "adam", "--model.lr": "1e-3"}))
+    (state,) = read(tmp_path / "runs/shapes/adam")["optimizer_states"]
+    groups = {group["name"]: group for group in state["param_groups"]}
+    assert groups.keys() == {"backbone", "head.weight", "head.bias"}
+    assert {group["betas"] for group in groups.values()} == {(0.8, 0.9)}
+    assert groups["head.bias"]["initial_lr"] == 20 * groups["backbone"]["initial_lr"] == 20e-3
+    assert groups["head.bias"]["weight_decay"] == 0
+    assert groups["backbone"]["weight_decay"] == 5e-4
+
+
+def test_a_policy_of_ones_own_with_a_warm_up(own, tmp_path, tiny_args):
+    options = {"--model.lr_policy": f"{own}.Cosine", "--model.lr_policy.floor": 0.5}
+    options |= {"--model.warmup_steps": 2, "--model.lr": 1.0, "--model.head_lr_mult": 0}
+    done = fit.main(tiny_args(tmp_path / "runs", **options, **{"--run": "cosine"}))
+    rates = [row.get("lr/backbone") for row in rows(tmp_path / "runs/shapes/cosine")]
+    assert done is not None
+    assert rates == pytest.approx([0.5 * 1.0, 1.0 * 0.75, 0.5, 0.5])
+
+
+def rows(folder):
+    import csv
+
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def test_a_module_of_ones_own_trains_goes_on_and_is_a_network_for_every_command(
+    own, tmp_path, tiny_args, capsys
+):
+    """It has parameters beside the network, two optimizers, and an option of its own."""
+    runs = tmp_path / "runs"
+    options = {"--model": f"{own}.WithDiscriminator", "--model.discriminator_lr": 0.5}
+    fit.main(tiny_args(runs, **options, **{"--run": "two"}))
+    folder = runs / "shapes/two"
+    first = read(folder)
+    assert first["global_step"] == 4  # steps of the network's optimizer alone
+    assert len(first["optimizer_states"]) == 2
+    assert first["hyper_parameters"]["discriminator_lr"] == 0.5
+    assert {"train/loss", "lr/backbone", "val/miou"} <= set(columns(folder))
+
+    with pytest.raises(SystemExit):  # DeepLabModule would leave its discriminator behind
+        fit.main(tiny_args(runs, **{"--run": "two", "--ckpt_path": "last"}))
+    assert f"was trained with --model {own}.WithDiscriminator" in capsys.readouterr().err
+
+    longer = {"--run": "two", "--ckpt_path": "last", "--trainer.max_steps": 6}
+    fit.main(tiny_args(runs, **options, **longer))
+    again = read(folder)
+    assert again["global_step"] == 6
+    moved = "discriminator.weight"
+    assert not again["state_dict"][moved].equal(first["state_dict"][moved])
+
+    net = load(folder / "checkpoints/last.ckpt")
+    name = "head.branches.0.weight"
+    assert net.state_dict()[name].equal(again["state_dict"][f"net.{name}"])
+
+
+def test_frozen_parts_do_not_change_and_get_no_gradients(make_module, make_data, make_trainer):
+    module = make_module(freeze=["conv1", "bn1", "layer1"])
+    before = {name: value.clone() for name, value in module.net.state_dict().items()}
+    make_trainer(max_steps=2, val_check_interval=1).fit(module, make_data())
+    after = module.net.state_dict()
+    frozen = ("backbone.conv1.", "backbone.bn1.", "backbone.layer1.")
+    for name, value in after.items():
+        if name.startswith(frozen):
+            assert value.equal(before[name]), name
+    assert not after["backbone.layer2.0.conv1.weight"].equal(
+        before["backbone.layer2.0.conv1.weight"]
+    )
+    assert module.net.backbone.conv1.weight.grad is None
+    trained = [p for group in module.parameter_groups() for p in group["params"]]
+    assert module.net.backbone.conv1.weight not in set(trained)
+    assert len(trained) == sum(p.requires_grad for p in module.net.parameters())
+
+
+def test_a_frozen_backbone_leaves_the_head(make_module):
+    module = make_module(freeze="backbone")
+    assert [group["name"] for group in module.parameter_groups()] == ["head.weight", "head.bias"]
+    assert not module.net.backbone(torch.rand(1, 3, 33, 33)).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"freeze": "layer9"}, "freeze is 'layer9'.* conv1, bn1, layer1"),
+        ({"freeze": ["backbone", "head"]}, "nothing is left to train"),
+        ({"warmup_steps": -1}, "warmup_steps is out of range: -1"),
+        ({"optimizer": lambda groups: torch.optim.AdamW(groups, lr=0.5)}, "optimizer.lr is 0.5.*"
+         "--model.lr"),
+        ({"optimizer": torch.optim.AdamW, "momentum": 0.5}, "momentum is 0.5.*AdamW"),
+        ({"loss": torch.nn.Linear(1, 1)}, "the loss Linear has parameters to train"),
+    ],
+)  # fmt: skip
+def test_what_would_be_set_in_vain_is_refused(make_module, options, words):
+    with pytest.raises(ValueError, match=words):
+        make_module(**options)
+
+
+def test_a_loss_is_not_asked_about_scales_without_labels_and_must_give_a_scalar(make_module):
+    class PerPixel(torch.nn.Module):
+        def forward(self, logits, target):
+            assert (target != 255).any()
+            return logits.sum(1)
+
+    module = make_module(loss=PerPixel())
+    logits = module.net.logits(torch.zeros(1, 3, 33, 33, dtype=torch.uint8))
+    void = torch.full((1, 33, 33), 255, dtype=torch.uint8)
+    loss = module.training_loss(logits, void)
+    loss.backward()
+    assert loss.item() == 0
+    assert not module.net.head.branches[0].weight.grad.any()
+    with pytest.raises(UserError, match="PerPixel must return a scalar") as error:
+        module.training_loss(logits, torch.zeros_like(void))
+    assert "shape (1," in str(error.value)
+
+
+def test_a_checkpoint_holds_plain_data_whatever_a_module_is_built_with(make_module):
+    class Odd(DeepLabModule):
+        def __init__(self, *args, teacher: torch.nn.Module | None = None, beta=0.5, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    module = Odd({"a": (0, 0, 0)}, backbone="resnet6_half", teacher=torch.nn.ReLU(), beta=0.25)
+    checkpoint = {"hyper_parameters": dict(module.hparams)}
+    module.on_save_checkpoint(checkpoint)
+    settings = checkpoint["hyper_parameters"]
+    assert settings["beta"] == 0.25
+    assert "teacher" not in settings
+    assert settings["backbone"] == "resnet6_half"
