@@ -1,8 +1,10 @@
-"""Files that are there whole or not at all, and locks. Every part of the package may import this.
+"""Atomic writes, and locks. Every part of the package may import this.
 
-Writers that share a folder do not disturb each other, and what fails leaves nothing behind.
+A file or folder is complete under its name or absent. Writers that share a folder do not disturb
+each other, and what fails leaves nothing behind.
 """
 
+import errno
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +15,12 @@ from typing import IO, Any
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module, or none
 
 from deeplab_lit.errors import UserError
 
 PREFIX = ".part-"  # of the folders in which files are written; a killed process leaves them
+TAKEN = (errno.EACCES, errno.EAGAIN)  # POSIX leaves the choice
 
 
 class WriteError(UserError, OSError):
@@ -26,11 +29,11 @@ class WriteError(UserError, OSError):
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A place to write to; what is there when the block ends becomes `path`.
+    """Give a place to write a file to; what is there when the block ends becomes `path`.
 
     Args:
-        path: may exist, and stays as it is until then; folders are made. The place has its name,
-            in a folder of its own beside it.
+        path: may exist, and stays as it is until then; folders are made. The temporary file has
+            the same name, in a new folder beside it.
 
     Raises:
         WriteError: nothing can be written there.
@@ -48,7 +51,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def atomic_torch_save(content: Any, path: Path) -> None:
-    """Write a PyTorch file whole or not at all; folders are made.
+    """Write a PyTorch file atomically; folders are made.
 
     Raises:
         WriteError: nothing can be written there.
@@ -61,14 +64,31 @@ def atomic_torch_save(content: Any, path: Path) -> None:
         place.write_bytes(buffer.getbuffer())
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, which is renamed to `path` when the block ends without an error.
+
+    Until then it is called <name>.part and stays there, so that the next run goes on in it.
+    """
+    part = path.with_name(f"{path.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    yield part
+    part.rename(path)
+
+
 class NoLocksError(OSError):
     """This system, or the file system on which a file lies, has no such locks."""
 
 
-def lock(file: IO) -> None:
-    """Take the lock of an open file, which it and the processes that inherit it hold.
+def lock(file: IO, *, inherited: bool = True) -> None:
+    """Take the lock of an open file; the system drops it when its holders have ended, however.
 
-    The system drops it when they have ended, however they ended.
+    Args:
+        file: open for writing.
+        inherited: whether child processes hold it too (flock). A training is alive as long as one
+            of its processes is, but a worker that outlives its killed parent must not keep the
+            next run out: then take a lock of this process alone (POSIX). The two kinds do not
+            see each other: use one for a file.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -76,9 +96,10 @@ def lock(file: IO) -> None:
     """
     if fcntl is None:
         raise NoLocksError("this system has no locks of the kind that is needed (fcntl)")
+    take = fcntl.flock if inherited else fcntl.lockf
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
+        take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno in TAKEN:
+            raise BlockingIOError(error.errno, error.strerror) from error
         raise NoLocksError(f"{file.name} lies on a file system without locks ({error})") from error

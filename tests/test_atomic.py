@@ -2,7 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deeplab_lit.atomic import WriteError, atomic_write
+from deeplab_lit.atomic import WriteError, atomic_folder, atomic_write
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
@@ -52,3 +52,21 @@ def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
         list(pool.map(write, range(100)))
     assert len(set((tmp_path / "b.txt").read_bytes())) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_a_folder_has_its_name_only_when_it_is_whole_and_keeps_what_is_done(tmp_path):
+    path = tmp_path / "new/folder"
+
+    def stopped():
+        with atomic_folder(path) as part:
+            (part / "a.txt").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stopped()
+    assert not path.exists()
+    with atomic_folder(path) as part:
+        assert (part / "a.txt").is_file()
+        (part / "b.txt").touch()
+    assert sorted(p.name for p in path.iterdir()) == ["a.txt", "b.txt"]
+    assert [p.name for p in path.parent.iterdir()] == ["folder"]

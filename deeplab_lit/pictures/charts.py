@@ -21,7 +21,7 @@ MOST_NUMBERS = 25  # classes, up to which a confusion matrix has its numbers in 
 
 
 def confusion_matrix(confusion: Tensor, names: Sequence[str], path: Path) -> None:
-    """Where the pixels of each class went, in percent of the class; a class without pixels is gray.
+    """Draw where the pixels of each class went, in percent of the class; absent classes are gray.
 
     Args:
         confusion: (C,C) pixels by true class (row) and predicted class (column).
@@ -35,7 +35,7 @@ def confusion_matrix(confusion: Tensor, names: Sequence[str], path: Path) -> Non
     side = max(0.36 * len(names), 3) + 2 + _more_room(words)
     figure, (axes,) = _figure(1, (side + 0.6, side))
     axes.set_facecolor("lightgrey")
-    shown = axes.imshow(share, "Blues", vmin=0, vmax=100)
+    matrix = axes.imshow(share, "Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(names)), words, rotation=90, parse_math=False)
     axes.set_yticks(range(len(names)), words, parse_math=False)
     axes.set_xlabel("predicted")
@@ -46,12 +46,12 @@ def confusion_matrix(confusion: Tensor, names: Sequence[str], path: Path) -> Non
             if value >= 0.5:
                 color = "white" if value > 55 else "black"
                 axes.text(column, row, f"{value:.0f}", c=color, ha="center", va="center", size=7)
-    figure.colorbar(shown, fraction=0.046)
+    figure.colorbar(matrix, fraction=0.046)
     _save(figure, path)
 
 
 def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path) -> None:
-    """IoU of each class as bars, side by side where there are several series; absent ones are "–".
+    """Draw the IoU of each class as bars, side by side for several series; an absent one is "–".
 
     Args:
         iou: name of a series → (C,) in 0…1, NaN for a class without IoU.
@@ -81,7 +81,7 @@ def class_bars(iou: dict[str, Sequence[float]], names: Sequence[str], path: Path
 def band_curves(
     curves: dict[str, Sequence[float]], widths: Sequence[int], around: str, path: Path
 ) -> None:
-    """MIoU by the width of the band around borders, as in the paper's Fig. 10.
+    """Plot mIoU by the width of the band around borders (trimap), as in the paper's Fig. 10.
 
     Args:
         curves: name → mIoU in 0…1 at each width, NaN where a band has no pixel.
@@ -103,14 +103,15 @@ def band_curves(
 def heat_maps(
     scores: dict[tuple[float, float, float], float], names: Sequence[str], path: Path
 ) -> None:
-    """Scores of three parameters: a map of the first two for each value of the third.
+    """Draw scores of three parameters: a map of the first two for each value of the third.
 
     Args:
         scores: parameters → score in 0…1; the best is in red.
         names: of the parameters.
         path: of the picture.
     """
-    best, low, high = max(scores, key=scores.get), min(scores.values()), max(scores.values())
+    best = max(scores, key=lambda point: scores[point])
+    low, high = min(scores.values()), max(scores.values())
     thirds = sorted({point[2] for point in scores})
     figure, panels = _figure(len(thirds), (5.2, 2.6), columns=2)
     for third, axes in zip(thirds, panels, strict=False):
@@ -145,20 +146,20 @@ def legend(place: Any, handles: Sequence[Any], names: Sequence[str], **options: 
         names: of each.
         options: of Matplotlib's `legend`.
     """
-    made = place.legend(handles, ["?"] * len(names), **options)
-    for text, name in zip(made.get_texts(), names, strict=True):
+    box = place.legend(handles, ["?"] * len(names), **options)
+    for text, name in zip(box.get_texts(), names, strict=True):
         text.set_parse_math(False)
         text.set_text(short(name, LONGEST_NAME))
-    return made
+    return box
 
 
 def _more_room(words: Sequence[str]) -> float:
-    """Inches that names along an axis take beyond those of some 15 letters."""
+    """Return the inches that names along an axis take beyond those of some 15 letters."""
     return 0.09 * max(max(map(len, words)) - 15, 0)
 
 
 def _figure(panels: int, size: tuple[float, float], columns: int = 1) -> tuple:
-    """A figure and its axes, `size` inches each; no window, no global state."""
+    """Make a figure and its axes, `size` inches each; no window, no global state."""
     from matplotlib.figure import Figure
 
     columns = min(columns, panels)

@@ -12,12 +12,14 @@ from deeplab_lit.types import VOID, Classes, Color
 
 Colors = Sequence[Color]
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # the second without FreeType
+
 VOID_COLOR = (224, 224, 192)  # VOC's, of index 255
 NARROWEST = 160  # pixels of a legend
 
 
 def palette(colors: Colors) -> np.ndarray:
-    """Colors of all 256 mask values, (256,3) uint8: the classes, then black, 255 as in VOC."""
+    """Return the colors of all 256 mask values, (256,3) uint8: classes, black, VOC's void (255)."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
     table[VOID] = VOID_COLOR
@@ -36,12 +38,12 @@ def palette_image(
     """
     table = palette(colors)
     if values is not None:
-        shown = np.zeros((256, 3), np.uint8)
-        shown[VOID] = VOID_COLOR
-        shown[list(values)] = colors
-        as_values = np.full(256, VOID, np.uint8)
-        as_values[: len(values)] = values
-        mask, table = as_values[mask], shown
+        table = np.zeros((256, 3), np.uint8)
+        table[VOID] = VOID_COLOR
+        table[list(values)] = colors
+        value_of = np.full(256, VOID, np.uint8)
+        value_of[: len(values)] = values
+        mask = value_of[mask]
     image = Image.fromarray(mask)
     image.putpalette(table.tobytes())
     return image
@@ -50,13 +52,23 @@ def palette_image(
 def overlay(
     image: np.ndarray, mask: np.ndarray, colors: Colors, opacity: float = 0.5
 ) -> np.ndarray:
-    """Image (H,W,3) uint8 with the mask's colors blended over it."""
+    """Blend the colors of a mask over an image.
+
+    Args:
+        image: (H,W,3) uint8 RGB.
+        mask: (H,W) uint8, class indices and 255 for void.
+        colors: of the classes.
+        opacity: of the mask, 0…1.
+
+    Returns:
+        (H,W,3) uint8.
+    """
     blended = image * (1 - opacity) + palette(colors)[mask] * opacity
     return blended.round().astype(np.uint8)
 
 
 def short(name: str, longest: int = 40) -> str:
-    """A name on one line of a picture: without line breaks and signs that cannot be drawn.
+    """Shorten a name to one line of a picture, without line breaks and signs that cannot be drawn.
 
     Args:
         name: any text.
@@ -70,7 +82,7 @@ def short(name: str, longest: int = 40) -> str:
 
 
 def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Classes) -> np.ndarray:
-    """A picture above a strip with the names and colors of the classes that its mask shows.
+    """Put a picture above a strip with the names and colors of the classes in its mask.
 
     Args:
         picture: (H,W,3) uint8.
@@ -81,11 +93,11 @@ def with_legend(picture: np.ndarray, mask: np.ndarray, classes: Classes) -> np.n
         (H+h,W',3) uint8, with W' ≥ W: a small picture has white beside it.
     """
     indices = set(np.unique(mask).tolist())
-    shown = {name: color for i, (name, color) in enumerate(classes.items()) if i in indices}
+    entries = {name: color for i, (name, color) in enumerate(classes.items()) if i in indices}
     if VOID in indices and len(classes) <= VOID:
-        shown["void"] = VOID_COLOR
+        entries["void"] = VOID_COLOR
     width = picture.shape[1]
-    strip = legend(shown, max(width, NARROWEST), size=max(12, round(width / 50)))
+    strip = legend(entries, max(width, NARROWEST), size=max(12, round(width / 50)))
     return np.asarray(stack([Image.fromarray(picture), strip], gap=0))
 
 
@@ -97,7 +109,7 @@ def comparison(
     columns: int = 2,
     captions: Sequence[str] = (),
 ) -> Image.Image:
-    """Image and masks of each sample side by side, above a legend.
+    """Draw image and masks of each sample side by side, above a legend.
 
     Args:
         samples: an image (H,W,3) and masks (H,W) each, all uint8.
@@ -153,7 +165,7 @@ def _title(words: Sequence[str], width: int) -> Image.Image:
 
 
 def legend(classes: Classes, width: int, size: int = 12) -> Image.Image:
-    """Names and colors of classes on a white strip, in as many lines as it takes.
+    """Draw names and colors of classes on a white strip, in as many lines as it takes.
 
     Args:
         classes: names and colors.
@@ -177,14 +189,14 @@ def legend(classes: Classes, width: int, size: int = 12) -> Image.Image:
     return strip
 
 
-def _fitting(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _fitting(words: str, font: Font, width: int) -> str:
     while len(words) > 1 and font.getlength(words) > width:
         words = short(words, len(words) - 1)
     return words
 
 
 def stack(pictures: Sequence[Image.Image], gap: int = 2) -> Image.Image:
-    """Pictures one below the other, with white of `gap` pixels under each."""
+    """Put pictures one below the other, with white of `gap` pixels under each."""
     sheet = Image.new(
         "RGB", (max(p.width for p in pictures), sum(p.height + gap for p in pictures)), "white"
     )

@@ -10,80 +10,135 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from deeplab_lit.cli.parser import Parser, configs, joined_configs, parse, read_config
-from deeplab_lit.data import DataError, SegmentationData
+from deeplab_lit.cli.parser import Parser, UsageError, configs, joined_configs, parse, read_config
 from deeplab_lit.errors import plain_errors, refused_arguments
-from deeplab_lit.prepare.ade20k import prepare_ade20k
-from deeplab_lit.prepare.check import check
-from deeplab_lit.prepare.cityscapes import prepare_cityscapes
-from deeplab_lit.prepare.coco_stuff import prepare_coco_stuff_10k, prepare_coco_stuff_164k
-from deeplab_lit.prepare.pascal_context import prepare_pascal_context
-from deeplab_lit.prepare.person_part import prepare_person_part
-from deeplab_lit.prepare.source import Source
-from deeplab_lit.prepare.voc import prepare_voc
-from deeplab_lit.prepare.whole import alone_in
 
-DATA_SETS: dict[str, Callable[[Source], str]] = {
-    "voc": prepare_voc,
-    "cityscapes": prepare_cityscapes,
-    "pascal_context": prepare_pascal_context,
-    "person_part": prepare_person_part,
-    "coco_stuff_10k": prepare_coco_stuff_10k,
-    "coco_stuff_164k": prepare_coco_stuff_164k,
-    "ade20k": prepare_ade20k,
+if TYPE_CHECKING:  # what reads images takes a second to import, and --help needs none of it
+    from deeplab_lit.prepare.archives import Source
+
+DATA_SETS = {  # name → what its --help says, first in one line
+    "voc": """PASCAL VOC 2012 with SBD: train, val, trainval, train_aug, trainval_aug.
+
+    2.0 and 1.4 GB are downloaded.""",
+    "cityscapes": """Cityscapes, fine annotations, from the two zips that you put into --root.
+
+    They are leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) from
+    https://www.cityscapes-dataset.com/downloads, where they take a free account. The label ids
+    become training ids when they are read, so nothing is converted.""",
+    "pascal_context": """PASCAL-Context: 59 classes and background on VOC 2010's images.
+
+    1.3 GB and 31 MB are downloaded. What is none of the 59 classes is background.""",
+    "person_part": """PASCAL-Person-Part: six parts of people and background on VOC 2010's images.
+
+    1.3 GB are downloaded, and the masks and lists that L.-C. Chen released
+    (pascal_person_part.zip).""",
+    "coco_stuff_10k": "COCO-Stuff 10k: 9,000 training and 1,000 validation images. 2.0 GB are "
+    "downloaded.",
+    "coco_stuff_164k": "COCO-Stuff 164k: 118,287 training and 5,000 validation images. 20 GB are "
+    "downloaded.",
+    "ade20k": """ADE20K, the challenge's 150 classes: 20,210 training and 2,000 validation images.
+
+    0.9 GB are downloaded. Nothing is converted: labels become class indices when they are read.""",
 }
 CHECK = """Read every image and mask of the splits that a configuration names, and list all that is
 wrong. Prints a table (images, sizes, class frequencies, void) and draws it."""
 
 
-def build_parser() -> Parser:
-    """The options."""
+def prepare_functions() -> dict[str, Callable[["Source"], str]]:
+    """Return a function for each data set: puts it in place, returns the options to use it."""
+    from deeplab_lit.prepare.as_released import prepare_ade20k, prepare_cityscapes
+    from deeplab_lit.prepare.coco_stuff import prepare_coco_stuff_10k, prepare_coco_stuff_164k
+    from deeplab_lit.prepare.voc import prepare_voc
+    from deeplab_lit.prepare.voc_2010 import prepare_pascal_context, prepare_person_part
+
+    return {
+        "voc": prepare_voc,
+        "cityscapes": prepare_cityscapes,
+        "pascal_context": prepare_pascal_context,
+        "person_part": prepare_person_part,
+        "coco_stuff_10k": prepare_coco_stuff_10k,
+        "coco_stuff_164k": prepare_coco_stuff_164k,
+        "ade20k": prepare_ade20k,
+    }
+
+
+def build_parser(for_check: bool = True) -> Parser:
+    """Build the parser.
+
+    Args:
+        for_check: whether `check` gets its options. They take an import of all data sets.
+    """
     parser = Parser(prog="python -m deeplab_lit.prepare", description=__doc__)
     commands = parser.add_subcommands(dest="name", metavar="NAME")
-    for name, prepare in DATA_SETS.items():
-        own = Parser(description=prepare.__doc__)
-        own.add_class_arguments(Source, as_group=False)
-        commands.add_subcommand(name, own, help=(prepare.__doc__ or "").partition("\n")[0])
-    own = Parser(description=CHECK)
-    own.add_argument(
+    for name, description in DATA_SETS.items():
+        subparser = Parser(description=description)
+        subparser.add_argument(
+            "--root",
+            type=Path,
+            required=True,
+            help="Folder of the data set. An archive that lies there is used, any other is "
+            "downloaded into it.",
+        )
+        subparser.add_argument(
+            "--mirror",
+            type=str | None,
+            default=None,
+            help="Address of a folder on another server that has the archives, under their own "
+            "names.",
+        )
+        subparser.add_argument(
+            "--unofficial",
+            type=bool,
+            default=False,
+            help="Accept archives whose checksum or number of images is not the official one: a "
+            "part of the data set, or a copy that somebody packed again.",
+        )
+        commands.add_subcommand(name, subparser, help=description.partition("\n")[0])
+    subparser = Parser(description=CHECK)
+    if for_check:
+        _add_check_options(subparser)
+    commands.add_subcommand("check", subparser, help="Read every file of a data set and sum it up.")
+    return parser
+
+
+def _add_check_options(parser: Parser) -> None:
+    from deeplab_lit.data import SegmentationData
+
+    parser.add_argument(
         "--config", action="config", help="Configuration of a run, of which the data counts."
     )
-    own.add_subclass_arguments(SegmentationData, "data", required=True)
-    own.add_argument(
+    parser.add_subclass_arguments(SegmentationData, "data", required=True)
+    parser.add_argument(
         "--plot",
         type=str | None,
         default=None,
         help="Picture of the table, to be written. Default: data_check/<data set>.png",
     )
-    own.add_argument(
+    parser.add_argument(
         "--num_workers", type=int, default=min(os.cpu_count() or 1, 8), help="Threads that read."
     )
-    commands.add_subcommand("check", own, help="Read every file of a data set and sum it up.")
-    return parser
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 1 where a check has found problems."""
+    """Run the command; return the exit code: 0, or 1 where a check has found problems."""
     with plain_errors():
-        parser = build_parser()
         argv = joined_configs(sys.argv[1:] if args is None else args)
-        check_alone = argv[:1] == ["check"]
-        files = {name: data_section(name) for name in configs(argv)} if check_alone else {}
-        options = parse(parser, argv, files, [*DATA_SETS, "check"])
+        for_check = argv[:1] == ["check"]
+        parser = build_parser(for_check)
+        contents = {name: data_section(name) for name in configs(argv)} if for_check else {}
+        options = parse(parser, argv, contents, [*DATA_SETS, "check"])
         if options.name == "check":
-            with refused_arguments():
-                made = parser.instantiate(options).check
-            return check(made.data, made.plot, made.num_workers)
+            return _check(parser, options)
         _prepare(options.name, options[options.name])
     return 0
 
 
 def data_section(config: str) -> dict[str, Any]:
-    """The content of a run's configuration, of which only `data` is left.
+    """Read the section `data` of a run's configuration, and leave out all others.
 
     Raises:
         ConfigError: it cannot be read.
@@ -92,16 +147,26 @@ def data_section(config: str) -> dict[str, Any]:
     return {"data": content["data"]} if "data" in content else {}
 
 
+def _check(parser: Parser, options: Namespace) -> int:
+    from deeplab_lit.prepare.data_check import check
+
+    with refused_arguments():
+        checked = parser.instantiate(options).check
+    return check(checked.data, checked.plot, checked.num_workers)
+
+
 def _prepare(name: str, options: Namespace) -> None:
-    source = Source(**vars(options) | {"root": Path(options.root).expanduser()})
+    from deeplab_lit.prepare.archives import Source, alone_in
+
+    root = options.root.expanduser()
     try:
-        source.root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"--root {source.root} cannot be made ({error.strerror})") from error
-    with alone_in(source.root):
-        hint = DATA_SETS[name](source)
+        raise UsageError(f"--root {root} cannot be made ({error.strerror})") from error
+    with alone_in(root):
+        hint = prepare_functions()[name](Source(root, options.mirror, options.unofficial))
     print(
-        f"{name} is in place; archives in {source.root} can be deleted. Check every file with\n"
+        f"{name} is in place; archives in {root} can be deleted. Check every file with\n"
         f"  python -m deeplab_lit.prepare check {hint}\nand train on it with the same options."
     )
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab_lit.atomic import atomic_folder
 from deeplab_lit.data.coco_stuff import LISTS, NAMES
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import listed_ids
-from deeplab_lit.prepare.archive import under, unpack
-from deeplab_lit.prepare.masks import convert, read_mat
-from deeplab_lit.prepare.source import Archive, Source
-from deeplab_lit.prepare.whole import atomic_folder
+from deeplab_lit.prepare.archives import Archive, Source
+from deeplab_lit.prepare.label_maps import convert, read_mat
+from deeplab_lit.prepare.unpack import under, unpack
 
 COCO = "http://images.cocodataset.org/zips"
 COCO_STUFF = "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset"
@@ -30,7 +30,11 @@ OFFICIAL_164K = {"train2017": 118_287, "val2017": 5000}
 
 
 def prepare_coco_stuff_10k(source: Source) -> str:
-    """COCO-Stuff 10k: 9,000 training and 1,000 validation images. 2.0 GB are downloaded."""
+    """Put COCO-Stuff 10k in place; return its options.
+
+    Raises:
+        DataError: the archive cannot be had, is not the official one, or has another label.
+    """
     folder = source.root / "cocostuff-10k"
     if not folder.is_dir():
         archive = source.fetch(TEN_K)
@@ -38,8 +42,8 @@ def prepare_coco_stuff_10k(source: Source) -> str:
             for name in ("images", "annotations", "imageLists"):
                 unpack(archive, part, under(name, to=name))
             splits = {split: listed_ids(part / f"imageLists/{LISTS[split]}.txt") for split in LISTS}
-            found = {split: len(ids) for split, ids in splits.items()}
-            source.expect("COCO-Stuff 10k", found, OFFICIAL_10K)
+            counts = {split: len(ids) for split, ids in splits.items()}
+            source.expect("COCO-Stuff 10k", counts, OFFICIAL_10K)
             masks = part / "annotations"
             jobs = [(path, path.with_suffix(".png")) for path in sorted(masks.glob("*.mat"))]
             convert(jobs, read_labels, "converting COCO-Stuff")
@@ -49,7 +53,11 @@ def prepare_coco_stuff_10k(source: Source) -> str:
 
 
 def prepare_coco_stuff_164k(source: Source) -> str:
-    """COCO-Stuff 164k: 118,287 training and 5,000 validation images. 20 GB are downloaded."""
+    """Put COCO-Stuff 164k, all of COCO 2017, in place; return its options.
+
+    Raises:
+        DataError: an archive cannot be had, or is not the official one.
+    """
     folder = source.root / "cocostuff-164k"
     if not folder.is_dir():
         maps = source.fetch(MAPS)
@@ -58,13 +66,13 @@ def prepare_coco_stuff_164k(source: Source) -> str:
                 unpack(source.fetch(archive), part, under(split, to=f"images/{split}"))
                 unpack(maps, part, under(split, to=f"annotations/{split}"))
             for kind in ("images", "annotations"):
-                found = {s: sum(1 for _ in (part / kind / s).iterdir()) for s in OFFICIAL_164K}
-                source.expect(f"COCO-Stuff 164k ({kind})", found, OFFICIAL_164K)
+                counts = {s: sum(1 for _ in (part / kind / s).iterdir()) for s in OFFICIAL_164K}
+                source.expect(f"COCO-Stuff 164k ({kind})", counts, OFFICIAL_164K)
     return f"--data CocoStuff164k --data.root {folder}"
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """The label map S, 0 unlabeled and 1…182, as class indices 0…181 and 255, (H,W) uint8.
+    """Read the label map S, 0 unlabeled and 1…182, as 0…181 and 255 (void), (H,W) uint8.
 
     Raises:
         DataError: it cannot be read, or has other labels.

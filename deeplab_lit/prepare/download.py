@@ -19,11 +19,12 @@ MOST_REDIRECTS = 5
 
 
 class Download(NamedTuple):
-    """A file that has come.
+    """A downloaded file.
 
     Attributes:
-        part: its place, a .part file; its content is not checked.
-        whole: whether it is known to be; False where the server did not say how long it is.
+        part: where it is, a .part file; its content is not checked.
+        whole: whether it is known to be complete; False where the server did not say how long it
+            is.
     """
 
     part: Path
@@ -84,13 +85,14 @@ def check_room(path: Path, needed: int) -> None:
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """Leaves redirects to us: they are errors, with the place in their headers."""
+    """Raise redirects as errors, with the new address in their headers, to be judged first."""
 
     def redirect_request(self, *args: object) -> None:
         """Follow none."""
 
 
 def _open(url: str, have: int) -> HTTPResponse:
+    """Ask for the bytes of a file behind the first `have`, following safe redirects."""
     headers = {"User-Agent": "deeplab_lit"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -113,33 +115,38 @@ def _open(url: str, have: int) -> HTTPResponse:
 
 
 def _redirected(url: str, place: str) -> str:
-    """The address that a server sends us to.
+    """Return the address that a server sends us to.
 
     Raises:
-        HTTPException: it is not on the web, or plain http where we came by https.
+        HTTPException: it is not on the web, or plain http where ours was https.
     """
-    found = urljoin(url, place.replace(" ", "%20"))
-    before, after = (urlsplit(each).scheme for each in (url, found))
+    target = urljoin(url, place.replace(" ", "%20"))
+    before, after = (urlsplit(address).scheme for address in (url, target))
     if after not in ("http", "https") or (before, after) == ("https", "http"):
-        raise HTTPException(f"the server sends us from {before} on to {found}: not followed")
-    return found
+        raise HTTPException(f"the server sends us from {before} on to {target}: not followed")
+    return target
 
 
 def _total(headers: HTTPMessage, have: int) -> int | None:
-    """Bytes of the whole file, from a response that begins behind `have` of them; None: not said.
+    """Return the size of the whole file in bytes, from a response that begins behind `have`.
+
+    Returns:
+        None where the server does not say.
 
     Raises:
         ValueError: what the server says is no length.
     """
-    length, said = headers.get("Content-Length"), headers.get("Content-Range", "")
+    length, content_range = headers.get("Content-Length"), headers.get("Content-Range", "")
     if length is not None and not re.fullmatch("[0-9]{1,15}", length.strip()):
         raise ValueError(f"the server says Content-Length: {length}, which is no number of bytes")
-    if have and (found := re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]{1,15})", said)):
-        return int(found[1])
+    whole = re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]{1,15})", content_range)
+    if have and whole:
+        return int(whole[1])
     return None if length is None else have + int(length)
 
 
 def _receive(response: HTTPResponse, url: str, path: Path, have: int, total: int | None) -> None:
+    """Append what the server sends to <path>.part."""
     part = path.with_name(f"{path.name}.part")
     size = have
     progress = progress_bar(desc=path.name, initial=have, total=total, unit="B", unit_scale=True)

@@ -100,7 +100,7 @@ def _readable(
             progress.update()
             continue
         if not told:
-            tqdm.write(segmenter.cost(image.shape[:2]))
+            tqdm.write(segmenter.cost((image.shape[0], image.shape[1])))
             told = True
         yield index, image
 

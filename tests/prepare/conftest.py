@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from deeplab_lit.prepare.source import Source
+from deeplab_lit.prepare.archives import Source
 
 SIZE = (20, 30)  # height × width of all images
 

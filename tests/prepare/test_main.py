@@ -1,27 +1,47 @@
 import multiprocessing
+import os
+import subprocess
 import sys
 from pathlib import Path
-from signal import SIGINT
-from subprocess import PIPE, Popen
+from signal import SIGINT, default_int_handler, signal
 from time import sleep
 
 import pytest
 import yaml
 
-from deeplab_lit.prepare.__main__ import DATA_SETS, data_section, main
-from deeplab_lit.prepare.whole import alone_in
+from deeplab_lit.prepare.__main__ import DATA_SETS, data_section, main, prepare_functions
+from deeplab_lit.prepare.archives import alone_in
 from deeplab_lit.yaml_files import ConfigError
 
 FORK = multiprocessing.get_context("fork")
 
 
 def test_every_data_set_that_is_downloaded_has_a_command():
-    described = {name: function.__doc__ for name, function in DATA_SETS.items()}
-    assert set(described) == {
+    assert set(DATA_SETS) == {
         *("voc", "cityscapes", "pascal_context", "person_part"),
         *("coco_stuff_10k", "coco_stuff_164k", "ade20k"),
     }
-    assert all(described.values())
+    assert list(prepare_functions()) == list(DATA_SETS)
+
+
+def test_help_comes_without_the_import_of_what_reads_images():
+    code = """
+import sys
+from deeplab_lit.prepare.__main__ import main
+for args in ["--help"], *([name, "--help"] for name in ("voc", "ade20k")):
+    try:
+        main(args)
+    except SystemExit as end:
+        assert not end.code
+print(*sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ADE20K, the challenge's 150 classes: 20,210 training" in run.stdout
+    assert "--mirror" in run.stdout
+    modules = set(run.stdout.splitlines()[-1].split())
+    assert "deeplab_lit.cli.parser" in modules
+    heavy = ("torch", "lightning", "numpy", "PIL", "cv2", "scipy", "matplotlib", "wandb")
+    assert not modules & {*heavy}
 
 
 def test_from_the_command_line_to_a_data_set_and_its_check(
@@ -77,27 +97,32 @@ def test_options_with_a_structure_of_their_own_are_taken(tmp_path, capsys):
     assert "Shapes: nothing is wrong" in capsys.readouterr().out
 
 
-def test_stopped_by_ctrl_c_it_goes_on_where_it_was(tmp_path, server, voc_archives):
+def test_stopped_by_ctrl_c_it_goes_on_where_it_was(tmp_path, server, voc_archives, capfd):
     root = tmp_path / "voc"
-    options = ["--root", str(root), "--mirror", server.url, "--unofficial=true"]
+    command = ["voc", "--root", str(root), "--mirror", server.url, "--unofficial=true"]
     server.cut = 4000
     server.wait.clear()
-    command = [sys.executable, "-m", "deeplab_lit.prepare", "voc", *options]
-    running = Popen(command, cwd=Path(__file__).parents[2], stdout=PIPE, stderr=PIPE)
+    running = FORK.Process(target=run, args=(command,))
+    running.start()
     part = root / "VOCtrainval_11-May-2012.tar.part"
     while not (part.is_file() and server.requests):
-        assert running.poll() is None, running.communicate()
-        sleep(0.05)
-    running.send_signal(SIGINT)
-    _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert b"Traceback" not in errors
+        assert running.is_alive()
+        sleep(0.01)
+    os.kill(running.pid, SIGINT)
+    running.join(60)
+    assert running.exitcode == 130
+    assert "Traceback" not in capfd.readouterr().err
     assert [path.name for path in root.iterdir()] == [part.name]
     server.cut = None
     server.wait.set()
     part.write_bytes((server.folder / part.stem).read_bytes()[:1000])
-    assert main(["voc", *options]) == 0
+    assert main(command) == 0
     assert ("/VOCtrainval_11-May-2012.tar", "bytes=1000-") in server.requests
+
+
+def run(command):
+    signal(SIGINT, default_int_handler)  # a nohup around the tests has it ignored
+    sys.exit(main(command))
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_nothing_that_looks_finished(

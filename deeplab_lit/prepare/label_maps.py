@@ -1,4 +1,4 @@
-"""Annotations of any kind to palette PNGs of class indices, on all cores."""
+"""Annotations of any kind to palette PNGs of class indices, on all cores; lists of images."""
 
 import os
 import signal
@@ -20,16 +20,16 @@ Reader = Callable[[Path], np.ndarray]  # a file → class indices (H,W) uint8, 2
 SHOWN = 10  # problems listed before the rest is only counted
 
 
-def convert(jobs: Sequence[tuple[Path, Path]], read: Reader, what: str) -> None:
-    """Write a mask for every annotation; those that are there already are left.
+def convert(jobs: Sequence[tuple[Path, Path]], read: Reader, title: str) -> None:
+    """Write a mask for every annotation; skip masks that exist.
 
     Args:
-        jobs: annotation and mask.
-        read: a function that can be sent to other processes.
-        what: for the progress bar.
+        jobs: (annotation file, mask file) each.
+        read: reads an annotation; can be sent to other processes.
+        title: of the progress bar.
 
     Raises:
-        DataError: all the files that cannot be read. The others are written.
+        DataError: names the files that cannot be read. The others are written.
     """
     todo = [job for job in jobs if not job[1].is_file()]
     workers = min(os.cpu_count() or 1, 8)
@@ -38,7 +38,7 @@ def convert(jobs: Sequence[tuple[Path, Path]], read: Reader, what: str) -> None:
             results = pool.map(partial(_convert, read=read), todo, chunksize=16)
             progress = progress_bar(
                 results,
-                desc=what,
+                desc=title,
                 total=len(jobs),
                 initial=len(jobs) - len(todo),
                 unit=" masks",
@@ -53,7 +53,7 @@ def convert(jobs: Sequence[tuple[Path, Path]], read: Reader, what: str) -> None:
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
-    """The matrix of that name in a MATLAB file, (H,W).
+    """Read the integer matrix `key` of a MATLAB file, (H,W).
 
     Raises:
         DataError: it cannot be read, or there is no such matrix.
@@ -83,3 +83,9 @@ def _convert(job: tuple[Path, Path], read: Reader) -> str | None:
     with atomic_write(target) as temporary:
         image.save(temporary, format="PNG")
     return None
+
+
+def write_list(path: Path, ids: list[str]) -> None:
+    """Write the ids of images atomically, one a line."""
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(f"{id}\n" for id in ids), "utf-8")

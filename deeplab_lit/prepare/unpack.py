@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody has to trust."""
+"""Unpack archives that nobody has to trust."""
 
 import gzip
 import shutil
@@ -6,7 +6,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -31,37 +31,40 @@ class _Member(NamedTuple):
 
 
 def under(folder: str, to: str = "") -> Rename:
-    """The members below a folder of that name, wherever it is in the archive, named from there.
+    """Choose the members below a folder, wherever it is in the archive, named from there.
 
     Args:
         folder: name, or several parts of a path.
         to: put in front of their names.
+
+    Returns:
+        A function: name of a member → new name, or None for one that is not wanted.
     """
 
     def rename(name: str) -> str | None:
-        before, found, inside = f"/{name}".partition(f"/{folder}/")
+        before, separator, inside = f"/{name}".partition(f"/{folder}/")
         hidden = "__MACOSX" in before.split("/") or any(map(is_hidden, inside.split("/")))
-        return str(PurePosixPath(to, inside)) if found and not hidden else None
+        return str(PurePosixPath(to, inside)) if separator and not hidden else None
 
     return rename
 
 
 def unpack(archive: Path, folder: Path, rename: Rename) -> None:
-    """Unpack a .tar, .tar.gz, .tgz or .zip; files that are there with the right size are left.
+    """Unpack a .tar, .tar.gz, .tgz or .zip; skip files that exist with the right size.
 
-    Each file is written whole or not at all.
+    Each file is written atomically.
 
     Args:
         archive: to read.
         folder: to write into.
-        rename: name of a member → name in `folder`; null for one that is not wanted.
+        rename: name of a member → name in `folder`; None for one that is not wanted.
 
     Raises:
         DataError: the archive is damaged, encrypted or of an unknown kind, holds nothing that is
             wanted, needs more room than there is, or has a member that points outside or a link.
             Such a member is not written.
     """
-    found = False
+    unpacked = False
     read = _zip_members if archive.suffix == ".zip" else _tar_members
     progress = progress_bar(
         desc=f"unpacking {archive.name}", total=archive.stat().st_size, unit="B", unit_scale=True
@@ -71,7 +74,7 @@ def unpack(archive: Path, folder: Path, rename: Rename) -> None:
             for member in members:
                 name = rename(member.name)
                 if name:
-                    found = True
+                    unpacked = True
                     _write(member, folder / name)
                 progress.update(member.position - progress.n)
     except DAMAGED as error:
@@ -86,7 +89,7 @@ def unpack(archive: Path, folder: Path, rename: Rename) -> None:
             f"{archive} is encrypted, or packed in a way that Python cannot read ({error}): get "
             "the official file, or pack it again as an ordinary zip"
         ) from error
-    if not found:
+    if not unpacked:
         raise DataError(f"{archive} does not hold what {archive.name} should: is it another file?")
 
 
@@ -100,7 +103,7 @@ def _write(member: _Member, path: Path) -> None:
         raise EOFError(f"{member.name} ends early")
 
 
-def _zip_members(archive: Path, folder: Path, rename: Rename) -> Iterator[_Member]:
+def _zip_members(archive: Path, folder: Path, rename: Rename) -> Generator[_Member, None, None]:
     with zipfile.ZipFile(archive) as file:
         sizes = {rename(info.filename): info.file_size for info in file.infolist()}
         missing = (n for name, n in sizes.items() if name and not (folder / name).is_file())
@@ -117,7 +120,7 @@ def _zip_members(archive: Path, folder: Path, rename: Rename) -> Iterator[_Membe
                 yield _Member(str(path), info.file_size, partial(file.open, info), end)
 
 
-def _tar_members(archive: Path, folder: Path, rename: Rename) -> Iterator[_Member]:
+def _tar_members(archive: Path, folder: Path, rename: Rename) -> Generator[_Member, None, None]:
     with archive.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -138,9 +141,16 @@ def _tar_members(archive: Path, folder: Path, rename: Rename) -> Iterator[_Membe
                     raise DataError(f"{archive}: {safe.name} is a link; it is refused")
                 if safe.isfile():
                     name = str(PurePosixPath(safe.name))
-                    yield _Member(name, safe.size, partial(file.extractfile, member), raw.tell())
+                    opened = partial(_content, file, member)
+                    yield _Member(name, safe.size, opened, raw.tell())
             while content.read(CHUNK):  # gzip's checksum stands behind everything
                 pass
+
+
+def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = file.extractfile(member)
+    assert content is not None  # a file
+    return content
 
 
 def _size_of(folder: Path) -> int:

@@ -1,12 +1,21 @@
-"""Official archives, and where they are taken from."""
+"""Official archives, where they are taken from, and the folder that they are unpacked in."""
 
+import errno
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
+from deeplab_lit.atomic import NoLocksError, lock
 from deeplab_lit.data.image import DataError
 from deeplab_lit.prepare.download import download
+
+LOCK = ".prepare.lock"
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,12 @@ class Source:
     unofficial: bool = False
 
     def fetch(self, archive: Archive) -> Path:
-        """The archive, checked, in the root; says so where there is nothing to check it by.
+        """Return the path of an archive in the root, downloaded if need be, and checked.
+
+        Where there is nothing to check it by, say so.
 
         Raises:
-            DataError: it is not there and cannot be downloaded, or its checksum is wrong.
+            DataError: it is missing and cannot be downloaded, or its checksum is wrong.
         """
         path = self.root / archive.name
         if path.is_file():
@@ -75,16 +86,16 @@ class Source:
         self._say_unchecked(part, archive, url)
         return part.replace(path)
 
-    def expect(self, name: str, found: dict[str, int], official: dict[str, int]) -> None:
-        """Compare how much there is of each part of the data set with what was published.
+    def expect(self, name: str, counts: dict[str, int], official: dict[str, int]) -> None:
+        """Compare the number of files of each part of a data set with what was published.
 
         Raises:
-            DataError: they differ, unless unofficial data is accepted, of which it is only said.
+            DataError: they differ. Where unofficial data is accepted, a line on the screen says so.
         """
         wrong = [
-            f"{part}: {found[part]:,}, officially {number:,}"
+            f"{part}: {counts[part]:,}, officially {number:,}"
             for part, number in official.items()
-            if found[part] != number
+            if counts[part] != number
         ]
         if not wrong:
             return
@@ -99,41 +110,87 @@ class Source:
         print(sentence)
 
     def _say_unchecked(self, path: Path, archive: Archive, url: str) -> None:
-        """Where no checksum was compared: say so, and the one that people can compare.
+        """Print the SHA-256 of a file whose checksum was not compared, for people to compare.
 
         Args:
             path: of the file.
             archive: that it should be.
-            url: where it came from just now; empty: it was there.
+            url: where it was downloaded from; empty if it was in the root.
         """
         if archive.digest is not None and not self.unofficial:
             return
         print(f"checking {path.name}", flush=True)
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         why = "is not checked (--unofficial)" if archive.digest else "has no published checksum"
         way = " and came over http, where anybody on the way can exchange it" if _plain(url) else ""
         print(
             f"NOTE: {archive.name} {why}{way}. Compare its sha256 with that of somebody who has it "
-            f"too:\n  {found}",
+            f"too:\n  {digest}",
             flush=True,
         )
 
     def _problem(self, path: Path, archive: Archive) -> str | None:
+        """Return what is wrong with the checksum of a file, or None."""
         if archive.digest is None or self.unofficial:
             return None
         algorithm, _, expected = archive.digest.partition(":")
         print(f"checking {path.name}", flush=True)
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, algorithm).hexdigest()
-        if found == expected:
+            digest = hashlib.file_digest(file, algorithm).hexdigest()
+        if digest == expected:
             return None
         with path.open("rb") as file:
             page = file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html"))
-        what = "it is a web page" if page else f"its {algorithm} is {found}, expected {expected}"
+        what = "it is a web page" if page else f"its {algorithm} is {digest}, expected {expected}"
         return f"{path} is not the official {archive.name}: {what}."
 
 
 def _plain(url: str) -> bool:
-    """Whether it is unencrypted; where it is not, no redirect leads to what is (download.py)."""
+    """Tell whether an address is unencrypted; no redirect leads from another to such a one."""
     return urlsplit(url).scheme.lower() in ("http", "ftp")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing a data set in a folder meanwhile.
+
+    The lock is one of this process alone, which its workers do not inherit. Where there are no
+    locks (Windows, some network disks) nobody is kept out, nor in a folder that is read-only.
+
+    Raises:
+        DataError: another process is at work there.
+    """
+    path = folder / LOCK
+    try:
+        file = path.open("a")
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        yield
+        return
+    with file:
+        try:
+            with suppress(NoLocksError):
+                lock(file, inherited=False)
+        except BlockingIOError:
+            is_locked = False
+        else:
+            is_locked = _is_at(file, path)
+        if not is_locked:
+            raise DataError(
+                f"{folder}: another process prepares a data set there just now. Wait for it, or "
+                "choose another --root"
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # still locked: who has opened it sees that it is gone
+
+
+def _is_at(file: IO, path: Path) -> bool:
+    """Tell whether an open file has not been removed or replaced."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

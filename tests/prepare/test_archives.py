@@ -1,10 +1,13 @@
+import multiprocessing
+import time
 from dataclasses import replace
 
 import pytest
 
 from deeplab_lit.data import DataError
-from deeplab_lit.prepare.source import Archive, Source
+from deeplab_lit.prepare.archives import Archive, Source, alone_in
 
+FORK = multiprocessing.get_context("fork")  # fork: nothing to import again
 # of the three bytes "abc", from RFC 1321 and RFC 3174
 MD5, SHA1 = "900150983cd24fb0d6963f7d28e17f72", "a9993e364706816aba3e25717850c26c9cd0d89d"
 
@@ -101,3 +104,43 @@ def test_numbers_that_are_not_the_published_ones_are_refused_or_said(official, c
     assert "val" not in str(no.value)
     replace(official, unofficial=True).expect("X", found, published)
     assert "train: 9, officially 10,582" in capsys.readouterr().out
+
+
+def hold(folder, held):
+    with alone_in(folder):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_second_process_is_kept_out_until_the_first_has_ended_in_whatever_way(tmp_path):
+    held = FORK.Event()
+    first = FORK.Process(target=hold, args=(tmp_path, held))
+    first.start()
+    assert held.wait(20)
+    with pytest.raises(DataError, match="another process prepares"), alone_in(tmp_path):
+        pass
+    first.kill()
+    first.join()
+    with alone_in(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_leaves_no_lock(tmp_path):
+    with pytest.raises(RuntimeError), alone_in(tmp_path):
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_has_just_been_lifted_and_removed_is_none(tmp_path, monkeypatch):
+    """Another process ends between our opening the file and locking it."""
+    locked = []
+
+    def lock(file, *, inherited):
+        locked.append(file)
+        (tmp_path / ".prepare.lock").unlink()
+
+    monkeypatch.setattr("deeplab_lit.prepare.archives.lock", lock)
+    with pytest.raises(DataError, match="another process"), alone_in(tmp_path):
+        pass
+    assert len(locked) == 1

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from deeplab_lit.data import DataError
-from deeplab_lit.prepare.archive import under, unpack
+from deeplab_lit.prepare.unpack import under, unpack
 
 MEMBERS = {
     "top/kit/a.txt": b"A" * 3000,

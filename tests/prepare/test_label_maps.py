@@ -4,7 +4,7 @@ from PIL import Image
 
 from deeplab_lit.data import DataError
 from deeplab_lit.data.image import read_mask
-from deeplab_lit.prepare.masks import convert, read_mat
+from deeplab_lit.prepare.label_maps import convert, read_mat, write_list
 
 
 def test_every_annotation_becomes_a_palette_png_of_its_values(files, tmp_path):
@@ -57,3 +57,8 @@ def test_a_matlab_file_without_the_matrix_is_named(files, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"a\.mat: no matrix S can be read"):
         read_mat(path, "S")
+
+
+def test_a_list_has_a_name_a_line(tmp_path):
+    write_list(tmp_path / "lists/train.txt", ["a", "b"])
+    assert (tmp_path / "lists/train.txt").read_bytes() == b"a\nb\n"

@@ -1,0 +1,139 @@
+"""The complete check of a data set: every file of the splits that a configuration names.
+
+Letters: C classes.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from deeplab_lit.atomic import atomic_write
+from deeplab_lit.data import SegmentationData
+from deeplab_lit.data.check import Summary, summarize, table
+from deeplab_lit.data.image import DataError, MissingFiles
+from deeplab_lit.data.split import Split
+from deeplab_lit.text import plural
+from deeplab_lit.types import Classes
+
+BAR, ROWS, LENGTH = 11, 50, 260  # height of a bar, classes in a column, length of the longest bar
+LEAST = 1e-5  # share at which a bar has no length: the scale is logarithmic
+
+
+def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
+    """Read every image and mask; print a table and all problems, and draw the table.
+
+    Args:
+        data: the data set with its splits.
+        plot: picture file to write. None: data_check/<data set>.png.
+        num_workers: threads that read.
+
+    Returns:
+        The exit code: 0, or 1 where something is wrong.
+    """
+    name = type(data).__name__
+    validation = f"{name} {data.val_split}"
+    training = f"{name} {data.train_split}"
+    if data.mask_dir:
+        training += f", masks of {data.mask_dir}"
+    splits: dict[str, Callable[[], Split]] = {
+        validation: lambda: data.split(data.val_split),
+        training: data.training,
+    }
+    problems: list[str] = []
+    by_title: dict[str, Summary] = {}
+    for title in sorted(splits, key=lambda title: title == validation):
+        try:
+            split = splits[title]()
+        except MissingFiles as error:
+            problems += [f"{file} is missing" for file in error.files]
+            problems[-1] += f". {error.hint}" if error.hint else ""
+            continue
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        summary = summarize(split, title, len(data.classes), num_workers)
+        problems += summary.problems
+        by_title[title] = summary
+    summaries = list(by_title.values())
+    findings = data.findings(by_title.get(training), by_title.get(validation))
+    problems += [finding.sentence for finding in findings if finding.proved]
+    suspicions = [finding.sentence for finding in findings if not finding.proved]
+    if summaries:
+        print(table(summaries, list(data.classes)))
+        label = data.label("").rstrip(":").replace("/", "-")  # Folder-mine
+        plot = plot or f"data_check/{label}.png"
+        with atomic_write(Path(plot).expanduser()) as temporary:
+            class_plot(summaries, data.classes).save(temporary, format="PNG")
+        print(f"class frequencies drawn in {plot}")
+    if len(summaries) == 2 and data.trained_on():
+        both = data.trained_on()
+        suspicions.insert(
+            0, f"{plural(both, 'image')} {'is' if both == 1 else 'are'} in both splits"
+        )
+    for suspicion in suspicions:
+        print(f"WARNING: {suspicion}")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        print(f"error: {plural(len(problems), 'problem')}")
+    elif suspicions:
+        warnings = plural(len(suspicions), "warning")
+        print(f"{name}: nothing is wrong with the files; see the {warnings} above")
+    else:
+        print(f"{name}: nothing is wrong")
+    return 1 if problems else 0
+
+
+def class_plot(summaries: Sequence[Summary], classes: Classes) -> Image.Image:
+    """Draw a bar for each class and split: its share of the pixels that are not void.
+
+    Args:
+        summaries: of the splits, in the order of the bars.
+        classes: names and colors.
+    """
+    font, title = ImageFont.load_default(11), ImageFont.load_default(14)
+    names = list(classes)
+    label = round(max(font.getlength(name) for name in names)) + 8
+    row = BAR * len(summaries) + 6
+    column = label + LENGTH + 70
+    columns = math.ceil(len(names) / ROWS)
+    top = 30 + 18 * len(summaries)
+    height = top + 22 + row * math.ceil(len(names) / columns)
+    picture = Image.new("RGB", (max(column * columns, 560), height), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.text((6, 6), "share of the pixels that are not void, logarithmic", "black", font=title)
+    for i, summary in enumerate(summaries):
+        number = plural(sum(summary.sizes.values()), "image")
+        text = f"bar {i + 1}: {summary.title}, {number}, void {summary.void_share:.2%}"
+        draw.text((6, 26 + 18 * i), text, "black", font=font)
+    rows = math.ceil(len(names) / columns)
+    for i in range(columns):
+        _scale(draw, i * column + 6 + label, top - 4, height - 20)
+    for index, name in enumerate(names):
+        left, y = index // rows * column + 6, top + index % rows * row
+        draw.text((left, y + row / 2 - 9), name, "black", font=font)
+        for i, summary in enumerate(summaries):
+            share = float(summary.shares[index])
+            box = (left + label, y + BAR * i, left + label + _length(share), y + BAR * (i + 1) - 2)
+            if share > 0:
+                draw.rectangle(box, fill=tuple(classes[name]), outline="black")
+            text = f"{share:.3%}" if share >= LEAST else f"below {LEAST:.3%}"
+            text = text if share else "none"
+            draw.text((box[2] + 4, box[1] - 2), text, "black", font=ImageFont.load_default(9))
+    return picture
+
+
+def _length(share: float) -> int:
+    """Return the length of a bar in pixels: 0 at a share of LEAST, LENGTH at 1."""
+    return round(LENGTH * max(1 - math.log(max(share, LEAST)) / math.log(LEAST), 0))
+
+
+def _scale(draw: ImageDraw.ImageDraw, left: int, top: int, bottom: int) -> None:
+    font = ImageFont.load_default(9)
+    for share in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1):
+        x = left + _length(share)
+        draw.line((x, top, x, bottom), fill=(190, 190, 190))
+        draw.text((x - 8, bottom + 2), f"{100 * share:g} %", "black", font=font)
