@@ -94,6 +94,9 @@ class Server(ThreadingHTTPServer):
         self.wait.set()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
+    def handle_error(self, *args):
+        """Some clients are to hang up."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
