@@ -1,185 +1,312 @@
 """python -m deeplab_lit.fit: train; see --help."""
 
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
-from lightning.pytorch.cli import ArgsType
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
-from deeplab_lit.cli.checks import check_classes, check_resumable, check_training, seen_before
-from deeplab_lit.cli.defaults import DATA_SETS, SHAPES
-from deeplab_lit.cli.lightning_cli import DeepLabCLI, run
-from deeplab_lit.cli.screen import after_fit, introduce, say
-from deeplab_lit.data.check import table
-from deeplab_lit.network.weights.load import WeightsError
-from deeplab_lit.runs.checkpoints import (
-    BEST,
-    all_known,
-    check_monitors,
-    kept_by,
-    logged_names,
+from deeplab_lit.cli.callbacks import build_callbacks
+from deeplab_lit.cli.checks import (
+    check_classes,
+    check_options,
+    check_resumable,
+    check_trainer,
+    check_training,
+    seen_before,
 )
+from deeplab_lit.cli.defaults import SHAPES, implied_config
+from deeplab_lit.cli.parser import flags, refusals
+from deeplab_lit.cli.run import (
+    Run,
+    RunParser,
+    build_parser,
+    build_trainer,
+    command_line,
+    experiment_of,
+    parse_run,
+    set_up_process,
+)
+from deeplab_lit.cli.screen import after_fit, introduce, quieten
+from deeplab_lit.data.check import table
+from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
+from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
+from deeplab_lit.runs.checkpoints import BEST, all_known, check_monitors, kept_by, logged_names
+from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
 from deeplab_lit.runs.folder import (
     NoCheckpointError,
     check_unfinished,
+    create_run_folder,
     hold,
     last_checkpoint,
+    new_run_folder,
 )
-from deeplab_lit.runs.loggers import end_wandb, log_checkpoint
+from deeplab_lit.runs.loggers import build_loggers, end_wandb, log_checkpoint
 from deeplab_lit.runs.provenance import Provenance
-from deeplab_lit.text import plural
+from deeplab_lit.runs.trained_on import DATA_SETS
+from deeplab_lit.text import plural, say
+from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.schedule import validation_interval
 
+USAGE = "python -m deeplab_lit.fit [options]"
+DESCRIPTION = "Train. Without --config and --data: on the Shapes set."
 
-class FitCLI(DeepLabCLI):
-    """Train, or go on with a training."""
 
-    verb = "fit"
-    help = {
-        "usage": "python -m deeplab_lit.fit [options]",
-        "description": "Train. Without --config and --data: on the Shapes set.",
+class Start(NamedTuple):
+    """Where a training begins.
+
+    Attributes:
+        folder: of the run.
+        resumes: the run goes on in a folder that it has already.
+        path: of the checkpoint that it goes on from; None: it begins at step 0.
+        checkpoint: content of that file.
+    """
+
+    folder: Path
+    resumes: bool = False
+    path: str | None = None
+    checkpoint: dict[str, Any] | None = None
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps that are done."""
+        return self.checkpoint["global_step"] if self.checkpoint else 0
+
+
+def main(args: Sequence[str] | None = None, module: type[DeepLabModule] = DeepLabModule) -> Run:
+    """Train, or go on with a training.
+
+    Args:
+        args: command line; None: this process's.
+        module: class of the training's module.
+
+    Raises:
+        SystemExit: code 2 after a sentence on stderr where the input is at fault; 128 + signal
+            where the run was interrupted.
+    """
+    quieten()
+    with plain_errors(), lasting_screen(), ExitStack() as held:
+        run, start = build(args, module, held)
+        check(run, start)
+        create(run, start, held)
+        run.trainer.fit(run.module, run.datamodule, ckpt_path=start.path)
+        _say_what_came_out(run)
+        return run
+
+
+def build(
+    args: Sequence[str] | None, module: type[DeepLabModule], held: ExitStack
+) -> tuple[Run, Start]:
+    """Return a training with everything in place and no step done; nothing is written.
+
+    Args:
+        args: command line; None: this process's.
+        module: class of the training's module.
+        held: keeps other processes out of a folder in which the run goes on, until it is closed.
+
+    Raises:
+        UserError: the command line, a configuration or the checkpoint is at fault.
+    """
+    parser = build_parser("fit", USAGE, DESCRIPTION, module)
+    argv = command_line(sys.argv[1:] if args is None else args)
+    options = _parse(parser, argv)
+    experiment = experiment_of(options)
+    start = _find_start(options, experiment, held)
+    if start.checkpoint is not None:
+        options = _with_stored(parser, argv, options, start)
+    put_save_dir(options.trainer.logger, RUN_FOLDER, str(start.folder))
+    set_up_process(options)
+    with refused_arguments():
+        built = parser.instantiate(options)
+    built.model.evaluation = built.eval
+    built.checkpoint.dirpath = str(start.folder / "checkpoints")
+    about = {"seed": options.seed_everything, "deeplab_lit": __version__}
+    if start.path and not start.resumes:  # otherwise its own, of which it has no other by then
+        about["checkpoint"] = start.path
+    record, callbacks = build_callbacks(
+        "fit",
+        start.folder,
+        about,
+        evaluation=built.eval,
+        crf=built.crf,
+        progress=options.trainer.enable_progress_bar is not False,
+        resumes=start.resumes,
+        monitor=options.checkpoint.monitor,
+        mode=options.checkpoint.mode,
+    )
+    saving = [built.checkpoint]
+    if not options.trainer.fast_dev_run:
+        saving.append(RunConfig(parser, options, folder=start.folder, step=start.step))
+    loggers = build_loggers(
+        start.folder,
+        experiment=experiment,
+        job_type="fit",
+        resume_step=start.step if start.resumes else None,
+        wandb=options.trainer.logger in (None, True),
+    )
+    trainer = build_trainer(built.trainer, callbacks, saving, loggers)
+    return Run(trainer, built.model, built.data, start.folder, options, record), start
+
+
+def _parse(parser: RunParser, argv: Sequence[str]) -> Namespace:
+    """Return the options; how often to validate is among them, also where nobody has said it."""
+    implied = implied_config("fit", argv)
+    if implied == SHAPES:
+        say("No --config and no --data: training on the built-in Shapes set (shapes.yaml).")
+    options = parse_run(parser, "fit", argv, implied)
+    check_trainer(options)
+    trainer = options.trainer
+    is_unsaid = trainer.val_check_interval is None and trainer.check_val_every_n_epoch == 1
+    if is_unsaid and trainer.max_steps > 0 and trainer.max_epochs is None:
+        trainer.val_check_interval = validation_interval(
+            trainer.max_steps * trainer.accumulate_grad_batches
+        )
+    return options
+
+
+def _find_start(options: Namespace, experiment: str, held: ExitStack) -> Start:
+    """Return where `--ckpt_path` lets the training begin; a folder in use is held."""
+    runs, path = Path(options.runs_dir), options.ckpt_path
+    if path != "last":
+        folder = new_run_folder(runs, experiment, options.run)
+        return Start(folder, path=path, checkpoint=read_checkpoint(path) if path else None)
+    try:
+        checkpoint = last_checkpoint(runs, experiment, options.run)
+    except NoCheckpointError:
+        if not options.run:
+            raise
+        checkpoint = runs / experiment / options.run / "checkpoints" / BEST
+    folder = checkpoint.parents[1]
+    resumes = folder.is_dir()
+    if resumes:
+        _hold(held, folder)
+    if not checkpoint.is_file():
+        check_unfinished(folder)
+        say(f"{folder} has no checkpoint to go on from: this run begins at step 0.")
+        return Start(folder, resumes)
+    try:
+        return Start(folder, resumes, str(checkpoint), read_checkpoint(checkpoint))
+    except WeightsError as error:
+        best = folder / "checkpoints" / BEST
+        if not best.is_file() or checkpoint == best:
+            raise
+        start = Start(folder, resumes, str(best), read_checkpoint(best))
+        say(f"WARNING: {error}. Going on from {best}, step {start.step}, instead.")
+        return start
+
+
+@rank_zero_only
+def _hold(held: ExitStack, folder: Path) -> None:
+    held.enter_context(hold(folder))
+
+
+def _with_stored(
+    parser: RunParser, argv: Sequence[str], options: Namespace, start: Start
+) -> Namespace:
+    """Return the options with those that the checkpoint keeps of its module.
+
+    Raises:
+        UsageError: the checkpoint has a setting that no module has, or such a value.
+        WeightsError: it holds no training to go on with; or an option of the user's differs.
+    """
+    check_resumable(start.checkpoint, start.path)
+    defaults, typed = parser.get_defaults().model, flags(argv)
+    asked = {
+        name: value
+        for name, value in vars(options.model).items()
+        if value != defaults[name] or f"--model.{name}" in typed
     }
+    hyper_parameters = start.checkpoint["hyper_parameters"].items()
+    stored = {"model": {k: v for k, v in hyper_parameters if k not in ("classes", "_instantiator")}}
+    with refusals(parser, [], {start.path: stored}):
+        options = parser.parse_object(stored, options)
+    check_options(asked, vars(options.model), start.path)
+    return options
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The verb, and the arguments of Trainer.fit that the command line leaves out."""
-        return {
-            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"}
-        }
 
-    def begin_with(self, argv: list[str]) -> Path | None:
-        """As the parent; Shapes where nothing is said."""
-        config = super().begin_with(argv)
-        if config == SHAPES:
-            say("No --config and no --data: training on the built-in Shapes set (shapes.yaml).")
-        return config
+def check(run: Run, start: Start) -> None:
+    """Refuse everything that can be refused before the first step, and load the first weights.
 
-    def find_folder(self, options: Namespace, argv: list[str]) -> Path:
-        """As the parent; the folder of the run that `--ckpt_path last` goes on with, or begins."""
-        if options.ckpt_path != "last":
-            return super().find_folder(options, argv)
-        runs = Path(options.runs_dir)
-        try:
-            checkpoint = last_checkpoint(runs, self.experiment, options.run)
-        except NoCheckpointError:
-            if not options.run:
-                raise
-            checkpoint = runs / self.experiment / options.run / "checkpoints" / BEST
-        folder = checkpoint.parents[1]
-        if folder.is_dir():
-            self.resumes = True
-            self.hold(folder)
-        options.ckpt_path = str(checkpoint) if checkpoint.is_file() else None
-        if options.ckpt_path is None:
-            check_unfinished(folder)
-            say(f"{folder} has no checkpoint to go on from: this run begins at step 0.")
-        return folder
-
-    @rank_zero_only
-    def hold(self, folder: Path) -> None:
-        """Keep other processes out of the run's folder until the command ends."""
-        self.held.enter_context(hold(folder))
-
-    def open_checkpoint(self, options: Namespace) -> dict[str, Any] | None:
-        """As the parent; the best checkpoint of a run that goes on, where its last is damaged."""
-        try:
-            return super().open_checkpoint(options)
-        except WeightsError as error:
-            best = self.folder / "checkpoints" / BEST
-            if not self.resumes or not best.is_file() or options.ckpt_path == str(best):
-                raise
-            options.ckpt_path = str(best)
-            checkpoint = super().open_checkpoint(options)
-            step = checkpoint["global_step"]
-            say(f"WARNING: {error}. Going on from {best}, step {step}, instead.")
-            return checkpoint
-
-    def before_instantiate_classes(self) -> None:
-        """As the parent; refuse weights without optimizer; say how often to validate if unsaid."""
-        if self.checkpoint is not None:
-            check_resumable(self.checkpoint, self.config.fit.ckpt_path)
-        trainer = self.config.fit.trainer
-        unsaid = trainer.val_check_interval is None and trainer.check_val_every_n_epoch == 1
-        if unsaid and trainer.max_steps > 0 and trainer.max_epochs is None:
-            trainer.val_check_interval = validation_interval(
-                trainer.max_steps * trainer.accumulate_grad_batches
-            )
-        super().before_instantiate_classes()
-
-    def before_fit(self) -> None:
-        """Everything that can be refused before the first step."""
-        check_training(
-            self.config.fit.trainer,
-            self.model.evaluation,
-            allow_seen_split=self.allow_seen_split,
-        )
-        data, path = self.datamodule, self.config.fit.ckpt_path
-        values = data.split(data.val_split).label_values(len(data.classes))
-        names = list(data.classes)
-        label_values = {names[index]: value for index, value in values.items()}
-        if all_known(self.trainer.callbacks):  # else the first validation shows what there is
-            names = logged_names(data.classes, crf=self.config.fit.crf.enabled)
-            check_monitors(self.trainer.callbacks, names)
-        if self.checkpoint is None:
-            provenance = self.model.initialize()
-        else:
-            self.model.check_checkpoint(self.checkpoint, path)
-            check_classes(self.checkpoint["hyper_parameters"]["classes"], path, data)
-            provenance = Provenance.from_checkpoint(self.checkpoint)
-        self.record_seen(seen_before(data, provenance, path or self.config.fit.model.weights))
-        provenance = provenance.extended(__version__, data.label(data.train_split))
-        self.model.set_origin(provenance, label_values)
-        for suspicion in data.preflight("fit"):
-            say(f"WARNING: {suspicion}")
-        if self.trainer.is_global_zero and (labels := data.pseudo_labels()):
-            say(table([labels], list(data.classes)), "")
-        seen = data.trained_on()
-        if seen:
-            self.record.about["validation_images_trained_on"] = seen
-            say(
-                f"WARNING: {seen} of the validation images {'is' if seen == 1 else 'are'} trained "
-                "on too. Their scores say "
-                "nothing about new images and compare with no published ones."
-            )
-        weights = 4 * sum(p.numel() for p in self.model.parameters())
-        self.claim(bytes_needed=2 * weights * 3)  # momentum too; best, last, and one in writing
-        if not self.resumes:
-            self.hold(self.folder)
-        introduce(
-            self.model,
-            f"{type(data).__name__}: {plural(len(data.training().ids), 'training image')} "
-            f"({data.train_split}), "
-            f"{plural(len(data.split(data.val_split).ids), 'validation image')} "
-            f"({data.val_split}), {plural(len(data.classes), 'class')}",
-            f"{self.folder}" + (f", from {self.described()}" if self.checkpoint else ""),
+    Raises:
+        UserError: data, weights or the metrics to watch are at fault.
+    """
+    check_training(run.options)
+    data, module, about = run.datamodule, run.module, run.record.about
+    names = list(data.classes)
+    values = data.split(data.val_split).label_values(len(names))
+    label_values = {names[index]: value for index, value in values.items()}
+    if all_known(run.trainer.callbacks):  # else the first validation shows what there is
+        known = logged_names(data.classes, crf=run.options.crf.enabled)
+        check_monitors(run.trainer.callbacks, known)
+    if start.checkpoint is None:
+        provenance = module.initialize()
+    else:
+        module.check_checkpoint(start.checkpoint, start.path)
+        check_classes(start.checkpoint["hyper_parameters"]["classes"], start.path, data)
+        provenance = Provenance.from_checkpoint(start.checkpoint)
+    if splits := seen_before(data, provenance, start.path or run.options.model.weights):
+        about["validation_split_trained_on"] = splits
+    provenance = provenance.extended(__version__, data.label(data.train_split))
+    module.set_origin(provenance, label_values)
+    for suspicion in data.preflight("fit"):
+        say(f"WARNING: {suspicion}")
+    if run.trainer.is_global_zero and (labels := data.pseudo_labels()):
+        say(table([labels], names), "")
+    if number := data.trained_on():
+        about["validation_images_trained_on"] = number
+        say(
+            f"WARNING: {number} of the validation images {'is' if number == 1 else 'are'} trained "
+            "on too. Their scores say "
+            "nothing about new images and compare with no published ones."
         )
 
-    def after_fit(self) -> None:
-        """What came out, where it is, and what to type next."""
-        checkpoints = kept_by(self.trainer)
-        best = checkpoints.best_model_path if checkpoints else ""
-        if best and not Path(best).is_file():
-            say(f"WARNING: {best} is not there any more, and no validation since was better.")
-            best = ""
-        if best and self.config.fit.wandb_checkpoint:
-            log_checkpoint(self.trainer.loggers, Path(best))
-        wandb = end_wandb(self.trainer.loggers)
-        if best and self.record.final is None:  # validated by processes that have ended
-            say(f"Done. Scores: {self.folder / 'results.json'}\nBest        {best}")
-            return
-        last = self.record.final and self.record.final["step"]
-        unscored = last is None or last < self.trainer.global_step
-        more = {"wandb": wandb, "unscored": unscored, "monitor": self.record.monitor}
-        if self.config.fit.data.class_path not in DATA_SETS:  # not followed unless it is typed
-            more["config"] = self.folder / "config.yaml"
-        after_fit(self.record.best, best, self.folder, **more)
+
+def create(run: Run, start: Start, held: ExitStack) -> None:
+    """Make the run's folder, and say what is about to be trained.
+
+    Raises:
+        RunFolderError: the folder is taken, or cannot be written to, or its disk is full.
+    """
+    weights = 4 * sum(p.numel() for p in run.module.parameters())
+    # momentum too; best, last, and one in writing
+    rank_zero_only(create_run_folder)(run.folder, 2 * weights * 3, exist_ok=start.resumes)
+    if not start.resumes:
+        _hold(held, run.folder)
+    data = run.datamodule
+    introduce(
+        run.module,
+        f"{type(data).__name__}: {plural(len(data.training().ids), 'training image')} "
+        f"({data.train_split}), "
+        f"{plural(len(data.split(data.val_split).ids), 'validation image')} "
+        f"({data.val_split}), {plural(len(data.classes), 'class')}",
+        f"{run.folder}" + (f", from {start.path} (step {start.step})" if start.path else ""),
+    )
 
 
-def main(args: ArgsType = None) -> FitCLI:
-    """Train; as `deeplab_lit.cli.lightning_cli.run`."""
-    return run(FitCLI, args)
+def _say_what_came_out(run: Run) -> None:
+    """Print the scores, where they are, and what to type next."""
+    checkpoints, record = kept_by(run.trainer), run.record
+    best = checkpoints.best_model_path if checkpoints else ""
+    if best and not Path(best).is_file():
+        say(f"WARNING: {best} is not there any more, and no validation since was better.")
+        best = ""
+    if best and run.options.wandb_checkpoint:
+        log_checkpoint(run.trainer.loggers, Path(best))
+    step = record.final and record.final["step"]
+    after_fit(
+        record.best,
+        best,
+        run.folder,
+        wandb=end_wandb(run.trainer.loggers),
+        unscored=step is None or step < run.trainer.global_step,
+        monitor=record.monitor,
+        # a data set of the user's is not followed unless it is typed
+        config=None if run.options.data.class_path in DATA_SETS else run.folder / "config.yaml",
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,25 @@
-"""Numbers and lists in sentences."""
+"""Sentences: numbers and lists in them, and where they are printed."""
 
 from collections.abc import Sequence
 
+from lightning_utilities.core.rank_zero import rank_zero_only
+
 
 def plural(number: int, noun: str) -> str:
-    """A number and its noun: "1 image", "2,000 images", "2 classes"."""
+    """Return a number with its noun: "1 image", "2,000 images", "2 classes"."""
     plural = "es" if noun.endswith(("s", "ch")) else "s"
     return f"{number:,} {noun}" + (plural if number != 1 else "")
 
 
 def first_few(names: Sequence[str]) -> str:
-    """The first three of many names: "sky, road, car, …"."""
+    """Return the first three of many names: "sky, road, car, …"."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def say(*lines: str) -> None:
+    """Print lines on stdout, on the first process of a training only.
+
+    Lightning sets the rank; where it was never imported, there is one process.
+    """
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        print("\n".join(lines), flush=True)

@@ -25,7 +25,7 @@ import deeplab_lit
 from deeplab_lit.ablate.bootstrap import interval, miou
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.cli.checks import check_classes
-from deeplab_lit.cli.defaults import implied_config, trusted, with_checkpoint_named
+from deeplab_lit.cli.defaults import implied_config, with_checkpoint_named
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.cli.screen import command
 from deeplab_lit.crf import DenseCRF
@@ -41,6 +41,7 @@ from deeplab_lit.pictures.charts import heat_maps
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.runs.folder import CHECKPOINT_HELP
 from deeplab_lit.runs.results_folder import open_results_folder
+from deeplab_lit.runs.trained_on import read_run
 from deeplab_lit.scoring.per_image import count
 from deeplab_lit.scoring.probability_cache import CachedProbabilities, what_decides
 from deeplab_lit.text import plural
@@ -184,7 +185,7 @@ def main(args: Sequence[str] | None = None) -> None:
         run = implied_config("validate", argv)
         parser = build_parser()
         if run is not None:
-            parser.set_defaults(trusted(run, "tune_crf"))
+            parser.set_defaults(read_run(run, {"data": None}))
         typed = parse(parser, argv)
         if typed.data is None:
             raise DataError("--data is missing: name the data that the checkpoint was trained on")

@@ -1,145 +1,224 @@
 """python -m deeplab_lit.validate: score a checkpoint; see --help."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jsonargparse import Namespace
-from lightning.pytorch.cli import ArgsType
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from deeplab_lit.cli.checks import check_classes, check_unseen, refuse_without_data
-from deeplab_lit.cli.defaults import flags, names_data, value_of
-from deeplab_lit.cli.lightning_cli import DeepLabCLI, run
-from deeplab_lit.cli.screen import after_validate, say, scored
+from deeplab_lit import __version__
+from deeplab_lit.cli.callbacks import build_callbacks
+from deeplab_lit.cli.checks import check_classes, check_trainer, check_unseen
+from deeplab_lit.cli.defaults import implied_config, names_data, with_checkpoint_named
+from deeplab_lit.cli.parser import flags, value_of
+from deeplab_lit.cli.run import (
+    Run,
+    build_parser,
+    build_trainer,
+    command_line,
+    experiment_of,
+    parse_run,
+    set_up_process,
+)
+from deeplab_lit.cli.screen import after_validate, quieten, scored
 from deeplab_lit.data import Cityscapes
-from deeplab_lit.network.weights.load import WeightsError
-from deeplab_lit.runs.loggers import end_wandb
+from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
+from deeplab_lit.network.weights.formats import translate
+from deeplab_lit.network.weights.load import WeightsError, load_strictly, read_checkpoint
+from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
+from deeplab_lit.runs.folder import create_run_folder, new_run_folder
+from deeplab_lit.runs.loggers import build_loggers, end_wandb
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.results_folder import open_results_folder
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.scoring.probability_cache import what_decides
 from deeplab_lit.scoring.trimap import BandCurve
-from deeplab_lit.text import plural
+from deeplab_lit.text import plural, say
+from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.yaml_files import read_options
 
+USAGE = "python -m deeplab_lit.validate --ckpt_path FILE [options]"
+DESCRIPTION = (
+    "Score a checkpoint, by default on what it was trained with. --ckpt_path last: the best of "
+    "the newest run."
+)
 NO_CHECKPOINT = (
     "validate needs --ckpt_path FILE, a checkpoint that fit wrote, or --ckpt_path last, the best "
     "of the newest run"
 )
+BYTES = 10_000_000  # of a run folder without checkpoints
 
 
-class ValidateCLI(DeepLabCLI):
-    """Score a checkpoint."""
+def main(args: Sequence[str] | None = None) -> Run:
+    """Score a checkpoint.
 
-    verb = "validate"
-    help = {
-        "usage": "python -m deeplab_lit.validate --ckpt_path FILE [options]",
-        "description": "Score a checkpoint, by default on what it was trained with. "
-        "--ckpt_path last: the best of the newest run.",
+    Args:
+        args: command line; None: this process's.
+
+    Raises:
+        SystemExit: code 2 after a sentence on stderr where the input is at fault.
+    """
+    quieten()
+    with plain_errors(), lasting_screen():
+        typed = sys.argv[1:] if args is None else list(args)
+        argv = with_checkpoint_named(command_line(typed))
+        run, step = build(argv)
+        check(run)
+        run.trainer.validate(run.module, run.datamodule, verbose=False)
+        _say_what_came_out(run, step, typed)
+        return run
+
+
+def build(argv: Sequence[str]) -> tuple[Run, int]:
+    """Return a validation with everything in place, and the checkpoint's step; nothing is written.
+
+    Args:
+        argv: command line, of `command_line`.
+
+    Raises:
+        UserError: the command line, a configuration or the checkpoint is at fault.
+    """
+    parser = build_parser("validate", USAGE, DESCRIPTION)
+    options = parse_run(parser, "validate", argv, _config_of_training(argv))
+    check_trainer(options, validates=True)
+    experiment = experiment_of(options)
+    # in a configuration, `run` is the training's name
+    name = options.run if "--run" in flags(argv) else None
+    folder = new_run_folder(Path(options.runs_dir), experiment, name, "-validate")
+    path = options.ckpt_path
+    if path is None:
+        raise WeightsError(NO_CHECKPOINT)
+    checkpoint = read_checkpoint(path)
+    put_save_dir(options.trainer.logger, RUN_FOLDER, str(folder))
+    set_up_process(options)
+    with refused_arguments():
+        built = parser.instantiate(options)
+    data = built.data
+    check_classes(checkpoint["hyper_parameters"]["classes"], path, data)
+    source, step = translate(checkpoint), checkpoint["global_step"]
+    module = DeepLabModule(data.classes, weights="none", **source.network)
+    load_strictly(module.net, source.state, path)
+    module.evaluation = built.eval
+    module.set_origin(Provenance.from_checkpoint(checkpoint), source.label_values)
+    about = {
+        "seed": options.seed_everything,
+        "deeplab_lit": __version__,
+        "checkpoint": path,
+        "provenance": module.provenance.as_dict(),
     }
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The verb, and the arguments of Trainer.validate that the command line leaves out."""
-        return {"validate": {"model", "dataloaders", "datamodule", "weights_only"}}
-
-    def begin_with(self, argv: list[str]) -> Path | None:
-        """As the parent; refuse where neither a checkpoint nor its data is known."""
-        if names_data(argv):
-            return None
-        if not value_of(argv, "ckpt_path"):
-            raise WeightsError(NO_CHECKPOINT)
-        config = super().begin_with(argv)
-        if config is None:
-            refuse_without_data(value_of(argv, "ckpt_path"))
-        crf = read_options(config).get("crf")
-        typed = any(flag.startswith("--crf") for flag in flags(argv))
-        if isinstance(crf, dict) and crf.get("enabled") is True and not typed:
-            say("Note: the training scored with the CRF too; here --crf puts it in.")
-        return config
-
-    def find_folder(self, options: Namespace, argv: list[str]) -> Path:
-        """As the parent; a `run` in the configuration is the training's name."""
-        if "--run" not in flags(argv):
-            options.run = None
-        return super().find_folder(options, argv)
-
-    def before_instantiate_classes(self) -> None:
-        """As the parent; refuse to score a network that nobody trained."""
-        if self.checkpoint is None:
-            raise WeightsError(NO_CHECKPOINT)
-        super().before_instantiate_classes()
-
-    def instances(self) -> Instances | None:
-        """As the parent."""
-        if not isinstance(self.datamodule, Cityscapes):
-            return None
-        return Instances(*self.datamodule.instances(self.datamodule.val_split))
-
-    def before_validate(self) -> None:
-        """Everything that can be refused before the first image."""
-        options, data = self.config.validate, self.datamodule
-        check_classes(self.checkpoint["hyper_parameters"]["classes"], options.ckpt_path, data)
-        provenance = Provenance.from_checkpoint(self.checkpoint)
-        self.record.about["provenance"] = provenance.as_dict()
-        allowed = self.allow_seen_split
-        self.record_seen(check_unseen(data, provenance, options.ckpt_path, allowed=allowed))
-        for suspicion in data.preflight("validate"):
-            say(f"WARNING: {suspicion}")
-        if self.model.evaluation.cache_dir is not None:
-            self._claim_cache(Path(self.model.evaluation.cache_dir))
-        self.claim(bytes_needed=10_000_000)
-        image, _ = data.split(data.val_split).read(0)
-        evaluation, net = self.model.evaluation, self.model.net
-        self.record.about["inference"] = evaluation.settings(net)
-        say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
-
-    @rank_zero_only
-    def _claim_cache(self, folder: Path) -> None:
-        options = self.config.validate
-        settings = what_decides(options.ckpt_path, options.data, self.datamodule.val_split)
-        settings |= self.model.evaluation.settings(self.model.net)
-        settings["precision"] = str(self.trainer.precision)
-        open_results_folder(folder, settings)
-
-    def after_validate(self) -> None:
-        """The table, and where it is written."""
-        wandb = end_wandb(self.trainer.loggers)
-        final = self.record.final
-        cached = self._cached()
-        if final is None:  # the strategy's spawned processes have scored, and one has written it
-            say(f"Results     {self.folder / 'results.json'}")
-            return
-        if self.trainer.is_global_zero:
-            scales = list(self.model.evaluation.scales or self.model.net.scales)
-            name = f"{type(self.datamodule).__name__} {self.datamodule.val_split}"
-            data = f"{name}, {scored(final)}, scales {scales}"
-            curves = next(
-                (c.curves for c in self.trainer.callbacks if isinstance(c, BandCurve)), {}
-            )
-            what = f"{self.described()} on {data}"
-            following = [] if "crf" in final or "--run" in flags(self.typed) else self.typed
-            following = [*following, "--crf"] if following else []
-            if cached:
-                say(f"Cached      {cached}")
-            after_validate(final, what, self.folder, curves, wandb=wandb, following=following)
-
-    def _cached(self) -> str:
-        """How much came from --eval.cache_dir, in words, on all processes together."""
-        evaluation, strategy = self.model.evaluation, self.trainer.strategy
-        if evaluation.cache_dir is None:
-            return ""
-        numbers = torch.tensor(evaluation.from_cache(), device=strategy.root_device)
-        reused, replaced = strategy.reduce(numbers, reduce_op="sum").tolist()
-        said = f"the probabilities of {plural(reused, 'image')} came from {evaluation.cache_dir}"
-        if replaced:
-            said += f"; {replaced} kept there were damaged or of other pixels, and are made anew"
-        return said
+    is_city = isinstance(data, Cityscapes)
+    record, callbacks = build_callbacks(
+        "validate",
+        folder,
+        about,
+        evaluation=built.eval,
+        crf=built.crf,
+        progress=options.trainer.enable_progress_bar is not False,
+        instances=Instances(*data.instances(data.val_split)) if is_city else None,
+    )
+    saving = []
+    if not options.trainer.fast_dev_run:
+        kept = options.clone()
+        kept.allow_seen_split = False  # said anew each time: no configuration may keep it
+        saving.append(RunConfig(parser, kept, folder=folder, step=step))
+    loggers = build_loggers(
+        folder,
+        experiment=experiment,
+        job_type="validate",
+        resume_step=None,
+        wandb=options.trainer.logger in (None, True),
+    )
+    trainer = build_trainer(built.trainer, callbacks, saving, loggers)
+    return Run(trainer, module, data, folder, options, record), step
 
 
-def main(args: ArgsType = None) -> ValidateCLI:
-    """Score a checkpoint; as `deeplab_lit.cli.lightning_cli.run`."""
-    return run(ValidateCLI, args)
+def _config_of_training(argv: Sequence[str]) -> Path | None:
+    """Return the configuration of the checkpoint's run; None where the data is named.
+
+    Raises:
+        WeightsError: neither a checkpoint nor its data is known.
+    """
+    if names_data(argv):
+        return None
+    path = value_of(argv, "ckpt_path")
+    if not path:
+        raise WeightsError(NO_CHECKPOINT)
+    config = implied_config("validate", argv)
+    if config is None:
+        read_checkpoint(path)  # what is wrong with it comes first
+        raise WeightsError(
+            f"{path} lies in no run folder, whose config.yaml would name the data: name them with "
+            "--data and --data.root, like --data VOC --data.root VOCdevkit"
+        )
+    crf = read_options(config).get("crf")
+    is_asked = any(flag.startswith("--crf") for flag in flags(argv))
+    if isinstance(crf, dict) and crf.get("enabled") is True and not is_asked:
+        say("Note: the training scored with the CRF too; here --crf puts it in.")
+    return config
+
+
+def check(run: Run) -> None:
+    """Refuse everything that can be refused before the first image, and make the run's folder.
+
+    Raises:
+        UserError: data or checkpoint are at fault, or a folder cannot be used.
+    """
+    data, options, evaluation = run.datamodule, run.options, run.module.evaluation
+    about, net, path = run.record.about, run.module.net, options.ckpt_path
+    is_allowed = options.allow_seen_split
+    if splits := check_unseen(data, run.module.provenance, path, allowed=is_allowed):
+        about["validation_split_trained_on"] = splits
+    for suspicion in data.preflight("validate"):
+        say(f"WARNING: {suspicion}")
+    if evaluation.cache_dir is not None:
+        settings = what_decides(path, options.data, data.val_split)
+        settings |= evaluation.settings(net) | {"precision": str(run.trainer.precision)}
+        rank_zero_only(open_results_folder)(Path(evaluation.cache_dir), settings)
+    rank_zero_only(create_run_folder)(run.folder, BYTES)
+    image, _ = data.split(data.val_split).read(0)
+    about["inference"] = evaluation.settings(net)
+    say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
+
+
+def _say_what_came_out(run: Run, step: int, typed: Sequence[str]) -> None:
+    """Print the table, where it is written, and what to type next."""
+    wandb, final, data = end_wandb(run.trainer.loggers), run.record.final, run.datamodule
+    reused = _reused(run)
+    if final is None:  # the strategy's spawned processes have scored, and one has written it
+        say(f"Results     {run.folder / 'results.json'}")
+        return
+    if not run.trainer.is_global_zero:
+        return
+    if reused:
+        say(f"Cached      {reused}")
+    scales = list(run.module.evaluation.scales or run.module.net.scales)
+    what = f"{run.options.ckpt_path} (step {step})"
+    split = f"{type(data).__name__} {data.val_split}, {scored(final)}, scales {scales}"
+    curves = next((c.curves for c in run.trainer.callbacks if isinstance(c, BandCurve)), {})
+    is_last_word = "crf" in final or "--run" in flags(typed)
+    after_validate(
+        final,
+        f"{what} on {split}",
+        run.folder,
+        curves,
+        wandb=wandb,
+        following=[] if is_last_word else [*typed, "--crf"],
+    )
+
+
+def _reused(run: Run) -> str:
+    """Say how much came from --eval.cache_dir, on all processes together; empty without it."""
+    evaluation, strategy = run.module.evaluation, run.trainer.strategy
+    if evaluation.cache_dir is None:
+        return ""
+    numbers = torch.tensor(evaluation.from_cache(), device=strategy.root_device)
+    reused, replaced = strategy.reduce(numbers, reduce_op="sum").tolist()
+    images = plural(reused, "image")
+    sentence = f"the probabilities of {images} came from {evaluation.cache_dir}"
+    if replaced:
+        sentence += f"; {replaced} kept there were damaged or of other pixels, and are made anew"
+    return sentence
 
 
 if __name__ == "__main__":

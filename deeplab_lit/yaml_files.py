@@ -3,6 +3,7 @@
 PyYAML takes the last of two equal keys, and follows aliases however much they multiply.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ MODE = "checked_yaml"  # the parsers' name for `load_checked`
 LARGEST = 1_000_000  # bytes of a file
 MOST = 100_000  # values, those that aliases repeat included
 DEEPEST = 40
+# former option → its name today; a command line is told it, the configurations of runs are read so
+FORMER: dict[str, str] = {}
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 _load = get_loader("yaml")
@@ -120,6 +123,23 @@ def problem_in(text: str) -> str | None:
         below = above | {id(node)}
         to_see += [(part, below) for part in parts]
     return f"holds more than {MOST:,} values, those that aliases repeat included"
+
+
+def with_todays_names(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with former options under the names that they have today."""
+    content = copy.deepcopy(content)
+    for former, name in FORMER.items():
+        section, _, option = former.partition(".")
+        holder = content.get(section)
+        if section == "data" and isinstance(holder, dict):
+            holder = holder.get("init_args")
+        if isinstance(holder, dict) and option in holder:
+            value = holder.pop(option)
+            section, _, option = name.partition(".")
+            target = content.setdefault(section, {})
+            if isinstance(target, dict):
+                target.setdefault(option, value)
+    return content
 
 
 def _content(path: str | Path) -> str:

@@ -56,6 +56,21 @@ def trained(tmp_path_factory, tiny_args):
     return runs / "shapes/one/checkpoints/best.ckpt"
 
 
+@pytest.fixture(scope="session")
+def build_fit():
+    """Builds what a `fit` command line describes, with nothing run or written."""
+    from contextlib import ExitStack
+
+    from deeplab_lit import fit
+    from deeplab_lit.training.module import DeepLabModule
+
+    def build(args):
+        with ExitStack() as held:
+            return fit.build(args, DeepLabModule, held)[0]
+
+    return build
+
+
 @pytest.fixture(scope="module")
 def undrawn():
     """For big networks: no weights are drawn that files replace anyway, and no charts."""

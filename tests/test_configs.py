@@ -76,32 +76,22 @@ ROWS = {
 }
 
 
-class Built(Exception):
-    """Stops a run when everything is built."""
-
-
 @pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    """The command line object of configurations, with everything built and nothing run."""
+def build(tmp_path_factory, build_fit):
+    """The run of configurations, with everything built and nothing run."""
     root = tmp_path_factory.mktemp("data")
     for year in (2010, 2012):
         (root / f"VOCdevkit/VOC{year}/JPEGImages").mkdir(parents=True)
     (root / "classes.txt").write_text("\n".join(f"class {i}" for i in range(12)))
 
-    def stop(self):
-        raise Built(self)
-
     @cache
     def run(*paths):
         data = [] if paths[0].stem == "shapes" else [f"--data.root={root}"]
         configs = [f"--config={path}" for path in paths]
-        with pytest.raises(Built) as stopped, torch.device("meta"):  # weights without memory
-            fit.main([*configs, *data, "--trainer.accelerator=cpu"])
-        return stopped.value.args[0]
+        with torch.device("meta"):  # weights without memory
+            return build_fit([*configs, *data, "--trainer.accelerator=cpu"])
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.FitCLI, "before_fit", stop)
-        yield run
+    return run
 
 
 def name_of(path):
@@ -120,7 +110,7 @@ def base_of(path):
 
 def options(built):
     """The parsed configuration by the names of the options on the command line."""
-    flat = vars(built.config.fit.as_flat())
+    flat = vars(built.options.as_flat())
     flat = {key.replace("data.init_args.", "data."): value for key, value in flat.items()}
     return {key: value for key, value in flat.items() if key not in ("config", "experiment")}
 
@@ -132,8 +122,8 @@ def images_a_step(built):
 def check_run(built):
     """What holds for every configuration."""
     data, trainer = built.datamodule, built.trainer
-    assert list(built.model.hparams.classes) == list(data.classes)
-    assert built.model.net.num_classes == len(data.classes)
+    assert list(built.module.hparams.classes) == list(data.classes)
+    assert built.module.net.num_classes == len(data.classes)
     assert images_a_step(built) == data.total_batch_size
     assert trainer.max_steps > 0
     batches = trainer.max_steps * trainer.accumulate_grad_batches
@@ -141,18 +131,18 @@ def check_run(built):
 
 
 def learnable(built):
-    return sum(p.numel() for p in built.model.parameters())
+    return sum(p.numel() for p in built.module.parameters())
 
 
 @pytest.mark.parametrize("path", BASES, ids=name_of)
 def test_a_config_builds_what_it_says(path, build):
     built = build(path)
-    model, data, trainer = built.model, built.datamodule, built.trainer
+    model, data, trainer = built.module, built.datamodule, built.trainer
     name = path.stem
     cls, num_classes = DATA[name.split("_")[0]]
     assert isinstance(data, cls)
     assert len(data.classes) == num_classes
-    assert built.experiment == name
+    assert built.folder.parent.name == name
     check_run(built)
     if name in PAPER:
         rates, scales, augmentation, lr, crop = PAPER[name]
@@ -215,11 +205,11 @@ def test_an_overlay_is_a_row_of_the_paper(path, build):
     command = f"python -m deeplab_lit.fit --config {base} \\ --config configs/{name_of(path)}.yaml"
     assert f"{command} --data.root " in text
     built = build(base_of(path), path)
-    assert built.experiment == name_of(path).replace("/", "_")
+    assert built.folder.parent.name == name_of(path).replace("/", "_")
     check_run(built)
     assert learnable(built) == parameters
     steps, batch = f"{built.trainer.max_steps:,} steps", f"of {images_a_step(built)} images"
-    assert re.search(rf" Schedule: {built.model.hparams.lr_policy}, lr .*{steps} {batch}\.", text)
+    assert re.search(rf" Schedule: {built.module.hparams.lr_policy}, lr .*{steps} {batch}\.", text)
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
@@ -227,7 +217,7 @@ def test_a_name_in_the_tables_is_a_setting(path, build):
     """Ticks of the tables: MSC, COCO, Aug, LargeFOV, ASPP."""
     words = set(path.stem.split("_"))
     built = build(base_of(path), path)
-    model, data = built.model, built.datamodule
+    model, data = built.module, built.datamodule
     rates = {"aspp": 4, "largefov": 1}
     if path.parent.name in ("table4", "table6", "table7") and "vgg16" not in words:
         assert model.net.scales == (MSC if "msc" in words else (1,))

@@ -177,7 +177,7 @@ def check(done, counts):
     expected = slow_scores(counts)
     found = {name: done.record.final[name] for name in expected}
     assert found == pytest.approx(expected, abs=1e-4)
-    different = np.abs(done.model.scores.confusion.numpy() - counts).sum() / 2
+    different = np.abs(done.module.scores.confusion.numpy() - counts).sum() / 2
     assert different <= counts.sum() / 5000
 
 
@@ -207,12 +207,12 @@ def test_validate_scores_the_converted_file_as_its_source_network(case, networks
     names = [f"{case.split}/{i}.png" for i in range(len(SIZES[case.split]))]
     pairs = [(root / "images" / name, root / "labels" / name) for name in names]
     done = scores_of(checkpoint, root, case.split, tmp_path)
-    assert done.model.net.scales == SCALES[case.has_scales]
+    assert done.module.net.scales == SCALES[case.has_scales]
     counts = []
     for multi_scale in (case.has_scales, not case.has_scales):
         if multi_scale != case.has_scales:
-            done.model.evaluation.scales = SCALES[multi_scale]
-            done.trainer.validate(done.model, done.datamodule)
+            done.module.evaluation.scales = SCALES[multi_scale]
+            done.trainer.validate(done.module, done.datamodule)
         counts.append(slow_counts(pairs, predictor(case, networks, multi_scale=multi_scale)))
         check(done, counts[-1])
     assert np.abs(counts[0] - counts[1]).sum() > counts[0].sum() / 20  # the scales do count

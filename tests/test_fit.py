@@ -38,7 +38,7 @@ def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
     done = fit.main([*few, f"--runs_dir={tmp_path}", "--trainer.enable_progress_bar=false"])
     assert "training on the built-in Shapes set" in capsys.readouterr().out
     assert type(done.datamodule).__name__ == "Shapes"
-    assert done.config.fit.model.lr == yaml.safe_load(SHAPES.read_text())["model"]["lr"]
+    assert done.options.model.lr == yaml.safe_load(SHAPES.read_text())["model"]["lr"]
 
 
 def test_training_on_two_processes_writes_one_run(tmp_path, tiny_args):
@@ -238,7 +238,7 @@ def test_pseudo_labels_are_counted_before_training(tmp_path, tiny_args, capsys):
 def test_allowing_seen_splits_is_for_validate_and_is_not_kept(tmp_path, tiny_args, trained, capsys):
     with pytest.raises(SystemExit):
         fit.main([*tiny_args(tmp_path), "--allow_seen_split"])
-    assert "--allow_seen_split is for validate" in capsys.readouterr().err
+    assert "--allow_seen_split is no option of fit: it is for validate" in capsys.readouterr().err
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--data.val_split=train"]
     done = validate.main([*args, "--allow_seen_split"])
     assert yaml.safe_load((done.folder / "config.yaml").read_text())["allow_seen_split"] is False

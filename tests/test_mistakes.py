@@ -163,7 +163,12 @@ MISTAKES = [
     ),
     ("fit --data=Shapes --model.weights={t}/text.ckpt --trainer.max_steps=1", "text.ckpt"),
     ("validate --ckpt_path={ckpt} --eval.scales=[]", "scales"),
-    ("validate --ckpt_path={ckpt} --model.backbone=vgg16", "trained with"),
+    (
+        "validate --ckpt_path={ckpt} --model.backbone=vgg16",
+        "network and training are",
+    ),
+    ("validate --ckpt_path={ckpt} --model.scales=[1]", "--eval.scales"),
+    ("fit --data=Shapes --ckpt_path={ckpt} --model.backbone=vgg16", "trained with"),
     ("validate --ckpt_path={ckpt} --data=Folder --data.root={data}", "classes"),
     # predict
     ("predict", "--ckpt_path and --images and --out are missing"),

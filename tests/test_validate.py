@@ -27,8 +27,8 @@ def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
     done = validate.main(
         [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.scales=[1.0,0.5]"]
     )
-    assert done.model.evaluation.scales == (1.0, 0.5)
-    assert done.model.net.scales == (1.0,)
+    assert done.module.evaluation.scales == (1.0, 0.5)
+    assert done.module.net.scales == (1.0,)
 
 
 def test_one_process_and_two_give_the_same_score(trained, tmp_path):

@@ -18,7 +18,6 @@ from torch import Tensor
 import deeplab_lit
 from deeplab_lit.ablate.results import best_checkpoint
 from deeplab_lit.ablate.table import Row, by_training
-from deeplab_lit.cli.defaults import DATA_SETS
 from deeplab_lit.cli.parser import configs, joined_configs, read_config
 from deeplab_lit.crf.options import CRFOptions
 from deeplab_lit.data import SegmentationData
@@ -35,6 +34,7 @@ from deeplab_lit.network.receptive_field import (
     theoretical_field,
 )
 from deeplab_lit.runs.folder import RunFolderError
+from deeplab_lit.runs.trained_on import DATA_SETS
 from deeplab_lit.scoring.evaluation import Evaluation
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.types import Classes

@@ -1,4 +1,4 @@
-"""Do options, checkpoint and data agree? What is refused or said aloud before the first image."""
+"""Check that options, checkpoint and data agree, before the first image."""
 
 import os
 import re
@@ -10,59 +10,56 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from deeplab_lit.cli.leakage import seen_splits
-from deeplab_lit.cli.screen import say
-from deeplab_lit.data import SegmentationData
+from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.network.weights.class_order import are_generic, differences, differing, moved
-from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
+from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
-from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.text import say
 
 Checkpoint = Mapping[str, Any]
+Range = tuple[str, Callable[[Any], bool]]  # what a value may be, in words and as a test
 MOST_PROCESSES = max(64, os.cpu_count() or 1)  # on one machine
 
 
-def check_training(
-    options: Namespace, evaluation: Evaluation, *, allow_seen_split: bool = False
-) -> None:
-    """Refuse a training without an end, and options that would spoil its validations.
+def check_training(options: Namespace) -> None:
+    """Refuse a training without an end, and options that would spoil its validations or files.
 
     Args:
-        options: of the trainer.
-        evaluation: as on the command line.
-        allow_seen_split: whether that was typed.
+        options: of `fit`, parsed.
 
     Raises:
         MisconfigurationException: says which.
     """
-    if options.max_steps in (-1, 0) and options.max_epochs in (None, -1, 0):
+    trainer = options.trainer
+    if trainer.max_steps in (-1, 0) and trainer.max_epochs in (None, -1, 0):
         raise MisconfigurationException(
             "the run must know when training ends: set --trainer.max_steps or --trainer.max_epochs"
         )
-    given = {  # a cache would keep the first validation's probabilities
-        "eval.cache_dir": evaluation.cache_dir is not None,
-        "eval.band": evaluation.band is not None,
-        "allow_seen_split": allow_seen_split,
-    }
-    for name, is_given in given.items():
-        if is_given:
+    # a cache would keep the first validation's probabilities
+    for name in ("cache_dir", "band"):
+        if options.eval[name] is not None:
             raise MisconfigurationException(
-                f"--{name} is for validate; leave it out of fit, and of its configurations"
+                f"--eval.{name} is for validate; leave it out of fit, and of its configurations"
             )
+    if options.checkpoint.dirpath is not None:
+        raise MisconfigurationException(
+            f"--checkpoint.dirpath is {options.checkpoint.dirpath}: checkpoints lie in their run's "
+            "folder, where --ckpt_path last finds them. Another place for whole runs is --runs_dir"
+        )
 
 
 def check_trainer(options: Namespace, *, validates: bool = False) -> None:
     """Refuse what Lightning would take and then stumble over, or count on for ever.
 
     Args:
-        options: all of a verb, parsed.
+        options: of `fit` or `validate`, parsed.
         validates: nothing is trained, so there must be something to validate on.
 
     Raises:
         MisconfigurationException: says which option, what it is and what it may be.
     """
-    from_one = "a whole number from 1 up", lambda x: x >= 1
-    right: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    from_one: Range = "a whole number from 1 up", lambda x: x >= 1
+    right: dict[str, Range] = {
         "seed_everything": (
             f"a whole number in 0…{2**32 - 1}, true or false",
             lambda x: type(x) is bool or 0 <= x < 2**32,
@@ -94,6 +91,11 @@ def check_trainer(options: Namespace, *, validates: bool = False) -> None:
         "trainer.gradient_clip_val": ("a number from 0 up", lambda x: x >= 0),
         "trainer.max_epochs": ("a whole number from 1 up, or -1", lambda x: x == -1 or x >= 1),
         "trainer.barebones": ("false: a run is logged", lambda x: not x),
+        "trainer.enable_checkpointing": (
+            "true: a run leaves checkpoints; to look for mistakes, --trainer.fast_dev_run true "
+            "writes none",
+            lambda x: x,
+        ),
     }
     for name, (expected, is_right) in right.items():
         value = options.get(name)
@@ -112,25 +114,6 @@ def _devices(value: Any, accelerator: Any) -> bool:
         return False
     gpu = accelerator not in ("cpu", "auto") or torch.accelerator.is_available()
     return "," in text or (gpu and int(text) == -1) or 1 <= int(text) <= MOST_PROCESSES
-
-
-def refuse_lightning_optimizers(typed: Iterable[str]) -> None:
-    """Refuse LightningCLI's options for another optimizer or schedule, and name ours.
-
-    Args:
-        typed: the names of the options on a command line, with their dashes.
-
-    Raises:
-        MisconfigurationException: one of them is there.
-    """
-    for name in typed:
-        if re.match(r"--(optimizer|lr_scheduler)\b", name):
-            raise MisconfigurationException(
-                f"{name} is not an option here: training is the authors' SGD, by --model.lr, "
-                "--model.momentum, --model.weight_decay, --model.head_lr_mult, --model.lr_policy "
-                "(poly or step), --model.poly_power, --model.step_size and --model.step_factor; "
-                "for another one, override configure_optimizers of DeepLabModule"
-            )
 
 
 def check_resumable(checkpoint: Checkpoint, path: str) -> None:
@@ -164,19 +147,6 @@ def check_options(asked: Mapping[str, Any], stored: Mapping[str, Any], path: str
                 "checkpoint keeps its own. Leave the option out; or, to start a new training "
                 f"from these weights, use --model.weights {path} instead of --ckpt_path."
             )
-
-
-def refuse_without_data(path: str) -> None:
-    """Say what is wrong with a checkpoint, or that its data must be named: it is in no run folder.
-
-    Raises:
-        WeightsError: always.
-    """
-    read_checkpoint(path)
-    raise WeightsError(
-        f"{path} lies in no run folder, whose config.yaml would name the data: name them with "
-        "--data and --data.root, like --data VOC --data.root VOCdevkit"
-    )
 
 
 def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> None:
@@ -229,6 +199,38 @@ def check_order(theirs: Sequence[str], ours: Sequence[str], path: str, whose: st
             "that it was trained on; or bring the names, and the values in the masks, into the "
             "checkpoint's order"
         )
+
+
+def seen_splits(data: SegmentationData, trained_on: Sequence[str]) -> list[str]:
+    """Those of the splits trained on that share images with the validation split.
+
+    Two splits share images if the data set says so of their names, or if their lists do: either
+    may be wrong alone, a list where only a part of the data is there.
+
+    Args:
+        data: with the split to validate on.
+        trained_on: entries like "VOC:train_aug", as `SegmentationData.label` writes them, in
+            capitals or not; those of other data sets are passed over.
+    """
+    own, _, val_split = data.label(data.val_split).lower().rpartition(":")
+    seen = []
+    for entry in trained_on:
+        name, _, split = entry.rpartition(":")
+        if name.lower() != own:
+            continue
+        parts = [data.parts.get(s, {s}) for s in (val_split, split.lower())]
+        if parts[0] & parts[1] or _share_ids(data, split):
+            seen.append(entry)
+    return seen
+
+
+def _share_ids(data: SegmentationData, split: str) -> bool:
+    if not data.ids_are_global:
+        return False
+    try:
+        return bool(set(data.split(split).ids) & set(data.split(data.val_split).ids))
+    except DataError:  # not all of its files are here
+        return False
 
 
 def seen_before(data: SegmentationData, provenance: Provenance, weights: str) -> list[str]:

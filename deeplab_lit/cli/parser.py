@@ -1,42 +1,77 @@
 """How every command reads its command line.
 
-No option may be abbreviated, configurations are checked YAML, and what is refused is refused in a
-sentence: the option, what was found, what is expected.
+No option may be abbreviated, options win over configurations wherever they stand, configurations
+are checked YAML, and what is refused is refused in a sentence: the option, the value, what is
+expected. Imports neither torch nor Lightning: a command's help must not wait for them.
 """
 
-import io
 import os
 import re
 from argparse import ArgumentError
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from deeplab_lit.cli.refusal import Refusal, cut
+from deeplab_lit.cli.refusal import Refusal, cut, help_of, short_help
 from deeplab_lit.errors import UserError
 from deeplab_lit.yaml_files import MODE, ConfigError, read_options, read_text
 
 CONFIG = "--config="
 SECTIONS = ("trainer", "model", "data", "eval", "crf", "checkpoint")
+HELP_ALL = "--help_all"
 
-Contents = dict[str, dict[str, Any]]  # name of a configuration → what it says
+Contents = dict[str, dict[str, Any]]  # name of a configuration → its content
 
 
 class UsageError(UserError, ValueError):
     """A command line or configuration has an option that does not exist, or such a value."""
 
 
-class Parser(ArgumentParser):
-    """A parser without abbreviations that raises what it refuses."""
+class OneLine(DefaultHelpFormatter):
+    """Format the help with the text of each option on one line, however long."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        ours = {"allow_abbrev": False, "exit_on_error": False, "parser_mode": MODE}
-        super().__init__(*args, **ours | kwargs)
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=100_000)
+
+
+class Parser(ArgumentParser):
+    """A parser without abbreviations that raises what it refuses.
+
+    Args:
+        topics: heading → options or sections of `--help`, as `refusal.short_help` takes them;
+            `--help_all` lists all options. None: `--help` lists all of them.
+        args: of the parent.
+        kwargs: of the parent.
+    """
+
+    def __init__(
+        self, *args: Any, topics: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
+    ) -> None:
+        settings = {"allow_abbrev": False, "exit_on_error": False, "parser_mode": MODE}
+        super().__init__(*args, **settings | kwargs)
+        self.topics = topics
+
+    def format_help(self, *args: Any) -> str:
+        """Return the text of `--help`."""
+        if self.topics is None:
+            return super().format_help(*args)
+        wide = self.formatter_class
+        self.formatter_class = OneLine
+        try:
+            text = super().format_help()
+        finally:
+            self.formatter_class = wide
+        return short_help(text, self.topics, self.usage or "", self.description or "")
+
+    def full_help(self) -> str:
+        """Return the text of `--help_all`: every option, with its type."""
+        return super().format_help()
 
 
 def parse(
@@ -50,13 +85,17 @@ def parse(
     Args:
         parser: of the command.
         argv: the command line.
-        contents: of configurations on it, where something else counts than what the file holds.
+        contents: configurations to be parsed with this content instead of their file's.
         commands: of the parser, one of which is the first word.
 
     Raises:
         ConfigError: a configuration cannot be read.
         UsageError: the parser refuses something.
+        SystemExit: code 0 after `--help` and `--help_all`.
     """
+    if HELP_ALL in argv and isinstance(parser, Parser):
+        print(parser.full_help())
+        raise SystemExit(0)
     argv, contents = joined_configs(argv), contents or {}
     read = {name: read_config(name) for name in configs(argv) if name not in contents} | contents
     for name, content in read.items():
@@ -68,7 +107,7 @@ def parse(
 
 
 def joined_configs(argv: Sequence[str]) -> list[str]:
-    """The command line with each of its configurations as one word, `--config=FILE`.
+    """Return a command line with each of its configurations as one word, `--config=FILE`.
 
     A `~` that begins a value is the home folder also in `--name=~/x`, where a shell leaves it.
 
@@ -91,16 +130,56 @@ def joined_configs(argv: Sequence[str]) -> list[str]:
     return words
 
 
+def configs_first(argv: Sequence[str]) -> list[str]:
+    """Return a command line with its configurations in front, so that options win over them."""
+    words = joined_configs(argv)
+    return sorted(words, key=lambda word: not word.startswith(CONFIG))
+
+
 def configs(argv: Sequence[str]) -> list[str]:
-    """The configurations on a command line that `joined_configs` has seen, in their order."""
+    """Return the configurations on a command line of `joined_configs`, in their order."""
     return [word.removeprefix(CONFIG) for word in argv if word.startswith(CONFIG)]
 
 
+def flags(argv: Sequence[str]) -> set[str]:
+    """Return the names of the options on a command line, with their dashes."""
+    return {word.partition("=")[0] for word in argv if word.startswith("-")}
+
+
+def value_of(argv: Sequence[str], name: str) -> str:
+    """Return the value of an option as the parser takes it, before anything is parsed.
+
+    The last one on the command line counts, else that of the last configuration.
+
+    Args:
+        argv: a command line of `joined_configs`.
+        name: of the option, without dashes.
+
+    Returns:
+        The value; empty where there is none.
+    """
+    values = [str(content[name]) for c in configs(argv) if (content := peek(c)).get(name)]
+    for word, following in pairwise([*argv, ""]):
+        if word == f"--{name}":
+            values.append(following)
+        elif word.startswith(f"--{name}="):
+            values.append(word.partition("=")[2])
+    return values[-1] if values else ""
+
+
+def peek(config: str) -> dict[str, Any]:
+    """Return the content of a configuration; of an unreadable one nothing: `parse` refuses it."""
+    try:
+        return read_config(config)
+    except ConfigError:
+        return {"data": None}
+
+
 def read_config(name: str) -> dict[str, Any]:
-    """The content of a configuration, a file or, like `{model: {lr: 1}}`, the YAML itself.
+    """Read a configuration, a file or, like `{model: {lr: 1}}`, the YAML itself.
 
     Raises:
-        ConfigError: it cannot be used; of a file that is not there, the nearest name is said.
+        ConfigError: it cannot be used; for a file that does not exist, the nearest name is said.
     """
     if os.path.lexists(name):
         return read_options(name)
@@ -121,9 +200,9 @@ def refusals(
     """Turn what a parser refuses into a sentence.
 
     Args:
-        parser: which.
+        parser: of the command.
         argv: the command line.
-        read: what has been read beside it; the file is named where an option stands there.
+        read: the configurations; a file is named where an option stands in it.
         commands: of the parser, one of which is the first word.
 
     Raises:
@@ -134,17 +213,17 @@ def refusals(
     except ArgumentError as error:
         verb = [word for word in argv[:1] if word in commands]
 
-        def help_of(word: str) -> str:
-            with redirect_stdout(io.StringIO()) as text, suppress(SystemExit, ArgumentError):
-                parser.parse_args([*verb, word])
-            return text.getvalue()
+        def show(word: str) -> str:
+            if word == "--help" and not verb and isinstance(parser, Parser):
+                return parser.full_help()
+            return help_of(parser, [*verb, word])
 
-        refusal = Refusal("".join(verb) or parser.prog.split(".")[-1], argv, read, help_of)
+        refusal = Refusal("".join(verb) or parser.prog.split(".")[-1], argv, read, show)
         raise UsageError(refusal.sentence(str(error))) from error
 
 
 def _empty(content: Any, place: str = "") -> Iterator[str]:
-    """The sections and classes of a configuration that are null."""
+    """Yield the sections and classes of a configuration that are null."""
     if isinstance(content, list):
         content = dict(enumerate(content))
     for key, value in content.items() if isinstance(content, dict) else ():
@@ -155,6 +234,6 @@ def _empty(content: Any, place: str = "") -> Iterator[str]:
 
 
 def _as_text(word: str, contents: Contents) -> str:
-    """A configuration on the command line as what it holds, where that is given."""
+    """Return a configuration on the command line as the content that counts instead."""
     name = word.removeprefix(CONFIG)
     return CONFIG + yaml.safe_dump(contents[name]) if word != name and name in contents else word

@@ -1,13 +1,41 @@
-"""What a parser says against a command line, on up to fifty lines, as one sentence."""
+"""Texts of a parser made short: its refusals, on up to fifty lines, and its help, on hundreds."""
 
+import io
 import re
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import zip_longest
 from typing import Any
 
+from jsonargparse import ArgumentError, ArgumentParser
+
+from deeplab_lit.yaml_files import FORMER
+
+OTHER_OPTIMIZER = (
+    "training is the authors' SGD, by --model.lr, --model.momentum, --model.weight_decay, "
+    "--model.head_lr_mult, --model.lr_policy (poly or step), --model.poly_power, --model.step_size "
+    "and --model.step_factor; for another one, override configure_optimizers of DeepLabModule"
+)
+# options that one command has and another, which reads the same configurations, has not
+ELSEWHERE = {
+    ("fit", "optimizer"): OTHER_OPTIMIZER,
+    ("fit", "lr_scheduler"): OTHER_OPTIMIZER,
+    ("fit", "allow_seen_split"): "it is for validate; leave it out of fit, and of its "
+    "configurations",
+    ("validate", "model.scales"): "the network is the checkpoint's; --eval.scales says at which "
+    "sizes it sees the images",
+    ("validate", "model"): "network and training are the checkpoint's; how it is scored is said "
+    "by --eval.…",
+    ("validate", "checkpoint"): "validate writes no checkpoints",
+    ("validate", "wandb_checkpoint"): "validate writes no checkpoints",
+}
 BASES = ("deeplab_lit.data.SegmentationData", "lightning.Callback")  # nothing is made of them
 MOST = 12  # choices that are shown
+SECTION_HELP = "Path to a configuration file."  # of an option that stands for a whole section
+WIDTH, COLUMN = 100, 38  # of a help: its lines, and where descriptions begin
 WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -68,6 +96,12 @@ class Refusal:
         return self._wrong_value(path, said)
 
     def _unknown(self, key: str, owner: str = "", dashes: str = "--") -> str:
+        place, name = self._place(key, dashes), owner.rpartition(".")[2] or self.command
+        if key in FORMER:
+            return f"{place} is called --{FORMER[key]} now"
+        for option in (key, key.partition(".")[0]):
+            if why := ELSEWHERE.get((self.command, option)):
+                return f"{place} is no option of {name}: {why}"
         section, _, last = key.rpartition(".")
         known = self._options(f"--{section}.help={owner}") if owner else self._options()
         known = known or self._options(f"--{section}.help")  # of one class
@@ -75,8 +109,7 @@ class Refusal:
         near = [option for option in same.values() if option.startswith(key)]
         near += [same[name] for name in get_close_matches(last, same, 1)]
         hint = f": did you mean --{near[0]}?" if near else "; --help lists them"
-        name = owner.rpartition(".")[2] or self.command
-        return f"{self._place(key, dashes)} is no option of {name}{hint}"
+        return f"{place} is no option of {name}{hint}"
 
     def _missing(self, names: Sequence[str], section: str) -> str:
         if section:  # of a class, which the parser makes from options of its own
@@ -162,8 +195,7 @@ class Refusal:
         """The names of the classes that an option knows."""
         about = self.help_of("--help").partition(f"\n  --{path} ")[2].partition("\n  --")[0]
         known = re.sub(r"\s", "", about).partition("knownsubclasses:")[2].rpartition(")")[0]
-        names = known.split(",") if known else []
-        return [name.rpartition(".")[2] for name in names if name not in BASES]
+        return _class_names(known)
 
 
 def cut(text: str, longest: int = 60) -> str:
@@ -182,3 +214,65 @@ def _holds(content: Any, key: str) -> bool:
         or _holds(content.get("init_args"), key)
         or (bool(rest) and _holds(content.get(section), rest))
     )
+
+
+def help_of(parser: ArgumentParser, argv: Sequence[str]) -> str:
+    """Return what a command line like `--help` prints."""
+    with redirect_stdout(io.StringIO()) as text, suppress(SystemExit, ArgumentError):
+        parser.parse_args(list(argv))
+    return text.getvalue()
+
+
+def short_help(text: str, topics: Mapping[str, Sequence[str]], usage: str, description: str) -> str:
+    """Return a help that can be read: the options of each topic, one or two lines each.
+
+    Args:
+        text: a parser's help with the text of each option on one line.
+        topics: heading → names of options, or of sections, of which all options are shown that no
+            topic names. Options of no topic are left out.
+        usage: of the command.
+        description: of the command.
+    """
+    named = {name for names in topics.values() for name in names}
+    options = dict(_options_in(text))
+    lines = [f"usage: {usage}", "", *textwrap.wrap(description, WIDTH)]
+    for heading, names in topics.items():
+        lines += ["", f"{heading}:"]
+        for name in names:
+            below = [o for o in options if o.startswith(f"{name}.") and o not in named]
+            for option in ([name] if name in options else []) + below:
+                lines += _about(option, options[option])
+    return "\n".join([*lines, "", "--help_all lists all options, with their types.", ""])
+
+
+def _options_in(text: str) -> Iterator[tuple[str, str]]:
+    """Yield name and description of each option in a parser's help."""
+    found = re.findall(r"^  (\S.*?)(?:  +|\n {6,})(\S.*)$", text, re.MULTILINE)
+    for invocation, about in found:
+        name = re.search(r"--([\w.]+)", invocation)
+        if name and not name[1].endswith(".help") and about != SECTION_HELP:
+            yield name[1].replace(".init_args.", "."), about
+
+
+def _about(option: str, about: str) -> list[str]:
+    """Return the lines of an option: its default and the first sentence of its description."""
+    if "known subclasses: " in about:
+        names = _class_names(about.partition("known subclasses: ")[2].rpartition(")")[0])
+        about = f"one of {', '.join(names)}. (type: …, default: null)"
+        sentence = f"{about.partition('. (')[0]}; --{option}.help NAME lists options"
+    else:
+        text = about.rpartition(" (type: ")[0] or about
+        sentence = re.split(r"(?<=\w\w)(?<!Fig)(?<!Eq)\. (?!Default)", f"{text} ")[0].strip()
+    default = re.search(r"default: (.*)\)$", about)
+    value = f" {cut(default[1], 24)}" if default and default[1] != "null" else ""
+    lines = textwrap.wrap(sentence, WIDTH - COLUMN, max_lines=2, placeholder=" …")
+    head = f"  --{option}{value}"
+    if len(head) >= COLUMN:
+        return [head, *(" " * COLUMN + line for line in lines)]
+    return [f"{start:{COLUMN}}{line}" for start, line in zip_longest([head], lines, fillvalue="")]
+
+
+def _class_names(names: str) -> list[str]:
+    """Return the bare names of classes in a list with their modules, without base classes."""
+    known = re.sub(r"\s", "", names).split(",")
+    return [name.rpartition(".")[2] for name in known if name and name not in BASES]

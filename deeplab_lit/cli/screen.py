@@ -1,26 +1,45 @@
-"""What fit and validate say on the screen, on the first process only."""
+"""What fit and validate say on the screen, and what libraries shall not say there."""
 
+import logging
 import os
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.scoring.cityscapes import benchmark_table
 from deeplab_lit.scoring.tables import table
 from deeplab_lit.scoring.trimap import band_table
+from deeplab_lit.text import say
 from deeplab_lit.training.module import DeepLabModule
 
+# action and words of a warning → why
+WARNINGS = {
+    ("ignore", "is smaller than the logging interval"): "not so: the steps that are logged are "
+    "counted over the whole training, not anew in each epoch",
+    ("ignore", "your dataloader is not resumable"): "not so: the training stream reads on where "
+    "the optimizer steps stand (loading/sampler.py)",
+    ("ignore", "does not have many workers"): "the default is one for each core, so whoever has "
+    "fewer has asked for them; and Shapes is drawn faster than workers hand over",
+    ("ignore", "Checkpoint directory .* exists and is not empty"): "a run that goes on has its own "
+    "checkpoints there, and a new one always has a new folder (runs/folder.py)",
+    ("once", "DataLoader will create .* worker processes"): "it is as true in the first epoch",
+    ("ignore", "callbacks used to create the checkpoint need to be provided"): "they are those of "
+    "fit alone, and a validation needs none of them",
+    ("ignore", "isinstance.treespec, LeafSpec"): "Lightning's own affair with torch",
+}
 
-@rank_zero_only
-def say(*lines: str) -> None:
-    """Lines on stdout."""
-    print("\n".join(lines), flush=True)
+
+def quieten() -> None:
+    """Leave such words out, and Lightning's notes on how it is set up; warnings of it stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for action, words in WARNINGS:
+        warnings.filterwarnings(action, message=f".*{words}")
 
 
 def introduce(module: DeepLabModule, data: str, run: str) -> None:
@@ -67,6 +86,9 @@ def after_fit(
         config: of the run, where validate must be given it: its data set is not of this package.
         monitor: the metric by which it is the best.
     """
+    if best is None and checkpoint:  # validated by processes that have ended
+        say(f"Done. Scores: {folder / 'results.json'}\nBest        {checkpoint}")
+        return
     if best is None:
         say(f"Done. No validation took place. Run folder: {folder}")
         return

@@ -19,8 +19,8 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from deeplab_lit.cli.screen import say
 from deeplab_lit.runs.csv_logger import MetricsFile
+from deeplab_lit.text import say
 
 PROJECT = "deeplab_lit"
 BEST = ("val/miou", "val_crf/miou")  # metrics of which a run's highest value counts

@@ -2,6 +2,7 @@ import pytest
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+import deeplab_lit
 from deeplab_lit.cli.checks import (
     check_classes,
     check_options,
@@ -9,31 +10,40 @@ from deeplab_lit.cli.checks import (
     check_trainer,
     check_training,
     check_unseen,
-    refuse_lightning_optimizers,
+    seen_splits,
 )
-from deeplab_lit.data import Shapes
+from deeplab_lit.data import VOC, Cityscapes, Folder, Shapes
 from deeplab_lit.network.weights.load import WeightsError
-from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.runs.provenance import PUBLISHED
 
 FILE = "some/best.ckpt"
 
 
+def options_of_fit(**changes):
+    options = Namespace({"trainer.max_steps": 5, "trainer.max_epochs": None})
+    options.update(
+        Namespace({"eval.cache_dir": None, "eval.band": None, "checkpoint.dirpath": None})
+    )
+    options.update(Namespace(changes))
+    return options
+
+
 @pytest.mark.parametrize(("steps", "epochs"), [(-1, None), (0, -1)])
 def test_a_training_without_an_end_is_refused(steps, epochs):
-    options = Namespace(max_steps=steps, max_epochs=epochs)
+    options = options_of_fit(**{"trainer.max_steps": steps, "trainer.max_epochs": epochs})
     with pytest.raises(MisconfigurationException, match="when training ends"):
-        check_training(options, Evaluation())
+        check_training(options)
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(10, None), (-1, 3)])
 def test_steps_or_epochs_are_an_end(steps, epochs):
-    check_training(Namespace(max_steps=steps, max_epochs=epochs), Evaluation())
+    check_training(options_of_fit(**{"trainer.max_steps": steps, "trainer.max_epochs": epochs}))
 
 
-@pytest.mark.parametrize("evaluation", [Evaluation(cache_dir="x"), Evaluation(band="void")])
-def test_a_training_takes_no_option_of_validate_alone(evaluation):
+@pytest.mark.parametrize("change", [{"eval.cache_dir": "x"}, {"eval.band": "void"}])
+def test_a_training_takes_no_option_of_validate_alone(change):
     with pytest.raises(MisconfigurationException, match="is for validate"):
-        check_training(Namespace(max_steps=5, max_epochs=None), evaluation)
+        check_training(options_of_fit(**change))
 
 
 def test_weights_alone_are_no_training_to_go_on_with():
@@ -151,15 +161,68 @@ def test_numbers_that_mean_something_are_taken(name, values):
         check_trainer(trainer_options(name, value))
 
 
-@pytest.mark.parametrize("typed", ["--optimizer", "--optimizer.lr", "--lr_scheduler"])
-def test_another_optimizer_is_refused_with_the_names_of_our_options(typed):
-    refuse_lightning_optimizers(["--optimizers", "--model.lr"])
-    with pytest.raises(MisconfigurationException, match=rf"{typed} .* --model\.lr_policy"):
-        refuse_lightning_optimizers([typed])
-
-
 def test_a_validation_of_nothing_is_refused_and_a_training_without_one_is_not():
     options = trainer_options("trainer.limit_val_batches", 0)
     check_trainer(options)
     with pytest.raises(MisconfigurationException, match="leaves nothing to score"):
         check_trainer(options, validates=True)
+
+
+@pytest.mark.parametrize(
+    ("split", "seen"),
+    [
+        ("val", ["VOC:val", "VOC:trainval", "VOC:trainval_aug"]),
+        ("train", ["VOC:train", "VOC:train_aug", "VOC:trainval", "VOC:trainval_aug"]),
+        (
+            "trainval",
+            ["VOC:train", "VOC:train_aug", "VOC:val", "VOC:trainval", "VOC:trainval_aug"],
+        ),
+    ],
+)
+def test_vocs_splits_contain_each_other(voc_root, split, seen):
+    """Without SBD's files: the lists of the augmented splits are not here."""
+    data = VOC(root=str(voc_root), val_split=split)
+    entries = ["VOC:train", "VOC:train_aug", "VOC:val", "VOC:trainval", "VOC:trainval_aug"]
+    assert sorted(seen_splits(data, entries)) == sorted(seen)
+
+
+def test_a_list_of_ones_own_is_compared_by_its_images(voc_root, write_list):
+    lists = voc_root / "ImageSets/Segmentation"
+    write_list(lists / "few.txt", ["2007_1"])
+    write_list(lists / "other.txt", ["2007_1", "2007_4"])
+    data = VOC(root=str(voc_root))
+    assert seen_splits(data, ["VOC:few", "VOC:other"]) == ["VOC:other"]
+
+
+def test_capitals_do_not_matter_and_other_data_sets_are_passed_over(voc_root):
+    data = VOC(root=str(voc_root))
+    assert seen_splits(data, ["voc:val", "Cityscapes:val", "unknown", "VOC:train"]) == ["voc:val"]
+    assert seen_splits(data, []) == []
+
+
+def test_cityscapes_and_shapes_splits_are_disjoint(city_root):
+    for data in (Cityscapes(root=str(city_root)), Shapes()):
+        name = type(data).__name__
+        assert seen_splits(data, [f"{name}:train", f"{name}:val"]) == [f"{name}:val"]
+
+
+def test_trainval_holds_val(city_root):
+    data = Cityscapes(root=str(city_root))
+    assert seen_splits(data, ["Cityscapes:trainval"]) == ["Cityscapes:trainval"]
+
+
+def test_every_published_file_names_data_sets_as_they_call_themselves():
+    foreign = {"GTA5"}
+    known = {name for name in dir(deeplab_lit.data) if name[0].isupper()}
+    for _, splits in PUBLISHED.values():
+        assert {entry.rpartition(":")[0] for entry in splits} <= known | foreign
+
+
+def test_folders_of_different_names_are_different_data_sets(folder_root):
+    """The same file names stand in each split of a folder, and are other images."""
+    data = Folder(root=str(folder_root))
+    assert data.label("train") == "Folder/mine:train"
+    assert seen_splits(data, ["Folder/mine:train", "Folder/theirs:val"]) == []
+    assert seen_splits(data, ["Folder/mine:val"]) == ["Folder/mine:val"]
+    assert data.trained_on() == 0
+    assert Folder(root=str(folder_root), train_split="val").trained_on() == 3

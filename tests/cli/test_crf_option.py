@@ -5,8 +5,7 @@ import yaml
 
 import deeplab_lit
 from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out, current_section
-from deeplab_lit.cli.defaults import configs_first
-from deeplab_lit.cli.parser import Parser, parse
+from deeplab_lit.cli.parser import Parser, configs_first, parse
 from deeplab_lit.crf import PRESETS, CRFError, DenseCRF
 from deeplab_lit.errors import UserError, refused_arguments
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from deeplab_lit import fit, validate
@@ -42,20 +43,6 @@ def make_folder(root, *, value=1, size=(40, 36), images=2, classes=("sky", "road
     return root
 
 
-def test_spawned_processes_leave_their_scores_in_a_file_that_is_named(tmp_path, tiny_args, capsys):
-    """With the strategy ddp_spawn, the process that was typed has seen no validation itself."""
-    trained = fit.main(tiny_args(tmp_path))
-    best = trained.trainer.checkpoint_callback.best_model_path
-    scored = validate.main([f"--ckpt_path={best}", f"--runs_dir={tmp_path}"])
-    capsys.readouterr()
-    for done, end in ((trained, trained.after_fit), (scored, scored.after_validate)):
-        done.record.final = None
-        end()
-        said = capsys.readouterr().out
-        assert str(done.folder / "results.json") in said
-        assert "No validation" not in said
-
-
 def test_fit_ends_with_table_checkpoint_and_next_command(tmp_path, tiny_args, capsys):
     done = fit.main(tiny_args(tmp_path))
     out = capsys.readouterr().out
@@ -77,20 +64,12 @@ def test_fit_ends_with_table_checkpoint_and_next_command(tmp_path, tiny_args, ca
 
 @pytest.mark.parametrize("rates", [[1], [3, 5], [6, 12, 18, 24], [2, 4, 6, 8, 10]])
 def test_rates_on_the_command_line_are_the_dilations_of_the_convolutions(
-    tmp_path, tiny_args, rates, monkeypatch
+    tmp_path, tiny_args, build_fit, rates
 ):
-    class Built(Exception):
-        pass
-
-    def stop(self):
-        head = self.model.net.head
-        assert isinstance(head, ASPP)
-        assert [conv.dilation for conv in head.branches] == [(rate, rate) for rate in rates]
-        raise Built
-
-    monkeypatch.setattr(fit.FitCLI, "before_fit", stop)
-    with pytest.raises(Built):
-        fit.main(tiny_args(tmp_path, **{"--model.atrous_rates": str(rates)}))
+    head = build_fit(tiny_args(tmp_path, **{"--model.atrous_rates": str(rates)})).module.net.head
+    assert isinstance(head, ASPP)
+    assert [conv.dilation for conv in head.branches] == [(rate, rate) for rate in rates]
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_saved_config_reproduces_the_run(tmp_path, tiny_args):
@@ -275,7 +254,7 @@ def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path, capsys):
 
 def test_a_flag_that_the_checkpoint_would_override_is_refused(trained, tmp_path, capsys):
     args = [f"--ckpt_path={trained}", "--model.atrous_rates=[6,12]", f"--runs_dir={tmp_path}"]
-    error = refused(capsys, validate.main, args, tmp_path / "none")
+    error = refused(capsys, fit.main, args, tmp_path / "none")
     assert "--model.atrous_rates is" in error
     assert "trained with" in error
 
@@ -327,7 +306,7 @@ def test_weights_of_a_checkpoint_start_a_new_training(trained, tmp_path, tiny_ar
     options = {"--model.weights": str(trained), "--model.lr": "0", "--trainer.max_steps": "2"}
     done = fit.main(tiny_args(tmp_path, **options))
     start = weights(trained)
-    learned = dict(done.model.named_parameters())
+    learned = dict(done.module.named_parameters())
     assert all(torch.equal(learned[key], start[key]) for key in learned)
 
 
@@ -339,3 +318,18 @@ def test_frozen_normalization_stays_as_it_was(trained, tmp_path, tiny_args):
     assert frozen
     assert all(torch.equal(start[key], end[key]) for key in frozen)
     assert any(not torch.equal(start[key], end[key]) for key in end if "conv" in key)
+
+
+@pytest.mark.parametrize(
+    ("option", "default"),
+    [("runs_dir", "runs"), ("experiment", None), ("run", None)],
+)
+def test_the_defaults_stand_in_the_printed_configuration(capsys, option, default):
+    with pytest.raises(SystemExit) as stop:
+        fit.main(["--data=Shapes", "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed[option] == default
+    assert printed["checkpoint"]["monitor"] == "val/miou"
+    assert printed["eval"]["scales"] is None
+    assert printed["crf"]["enabled"] is False

@@ -1,0 +1,222 @@
+"""What `fit` and `validate` share: their options, and the run that is built from them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+
+from deeplab_lit import __version__
+from deeplab_lit.cli.defaults import SHAPES, for_command, place_of
+from deeplab_lit.cli.parser import (
+    CONFIG,
+    Parser,
+    UsageError,
+    configs,
+    configs_first,
+    joined_configs,
+    parse,
+    read_config,
+    value_of,
+)
+from deeplab_lit.crf.options import CRFOptions, with_crf_enabled
+from deeplab_lit.data import SegmentationData
+from deeplab_lit.errors import refused_trainer
+from deeplab_lit.runs.checkpoints import AtomicCheckpointIO, BestAndLast
+from deeplab_lit.runs.config import with_save_dir
+from deeplab_lit.runs.record import RunRecord
+from deeplab_lit.runs.trained_on import SCORING, neighborhood, read_run
+from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.training.module import DeepLabModule
+
+NETWORK = ("backbone", "output_stride", "head", "atrous_rates", "scales", "style", "norm",
+           "align_corners")  # fmt: skip
+COMMON = ("max_steps", "devices", "accelerator", "precision", "strategy", "val_check_interval",
+          "accumulate_grad_batches", "fast_dev_run")  # fmt: skip
+# heading of --help → the options and sections below it; --help_all has what no heading has
+TOPICS = {
+    "Data": ["config", "data"],
+    "Network": [f"model.{name}" for name in NETWORK],
+    "Training": ["model", "seed_everything"],
+    "Evaluation": ["eval", "allow_seen_split"],
+    "CRF": ["crf"],
+    "Run": ["ckpt_path", "runs_dir", "experiment", "run", "print_config"],
+    "Weights and logging": ["model.weights", "checkpoint.monitor", "checkpoint.mode",
+                            "wandb_checkpoint", "trainer.logger"],
+    "Lightning's trainer": [f"trainer.{name}" for name in COMMON],
+}  # fmt: skip
+TRAINER = {"enable_model_summary": False, "log_every_n_steps": 10}
+CHECKPOINT = {
+    "monitor": "val/miou",
+    "mode": "max",
+    "filename": "best",
+    "auto_insert_metric_name": False,
+    "enable_version_counter": False,
+}
+
+
+class Run(NamedTuple):
+    """A run of `fit` or `validate`, for tests and notebooks.
+
+    Attributes:
+        trainer: Lightning's.
+        module: the network in it is `module.net`.
+        datamodule: the data.
+        folder: of the run.
+        options: as parsed, with the values that the run has found for itself.
+        record: what results.json says.
+    """
+
+    trainer: Trainer
+    module: DeepLabModule
+    datamodule: SegmentationData
+    folder: Path
+    options: Namespace
+    record: RunRecord
+
+
+class RunParser(Parser, LightningArgumentParser):
+    """Lightning's parser with the rules of ours."""
+
+
+def build_parser(
+    command: str,
+    usage: str,
+    description: str,
+    module: type[DeepLabModule] = DeepLabModule,
+) -> RunParser:
+    """Return the parser of a command.
+
+    Args:
+        command: "fit" or "validate".
+        usage: its command line.
+        description: what it does.
+        module: class that has the options of `fit --model.…`.
+    """
+    parser = RunParser(
+        prog=f"python -m deeplab_lit.{command}",
+        usage=usage,
+        description=description,
+        version=__version__,
+        topics=TOPICS,
+    )
+    parser.add_argument("-c", "--config", action="config", help="Options from a YAML file.")
+    add_options(parser, command, module)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
+    return parser
+
+
+def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) -> None:
+    """Add our options, in the order of the topics of `--help`."""
+    add, fits = parser.add_argument, command == "fit"
+    parser.add_lightning_class_args(SegmentationData, "data", subclass_mode=True)
+    if fits:
+        parser.add_lightning_class_args(module, "model")
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+    add("--seed_everything", type=bool | int, default=0,
+        help="Seed of all random numbers; true draws one.")  # fmt: skip
+    add("--eval", type=Evaluation, default=Evaluation())
+    if not fits:
+        add("--allow_seen_split", action="store_true",
+            help="Score images that the checkpoint was trained on all the same.")  # fmt: skip
+    add("--crf", type=CRFOptions, default=CRFOptions())
+    add("--ckpt_path", type=str | None, default=None,
+        help='Checkpoint to go on from; "last" goes on with the newest run.' if fits else
+        'Checkpoint that fit wrote; "last" is the best of the newest run.')  # fmt: skip
+    add("--runs_dir", type=str, default="runs", help="Folder of all experiments.")
+    add("--experiment", type=str | None, default=None,
+        help="Groups runs: runs/<experiment>/<run>/. Default: the name of the data set.",
+    )  # fmt: skip
+    add("--run", type=str | None, default=None, help="Name of the run. Default: the time.")
+    if fits:
+        parser.add_lightning_class_args(BestAndLast, "checkpoint")
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT.items()})
+        add("--wandb_checkpoint", type=bool, default=False,
+            help="After training, send the best checkpoint to W&B too.")  # fmt: skip
+
+
+def command_line(typed: Sequence[str]) -> list[str]:
+    """Return the words of a command line as `parse_run` takes them, configurations in front."""
+    return configs_first(with_save_dir(with_crf_enabled(joined_configs(typed))))
+
+
+def parse_run(
+    parser: RunParser, command: str, argv: Sequence[str], implied: Path | None
+) -> Namespace:
+    """Parse the command line of `fit` or `validate`.
+
+    Args:
+        parser: of `build_parser`.
+        command: "fit" or "validate".
+        argv: its command line, of `command_line`.
+        implied: the configuration that it begins with, of `implied_config`; None: none.
+
+    Raises:
+        UsageError: the parser refuses something, or no data set is named.
+        ConfigError: a configuration cannot be read, or names what is not followed unasked.
+    """
+    contents = {name: for_command(command, read_config(name)) for name in configs(argv)}
+    if implied is not None:
+        argv = [f"{CONFIG}{implied}", *argv]
+    if implied is not None and implied != SHAPES:
+        content = read_run(implied, None if command == "fit" else SCORING)
+        content = for_command(command, content) | neighborhood(implied)
+        if value_of(argv, "ckpt_path") == "last":
+            content |= place_of(implied)
+        contents[str(implied)] = content
+    options = parse(parser, argv, contents)
+    if options.data is None:
+        raise UsageError("data is null: name a data set, as --data VOC --data.root VOCdevkit")
+    if options.ckpt_path == "":
+        raise UsageError("--ckpt_path names no file: leave it out, or give a checkpoint")
+    return options
+
+
+def experiment_of(options: Namespace) -> str:
+    """Return the experiment of a run: by default it is called like the data set."""
+    return options.experiment or options.data.class_path.rpartition(".")[2].lower()
+
+
+def set_up_process(options: Namespace) -> None:
+    """Set the seed of all random numbers, and how float32 matrices are multiplied."""
+    torch.set_float32_matmul_precision("high")
+    if options.seed_everything is not False:
+        seed = None if options.seed_everything is True else options.seed_everything
+        options.seed_everything = seed_everything(seed, workers=True, verbose=False)
+
+
+def build_trainer(
+    options: Namespace,
+    callbacks: Sequence[Callback],
+    last_callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+) -> Trainer:
+    """Return the trainer of the options, with the callbacks and loggers that every run has.
+
+    Args:
+        options: section `trainer`, its classes instantiated.
+        callbacks: in front of those of the options.
+        last_callbacks: behind them.
+        loggers: in front of those of the options.
+
+    Raises:
+        UserError: Lightning refuses an option.
+    """
+    settings = dict(vars(options))
+    if isinstance(options.val_check_interval, int):  # batches, of any epoch
+        settings["check_val_every_n_epoch"] = None
+    settings["callbacks"] = [*callbacks, *_listed(options.callbacks), *last_callbacks]
+    more = [] if isinstance(options.logger, bool) else _listed(options.logger)
+    settings["logger"] = [*loggers, *more]
+    settings["plugins"] = [*_listed(options.plugins), AtomicCheckpointIO()]
+    with refused_trainer():
+        return Trainer(**settings)
+
+
+def _listed(value: Any) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]

@@ -1,0 +1,172 @@
+"""What a run was trained on, and how: read from its config.yaml, which nobody has typed.
+
+It may have come with somebody's checkpoint, so nothing in it may run code or write to a place of
+its choice.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import deeplab_lit.data as data_sets
+from deeplab_lit.network.inference import Inference
+from deeplab_lit.yaml_files import ConfigError, read_options, with_todays_names
+
+DATA_SETS = {
+    f"{owner}{name}": name
+    for name in data_sets.__all__
+    if isinstance(cls := getattr(data_sets, name), type)
+    and issubclass(cls, data_sets.SegmentationData)
+    and cls is not data_sets.SegmentationData
+    for owner in ("", "deeplab_lit.", "deeplab_lit.data.", f"{cls.__module__}.")
+}
+# options of the trainer whose words are names that Lightning knows, never paths or classes
+NAMES = {"accelerator", "devices", "gradient_clip_algorithm", "precision", "strategy"}
+EARLY_STOPPING = ("EarlyStopping", "lightning.pytorch.callbacks.EarlyStopping")
+PLACES = {"dirpath", "cache_dir", "default_root_dir"}  # where something would be written
+OF_THE_PLACE = {"config", "ckpt_path", "experiment", "run", "runs_dir"}  # said by where it lies
+# section of a training's configuration → the options in it that say how it was scored; None: all
+SCORING: dict[str, Collection[str] | None] = {
+    "data": None,
+    "eval": [field.name for field in fields(Inference)],
+    "trainer": ("accelerator", "devices", "precision"),
+}
+
+
+def read_run(
+    config: Path,
+    sections: Mapping[str, Collection[str] | None] | None = None,
+    *,
+    typed: Collection[str] = (),
+) -> dict[str, Any]:
+    """Read what a run was trained on, and how, from its config.yaml.
+
+    Options are taken under today's names. What would run code, or write to a place of its own
+    choice, is refused: nobody has typed that file, and it may have come with a checkpoint.
+
+    Args:
+        config: the file.
+        sections: section → the options to take of it, None for all, like `SCORING`. None: the
+            whole configuration, but for the name and place of the run.
+        typed: data sets of other packages that the user has named on a command line.
+
+    Raises:
+        ConfigError: it cannot be read; or, in what would be taken, it names a class that is not
+            one of this package's data sets, a folder to write to, or anything else that is more
+            than a plain value.
+    """
+    content = with_todays_names(read_options(config))
+    if sections is None:
+        taken = {key: value for key, value in content.items() if key not in OF_THE_PLACE}
+    else:
+        taken = {"data": content.get("data")} | {
+            section: _options_of(content[section], names)
+            for section, names in sections.items()
+            if section in content
+        }
+    for key, value in taken.items():
+        why_not = _of_data(value, typed) if key == "data" else _of_section(key, value)
+        if why_not:
+            raise ConfigError(
+                f"{config} was not typed, and {why_not}, which is not followed unasked. If you "
+                f"trust that file: --config {config}; or name the data, as --data VOC --data.root "
+                "VOCdevkit"
+            )
+    return taken
+
+
+def neighborhood(config: Path) -> dict[str, str]:
+    """Return the options under which a run lies where it was written: its neighbors go there too.
+
+    Returns:
+        None of them for a run that was moved, or came from elsewhere.
+    """
+    content = read_options(config)
+    runs, experiment = content.get("runs_dir"), content.get("experiment")
+    if not isinstance(runs, str) or not isinstance(experiment, str | None):
+        return {}
+    place = config.resolve().parent.parent
+    if place.parent != Path(runs).resolve() or experiment not in (None, place.name):
+        return {}
+    return {key: content[key] for key in ("runs_dir", "experiment") if content.get(key)}
+
+
+def _options_of(section: Any, names: Collection[str] | None) -> Any:
+    """Return a section with some of its options; whole where `names` is None."""
+    if names is None or not isinstance(section, dict):
+        return section if names is None else {}
+    return {name: section[name] for name in names if name in section}
+
+
+def _of_data(section: Any, typed: Collection[str]) -> str | None:
+    """Return what forbids to follow a data section; None where nothing does."""
+    spec = {"class_path": section} if isinstance(section, str) else section
+    if not isinstance(spec, dict) or not spec.keys() <= {"class_path", "init_args"}:
+        return f"its data is {section!r:.80}, expected a class_path and init_args"
+    name = spec.get("class_path")
+    if not isinstance(name, str) or (name not in DATA_SETS and name not in typed):
+        return f"its data are of the class {name!r:.80}, which is none of deeplab_lit.data"
+    return _unplain(spec.get("init_args") or {}, "data")
+
+
+def _of_section(name: str, section: Any) -> str | None:
+    """Return what forbids to follow another section; None where nothing does."""
+    if isinstance(section, str):
+        return f"{name} is {section!r:.80}"
+    if name == "trainer" and isinstance(section, dict):
+        section = {key: value for key, value in section.items() if not _is_harmless(key, value)}
+    if why_not := _unplain(section, name):
+        return why_not
+    for key, value in section.items() if isinstance(section, dict) else ():
+        words = value if isinstance(value, list) else [value]
+        if key in PLACES and value is not None:
+            return f"{name}.{key} is the place {value!r:.80}"
+        if name == "checkpoint" and key == "filename" and not re.fullmatch(r"[^/\\]*", str(value)):
+            return f"{name}.{key} is the place {value!r:.80}"
+        if name == "trainer" and any(
+            isinstance(word, str | dict | list)
+            and not (key in NAMES and re.fullmatch(r"[\w,-]+", str(word)))
+            for word in words
+        ):
+            return f"{name}.{key} is {value!r:.80}"
+    return None
+
+
+def _is_harmless(key: str, value: Any) -> bool:
+    """Return whether an option of the trainer is one of those that are more than a plain value.
+
+    These are: times, Lightning's own small profilers, and EarlyStopping, none of which runs code
+    of others or writes anything.
+    """
+    if key in ("max_time", "val_check_interval") and isinstance(value, str):
+        return re.fullmatch(r"[\d:]+", value) is not None
+    if key == "profiler":
+        return value in ("simple", "advanced")
+    if key == "callbacks":
+        listed = value if isinstance(value, list) else [value]
+        return all(
+            isinstance(spec, dict)
+            and spec.keys() <= {"class_path", "init_args"}
+            and spec.get("class_path") in EARLY_STOPPING
+            and _unplain(spec.get("init_args"), key) is None
+            for spec in listed
+        )
+    return False
+
+
+def _unplain(value: Any, name: str) -> str | None:
+    """Name the first part that is more than numbers, text, lists and names of options, if any."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str) or not key.isidentifier() or key == "class_path":
+                return f"{name} holds {key!r:.80}"
+            if why_not := _unplain(part, f"{name}.{key}"):
+                return why_not
+        return None
+    if isinstance(value, list):
+        return next(filter(None, (_unplain(part, name) for part in value)), None)
+    if value is None or isinstance(value, bool | int | float | str):
+        return None
+    return f"{name} is {value!r:.80}"
