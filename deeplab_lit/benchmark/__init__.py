@@ -1,1 +1,1 @@
-"""Measured speed: ours beside a baseline in the same run."""
+"""Measure speed: a variant or a command beside a baseline in the same run."""

@@ -16,9 +16,16 @@ from jsonargparse import auto_cli, auto_parser
 from jsonargparse.typing import PositiveInt
 
 from deeplab_lit import load
-from deeplab_lit.benchmark.crf import SETTINGS, compare_backends, even_size, probabilities
-from deeplab_lit.benchmark.crf_throughput import Samples, compare_pools
+from deeplab_lit.benchmark.crf import (
+    SETTINGS,
+    Samples,
+    compare_backends,
+    compare_pools,
+    even_size,
+    probabilities,
+)
 from deeplab_lit.benchmark.data import compare_pipelines
+from deeplab_lit.benchmark.startup import compare_starts
 from deeplab_lit.benchmark.step import compare_steps
 from deeplab_lit.cli.parser import Parser, joined_configs, parse
 from deeplab_lit.data.image import read_image
@@ -40,7 +47,7 @@ def step(
     gradient_checkpointing: bool = False,
     **network: Any,
 ) -> None:
-    """Time and memory of a training step, beside float32 without any of the options.
+    """Compare time and memory of a training step with float32 without any of the options.
 
     Args:
         batch_size: images in a step.
@@ -55,7 +62,7 @@ def step(
     """
     plain = DeepLabV2(21, **network).to(device)
     variant = deepcopy(plain)
-    names = [precision]
+    names: list[str] = [precision]
     if channels_last:
         names.append("channels_last")
         variant.memory_format = torch.channels_last
@@ -78,7 +85,7 @@ def step(
 
 
 def data(root: str, crop_size: PositiveInt = 321, rounds: PositiveInt = 5) -> None:
-    """Training samples a second of one core, beside the usual OpenCV pipeline.
+    """Compare training samples a second of one core with those of the usual OpenCV pipeline.
 
     Args:
         root: PASCAL VOC 2012 (see data VOC); its train split is read.
@@ -97,17 +104,17 @@ def crf(
     rounds: PositiveInt = 1,
     whole_set: bool = False,
 ) -> None:
-    """The CRF's backends beside pydensecrf, on the same images at three settings.
+    """Compare the CRF's backends with pydensecrf, on the same images at three settings.
 
     Args:
         images: folder of photographs (searched through), spread over which some are taken.
         ckpt_path: network whose probabilities are refined; "last": the best of the newest run in
-            runs/. null: smooth noise.
+            runs/. None: smooth noise.
         num_images: how many.
         num_classes: of the noise.
         threads: of each call; pydensecrf always has one.
         rounds: how often every image is refined, after one that is not measured.
-        whole_set: time the images as a set instead: `threads` images at a time, each on one
+        whole_set: time the images as one set instead: `threads` images at a time, each on one
             thread, against pydensecrf in as many processes.
     """
     files = sorted(find_images([images], leave_out=Path("/nowhere")).values())
@@ -139,20 +146,29 @@ def _crf_whole_set(samples: Samples, workers: int, rounds: int) -> None:
             )
 
 
+def startup(rounds: PositiveInt = 5) -> None:
+    """Compare the start of commands with the import of torch, and fit's with Lightning's.
+
+    Args:
+        rounds: starts of each that are measured, after one that is not.
+    """
+    compare_starts(rounds)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
         argv = joined_configs(sys.argv[1:] if args is None else args)
-        about = {
+        about: dict[str, Any] = {
             "as_positional": False,
             "prog": "python -m deeplab_lit.benchmark",
             "parser_class": Parser,
         }
-        functions = [step, data, crf]
-        names = [function.__name__ for function in functions]
-        parse(auto_parser(functions, **about), argv, commands=names)  # says what is wrong
+        commands = {"step": step, "data": data, "crf": crf, "startup": startup}
+        functions: list[Any] = [*commands.values()]
+        parse(auto_parser(functions, **about), argv, commands=commands)  # says what is wrong
         auto_cli(functions, args=argv, **about)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

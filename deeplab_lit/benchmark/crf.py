@@ -1,13 +1,22 @@
-"""Timing the backends against each other: they take turns on every image.
+"""Time the CRF's backends against each other: image by image, and over whole sets.
 
-Absolute times drift where a machine is shared; the median ratio of neighboring runs does not.
+They take turns on the same images. Absolute times drift where a machine is shared; the median ratio
+of neighboring runs does not.
+
+Over a whole set our backends run in a pool of threads, pydensecrf in a pool of processes: it holds
+Python's lock (GIL), so it needs processes to use more than one core. Each of them gets all images
+once, before the clock starts; both return label maps.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from statistics import median
 from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +27,9 @@ from deeplab_lit.crf.dense_crf import DenseCRF
 from deeplab_lit.crf.mean_field import bilateral_lattice
 from deeplab_lit.crf.parameters import CRFError, Parameters
 
-Options = Mapping[str, float | str]
+Options = Mapping[str, Any]  # arguments of `DenseCRF`
+Samples = Sequence[tuple[np.ndarray, np.ndarray]]  # image (H,W,3) uint8, probabilities (C,H,W)
+_samples: Samples = ()  # of a process of the pool
 SETTINGS: dict[str, Options] = {  # "σγ,w2 | σα,σβ,w1"
     "3,3 | 121,5,4": {"pos_w": 3, "pos_xy_std": 3, "bi_xy_std": 121, "bi_rgb_std": 5, "bi_w": 4},
     "3,3 | 50,5,5": {"pos_w": 3, "pos_xy_std": 3, "bi_xy_std": 50, "bi_rgb_std": 5, "bi_w": 5},
@@ -28,7 +39,7 @@ SETTINGS: dict[str, Options] = {  # "σγ,w2 | σα,σβ,w1"
 
 @dataclass
 class Row:
-    """One backend at one setting, over all images and rounds."""
+    """Results of one backend at one setting, over all images and rounds."""
 
     setting: str
     backend: str
@@ -41,17 +52,17 @@ class Row:
 
     @property
     def milliseconds(self) -> float:
-        """Median time of an image."""
+        """Return the median time of an image."""
         return 1000 * median(self.seconds)
 
     @property
     def ratio(self) -> float:
-        """How many times faster than the reference: median over images and rounds."""
+        """Return how many times faster than the reference it is: median over images and rounds."""
         return median(self.ratios)
 
 
 def even_size(image: np.ndarray) -> np.ndarray:
-    """(H,W,3) with even sides: pydensecrf adds pixels where H·W is not a multiple of 4."""
+    """Crop (H,W,3) to even sides: pydensecrf adds pixels where H·W is not a multiple of 4."""
     return np.ascontiguousarray(image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2])
 
 
@@ -59,7 +70,7 @@ def even_size(image: np.ndarray) -> np.ndarray:
 def probabilities(
     image: np.ndarray, net: Callable[[Tensor], Tensor] | None, num_classes: int = 21
 ) -> np.ndarray:
-    """(C,H,W) for an image (H,W,3): the network's, or smooth noise over so many classes."""
+    """Return (C,H,W) for an image (H,W,3): the network's, or smooth noise over so many classes."""
     if net is not None:
         return net(torch.from_numpy(image).permute(2, 0, 1)[None])[0].softmax(0).numpy()
     size = image.shape[:2]
@@ -76,7 +87,7 @@ def compare_backends(
     threads: int = 1,
     rounds: int = 3,
 ) -> list[Row]:
-    """Time every backend that works here; without pydensecrf the first of ours is the reference.
+    """Time every backend that works here; without pydensecrf our first one is the reference.
 
     Args:
         images: (H,W,3) uint8 each.
@@ -115,8 +126,8 @@ def _take_turns(turns: list[tuple[Row, DenseCRF]], image: np.ndarray, scores: np
 
 
 def available(image: np.ndarray, scores: np.ndarray, options: Options) -> dict[str, DenseCRF]:
-    """The backends that run here, the reference first, each warmed up on an image."""
-    crfs = {}
+    """Return the backends that run here, the reference first, each warmed up on an image."""
+    crfs: dict[str, DenseCRF] = {}
     for backend in ("pydensecrf", "native", "torch"):
         with suppress(CRFError):  # not installed
             crf = DenseCRF(**options, backend=backend)
@@ -128,3 +139,89 @@ def available(image: np.ndarray, scores: np.ndarray, options: Options) -> dict[s
 def _vertices(image: np.ndarray, options: Options) -> int:
     pixels = torch.from_numpy(np.array(image))[None]
     return bilateral_lattice(pixels, Parameters(**options)).num_vertices
+
+
+class Throughput(NamedTuple):
+    """Results of one backend over the whole set.
+
+    Attributes:
+        backend: its name.
+        seconds: of the whole set, each round.
+        ratios: the reference's time over this one's, each round.
+    """
+
+    backend: str
+    seconds: list[float]
+    ratios: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """Return how many times the reference's throughput it has: median over rounds."""
+        return median(self.ratios)
+
+
+def compare_pools(
+    samples: Samples,
+    options: Options,
+    workers: int,
+    rounds: int = 3,
+) -> list[Throughput]:
+    """Refine the set with each backend in turn, `workers` images at a time.
+
+    Args:
+        samples: the set.
+        options: arguments of `DenseCRF`.
+        workers: threads of our backends, processes of pydensecrf.
+        rounds: how often, after a round that is not measured.
+
+    Returns:
+        A row for each backend that works here; the first is the reference.
+    """
+    crfs = available(*samples[0], {**options, "threads": 1})
+    rows = [Throughput(backend, [], []) for backend in crfs]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _processes(samples, workers) as processes, ThreadPoolExecutor(workers) as threads:
+            for i in range(rounds + 1):
+                seconds = []
+                for crf in crfs.values():
+                    pool = processes if crf.backend == "pydensecrf" else threads
+                    seconds.append(_time(crf, pool, samples))
+                for row, duration in zip(rows, seconds, strict=True):
+                    if i:  # the first warms up
+                        row.seconds.append(duration)
+                        row.ratios.append(seconds[0] / duration)
+    finally:
+        torch.set_num_threads(before)
+    return rows
+
+
+def _time(crf: DenseCRF, pool: Executor, samples: Samples) -> float:
+    in_process = isinstance(pool, ProcessPoolExecutor)
+    labels = partial(_labels_in_process if in_process else partial(_labels, samples), crf)
+    start = perf_counter()
+    list(pool.map(labels, range(len(samples))))
+    return perf_counter() - start
+
+
+def _labels(samples: Samples, crf: DenseCRF, index: int) -> np.ndarray:
+    image, probabilities = samples[index]
+    return crf(image, probabilities).argmax(0).astype(np.uint8)
+
+
+def _labels_in_process(crf: DenseCRF, index: int) -> np.ndarray:
+    return _labels(_samples, crf, index)
+
+
+@contextmanager
+def _processes(samples: Samples, workers: int) -> Iterator[ProcessPoolExecutor]:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _begin, (samples,)) as pool:
+        yield pool
+
+
+def _begin(samples: Samples) -> None:
+    global _samples
+    _samples = samples
+    torch.set_num_threads(1)

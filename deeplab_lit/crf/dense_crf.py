@@ -202,12 +202,16 @@ def _describe(x: Tensor) -> str:
 def _module(backend: str) -> ModuleType:
     """Import the module with the backend's `refine`."""
     if backend == "native":
-        from deeplab_lit.crf import native as module
-    elif backend == "torch":
-        from deeplab_lit.crf import mean_field as module
-    else:
-        from deeplab_lit.crf import pydensecrf_backend as module
-    return module
+        from deeplab_lit.crf import native
+
+        return native
+    if backend == "torch":
+        from deeplab_lit.crf import mean_field
+
+        return mean_field
+    from deeplab_lit.crf import pydensecrf_backend
+
+    return pydensecrf_backend
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ every step is one float32 operation, so that no compiler can contract two of the
 Letters: N pixels of all images · d features a pixel (2: x, y; 5: and r, g, b) · D = d + 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, prod, sqrt
 
@@ -59,7 +60,7 @@ def elevate(points: Tensor) -> Tensor:
     return torch.stack(elevated)
 
 
-def key_layout(size: tuple[int, int], xy_std: float, rgb_std: float | None) -> KeyLayout:
+def key_layout(size: Sequence[int], xy_std: float, rgb_std: float | None) -> KeyLayout:
     """Return the packing for every image of one size: features fill a box known beforehand.
 
     Raises:
@@ -70,7 +71,9 @@ def key_layout(size: tuple[int, int], xy_std: float, rgb_std: float | None) -> K
     corner += [] if rgb_std is None else [255 / rgb_std] * 3
     d = len(corner)
     reach = [c * s for c, s in zip(corner, _scales(d), strict=True)]
-    low, stride, ranges = [], [], []
+    low: list[int] = []
+    stride: list[int] = []
+    ranges: list[int] = []
     for i in range(d):  # e_i = Σ_{m≥i} reach_m − i·reach_{i−1}, each term from 0 to its value
         least = -i * reach[i - 1] if i else 0
         low.append(floor(least / (d + 1)) - MARGIN)

@@ -1,4 +1,4 @@
-"""The search for CRF parameters: the paper's grid, coarse to fine.
+"""Search for CRF parameters on the paper's grid, coarse to fine.
 
 DeepLabv2, Sec. 4.1.1: w2 = 3 and σγ = 3 are fixed; w1, σα and σβ are cross-validated on 100 images,
 first over w1 ∈ 3:6, σα ∈ 30:10:100, σβ ∈ 3:6, then in smaller steps around the best.
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-FEW = 20  # below so many images an interval over them says little itself
+FEW = 20  # on fewer images the interval itself is unreliable
 
 
 class Point(NamedTuple):
@@ -28,18 +28,18 @@ STEPS = Point(0.5, 5.0, 0.5)  # of the second round: half of the first's
 
 
 def coarse() -> list[Point]:
-    """The first round: 128 settings."""
+    """Return the settings of the first round, 128."""
     return [Point(*map(float, values)) for values in product(*COARSE)]
 
 
 def fine(best: Point) -> list[Point]:
-    """The second round: one half step to each side of the best; 27 settings, the best included."""
+    """Return the second round: half a step to each side of the best; 27 settings, it included."""
     around = [[v - step, v, v + step] for v, step in zip(best, STEPS, strict=True)]
     return [Point(*values) for values in product(*around) if min(values) > 0]
 
 
 def at_edge(best: Point) -> list[str]:
-    """The parameters whose best value lies at an end of the first round's range, or beyond."""
+    """Return the parameters whose best value is at an end of the first round's range, or beyond."""
     values = zip(Point._fields, best, COARSE, strict=True)
     return [name for name, value, tried in values if not tried[0] < value < tried[-1]]
 
@@ -57,7 +57,7 @@ def search(
         Setting, its mIoU, and how many of the round are left.
     """
     scores: dict[Point, float] = {}
-    for settings in (coarse, lambda: fine(max(scores, key=scores.get))):
+    for settings in (coarse, lambda: fine(max(scores, key=scores.__getitem__))):
         todo = [point for point in settings() if point not in scores]
         for i, point in enumerate(todo):
             scores[point] = known[point] if point in known else score(point)
@@ -65,13 +65,13 @@ def search(
 
 
 def verdict(what: str, low: float, high: float, images: int) -> str:
-    """Say of a setting's gain over the network alone no more than its interval does.
+    """Put a setting's gain over the network alone into words no stronger than its interval.
 
     Args:
         what: the setting, in words.
-        low: end of the gain's 95 % interval over images.
-        high: the other end.
-        images: how many they are.
+        low: lower end of the gain's 95 % interval over images.
+        high: its upper end.
+        images: how many.
     """
     number = "1 image" if images == 1 else f"{images:,} images"
     if low <= 0 <= high:
