@@ -18,33 +18,11 @@ def test_starts_take_turns_and_are_compared_with_their_baseline(monkeypatch, cap
     monkeypatch.setattr(startup, "_time", timed)
     compare_starts(2, (Start(base, base), Start(quick, base, 0.15), Start(slow, base, 1.3)))
     assert order == [base, quick, slow] * 3
-    first, second, third = capsys.readouterr().out.splitlines()
-    assert first.split() == ["import", "base", "2.50", "s", "1.00×", "import", "base"]
-    assert second.split() == [
-        "python",
-        "-m",
-        "quick",
-        "0.25",
-        "s",
-        "0.10×",
-        "import",
-        "base,",
-        "goal",
-        "0.15×",
-    ]
-    assert third.split() == [
-        "python",
-        "-m",
-        "slow",
-        "--help",
-        "3.75",
-        "s",
-        "1.50×",
-        "import",
-        "base,",
-        "goal",
-        "1.3×:",
-        "MISSED",
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "import base 2.50 s 1.00× import base",
+        "python -m quick 0.25 s 0.10× import base, goal 0.15×",
+        "python -m slow --help 3.75 s 1.50× import base, goal 1.3×: MISSED",
     ]
 
 
