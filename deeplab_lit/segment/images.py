@@ -1,4 +1,4 @@
-"""A list of image files to masks and overlays, going on where it was stopped."""
+"""Segment a list of image files into masks and overlays, going on where it was stopped."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +16,16 @@ from tqdm import tqdm
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.network.weights.read import sha256_of
-from deeplab_lit.pictures.masks import Classes, overlay, with_legend
+from deeplab_lit.pictures.masks import overlay, with_legend
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.segment.segmenter import Segmenter
+from deeplab_lit.types import Classes
 
 SOURCE = "image_sha256"  # text in a mask's PNG: of which file it was made
 
 
 class Job(NamedTuple):
-    """One image, and where its results go."""
+    """One image file, and where its results go."""
 
     image: Path
     mask: Path
@@ -32,7 +33,7 @@ class Job(NamedTuple):
 
 
 class _Images(Dataset):
-    """Images as arrays; a broken one as its error, so that the others go on."""
+    """Reads images as arrays; a broken one as its error message, so that the others go on."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
@@ -56,19 +57,19 @@ def segment_images(
     legend: Classes | None = None,
     num_workers: int = 2,
 ) -> list[str]:
-    """Write mask and overlay of every image, the mask last; it names the image's content.
+    """Write mask and overlay of every image, the mask last, with the SHA-256 of the image in it.
 
     Args:
-        segmenter: of each image.
-        jobs: what to do.
-        as_picture: class indices (H,W) uint8 to the picture that is written.
+        segmenter: segments each image.
+        jobs: images and where their results go.
+        as_picture: turns class indices (H,W) uint8 into the picture that is written.
         opacity: of the colors over the image, 0…1.
         legend: names and colors of the classes, of which those in the image are listed below it.
             None: the overlay has the image's size.
         num_workers: processes that read images ahead.
 
     Returns:
-        What went wrong, one sentence an image that could not be read.
+        A sentence for each image that could not be read.
     """
     problems: list[str] = []
     images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
@@ -80,7 +81,7 @@ def segment_images(
             if legend is not None:
                 blended = with_legend(blended, mask, legend)
             save(Image.fromarray(blended), job.overlay, quality=92)
-            save(as_picture(mask), job.mask, pnginfo=_made_of(job.image))
+            save(as_picture(mask), job.mask, pnginfo=_source_of(job.image))
             progress.update()
     return problems
 
@@ -91,38 +92,48 @@ def _readable(
     problems: list[str],
     progress: tqdm,
 ) -> Iterator[tuple[int, Tensor]]:
-    """The images; what could not be read is told and kept in `problems`."""
-    told = False
+    """Yield the images that could be read; print the errors of others and add to `problems`."""
+    is_cost_printed = False
     for index, image in images:
         if isinstance(image, str):
             problems.append(image)
             tqdm.write(image, file=sys.stderr)
             progress.update()
             continue
-        if not told:
+        if not is_cost_printed:
             tqdm.write(segmenter.cost((image.shape[0], image.shape[1])))
-            told = True
+            is_cost_printed = True
         yield index, image
 
 
 def is_done(job: Job) -> bool:
-    """Tell whether both results are there, and made of this very image."""
+    """Tell whether both results exist, and were made of the present content of the image file."""
     try:
         with Image.open(job.mask, formats=["PNG"]) as mask:
-            made_of = mask.info.get(SOURCE)
+            digest = mask.info.get(SOURCE)
     except (OSError, SyntaxError, ValueError):  # not there, or no picture
         return False
-    return job.overlay.is_file() and made_of == sha256_of(job.image)
+    return job.overlay.is_file() and digest == sha256_of(job.image)
 
 
-def _made_of(image: Path) -> PngInfo:
+def _source_of(image: Path) -> PngInfo:
+    """Return the text in a mask that tells the image it was made of."""
     info = PngInfo()
     info.add_text(SOURCE, sha256_of(image))
     return info
 
 
 def save(picture: Image.Image, path: Path, **options: Any) -> None:
-    """Write whole or not at all."""
+    """Write a picture atomically, as PNG or JPEG by its suffix.
+
+    Args:
+        picture: to write.
+        path: of the file; folders are made.
+        options: of Pillow's `save`.
+
+    Raises:
+        OSError: the disk is full, or forbids it.
+    """
     encoded = BytesIO()  # Pillow does not see that a disk takes only a part of a JPEG
     picture.save(encoded, format="PNG" if path.suffix == ".png" else "JPEG", **options)
     with atomic_write(path) as place:

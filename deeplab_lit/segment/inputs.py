@@ -1,4 +1,4 @@
-"""The images that a command line names: files, folders and patterns."""
+"""Find the images that a command line names as files, folders and patterns."""
 
 import glob
 import os
@@ -14,13 +14,13 @@ MAGIC = frozenset("*?[")
 
 
 def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:
-    """The images, each under a name of its own.
+    """Find images, and give each a different name.
 
     Files in a folder that are no images are counted in a DataWarning.
 
     Args:
         inputs: paths and patterns.
-        leave_out: a folder whose content is not meant: the one that results go to.
+        leave_out: a folder whose content is skipped: the one that results go to.
 
     Returns:
         Name → file. The name is relative to the folder, or to the fixed part of the pattern, in
@@ -30,18 +30,19 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:
     Raises:
         DataError: nothing found; or two images have the same name.
     """
-    found: dict[Path, Path] = {}  # image → its name with the suffix
-    for given in inputs:
-        below = list(_find(given, leave_out.absolute()))
-        if not below:
+    full_names: dict[Path, Path] = {}  # image → its name with the suffix
+    for pattern in inputs:
+        matches = list(_find(pattern, leave_out.absolute()))
+        if not matches:
             kinds = " ".join(SUFFIXES)
-            raise DataError(f"--images {given}: no image there (looked for {kinds})")
-        for image, base in below:
-            found.setdefault(image, image.relative_to(base))
-    alike = Counter(name.with_suffix("") for name in found.values())
+            raise DataError(f"--images {pattern}: no image there (looked for {kinds})")
+        for image, base in matches:
+            full_names.setdefault(image, image.relative_to(base))
+    counts = Counter(name.with_suffix("") for name in full_names.values())
     images: dict[Path, Path] = {}
-    for image, full in found.items():
-        name = full if alike[full.with_suffix("")] > 1 else full.with_suffix("")
+    for image, full_name in full_names.items():
+        stem = full_name.with_suffix("")
+        name = full_name if counts[stem] > 1 else stem
         other = images.setdefault(name, image)
         if other != image:
             raise DataError(
@@ -51,23 +52,23 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:
     return images
 
 
-def _find(given: str, leave_out: Path) -> Iterator[tuple[Path, Path]]:
-    """(image, folder it was looked for in), absolute, in the order of the names."""
-    if not given.strip():
+def _find(pattern: str, leave_out: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield (image, folder in which it was searched), both absolute, sorted by name."""
+    if not pattern.strip():
         raise DataError("--images got an empty name: give files, folders or patterns")
-    given = os.path.expanduser(given)  # noqa: PTH111 (a pattern)
-    path = _absolute(given)
+    pattern = os.path.expanduser(pattern)  # noqa: PTH111 (not a path)
+    path = _absolute(pattern)
     if path.is_file():
         yield path, path.parent
         return
     if path.is_dir():
         base, candidates = path, files_below(path)
     else:
-        parts = Path(given).parts
+        parts = Path(pattern).parts
         fixed = next((i for i, part in enumerate(parts) if MAGIC & set(part)), len(parts))
         base = _absolute(Path(*parts[:fixed]))
         # not Path.glob, which takes no absolute pattern
-        matches = map(_absolute, glob.glob(given, recursive=True))  # noqa: PTH207
+        matches = map(_absolute, glob.glob(pattern, recursive=True))  # noqa: PTH207
         candidates = (file for file in matches if "__MACOSX" not in file.parts)
     others = []
     for file in sorted(file for file in candidates if leave_out not in file.parents):
@@ -80,5 +81,5 @@ def _find(given: str, leave_out: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _absolute(path: str | Path) -> Path:
-    """Absolute and without "..", but links keep their names: results are called after them."""
+    """Make a path absolute, without ".."; links keep their names: results are called after them."""
     return Path(os.path.abspath(path))  # noqa: PTH100

@@ -29,7 +29,7 @@ Server = Literal["voc", "cityscapes"]
 
 @dataclass(frozen=True)
 class Layout:
-    """What a server wants.
+    """The files that a test server expects.
 
     Attributes:
         folder: of the label maps in the archive.
@@ -69,17 +69,17 @@ LAYOUTS = {
 
 
 class Submission:
-    """The files of a submission.
+    """The files of a submission to a test server.
 
     Args:
-        server: whose.
+        server: that scores it.
         out: folder in which the server's own folders and the archive are made.
         images: the image files.
-        listed: the official list, an id a line: images that it does not name are left out. null:
+        listed: the official list, an id a line: images that it does not name are left out. None:
             all images.
 
     Attributes:
-        images: those whose label maps are submitted.
+        images: whose label maps are submitted.
 
     Raises:
         DataError: a listed image is missing, or two images have the same id.
@@ -90,49 +90,49 @@ class Submission:
     ) -> None:
         self.server, self.out, self.layout = server, out, LAYOUTS[server]
         ids = {self.id_of(image): image for image in images}
-        twice = next((image for image in images if ids[self.id_of(image)] != image), None)
-        if twice is not None:
-            other = ids[self.id_of(twice)]
-            raise DataError(f"{twice} and {other} have the same id {self.id_of(twice)}")
-        wanted = ids.keys() if listed is None else _read_list(Path(listed).expanduser())
-        missing = [id for id in wanted if id not in ids]
+        repeated = next((image for image in images if ids[self.id_of(image)] != image), None)
+        if repeated is not None:
+            id = self.id_of(repeated)
+            raise DataError(f"{repeated} and {ids[id]} have the same id {id}")
+        submitted = ids.keys() if listed is None else _read_list(Path(listed).expanduser())
+        missing = [id for id in submitted if id not in ids]
         if missing:
             raise DataError(
                 f"{listed}: {missing[0]} has no image ({len(missing)} of "
-                f"{plural(len(wanted), 'listed id')}; {plural(len(images), 'image')})"
+                f"{plural(len(submitted), 'listed id')}; {plural(len(images), 'image')})"
             )
-        self.images = [ids[id] for id in wanted]
+        self.images = [ids[id] for id in submitted]
 
     def check_classes(self, number: int) -> None:
-        """Compare a network's number of classes with the server's.
+        """Refuse a network with another number of classes than the server's.
 
         Raises:
             DataError: they differ.
         """
-        wanted = len(self.layout.values)
-        if number != wanted:
+        expected = len(self.layout.values)
+        if number != expected:
             raise DataError(
-                f"--submission {self.server}: the server wants {wanted} classes, the network has "
+                f"--submission {self.server}: the server wants {expected} classes, the network has "
                 f"{number}"
             )
 
     def id_of(self, image: Path) -> str:
-        """The id of an image file."""
+        """Return the id of an image file."""
         return image.stem.removesuffix(self.layout.image_suffix)
 
     def path(self, image: Path) -> Path:
-        """Where the label map of an image file goes."""
+        """Return the path of the label map of an image file."""
         return self.out / self.layout.folder / f"{self.id_of(image)}{self.layout.suffix}"
 
     def picture(self, mask: np.ndarray) -> Image.Image:
-        """Class indices (H,W) uint8 as the server's label map."""
+        """Turn class indices (H,W) uint8 into the server's label map."""
         picture = Image.fromarray(np.array(self.layout.values, np.uint8)[mask])
         if self.layout.palette:
             picture.putpalette(voc_palette())
         return picture
 
     def check(self) -> None:
-        """Read the label maps of all images back.
+        """Read the label maps of all images back, and compare them with the images.
 
         Raises:
             DataError: one is missing, too many, of another size than its image, or has a value
@@ -159,7 +159,7 @@ class Submission:
                 raise DataError(f"{path} has the value {bad[0]}, which {self.server} does not know")
 
     def pack(self) -> Path:
-        """Write the archive, whole or not at all, and return its path; sorted by name."""
+        """Write the archive atomically, its files sorted by name, and return its path."""
         archive = self.out / self.layout.archive
         members = [
             (path, path.relative_to(self.out)) for path in sorted(map(self.path, self.images))

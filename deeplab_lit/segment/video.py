@@ -1,4 +1,4 @@
-"""Videos and webcams, frame by frame, as a video with the classes' colors over it."""
+"""Segment videos and webcams, frame by frame, into a video with the classes' colors over it."""
 
 import errno
 import shutil
@@ -25,15 +25,15 @@ USUAL_RATE = 25.0  # frames a second, where the source does not say
 
 
 def is_video(source: str) -> bool:
-    """Whether an input is a video file or a webcam ("webcam:0" is the first)."""
+    """Tell whether an input is a video file or a webcam ("webcam:0" is the first)."""
     return source.startswith(WEBCAM) or Path(source).suffix.lower() in SUFFIXES
 
 
 def check_sources(sources: Sequence[str]) -> None:
-    """Refuse what can be seen to be wrong before anything is written.
+    """Refuse wrong inputs before anything is written.
 
     Raises:
-        DataError: a film is not there, two would have the same name, or a webcam has no number.
+        DataError: a video is missing, two would have the same name, or a webcam has no number.
     """
     names: dict[str, str] = {}
     for source in sources:
@@ -68,13 +68,13 @@ def segment_video(
     Args:
         source: a video file, or "webcam:<number>".
         out: folder of the result, <name>.mp4.
-        segmenter: of each frame.
+        segmenter: segments each frame.
         opacity: of the colors, 0…1.
         masks: write <name>_masks/000000.png, … too, palette PNGs of class indices.
         values: of these masks for each class, instead of the class indices.
 
     Returns:
-        The video written, an MP4; null where it was there already.
+        The path of the MP4; None if it was complete already.
 
     Raises:
         DataError: the source cannot be read.
@@ -83,12 +83,12 @@ def segment_video(
     live = source.startswith(WEBCAM)
     name = _name(source)
     if live:
-        there = {path.name for path in out.glob("*")}
+        existing = {path.name for path in out.glob("*")}
         names = (f"{name}_{number}" if number > 1 else name for number in count(1))
-        name = next(n for n in names if not {f"{n}.mp4", f"{n}.part.mp4", f"{n}_masks"} & there)
+        name = next(n for n in names if not {f"{n}.mp4", f"{n}.part.mp4", f"{n}_masks"} & existing)
     path, folder = out / f"{name}.mp4", out / f"{name}_masks"
-    made = path.stat().st_mtime if path.exists() and (folder.is_dir() or not masks) else None
-    if made is not None and (live or made >= Path(source).expanduser().stat().st_mtime):
+    is_complete = path.exists() and (folder.is_dir() or not masks)
+    if is_complete and (live or path.stat().st_mtime >= Path(source).expanduser().stat().st_mtime):
         return None
     film = _opened(source)
     rate = film.get(cv2.CAP_PROP_FPS)
@@ -114,13 +114,13 @@ def segment_video(
                 if not writer.isOpened():  # OpenCV would take the frames and write none
                     raise DataError(f"{part} cannot be written: no MPEG-4 encoder, or no room")
             mask = segmenter(torch.from_numpy(frame))
-            shown = overlay(frame, mask, segmenter.colors, opacity)
+            blended = overlay(frame, mask, segmenter.colors, opacity)
             if masks:
                 save(
                     palette_image(mask, segmenter.colors, values),
                     folder_part / f"{written:06}.png",
                 )
-            writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
+            writer.write(cv2.cvtColor(blended, cv2.COLOR_RGB2BGR))
             written += 1
     except KeyboardInterrupt:
         if not live or not written:
@@ -142,7 +142,7 @@ def segment_video(
 
 
 def cut_short(source: str, out: Path) -> str | None:
-    """A sentence where the video of a film in `out` has fewer frames than the film claims."""
+    """Return a sentence if the result in `out` lacks frames that the source claims, else None."""
     claimed, written = _frame_count(source), _frame_count(str(out / f"{_name(source)}.mp4"))
     if claimed - written <= max(2, MISCOUNTED * claimed):
         return None
@@ -175,11 +175,11 @@ def _opened(source: str) -> cv2.VideoCapture:
 
 
 def _frames(film: cv2.VideoCapture, source: str) -> Iterator[np.ndarray]:
-    """Frames (H,W,3) uint8 RGB until the end."""
+    """Yield the frames, (H,W,3) uint8 RGB, until the end."""
     number = 0
     while True:
-        there, frame = film.read()
-        if not there:
+        has_frame, frame = film.read()
+        if not has_frame:
             break
         number += 1
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
@@ -188,10 +188,13 @@ def _frames(film: cv2.VideoCapture, source: str) -> Iterator[np.ndarray]:
 
 
 def _check_written(path: Path, number: int) -> None:
-    """OpenCV says nothing where a disk is full. Ctrl-C may have come after one more was written."""
+    """Refuse a video with fewer frames than were written: OpenCV does not report a full disk.
+
+    It may have one more, written when Ctrl-C came.
+    """
     film = cv2.VideoCapture(str(path))
-    found = int(film.get(cv2.CAP_PROP_FRAME_COUNT)) if film.isOpened() else 0
+    readable = int(film.get(cv2.CAP_PROP_FRAME_COUNT)) if film.isOpened() else 0
     film.release()
-    if found < number:
-        what = f"only {found} of {number} frames could be written (is the disk full?)"
+    if readable < number:
+        what = f"only {readable} of {number} frames could be written (is the disk full?)"
         raise OSError(errno.ENOSPC, what, str(path))
