@@ -26,6 +26,7 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.head import ImagePooling
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.receptive_field import (
+    branches_of,
     effective_fields,
     middle_pixel,
     rate_of,
@@ -140,7 +141,7 @@ def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Panels:
             crf = scoring.crf.build() if row.after_crf else None
             segment = Segmenter(net, scoring.inference, crf)
             predictions[row.label] = [segment(torch.from_numpy(image)) for image, _ in pixels]
-        branches[words], grids[words] = branches_of(net, torch.cat(alike))
+        branches[words], grids[words] = fields_of_view(net, torch.cat(alike))
     samples = [
         Sample(split.ids[i], image, truth, [predictions[row.label][n] for row in rows])
         for n, (i, (image, truth)) in enumerate(zip(chosen, pixels, strict=True))
@@ -153,7 +154,7 @@ def _batch(image: np.ndarray) -> Tensor:
     return torch.tensor(image).permute(2, 0, 1)[None]
 
 
-def branches_of(net: DeepLabV2, images: Tensor) -> tuple[list[Branch], tuple[int, int]]:
+def fields_of_view(net: DeepLabV2, images: Tensor) -> tuple[list[Branch], tuple[int, int]]:
     """Return what the branches of a network see, and the cells (h,w) of its features.
 
     Args:
@@ -163,17 +164,16 @@ def branches_of(net: DeepLabV2, images: Tensor) -> tuple[list[Branch], tuple[int
     with torch.inference_mode():
         height, width = net.logits(images[:1], (1.0,)).fused.shape[-2:]
     fields = effective_fields(net, images)
-    return [_branch(net, i, field, (height, width)) for i, field in enumerate(fields)], (
-        height,
-        width,
-    )
+    branches = [_branch(net, i, field, (height, width)) for i, field in enumerate(fields)]
+    return branches, (height, width)
 
 
 def _branch(net: DeepLabV2, index: int, field: Tensor, grid: tuple[int, int]) -> Branch:
-    rate = rate_of(net, index)
-    pools = isinstance(net.head.branches[index], ImagePooling)
+    module, rate = branches_of(net)[index], rate_of(net, index)
+    pools = isinstance(module, ImagePooling)
+    other = "image pooling" if pools else "whole head" if module is net.head else "1×1"
     return Branch(
-        name=f"rate {rate}" if rate else "image pooling" if pools else "1×1",
+        name=f"rate {rate}" if rate else other,
         rate=rate,
         theoretical=None if pools else theoretical_field(net, index),
         effective=side_of(field, middle_pixel(net, *field.shape)),

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 import deeplab_lit
-from deeplab_lit.ablate.panels import Panels, branches_of, look, scoring_of
+from deeplab_lit.ablate.panels import Panels, fields_of_view, look, scoring_of
 from deeplab_lit.ablate.results import best_checkpoint, read_results
 from deeplab_lit.ablate.table import rows
 from deeplab_lit.crf import DenseCRF
@@ -161,7 +161,7 @@ def small_net(head="aspp", rates=(), stride=8):
 
 
 def test_image_pooling_sees_the_whole_image(images):
-    branches, grid = branches_of(small_net("aspp_concat", (2, 4)), images)
+    branches, grid = fields_of_view(small_net("aspp_concat", (2, 4)), images)
     assert [branch.name for branch in branches] == ["1×1", "rate 2", "rate 4", "image pooling"]
     assert branches[3].theoretical is None
     assert branches[3].effective > branches[0].effective
@@ -176,7 +176,7 @@ def test_settings_keep_their_own_fields_and_grids(images):
         "c": small_net(rates=(1,), stride=16),
         "d": small_net("conv1x1"),
     }
-    seen = {label: branches_of(net, images) for label, net in nets.items()}
+    seen = {label: fields_of_view(net, images) for label, net in nets.items()}
     panels = Panels({}, [], *({label: x[i] for label, x in seen.items()} for i in (0, 1)))
     assert panels.grids == {"a": (21, 21), "b": (11, 11), "c": (11, 11), "d": (21, 21)}
     assert panels.rates() == {(21, 21): [2], (11, 11): [1, 2, 3]}
@@ -191,5 +191,5 @@ def test_settings_keep_their_own_fields_and_grids(images):
 
 
 def test_grids_without_rates_have_none(images):
-    branches, grid = branches_of(small_net("conv1x1"), images)
+    branches, grid = fields_of_view(small_net("conv1x1"), images)
     assert Panels({}, [], {"a": branches}, {"a": grid}).rates() == {}
