@@ -240,7 +240,7 @@ def check(run: Run, start: Start) -> None:
     values = data.split(data.val_split).label_values(len(names))
     label_values = {names[index]: value for index, value in values.items()}
     if all_known(run.trainer.callbacks):  # else the first validation shows what there is
-        known = logged_names(data.classes, crf=run.options.crf.enabled)
+        known = logged_names(data.classes, crf=run.options.crf is not None)
         check_monitors(run.trainer.callbacks, known)
     if start.checkpoint is None:
         provenance = module.initialize()

@@ -31,6 +31,7 @@ from deeplab_lit.runs.folder import create_run_folder, new_run_folder
 from deeplab_lit.runs.loggers import build_loggers, end_wandb
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.results_folder import open_results_folder
+from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.scoring.probability_cache import what_decides
 from deeplab_lit.scoring.trimap import BandCurve
@@ -151,9 +152,8 @@ def _config_of_training(argv: Sequence[str]) -> Path | None:
             f"{path} lies in no run folder, whose config.yaml would name the data: name them with "
             "--data and --data.root, like --data VOC --data.root VOCdevkit"
         )
-    crf = read_options(config).get("crf")
     is_asked = any(flag.startswith("--crf") for flag in flags(argv))
-    if isinstance(crf, dict) and crf.get("enabled") is True and not is_asked:
+    if todays_crf(read_options(config).get("crf")) is not None and not is_asked:
         say("Note: the training scored with the CRF too; here --crf puts it in.")
     return config
 

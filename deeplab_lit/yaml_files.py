@@ -17,7 +17,10 @@ LARGEST = 1_000_000  # bytes of a file
 MOST = 100_000  # values, those that aliases repeat included
 DEEPEST = 40
 # former option → its name today; a command line is told it, the configurations of runs are read so
-FORMER: dict[str, str] = {}
+FORMER: dict[str, str] = {
+    "crf.enabled": "crf",
+    "crf.preset": "crf configs/crf/vgg16.yaml",
+}
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 _load = get_loader("yaml")

@@ -50,7 +50,6 @@ FILES = {
     "null_data.yaml": b"data: null\n",
     "null_trainer.yaml": b"trainer:\n",
     "null_eval.yaml": b"eval: null\n",
-    "null_crf.yaml": b"crf: ~\n",
     "null_checkpoint.yaml": b"checkpoint: null\n",
     "null_class.yaml": b"data: {class_path: null}\n",
     "null_args.yaml": b"data: {class_path: Shapes, init_args: null}\n",
@@ -110,7 +109,7 @@ MISTAKES = [
     ("fit --data=Shapes --trainer.logger=Foo", "--trainer.logger Foo: expected one of"),
     ("fit --data=Shapes --seed_everything=x", "--seed_everything x: expected true or false"),
     ("fit --data=Shapes --crf.backend=x", "one of auto, native, torch, pydensecrf"),
-    ("fit --data=Shapes --crf=3", "--crf: expected options of its own"),
+    ("fit --data=Shapes --crf=3", "expected a file like configs/crf/vgg16.yaml"),
     (
         "fit --data=Shapes --eval.window=[1,2,3]",
         "--eval.window [1, 2, 3]: expected a whole number or a list of 2",
@@ -137,7 +136,7 @@ MISTAKES = [
     ("fit --config={t}/object.yaml", "object.yaml is no YAML that can be used"),
     *(
         (f"fit --data=Shapes --config={{t}}/null_{name}.yaml", f"null_{name}.yaml: {name} is null")
-        for name in ("model", "data", "trainer", "eval", "crf", "checkpoint")
+        for name in ("model", "data", "trainer", "eval", "checkpoint")
     ),
     ("fit --config={t}/null_class.yaml", "data.class_path is null"),
     ("fit --config={t}/null_args.yaml", "data.init_args is null"),

@@ -260,7 +260,7 @@ def test_a_training_that_scored_with_the_crf_is_spoken_of(trained, tmp_path, cap
     run = tmp_path / "x/run"
     shutil.copytree(trained.parents[1], run)
     config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.replace("enabled: false", "enabled: true"))
+    (run / "config.yaml").write_text(config.replace("crf: null", "crf: {bi_w: 5}"))
     args = [f"--ckpt_path={run / 'checkpoints/best.ckpt'}", f"--runs_dir={tmp_path / 'runs'}"]
     done = validate.main(args)
     assert "Note: the training scored with the CRF too" in capsys.readouterr().out

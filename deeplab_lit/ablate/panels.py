@@ -19,7 +19,7 @@ import deeplab_lit
 from deeplab_lit.ablate.results import best_checkpoint
 from deeplab_lit.ablate.table import Row, by_training
 from deeplab_lit.cli.parser import configs, joined_configs, read_config
-from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
@@ -35,7 +35,7 @@ from deeplab_lit.network.receptive_field import (
     theoretical_field,
 )
 from deeplab_lit.runs.folder import RunFolderError
-from deeplab_lit.runs.trained_on import DATA_SETS
+from deeplab_lit.runs.trained_on import DATA_SETS, todays_crf
 from deeplab_lit.scoring.evaluation import Evaluation
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.types import Classes
@@ -138,7 +138,7 @@ def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Panels:
         net = deeplab_lit.load(best_checkpoint(group[0].results[0].run))
         for row in group:
             scoring = scorings[row.label]
-            crf = scoring.crf.build() if row.after_crf else None
+            crf = scoring.crf if row.after_crf else None
             segment = Segmenter(net, scoring.inference, crf)
             predictions[row.label] = [segment(torch.from_numpy(image)) for image, _ in pixels]
         branches[words], grids[words] = fields_of_view(net, torch.cat(alike))
@@ -187,7 +187,7 @@ class Scoring(NamedTuple):
 
     data: SegmentationData
     inference: Inference
-    crf: CRFOptions
+    crf: DenseCRF | None
 
 
 def scoring_of(row: Row) -> Scoring:
@@ -201,7 +201,7 @@ def scoring_of(row: Row) -> Scoring:
     run = row.results[0].run
     path = run.validate.folder / "config.yaml"
     content = read_options(path)
-    sections = {name: content.get(name) for name in ("data", "eval", "crf")}
+    sections = {name: content.get(name) for name in ("data", "eval")}
     if missing := [name for name, section in sections.items() if section is None]:
         raise RunFolderError(f"{path} cannot be followed: it has no {missing[0]}")
     name = _class_of(sections["data"])
@@ -210,10 +210,11 @@ def scoring_of(row: Row) -> Scoring:
             f"{path} names data of the class {name!r:.80}, which neither deeplab_lit.data nor the "
             "sweep file has: it is not followed"
         )
+    sections["crf"] = todays_crf(content.get("crf"))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(SegmentationData, "data")
     parser.add_argument("--eval", type=Evaluation)
-    parser.add_argument("--crf", type=CRFOptions)
+    parser.add_argument("--crf", type=DenseCRF | None, default=None)
     try:
         with refused_arguments():
             made = parser.instantiate(parser.parse_object(sections))

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.crf import Refiner
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.scoring.cityscapes import CityscapesScores, Instances
 from deeplab_lit.scoring.crf_scores import CRFScores
@@ -27,7 +27,7 @@ def build_callbacks(
     about: dict[str, Any],
     *,
     evaluation: Evaluation,
-    crf: CRFOptions,
+    crf: Refiner | None,
     progress: bool,
     instances: Instances | None = None,
     resumes: bool = False,
@@ -41,7 +41,7 @@ def build_callbacks(
         folder: of the run.
         about: further entries of results.json.
         evaluation: as on the command line.
-        crf: as on the command line.
+        crf: refines each image, to be scored a second time; None: no CRF.
         progress: whether to show a progress bar.
         instances: of Cityscapes, for validate.
         resumes: the run goes on in a folder that it already has.
@@ -51,7 +51,7 @@ def build_callbacks(
     Returns:
         The one that writes results.json; and all of them, it included.
     """
-    refining = [CRFScores(crf.build())] if crf.enabled else []
+    refining = [CRFScores(crf)] if crf is not None else []
     about_crf = refining[0] if refining else None
     benchmark = [CityscapesScores(instances, about_crf)] if instances else []
     best = {"monitor": monitor, "mode": mode}
@@ -62,7 +62,7 @@ def build_callbacks(
         seeing += [ImageScores(folder), WorstAndBest(folder)]
         waiting.append(ScoreCharts(folder, about_crf))
         if evaluation.band:
-            waiting.append(BandCurve(folder, evaluation.band, crf=crf.enabled))
+            waiting.append(BandCurve(folder, evaluation.band, crf=crf is not None))
     callbacks = [*benchmark, record, *seeing, *refining, *waiting]
     if about_crf is not None:
         about_crf.see = tuple(x.see_refined for x in callbacks if hasattr(x, "see_refined"))

@@ -5,19 +5,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise
-from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from deeplab_lit.crf import PRESETS, CRFError, DenseCRF
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.yaml_files import ConfigError, read_options
 
 HELP = (
-    "Refine with the dense CRF. Alone: with the parameters released for ResNet-101. With a file, "
-    "as configs/crf/vgg16.yaml: with the file's. By parameters, as --crf.bi_w 5: they win over "
-    "both; --crf.help lists them."
+    "Refine with the dense CRF; a file like configs/crf/vgg16.yaml, or --crf.bi_w 5, changes its "
+    "parameters (--crf.help)."
 )
-FORMER = {"enabled", "preset"}  # of the crf section in files that older versions wrote
 
 
 def add_crf(parser: ArgumentParser) -> None:
@@ -63,23 +60,3 @@ def _parameters(file: str) -> str:
             f"{file}: {min(unknown)} is no parameter of the CRF: expected {', '.join(names)}"
         )
     return f"--crf={json.dumps(parameters)}"
-
-
-def current_section(section: Any) -> Any:
-    """Return the crf section of a configuration as it is written now.
-
-    Args:
-        section: an older version's has `enabled`, `preset`, and null for what the preset says;
-            others are returned as they are.
-
-    Raises:
-        CRFError: an unknown preset.
-    """
-    if not isinstance(section, dict) or not FORMER & section.keys():
-        return section
-    if section.get("enabled") is not True:
-        return None
-    preset = section.get("preset", "resnet101")
-    if preset not in PRESETS:
-        raise CRFError(f"crf.preset is {preset!r}, expected one of {', '.join(PRESETS)}")
-    return PRESETS[preset] | {k: v for k, v in section.items() if k not in FORMER and v is not None}

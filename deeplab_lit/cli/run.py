@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from deeplab_lit import __version__
+from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
 from deeplab_lit.cli.defaults import SHAPES, for_command, place_of
 from deeplab_lit.cli.parser import (
     CONFIG,
@@ -23,7 +24,6 @@ from deeplab_lit.cli.parser import (
     read_config,
     value_of,
 )
-from deeplab_lit.crf.options import CRFOptions, with_crf_enabled
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import refused_trainer
 from deeplab_lit.runs.checkpoints import AtomicCheckpointIO, BestAndLast
@@ -124,7 +124,7 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     if not fits:
         add("--allow_seen_split", action="store_true",
             help="Score images that the checkpoint was trained on all the same.")  # fmt: skip
-    add("--crf", type=CRFOptions, default=CRFOptions())
+    add_crf(parser)
     add("--ckpt_path", type=str | None, default=None,
         help='Checkpoint to go on from; "last" goes on with the newest run.' if fits else
         'Checkpoint that fit wrote; "last" is the best of the newest run.')  # fmt: skip
@@ -142,7 +142,7 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
 
 def command_line(typed: Sequence[str]) -> list[str]:
     """Return the words of a command line as `parse_run` takes them, configurations in front."""
-    return configs_first(with_save_dir(with_crf_enabled(joined_configs(typed))))
+    return configs_first(with_save_dir(crf_spelled_out(joined_configs(typed))))
 
 
 def parse_run(

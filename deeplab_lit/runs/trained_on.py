@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import deeplab_lit.data as data_sets
+from deeplab_lit.crf import PRESETS
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.yaml_files import ConfigError, read_options, with_todays_names
 
@@ -57,7 +58,10 @@ def read_run(
             one of this package's data sets, a folder to write to, or anything else that is more
             than a plain value.
     """
-    content = with_todays_names(read_options(config))
+    content = read_options(config)
+    if "crf" in content:
+        content["crf"] = todays_crf(content["crf"])
+    content = with_todays_names(content)
     if sections is None:
         taken = {key: value for key, value in content.items() if key not in OF_THE_PLACE}
     else:
@@ -75,6 +79,24 @@ def read_run(
                 "VOCdevkit"
             )
     return taken
+
+
+def todays_crf(section: Any) -> Any:
+    """Return the section `crf` of a run's configuration as it is written today; None: no CRF.
+
+    Args:
+        section: that of an older run has `enabled`, `preset`, and None for what the preset says;
+            others, and those with an unknown preset, are returned as they are.
+    """
+    if not isinstance(section, dict) or not section.keys() & {"enabled", "preset"}:
+        return section
+    if section.get("enabled") is not True:
+        return None
+    released = PRESETS.get(str(section.get("preset", "resnet101")))
+    if released is None:
+        return section
+    values = {key: value for key, value in section.items() if value is not None}
+    return released | {k: v for k, v in values.items() if k not in ("enabled", "preset")}
 
 
 def neighborhood(config: Path) -> dict[str, str]:

@@ -90,7 +90,7 @@ def write_run(run, miou, *, crf=None, hits=None):
     (fit / "checkpoints").mkdir(exist_ok=True)
     (fit / "checkpoints/best.ckpt").write_bytes(checkpoint((1,) if run.setting == 0 else (2, 4)))
     data = {"class_path": "deeplab_lit.data.Shapes", "init_args": {"val_size": 4}}
-    config = {"data": data, "eval": {"scales": None}, "crf": {"enabled": crf is not None}}
+    config = {"data": data, "eval": {"scales": None}, "crf": None if crf is None else {}}
     (validate / "config.yaml").write_text(yaml.safe_dump(config))
 
 

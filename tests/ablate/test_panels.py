@@ -50,7 +50,7 @@ def test_pictures_are_scored_as_the_setting_was(done):
         path = run.validate.folder / "config.yaml"
         config = yaml.safe_load(path.read_text())
         config["eval"]["scales"] = [1.0, 0.5]
-        config["crf"] |= {"bi_w": bi_w, "pos_w": 0.0, "backend": "torch"}
+        config["crf"] = {"bi_w": bi_w, "pos_w": 0.0, "backend": "torch"}
         path.write_text(yaml.safe_dump(config))
     made = rows(read_results(done)[0], ["a", "b"], after_crf=True)
     _, image, _, masks = look(made, num_images=1).samples[0]

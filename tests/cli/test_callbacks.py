@@ -1,7 +1,7 @@
 import pytest
 
 from deeplab_lit.cli.callbacks import build_callbacks
-from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.scoring.evaluation import Evaluation
 
 
@@ -11,7 +11,7 @@ def names(tmp_path, verb="validate", crf=False, band=None, progress=False):
         tmp_path,
         {},
         evaluation=Evaluation(band=band),
-        crf=CRFOptions(enabled=crf, backend="torch"),
+        crf=DenseCRF(backend="torch") if crf else None,
         progress=progress,
     )
     assert record in callbacks

@@ -1,12 +1,11 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 import deeplab_lit
-from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out, current_section
+from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
 from deeplab_lit.cli.parser import Parser, configs_first, parse
-from deeplab_lit.crf import PRESETS, CRFError, DenseCRF
+from deeplab_lit.crf import PRESETS, DenseCRF
 from deeplab_lit.errors import UserError, refused_arguments
 
 FILES = Path(deeplab_lit.__file__).parents[1] / "configs/crf"
@@ -55,6 +54,8 @@ def test_the_shipped_files_hold_the_released_parameters_and_name_their_source(na
     ("argv", "words"),
     [
         (["--crf.bi_ww=3"], "--crf.bi_ww is no option of DenseCRF: did you mean --crf.bi_w?"),
+        (["--crf.enabled=true"], "--crf.enabled is called --crf now"),
+        (["--crf.preset=vgg16"], "--crf.preset is called --crf configs/crf/vgg16.yaml now"),
         (["--crf.bi_w=x"], "--crf.bi_w x: expected a number"),
         (["--crf.bi_xy_std=0"], "bi_xy_std must be above 0, got 0"),
         (["--crf.backend=gpu"], "expected one of auto, native, torch, pydensecrf"),
@@ -73,31 +74,3 @@ def test_mistakes_are_named(tmp_path, monkeypatch, argv, words):
     Path("list.yaml").write_text("[3]\n")
     with pytest.raises(UserError, match=words):
         built(*argv)
-
-
-UNSAID = dict.fromkeys((*PRESETS["vgg16"], "iterations", "normalization"))
-
-
-@pytest.mark.parametrize(
-    ("section", "expected"),
-    [
-        (None, None),
-        ({"bi_w": 5}, {"bi_w": 5}),
-        ({"enabled": False, "preset": "vgg16", **UNSAID, "backend": "auto"}, None),
-        (
-            {"enabled": True, "preset": "vgg16", **UNSAID, "pos_w": 1.5, "backend": "torch"},
-            {**PRESETS["vgg16"], "pos_w": 1.5, "backend": "torch"},
-        ),
-        ({"enabled": True, "pos_w": 1.5}, {**PRESETS["resnet101"], "pos_w": 1.5}),
-    ],
-)
-def test_sections_that_older_versions_wrote_mean_the_same_as_then(section, expected):
-    current = current_section(section)
-    assert current == expected
-    if current is not None:
-        assert built(f"--crf={yaml.safe_dump(current, default_flow_style=True)}") is not None
-
-
-def test_an_older_section_with_an_unknown_preset_is_refused():
-    with pytest.raises(CRFError, match="expected one of resnet101, vgg16, deeplabv1"):
-        current_section({"enabled": True, "preset": "vgg19"})

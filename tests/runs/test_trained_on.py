@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from deeplab_lit.cli.defaults import SHAPES
+from deeplab_lit.crf import PRESETS
 from deeplab_lit.runs.trained_on import SCORING, neighborhood, read_run
 from deeplab_lit.yaml_files import ConfigError
 
@@ -132,3 +133,25 @@ def test_a_run_of_ones_own_with_a_time_limit_or_early_stopping_goes_on(tmp_path,
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({"data": {"class_path": "Shapes"}, "trainer": trainer}))
     assert read_run(path)["trainer"] == trainer
+
+
+UNSAID = dict.fromkeys((*PRESETS["vgg16"], "iterations", "normalization"))
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (None, None),
+        ({"bi_w": 5}, {"bi_w": 5}),
+        ({"enabled": False, "preset": "vgg16", **UNSAID, "backend": "auto"}, None),
+        (
+            {"enabled": True, "preset": "vgg16", **UNSAID, "pos_w": 1.5, "backend": "torch"},
+            {**PRESETS["vgg16"], "pos_w": 1.5, "backend": "torch"},
+        ),
+        ({"enabled": True, "pos_w": 1.5}, {**PRESETS["resnet101"], "pos_w": 1.5}),
+    ],
+)
+def test_a_crf_that_an_older_version_wrote_means_the_same_as_then(run, section, expected):
+    config = run / "config.yaml"
+    config.write_text(yaml.safe_dump({"data": DATA, "crf": section}))
+    assert read_run(config)["crf"] == expected

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from deeplab_lit.cli.callbacks import build_callbacks
-from deeplab_lit.crf.options import CRFOptions
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.data import Cityscapes
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.scoring.evaluation import Evaluation
@@ -29,7 +29,7 @@ def validate(city, make_module, make_trainer):
             folder,
             {},
             evaluation=Evaluation(band="classes"),
-            crf=CRFOptions(enabled=True, bi_rgb_std=20, backend="torch"),
+            crf=DenseCRF(bi_rgb_std=20, backend="torch"),
             progress=False,
             instances=Instances(*data.instances("val")),
         )
