@@ -105,6 +105,12 @@ def test_the_option_that_varies_heads_the_table(sweep, done, tmp_path):
     assert "<th>atrous_rates 2, 4</th>" in page  # pictures
 
 
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Plots that are made, but not drawn, which takes most of the time of a page."""
+    monkeypatch.setattr(plots, "picture", lambda figure, kind: b"<svg/>")
+
+
 class Page(HTMLParser):
     """What a browser would see."""
 
@@ -177,6 +183,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(sweep, table, panels
             assert ET.fromstring(data).tag == "{http://www.w3.org/2000/svg}svg"
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_table_marks_what_is_better_worse_or_noise(sweep, table):
     seen = Page(page(sweep, table, [], None, "gone"))
     assert [attrs.get("class") for attrs, _ in seen.tables[0][1:]] == [
@@ -200,6 +207,7 @@ def test_the_table_marks_what_is_better_worse_or_noise(sweep, table):
     }
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_classes_are_compared_with_the_first_row(sweep, table):
     seen = Page(page(sweep, table, [], None, "gone"))
     assert seen.words(1) == [
@@ -217,6 +225,7 @@ def test_classes_are_compared_with_the_first_row(sweep, table):
     assert style[4][1] == green.format("0.06")
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_branches_are_listed_with_their_fields_and_taps(sweep, table, panels):
     assert Page(page(sweep, table, [], panels, "")).words(3)[1:] == [
         ["one", "1×1", "99", "21", "–"],
@@ -226,6 +235,7 @@ def test_branches_are_listed_with_their_fields_and_taps(sweep, table, panels):
     ]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_fields_and_taps_are_those_of_every_setting_and_grid(sweep, table, panels, monkeypatch):
     drawn, grids = [], []
     draw_fields, draw_taps = plots.fields_plot, plots.taps_plot
@@ -252,6 +262,7 @@ def test_fields_and_taps_are_those_of_every_setting_and_grid(sweep, table, panel
     assert len(seen.words(3)) == 1 + 4
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_what_is_compared_after_the_crf_is_shown_after_it(sweep, make_row, panels):
     first = make_row("one", [0.5, 0.5], crf=[0.6, 0.6], after_crf=True)
     change = Difference(-0.2, -0.3, -0.1, 0.01)
@@ -270,6 +281,7 @@ def test_what_is_compared_after_the_crf_is_shown_after_it(sweep, make_row, panel
     assert "of each setting, without the CRF." in before.text
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_names_from_files_are_text_and_no_markup(sweep, table, panels):
     evil = "<script>alert('1')</script> & \"more\""
     table[0] = replace(table[0], label=evil)
@@ -285,6 +297,7 @@ def test_names_from_files_are_text_and_no_markup(sweep, table, panels):
     assert "a <fast> GPU" in seen.text
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_without_pictures_the_reason_is_said(sweep, table):
     seen = Page(page(sweep, table, ["2 runs <gone>."], None, "no <VOC> there"))
     assert "No pictures: no <VOC> there" in seen.text
@@ -292,6 +305,7 @@ def test_without_pictures_the_reason_is_said(sweep, table):
     assert "2 runs <gone>." in seen.text
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_how_it_was_made_is_named(sweep, table):
     table[1].results[0].fit["device"] = "an old CPU"
     text = Page(page(sweep, table, [], None, "")).text
@@ -300,6 +314,7 @@ def test_how_it_was_made_is_named(sweep, table):
     assert "chosen on these same images" in " ".join(text.split())
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_options_of_the_command_line_are_said_to_win_over_the_description(sweep, table):
     text = Page(
         page(sweep, table, [], None, "", ["--trainer.max_steps=40", "--data.root=<b>"])
@@ -308,6 +323,7 @@ def test_options_of_the_command_line_are_said_to_win_over_the_description(sweep,
     assert "Every run was given" not in Page(page(sweep, table, [], None, "")).text
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_long_words_wrap_so_that_the_table_is_no_wider_than_it_must_be(sweep, table):
     """Labels and verdicts only: numbers stay on one line."""
     text = page(sweep, table, [], None, "")
@@ -320,6 +336,7 @@ def test_long_words_wrap_so_that_the_table_is_no_wider_than_it_must_be(sweep, ta
     assert [attrs.get("class") for attrs, _ in seen.tables[1][1][1]] == ["words", None, None, None]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_pictures_are_pixel_for_pixel_those_of_the_samples(sweep, table, panels):
     sources = re.findall(r'src="data:image/png;base64,([^"]*)"', page(sweep, table, [], panels, ""))
     files = [io.BytesIO(base64.b64decode(source)) for source in sources]
@@ -333,6 +350,7 @@ def test_pictures_are_pixel_for_pixel_those_of_the_samples(sweep, table, panels)
     ]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_every_picture_says_what_it_shows(sweep, table, panels):
     table[1] = replace(table[1], option="rates", label="<2>")
     settings = ["one", "rates &lt;2&gt;", "three", "four"]
@@ -341,6 +359,7 @@ def test_every_picture_says_what_it_shows(sweep, table, panels):
     assert re.findall(r'<img alt="([^"]*)" src="data:image/png', text) == expected
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_void_is_in_the_legend_where_a_mask_shows_some(sweep, table, panels):
     def legend():
         return re.findall(r"rgb\(([^)]*)\)\"></span> (\w+)", page(sweep, table, [], panels, ""))
