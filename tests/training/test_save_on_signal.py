@@ -39,8 +39,12 @@ class Send(Callback):
 
 
 @pytest.fixture(autouse=True)
-def _keep_handlers():
+def _usual_handlers():
+    """The tests may run where signals are ignored: under nohup, or behind a shell's &."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
