@@ -54,10 +54,10 @@ def _usual_handlers():
 def fit(make_module, make_data, make_trainer, tmp_path):
     """Trains for three epochs of two steps of two batches, validating after every step."""
 
-    def run(*callbacks, ckpt_path=None, **kwargs):
+    def run(*callbacks, ckpt_path=None, folder=tmp_path, **kwargs):
         options = {"max_steps": STEPS, "accumulate_grad_batches": ACCUMULATE, "max_epochs": -1}
         options |= {"val_check_interval": ACCUMULATE, "check_val_every_n_epoch": None}
-        best = BestAndLast(tmp_path, "best", monitor="val/miou", mode="max")
+        best = BestAndLast(folder, "best", monitor="val/miou", mode="max")
         options |= {"callbacks": [StepSeed(), SaveOnSignal(), *callbacks, best]}
         options |= {"enable_checkpointing": True}
         trainer = make_trainer(**{**options, **kwargs})
@@ -69,6 +69,20 @@ def fit(make_module, make_data, make_trainer, tmp_path):
         return trainer, module
 
     return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """Name → what that run gave: each is trained once for all tests of this file."""
+    return {}
+
+
+@pytest.fixture
+def whole(fit, uninterrupted, tmp_path_factory):
+    """The trainer and the module of an uninterrupted run."""
+    if "plain" not in uninterrupted:
+        uninterrupted["plain"] = fit(folder=tmp_path_factory.mktemp("whole"))
+    return uninterrupted["plain"]
 
 
 def load(path):
@@ -140,20 +154,19 @@ def test_a_validation_is_finished_before_leaving(fit, tmp_path):
         pytest.param("on_validation_epoch_end", 0, id="end_of_validation"),
     ],
 )
-def test_a_resumed_run_ends_as_one_that_was_not_interrupted(hook, at, fit, tmp_path):
-    whole, expected = fit()
-    (tmp_path / "last.ckpt").unlink()
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(hook, at, fit, whole, tmp_path):
     with pytest.raises(SystemExit):
         fit(Send(hook, at=at))
     begins_at = load(tmp_path / "last.ckpt")["global_step"]
     assert 0 < begins_at < STEPS
     count = Send("none", at=-2)
-    trainer, found = fit(count, ckpt_path=tmp_path / "last.ckpt")
+    trainer, module = fit(count, ckpt_path=tmp_path / "last.ckpt")
+    expected_trainer, expected = whole
     assert count.seen == [step for step in range(begins_at, STEPS) for _ in range(ACCUMULATE)]
-    assert trainer.global_step == whole.global_step == STEPS
-    assert largest_difference(found.parameters(), expected.parameters()) == 0
-    assert largest_difference(found.buffers(), expected.buffers()) == 0
-    rates = [t.optimizers[0].param_groups[0]["lr"] for t in (trainer, whole)]
+    assert trainer.global_step == expected_trainer.global_step == STEPS
+    assert largest_difference(module.parameters(), expected.parameters()) == 0
+    assert largest_difference(module.buffers(), expected.buffers()) == 0
+    rates = [t.optimizers[0].param_groups[0]["lr"] for t in (trainer, expected_trainer)]
     assert rates[0] == rates[1]
 
 
@@ -189,7 +202,7 @@ KILLS = [
 
 @pytest.mark.parametrize(("options", "hook", "at"), KILLS)
 def test_what_a_killed_run_leaves_when_it_goes_on_is_what_a_whole_one_leaves(
-    options, hook, at, fit, tmp_path
+    options, hook, at, fit, uninterrupted, tmp_path, tmp_path_factory
 ):
     def run(folder, *callbacks, **more):
         log = MetricsFile(folder, more.pop("resume_step", None))
@@ -199,15 +212,19 @@ def test_what_a_killed_run_leaves_when_it_goes_on_is_what_a_whole_one_leaves(
         order = [StepSeed(), record, SaveOnSignal(), *callbacks, stop, best]
         return *fit(**options, **more, logger=log, callbacks=order), record, stop
 
-    whole, expected, record, stop = run(tmp_path / "whole")
+    key = f"recorded {options}"
+    if key not in uninterrupted:
+        whole_folder = tmp_path_factory.mktemp("recorded")
+        uninterrupted[key] = whole_folder, *run(whole_folder)
+    whole_folder, whole, expected, record, stop = uninterrupted[key]
     folder = tmp_path / "parts"
     assert killed(lambda: run(folder, Send(hook, signal.SIGKILL, at=at)))
     last = folder / "last.ckpt"
     step = load(last)["global_step"]
-    resumed, found, record_2, stop_2 = run(folder, ckpt_path=last, resume_step=step)
+    resumed, module, record_2, stop_2 = run(folder, ckpt_path=last, resume_step=step)
 
-    assert largest_difference(found.parameters(), expected.parameters()) == 0
-    assert rows(folder) == rows(tmp_path / "whole")
+    assert largest_difference(module.parameters(), expected.parameters()) == 0
+    assert rows(folder) == rows(whole_folder)
     assert (record_2.best, record_2.final) == (record.best, record.final)
     assert load(folder / "best.ckpt")["global_step"] == record.best["step"]
     assert (resumed.current_epoch, resumed.global_step) == (whole.current_epoch, STEPS)
@@ -216,20 +233,25 @@ def test_what_a_killed_run_leaves_when_it_goes_on_is_what_a_whole_one_leaves(
 
 @pytest.mark.parametrize("steps", [2, 3])
 @pytest.mark.parametrize("options", [{}, EVERY_EPOCH, WITHIN_STEPS])
-def test_a_run_that_has_ended_and_is_extended_logs_every_step_once(options, steps, fit, tmp_path):
+def test_a_run_that_has_ended_and_is_extended_logs_every_step_once(
+    options, steps, fit, uninterrupted, tmp_path, tmp_path_factory
+):
     def run(folder, **more):
         log = MetricsFile(folder, more.pop("resume_step", None))
         best = BestAndLast(folder, monitor="val/miou", mode="max")
         fit(**options, **more, logger=log, callbacks=[StepSeed(), SaveOnSignal(), best])
 
-    run(tmp_path / "whole")
+    key = f"logged {options}"
+    if key not in uninterrupted:
+        uninterrupted[key] = tmp_path_factory.mktemp("logged")
+        run(uninterrupted[key])
     run(tmp_path / "parts", max_steps=steps)
     last = tmp_path / "parts/last.ckpt"
     run(tmp_path / "parts", ckpt_path=last, resume_step=steps)
-    found, expected = rows(tmp_path / "parts"), rows(tmp_path / "whole")
+    logged, expected = rows(tmp_path / "parts"), rows(uninterrupted[key])
     for key in ("step", "epoch"):
-        assert [row[key] for row in found] == [row[key] for row in expected]
-    validated = [[bool(row["val/miou"]) for row in table] for table in (found, expected)]
+        assert [row[key] for row in logged] == [row[key] for row in expected]
+    validated = [[bool(row["val/miou"]) for row in table] for table in (logged, expected)]
     assert validated[0] == validated[1]
 
 
@@ -254,15 +276,15 @@ class Fail(Callback):
         ("on_validation_batch_start", 3, 4),
     ],
 )
-def test_an_error_saves_what_was_trained_and_the_run_goes_on(hook, at, step, fit, tmp_path, capsys):
-    _, expected = fit()
-    (tmp_path / "last.ckpt").unlink()
+def test_an_error_saves_what_was_trained_and_the_run_goes_on(
+    hook, at, step, fit, whole, tmp_path, capsys
+):
     with pytest.raises(DataError, match="bad mask"):
         fit(Fail(hook, DataError("bad mask"), at=at), val_check_interval=4)
     assert load(tmp_path / "last.ckpt")["global_step"] == step
     assert f"Saved step {step}" in capsys.readouterr().err
-    _, found = fit(ckpt_path=tmp_path / "last.ckpt")
-    assert largest_difference(found.parameters(), expected.parameters()) == 0
+    _, module = fit(ckpt_path=tmp_path / "last.ckpt")
+    assert largest_difference(module.parameters(), whole[1].parameters()) == 0
 
 
 @pytest.mark.parametrize(
