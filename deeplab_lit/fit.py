@@ -77,7 +77,9 @@ class Start(NamedTuple):
         return self.checkpoint["global_step"] if self.checkpoint else 0
 
 
-def main(args: Sequence[str] | None = None, module: type[DeepLabModule] = DeepLabModule) -> Run:
+def main(
+    args: Sequence[str] | None = None, module: type[DeepLabModule] = DeepLabModule
+) -> Run[DeepLabModule]:
     """Train, or go on with a training.
 
     Args:
@@ -100,7 +102,7 @@ def main(args: Sequence[str] | None = None, module: type[DeepLabModule] = DeepLa
 
 def build(
     args: Sequence[str] | None, module: type[DeepLabModule], held: ExitStack
-) -> tuple[Run, Start]:
+) -> tuple[Run[DeepLabModule], Start]:
     """Return a training with everything in place and no step done; nothing is written.
 
     Args:
@@ -228,14 +230,14 @@ def _with_stored(
     return options
 
 
-def check(run: Run, start: Start) -> None:
+def check(run: Run[DeepLabModule], start: Start) -> None:
     """Refuse everything that can be refused before the first step, and load the first weights.
 
     Raises:
         UserError: data, weights or the metrics to watch are at fault.
     """
     check_training(run.options)
-    data, module, about = run.datamodule, run.module, run.record.about
+    data, module = run.datamodule, run.module
     names = list(data.classes)
     values = data.split(data.val_split).label_values(len(names))
     label_values = {names[index]: value for index, value in values.items()}
@@ -249,7 +251,7 @@ def check(run: Run, start: Start) -> None:
         check_classes(start.checkpoint["hyper_parameters"]["classes"], start.path, data)
         provenance = Provenance.from_checkpoint(start.checkpoint)
     if splits := seen_before(data, provenance, start.path or run.options.model.weights):
-        about["validation_split_trained_on"] = splits
+        run.record.add(validation_split_trained_on=splits)
     provenance = provenance.extended(__version__, data.label(data.train_split))
     module.set_origin(provenance, label_values)
     for suspicion in data.preflight("fit"):
@@ -257,7 +259,7 @@ def check(run: Run, start: Start) -> None:
     if run.trainer.is_global_zero and (labels := data.pseudo_labels()):
         say(table([labels], names), "")
     if number := data.trained_on():
-        about["validation_images_trained_on"] = number
+        run.record.add(validation_images_trained_on=number)
         say(
             f"WARNING: {number} of the validation images {'is' if number == 1 else 'are'} trained "
             "on too. Their scores say "
@@ -265,7 +267,7 @@ def check(run: Run, start: Start) -> None:
         )
 
 
-def create(run: Run, start: Start, held: ExitStack) -> None:
+def create(run: Run[DeepLabModule], start: Start, held: ExitStack) -> None:
     """Make the run's folder, and say what is about to be trained.
 
     Raises:
@@ -287,7 +289,7 @@ def create(run: Run, start: Start, held: ExitStack) -> None:
     )
 
 
-def _say_what_came_out(run: Run) -> None:
+def _say_what_came_out(run: Run[DeepLabModule]) -> None:
     """Print the scores, where they are, and what to type next."""
     checkpoints, record = kept_by(run.trainer), run.record
     best = checkpoints.best_model_path if checkpoints else ""

@@ -24,6 +24,7 @@ from deeplab_lit.cli.run import (
 from deeplab_lit.cli.screen import after_validate, quieten, scored
 from deeplab_lit.data import Cityscapes
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
+from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import translate
 from deeplab_lit.network.weights.load import WeightsError, load_strictly, read_checkpoint
 from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
@@ -33,10 +34,9 @@ from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.results_folder import open_results_folder
 from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
+from deeplab_lit.scoring.evaluation import ScoredNetwork
 from deeplab_lit.scoring.probability_cache import what_decides
-from deeplab_lit.scoring.trimap import BandCurve
 from deeplab_lit.text import plural, say
-from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.yaml_files import read_options
 
 USAGE = "python -m deeplab_lit.validate --ckpt_path FILE [options]"
@@ -51,7 +51,7 @@ NO_CHECKPOINT = (
 BYTES = 10_000_000  # of a run folder without checkpoints
 
 
-def main(args: Sequence[str] | None = None) -> Run:
+def main(args: Sequence[str] | None = None) -> Run[ScoredNetwork]:
     """Score a checkpoint.
 
     Args:
@@ -64,15 +64,17 @@ def main(args: Sequence[str] | None = None) -> Run:
     with plain_errors(), lasting_screen():
         typed = sys.argv[1:] if args is None else list(args)
         argv = with_checkpoint_named(command_line(typed))
-        run, step = build(argv)
-        check(run)
+        run, step, provenance = build(argv)
+        check(run, provenance)
         run.trainer.validate(run.module, run.datamodule, verbose=False)
         _say_what_came_out(run, step, typed)
         return run
 
 
-def build(argv: Sequence[str]) -> tuple[Run, int]:
-    """Return a validation with everything in place, and the checkpoint's step; nothing is written.
+def build(argv: Sequence[str]) -> tuple[Run[ScoredNetwork], int, Provenance]:
+    """Return a validation with everything in place, the checkpoint's step, and its provenance.
+
+    Nothing is written.
 
     Args:
         argv: command line, of `command_line`.
@@ -98,15 +100,15 @@ def build(argv: Sequence[str]) -> tuple[Run, int]:
     data = built.data
     check_classes(checkpoint["hyper_parameters"]["classes"], path, data)
     source, step = translate(checkpoint), checkpoint["global_step"]
-    module = DeepLabModule(data.classes, weights="none", **source.network)
-    load_strictly(module.net, source.state, path)
-    module.evaluation = built.eval
-    module.set_origin(Provenance.from_checkpoint(checkpoint), source.label_values)
+    net = DeepLabV2(len(data.classes), **source.network)  # whatever module has trained it
+    load_strictly(net, source.state, path)
+    module = ScoredNetwork(net, data.classes, built.eval)
+    provenance = Provenance.from_checkpoint(checkpoint)
     about = {
         "seed": options.seed_everything,
         "deeplab_lit": __version__,
         "checkpoint": path,
-        "provenance": module.provenance.as_dict(),
+        "provenance": provenance.as_dict(),
     }
     is_city = isinstance(data, Cityscapes)
     record, callbacks = build_callbacks(
@@ -131,7 +133,7 @@ def build(argv: Sequence[str]) -> tuple[Run, int]:
         wandb=options.trainer.logger in (None, True),
     )
     trainer = build_trainer(built.trainer, callbacks, saving, loggers)
-    return Run(trainer, module, data, folder, options, record), step
+    return Run(trainer, module, data, folder, options, record), step, provenance
 
 
 def _config_of_training(argv: Sequence[str]) -> Path | None:
@@ -158,17 +160,17 @@ def _config_of_training(argv: Sequence[str]) -> Path | None:
     return config
 
 
-def check(run: Run) -> None:
+def check(run: Run[ScoredNetwork], provenance: Provenance) -> None:
     """Refuse everything that can be refused before the first image, and make the run's folder.
 
     Raises:
         UserError: data or checkpoint are at fault, or a folder cannot be used.
     """
     data, options, evaluation = run.datamodule, run.options, run.module.evaluation
-    about, net, path = run.record.about, run.module.net, options.ckpt_path
+    net, path = run.module.net, options.ckpt_path
     is_allowed = options.allow_seen_split
-    if splits := check_unseen(data, run.module.provenance, path, allowed=is_allowed):
-        about["validation_split_trained_on"] = splits
+    if splits := check_unseen(data, provenance, path, allowed=is_allowed):
+        run.record.add(validation_split_trained_on=splits)
     for suspicion in data.preflight("validate"):
         say(f"WARNING: {suspicion}")
     if evaluation.cache_dir is not None:
@@ -177,11 +179,11 @@ def check(run: Run) -> None:
         rank_zero_only(open_results_folder)(Path(evaluation.cache_dir), settings)
     rank_zero_only(create_run_folder)(run.folder, BYTES)
     image, _ = data.split(data.val_split).read(0)
-    about["inference"] = evaluation.settings(net)
+    run.record.add(inference=evaluation.settings(net))
     say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
 
 
-def _say_what_came_out(run: Run, step: int, typed: Sequence[str]) -> None:
+def _say_what_came_out(run: Run[ScoredNetwork], step: int, typed: Sequence[str]) -> None:
     """Print the table, where it is written, and what to type next."""
     wandb, final, data = end_wandb(run.trainer.loggers), run.record.final, run.datamodule
     reused = _reused(run)
@@ -195,19 +197,17 @@ def _say_what_came_out(run: Run, step: int, typed: Sequence[str]) -> None:
     scales = list(run.module.evaluation.scales or run.module.net.scales)
     what = f"{run.options.ckpt_path} (step {step})"
     split = f"{type(data).__name__} {data.val_split}, {scored(final)}, scales {scales}"
-    curves = next((c.curves for c in run.trainer.callbacks if isinstance(c, BandCurve)), {})
     is_last_word = "crf" in final or "--run" in flags(typed)
     after_validate(
         final,
         f"{what} on {split}",
         run.folder,
-        curves,
         wandb=wandb,
         following=[] if is_last_word else [*typed, "--crf"],
     )
 
 
-def _reused(run: Run) -> str:
+def _reused(run: Run[ScoredNetwork]) -> str:
     """Say how much came from --eval.cache_dir, on all processes together; empty without it."""
     evaluation, strategy = run.module.evaluation, run.trainer.strategy
     if evaluation.cache_dir is None:

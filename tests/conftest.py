@@ -78,7 +78,7 @@ def undrawn():
         for name in ("kaiming_normal_", "kaiming_uniform_", "normal_"):
             patch.setattr(torch.nn.init, name, lambda tensor, *args, **kw: tensor.detach().zero_())
         patch.setattr(
-            "deeplab_lit.scoring.score_charts.ScoreCharts.on_validation_end", lambda *args: None
+            "deeplab_lit.scoring.galleries.ScoreCharts.finish", lambda *args: {}
         )
         yield
 
@@ -239,7 +239,7 @@ def real():
     return find
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_data():
     """Sixteen drawn images to train on, in batches of two, and five to validate on."""
     from deeplab_lit.data import Shapes
@@ -251,7 +251,7 @@ def make_data():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_module():
     """The smallest network; always with the same weights."""
     from deeplab_lit.data import Shapes

@@ -153,7 +153,7 @@ def test_a_run_killed_before_its_last_write_is_finished_by_going_on(tmp_path, ti
         file.unlink()
 
 
-@pytest.mark.parametrize("option", ["--eval.cache_dir=cache", "--eval.band=void"])
+@pytest.mark.parametrize("option", ["--eval.cache_dir=cache", "--eval.trimap=void"])
 def test_options_of_validate_alone_are_refused(tmp_path, tiny_args, capsys, option):
     """A cache would score every validation on the probabilities of the first."""
     with pytest.raises(SystemExit) as stop:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit import convert, export, fit, plot_bands, predict, tune_crf, validate
+from deeplab_lit import convert, export, fit, plot_trimap, predict, tune_crf, validate
 from deeplab_lit.ablate import __main__ as ablate
 from deeplab_lit.benchmark import __main__ as benchmark
 from deeplab_lit.prepare import __main__ as prepare
@@ -22,7 +22,7 @@ COMMANDS = {
     "convert": convert.main,
     "export": export.main,
     "fit": fit.main,
-    "plot_bands": plot_bands.main,
+    "plot_trimap": plot_trimap.main,
     "predict": predict.main,
     "prepare": prepare.main,
     "tune_crf": tune_crf.main,
@@ -69,7 +69,7 @@ FILES = {
     "png.ckpt": b"\x89PNG\r\n\x1a\n" + bytes(100),
     "html.ckpt": b"<html>404</html>",
     "a.txt": b"a",
-    "band.csv": b"a,b\n1,2\n",
+    "trimap.csv": b"a,b\n1,2\n",
 }  # fmt: skip
 LONG = "x" * 300
 PREDICT = "predict --ckpt_path={ckpt} --images {data}/images/val --out={t}/out"
@@ -199,9 +199,9 @@ MISTAKES = [
     ("benchmark data", "--root is missing"),
     ("benchmark data --root={t}/none", "none"),
     ("benchmark crf --images={t}/none", "none"),
-    ("plot_bands", "RUNS"),
-    ("plot_bands {t}", "band.csv"),
-    ("plot_bands {t}/none", "none: No such file"),
+    ("plot_trimap", "RUNS"),
+    ("plot_trimap {t}", "trimap.csv"),
+    ("plot_trimap {t}/none", "none: No such file"),
     ("ablate", "FILE is missing"),
     ("ablate {t}/none.yaml", "none.yaml cannot be read"),
     ("ablate {t}/sweep.yaml --run=x", "--run is no option of ablate"),

@@ -34,7 +34,7 @@ def test_an_evaluation_flag_wins_over_the_checkpoint(trained, tmp_path):
 def test_one_process_and_two_give_the_same_score(trained, tmp_path):
     """Three images on two processes: one process has an image more."""
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--experiment=ddp"]
-    args += ["--crf.backend=torch", "--crf.bi_rgb_std=20", "--eval.band=classes"]
+    args += ["--crf.backend=torch", "--crf.bi_rgb_std=20", "--eval.trimap=classes"]
     args += ["--eval.window=97", "--eval.flip=true", "--trainer.accelerator=cpu"]
     validate.main([*args, "--run=1"])
     command = [sys.executable, "-m", "deeplab_lit.validate", *args, "--run=2"]
@@ -48,11 +48,11 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
         assert results["processes"] == processes
         del results["final"]["crf"]["seconds_per_image"]
         scores[processes] = results["final"]
-        bands[processes] = (folder / "band.csv").read_text()
+        bands[processes] = (folder / "trimap.csv").read_text()
         with np.load(folder / "images.npz") as arrays:
             images[processes] = {name: arrays[name].tolist() for name in arrays}
         pictures = {path.name for path in folder.glob("*.png")}
-        assert {"worst_best.png", "classes.png", "confusion.png", "band.png"} <= pictures
+        assert {"worst_best.png", "classes.png", "confusion.png", "trimap.png"} <= pictures
     assert scores[1] == scores[2]
     assert scores[2]["images"] == 3
     assert bands[1] == bands[2]
@@ -165,10 +165,10 @@ def test_a_cache_of_something_else_is_refused(trained, tmp_path, capsys):
 
 
 def test_the_band_stands_on_the_screen_and_in_a_file(trained, tmp_path, capsys):
-    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.band=classes"]
+    args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.trimap=classes"]
     done = validate.main(args)
     assert "pixels from a border" in capsys.readouterr().out
-    assert len((done.folder / "band.csv").read_text().splitlines()) == 41
+    assert len((done.folder / "trimap.csv").read_text().splitlines()) == 41
 
 
 def test_fit_says_in_its_checkpoint_what_it_was_trained_on(trained):

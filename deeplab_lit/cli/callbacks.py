@@ -1,5 +1,6 @@
-"""The callbacks that every run has, in the order in which they need each other."""
+"""The callbacks that every run has."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,12 @@ from lightning.pytorch import Callback
 from deeplab_lit.crf import Refiner
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.scoring.cityscapes import CityscapesScores, Instances
-from deeplab_lit.scoring.crf_scores import CRFScores
 from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.scoring.galleries import SamplePictures, ScoreCharts, WorstAndBest
+from deeplab_lit.scoring.observer import Observer
 from deeplab_lit.scoring.per_image import ImageScores
-from deeplab_lit.scoring.sample_pictures import SamplePictures
-from deeplab_lit.scoring.score_charts import ScoreCharts
-from deeplab_lit.scoring.trimap import BandCurve
-from deeplab_lit.scoring.worst_best import WorstAndBest
+from deeplab_lit.scoring.trimap import Trimap
+from deeplab_lit.scoring.validation import Validation
 from deeplab_lit.training.save_on_signal import SaveOnSignal
 from deeplab_lit.training.step_progress import StepProgress
 from deeplab_lit.training.step_seed import StepSeed
@@ -33,8 +33,9 @@ def build_callbacks(
     resumes: bool = False,
     monitor: str = "val/miou",
     mode: str = "max",
+    metrics: Sequence[Observer] = (),
 ) -> tuple[RunRecord, list[Callback]]:
-    """The callbacks of a run.
+    """Build the callbacks of a run; their order does not matter.
 
     Args:
         verb: "fit" or "validate".
@@ -47,25 +48,20 @@ def build_callbacks(
         resumes: the run goes on in a folder that it already has.
         monitor: the metric that says which validation is the best.
         mode: "max": the higher the better; "min": the lower.
+        metrics: of the user.
 
     Returns:
         The one that writes results.json; and all of them, it included.
     """
-    refining = [CRFScores(crf)] if crf is not None else []
-    about_crf = refining[0] if refining else None
-    benchmark = [CityscapesScores(instances, about_crf)] if instances else []
-    best = {"monitor": monitor, "mode": mode}
-    record = RunRecord(folder, about, about_crf, *benchmark, resumes=resumes, **best)
-    seeing: list[Callback] = [SamplePictures(folder)]  # each image, before and after the CRF
-    waiting: list[Callback] = []  # for the CRF's last image
+    record = RunRecord(folder, about, resumes=resumes, monitor=monitor, mode=mode)
+    observers: list[Observer] = [SamplePictures(folder), *metrics]
     if verb == "validate":
-        seeing += [ImageScores(folder), WorstAndBest(folder)]
-        waiting.append(ScoreCharts(folder, about_crf))
-        if evaluation.band:
-            waiting.append(BandCurve(folder, evaluation.band, crf=crf is not None))
-    callbacks = [*benchmark, record, *seeing, *refining, *waiting]
-    if about_crf is not None:
-        about_crf.see = tuple(x.see_refined for x in callbacks if hasattr(x, "see_refined"))
+        observers += [ImageScores(folder), WorstAndBest(folder), ScoreCharts(folder)]
+        if instances is not None:
+            observers.append(CityscapesScores(instances))
+        if evaluation.trimap:
+            observers.append(Trimap(folder, evaluation.trimap))
+    callbacks: list[Callback] = [record, Validation(observers, crf, record.take)]
     if progress:
         callbacks.append(StepProgress())
     if verb == "fit":

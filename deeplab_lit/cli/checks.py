@@ -36,7 +36,7 @@ def check_training(options: Namespace) -> None:
             "the run must know when training ends: set --trainer.max_steps or --trainer.max_epochs"
         )
     # a cache would keep the first validation's probabilities
-    for name in ("cache_dir", "band"):
+    for name in ("cache_dir", "trimap"):
         if options.eval[name] is not None:
             raise MisconfigurationException(
                 f"--eval.{name} is for validate; leave it out of fit, and of its configurations"

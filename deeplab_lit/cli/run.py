@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from jsonargparse import Namespace
@@ -30,7 +30,7 @@ from deeplab_lit.runs.checkpoints import AtomicCheckpointIO, BestAndLast
 from deeplab_lit.runs.config import with_save_dir
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.runs.trained_on import SCORING, neighborhood, read_run
-from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.scoring.evaluation import Evaluation, ScoredNetwork
 from deeplab_lit.training.module import DeepLabModule
 
 NETWORK = ("backbone", "output_stride", "head", "atrous_rates", "scales", "style", "norm",
@@ -59,7 +59,10 @@ CHECKPOINT = {
 }
 
 
-class Run(NamedTuple):
+Module = TypeVar("Module", bound=ScoredNetwork)
+
+
+class Run(NamedTuple, Generic[Module]):
     """A run of `fit` or `validate`, for tests and notebooks.
 
     Attributes:
@@ -72,7 +75,7 @@ class Run(NamedTuple):
     """
 
     trainer: Trainer
-    module: DeepLabModule
+    module: Module
     datamodule: SegmentationData
     folder: Path
     options: Namespace

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_lit.crf.parameters import in_words
-from deeplab_lit.scoring.cityscapes import benchmark_table
-from deeplab_lit.scoring.tables import table
-from deeplab_lit.scoring.trimap import band_table
+from deeplab_lit.scoring.tables import cityscapes_table, score_table, trimap_table
 from deeplab_lit.text import say
 from deeplab_lit.training.module import DeepLabModule
 
@@ -93,7 +91,7 @@ def after_fit(
         say(f"Done. No validation took place. Run folder: {folder}")
         return
     title = "Best mIoU" if monitor == "val/miou" else f"Best {monitor}: mIoU"
-    say(f"\n{title} {_percent(best)} at step {best['step']}\n", table(best), "")
+    say(f"\n{title} {_percent(best)} at step {best['step']}\n", score_table(best), "")
     if best["miou"] is None:
         say("WARNING: all pixels scored were void, so no validation tells which step is the best.")
     if best.get("images", 0) < best.get("images_in_split", 0):
@@ -114,7 +112,6 @@ def after_validate(
     scores: dict[str, Any],
     what: str,
     folder: Path,
-    curves: dict[str, list[float]] | None = None,
     *,
     wandb: str = "",
     following: Sequence[str] = (),
@@ -125,18 +122,18 @@ def after_validate(
         scores: as results.json holds them.
         what: was scored, in words.
         folder: of the run.
-        curves: mIoU by the width of the band around borders, if it was measured.
         wandb: as in `after_fit`.
         following: the command line of `validate` to type next; empty for none.
     """
-    say(f"\n{what}: mIoU {_percent(scores)}\n", table(scores), "")
+    say(f"\n{what}: mIoU {_percent(scores)}\n", score_table(scores), "")
     if "crf" in scores:
         crf = scores["crf"]
         say(f"CRF         {crf['seconds_per_image']:.2f} s an image, {in_words(crf)}")
     if "cityscapes" in scores:
-        say("", benchmark_table(scores["cityscapes"]), "")
-    if curves:
-        say("", band_table(curves), "", f"Bands       {_relative(folder / 'band.csv')}, band.png")
+        say("", cityscapes_table(scores["cityscapes"]), "")
+    if "trimap" in scores:
+        files = f"{_relative(folder / 'trimap.csv')}, trimap.png"
+        say("", trimap_table(scores["trimap"]), "", f"Trimap      {files}")
     say(
         f"Images      {_relative(folder / 'images.csv')}, worst_best.png",
         f"Classes     {_relative(folder / 'classes.png')}, confusion.png",

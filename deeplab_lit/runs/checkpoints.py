@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from deeplab_lit.atomic import atomic_torch_save, atomic_write
 from deeplab_lit.runs.csv_logger import MetricsFile
+from deeplab_lit.scoring.metric import SCALARS
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 COUNTERS = ("epoch", "step")  # which ModelCheckpoint knows too
@@ -229,8 +230,7 @@ def logged_names(classes: Iterable[str], *, crf: bool) -> list[str]:
         classes: names of the classes.
         crf: whether validations are scored after the CRF too.
     """
-    scores = ["miou", "pixel_accuracy", "mean_accuracy", "fw_iou"]
-    scores += [f"iou/{name}" for name in classes]
+    scores = [*SCALARS, *(f"iou/{name}" for name in classes)]
     groups = ("backbone", "backbone.bias", "head.weight", "head.bias")  # training/optimizer.py
     names = ["train/loss", *(f"lr/{group}" for group in groups), "val/loss"]
     names += [f"{prefix}/{score}" for prefix in ("val", "val_crf")[: 1 + crf] for score in scores]

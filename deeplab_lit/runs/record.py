@@ -1,27 +1,28 @@
-"""The record of a run: results.json."""
+"""The record of a run: results.json, with what it ran on and with."""
 
 import json
 import math
+import platform
+import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.runs.checkpoints import kept_by
-from deeplab_lit.runs.environment import device_name, git_commit, versions
 from deeplab_lit.runs.redact import redacted_words
-from deeplab_lit.scoring.cityscapes import CityscapesScores
-from deeplab_lit.scoring.crf_scores import CRFScores
-from deeplab_lit.scoring.metric import Scores
+from deeplab_lit.scoring.observer import Results
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "opencv-python-headless")
 
 
 class RunRecord(Callback):
-    """Keeps the best and the latest scores of a run and writes them to results.json.
+    """Keep the best and the latest scores of a run and write them to results.json.
 
     The file is written after every validation, so an interrupted run has one too; `finished` tells.
     The best is the one that best.ckpt is of. Scores and time go on where a resumed run's
@@ -29,40 +30,40 @@ class RunRecord(Callback):
 
     Args:
         folder: the run folder.
-        about: further entries.
-        crf: the callback that scores after the CRF, if there is one.
-        benchmark: the callback that scores as Cityscapes does, if there is one.
+        about: further entries; `add` adds more.
         resumes: the run goes on in its folder; a new one may begin with a checkpoint of another.
         monitor: the metric that says which validation is the best.
         mode: "max": the higher the better; "min": the lower.
+
+    Attributes:
+        best: the best validation, as results.json has it; None before the first.
+        final: the latest.
     """
 
     def __init__(
         self,
         folder: Path,
         about: dict[str, Any],
-        crf: CRFScores | None = None,
-        benchmark: CityscapesScores | None = None,
         *,
         resumes: bool = False,
         monitor: str = "val/miou",
         mode: str = "max",
     ) -> None:
         self.folder = folder
-        self.about = about
-        self.crf = crf
-        self.benchmark = benchmark
+        self.about = dict(about)
         self.resumes = resumes
         self.monitor = monitor
         self.mode = mode
         self.best: dict[str, Any] | None = None
         self.best_score = -math.inf  # the higher the better, whatever the mode
         self.final: dict[str, Any] | None = None
-        self.images = 0  # of a validation, on this process
-        self.images_in_split = 0
         self.parameters: int | None = None  # learnable ones of the network
         self.seconds_before = 0.0
         self.start = time.monotonic()
+
+    def add(self, **entries: Any) -> None:
+        """Add entries to results.json, of the run as a whole."""
+        self.about |= entries
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps; plain numbers and strings."""
@@ -92,41 +93,12 @@ class RunRecord(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock, and count the network's learnable parameters."""
         self.start = time.monotonic()
-        self.parameters = sum(p.numel() for p in pl_module.net.parameters() if p.requires_grad)
+        module: Any = pl_module
+        self.parameters = sum(p.numel() for p in module.net.parameters() if p.requires_grad)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
-        self.images = 0
-        self.images_in_split = len(trainer.val_dataloaders.dataset)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor,
-        batch: dict,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count the images."""
-        self.images += len(batch["id"])
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the scores of the validation that has just ended."""
-        if trainer.sanity_checking:
-            return
-        classes = list(pl_module.hparams.classes)
-        images = torch.tensor(self.images, device=trainer.strategy.root_device)
-        self.final = {
-            "step": trainer.global_step,
-            "images": int(trainer.strategy.reduce(images, reduce_op="sum")),
-            "images_in_split": self.images_in_split,
-            **as_dict(pl_module.scores, classes),
-        }
-        if self.crf is not None:
-            self.final["crf"] = self.crf.results | as_dict(self.crf.scores, classes)
-        if self.benchmark is not None:
-            self.final["cityscapes"] = self.benchmark.results
+    def take(self, trainer: Trainer, results: Results) -> None:
+        """Take the results of a validation and write the file; on every process."""
+        self.final = {"step": trainer.global_step, **results.as_dict()}
         score = self._score(trainer)
         if self.best is None or score > self.best_score:
             self.best, self.best_score = self.final, score
@@ -137,7 +109,7 @@ class RunRecord(Callback):
         self._write(trainer, finished=True)
 
     def _score(self, trainer: Trainer) -> float:
-        """The score to compare with others, to the bit that of which the checkpoint decides."""
+        """Return the score that is compared, to the bit the one by which the checkpoint decides."""
         score = float(trainer.callback_metrics.get(self.monitor, math.nan))
         score = score if self.mode == "max" else -score
         return -math.inf if math.isnan(score) else score
@@ -165,22 +137,43 @@ class RunRecord(Callback):
             place.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def as_dict(scores: Scores, classes: list[str]) -> dict[str, Any]:
-    """Scores for JSON: plain numbers, null for a class without IoU."""
-    return {
-        "miou": _number(scores.miou),
-        "classes_in_miou": int((~scores.iou.isnan()).sum()),
-        "pixel_accuracy": _number(scores.pixel_accuracy),
-        "mean_accuracy": _number(scores.mean_accuracy),
-        "fw_iou": _number(scores.fw_iou),
-        **({} if scores.loss is None else {"loss": _number(scores.loss)}),
-        "iou": dict(zip(classes, map(_number, scores.iou.tolist()), strict=True)),
-    }
-
-
 def _rank(scores: dict[str, Any]) -> float:
     return -1.0 if scores["miou"] is None else scores["miou"]
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def versions() -> dict[str, str]:
+    """Return the versions of Python and the packages that decide about results."""
+    numbers = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            numbers[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if torch.version.cuda:
+        numbers["cuda"] = torch.version.cuda
+    return numbers
+
+
+def git_commit() -> str | None:
+    """Return the commit of the source, "+" where it is changed; None outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "-uno")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def _git(*command: str) -> str:
+    words = ["git", "-C", str(Path(__file__).parent), *command]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def device_name(trainer: Trainer) -> str:
+    """Return what the run ran on: the GPU's name, or the kind of device and its threads."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' * (threads > 1)}"

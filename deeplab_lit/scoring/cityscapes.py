@@ -13,10 +13,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from deeplab_lit.scoring.crf_scores import CRFScores
+from deeplab_lit.scoring.evaluation import ScoredNetwork
+from deeplab_lit.scoring.metric import Scores
+from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.scoring.per_image import gathered
 
 OTHER = -1  # in an instance map: no instance, or none that is scored
@@ -28,7 +30,7 @@ class Instances(NamedTuple):
     Attributes:
         categories: name → indices of its classes.
         average_size: index of each class with instances → its average instance's pixels.
-        read: id → (H,W) int32, 1000 × class index + number of the instance, or OTHER; null where
+        read: id → (H,W) int32, 1000 × class index + number of the instance, or OTHER; None where
             there are no instance maps.
     """
 
@@ -40,7 +42,7 @@ class Instances(NamedTuple):
 def instance_hits(
     labels: np.ndarray, instances: np.ndarray, categories: dict[str, tuple[int, ...]]
 ) -> np.ndarray:
-    """Of each instance of an image, (K,4) int64: class, pixels, hits, hits of the category.
+    """Return of each instance of an image class, pixels, hits, hits of the category: (K,4) int64.
 
     Args:
         labels: predicted class indices (H,W).
@@ -51,13 +53,19 @@ def instance_hits(
     rows = []
     for instance in np.unique(instances[instances != OTHER]):
         index = int(instance) // 1000
-        own = labels[instances == instance]
-        rows.append((index, own.size, (own == index).sum(), np.isin(own, category[index]).sum()))
+        inside = labels[instances == instance]
+        hits = (inside == index).sum(), np.isin(inside, category[index]).sum()
+        rows.append((index, inside.size, *hits))
     return np.array(rows, np.int64).reshape(-1, 4)
 
 
 def category_iou(confusion: np.ndarray, members: tuple[int, ...]) -> float:
-    """IoU of classes taken for one; NaN where they are absent. confusion: (C,C)."""
+    """Return the IoU of classes taken for one; NaN where they are absent.
+
+    Args:
+        confusion: (C,C) pixels by true and predicted class.
+        members: indices of the classes.
+    """
     inside = list(members)
     hits = confusion[np.ix_(inside, inside)].sum()
     union = confusion[inside].sum() + confusion[:, inside].sum() - hits
@@ -71,7 +79,7 @@ def instance_iou(
     column: int,
     average_size: dict[int, float],
 ) -> float:
-    """IIoU of a class, or of classes taken for one; NaN where they are absent.
+    """Return the iIoU of a class, or of classes taken for one; NaN where they are absent.
 
     Args:
         confusion: (C,C) pixels by true and predicted class.
@@ -80,81 +88,69 @@ def instance_iou(
         column: of hits, what is a hit: 2, or 3 for a category.
         average_size: as in Instances.
     """
-    found = missed = 0.0
+    hit = missed = 0.0
     for row in hits[np.isin(hits[:, 0], members)].tolist():  # in order: floats do not commute
         weight = average_size[row[0]] / float(row[1])
-        found += row[column] * weight
+        hit += row[column] * weight
         missed += (row[1] - row[column]) * weight
     inside = list(members)
     false = int(confusion[:, inside].sum() - confusion[np.ix_(inside, inside)].sum())
-    union = found + false + missed
-    return found / union if union else math.nan
+    union = hit + false + missed
+    return hit / union if union else math.nan
 
 
-class CityscapesScores(Callback):
-    """Scores every validation as Cityscapes' server does, before and after the CRF.
+class CityscapesScores(Observer):
+    """Score every validation as Cityscapes' server does, before and after the CRF.
 
     Args:
         instances: of the data set.
-        crf: the callback that scores after the CRF, if there is one.
-
-    Attributes:
-        results: for results.json: `iou_category`, and with instance maps `iiou` and
-            `iiou_category`, each with its mean (`…_mean`); with the CRF the same in `crf`.
     """
 
-    def __init__(self, instances: Instances, crf: CRFScores | None = None) -> None:
+    def __init__(self, instances: Instances) -> None:
         self.instances = instances
-        self.crf = crf
-        self.results: dict[str, Any] = {}
-        self.hits: dict[str, np.ndarray] = {}
-        self.refined: dict[str, np.ndarray] = {}
+        self.classes: list[str] = []
+        self.hits: dict[str, dict[str, np.ndarray]] = {}
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
         """Begin to count."""
-        self.hits, self.refined = {}, {}
+        self.classes, self.hits = list(network.classes), {}
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor,
-        batch: dict,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count the instances of a batch's labels (B,H,W)."""
-        for id, labels in zip(batch["id"], batch["labels"], strict=True):
-            self._count(self.hits, id, labels)
-
-    def see_refined(self, id: str, labels: Tensor, mask: Tensor) -> None:
-        """Count an image's labels (H,W) after the CRF; called by CRFScores."""
-        self._count(self.refined, id, labels)
-
-    def _count(self, counts: dict[str, np.ndarray], id: str, labels: Tensor) -> None:
+    def see(self, image: ScoredImage) -> None:
+        """Count the instances that an image's labels have hit."""
         if self.instances.read is not None:
-            there = self.instances.read(id)
-            counts[id] = instance_hits(labels.cpu().numpy(), there, self.instances.categories)
+            instances, categories = self.instances.read(image.id), self.instances.categories
+            self.hits[image.id] = {
+                suffix: instance_hits(labels.cpu().numpy(), instances, categories)
+                for suffix, labels in image.predictions.items()
+            }
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score what all processes have counted."""
-        classes = list(pl_module.hparams.classes)
-        hits, refined = gathered(self.hits, trainer), gathered(self.refined, trainer)
-        self.results = self.score(pl_module.scores.confusion, hits, classes)
-        if self.crf is not None:
-            self.results["crf"] = self.score(self.crf.scores.confusion, refined, classes)
+    def finish(self, trainer: Trainer, scores: Scores, refined: Scores | None) -> dict[str, Any]:
+        """Score what all processes have counted.
+
+        Returns:
+            `cityscapes`: `iou_category`, and with instance maps `iiou` and `iiou_category`, each
+            with its mean (`…_mean`); with the CRF the same in `crf`.
+        """
+        hits = gathered(self.hits, trainer)
+        results = {}
+        for suffix, part in {"": scores, "_crf": refined}.items():
+            if part is not None:
+                rows = {id: predictions[suffix] for id, predictions in hits.items()}
+                results[suffix] = self.score(part.confusion, rows, self.classes)
+        after = {"crf": results["_crf"]} if refined is not None else {}
+        return {"cityscapes": results[""] | after}
 
     def score(
         self, confusion: Tensor, hits: dict[str, np.ndarray], classes: list[str]
     ) -> dict[str, Any]:
-        """The results.
+        """Return the scores for results.json.
 
         Args:
             confusion: (C,C) pixels of the whole set by true class (row) and predicted class.
             hits: `instance_hits` of each image.
             classes: names, in the order of their indices.
         """
-        about, pixels = self.instances, confusion.cpu().numpy()
+        about, pixels = self.instances, confusion.numpy()
         iou = {name: category_iou(pixels, members) for name, members in about.categories.items()}
         scores = {"iou_category": iou}
         if about.read is not None:
@@ -174,27 +170,3 @@ class CityscapesScores(Callback):
             results[f"{name}_mean"] = sum(known) / len(known) if known else None
             results[name] = {k: None if math.isnan(v) else v for k, v in values.items()}
         return results
-
-
-def benchmark_table(results: dict[str, Any]) -> str:
-    """The results in percent, as text; the means, and of classes and categories each."""
-    titles = {
-        "iou_category": "IoU of categories",
-        "iiou": "iIoU of classes",
-        "iiou_category": "iIoU of categories",
-    }
-    columns = [results] + ([results["crf"]] if "crf" in results else [])
-    lines = [] if "iiou" in results else ["  no iIoU: images without *_gtFine_instanceIds.png"]
-    for key, title in titles.items():
-        if key in results:
-            lines.append(_line(f"  {title}, mean", [column[f"{key}_mean"] for column in columns]))
-            lines += [
-                _line(f"    {name}", [column[key][name] for column in columns])
-                for name in results[key]
-            ]
-    return "\n".join(lines)
-
-
-def _line(title: str, values: list[float | None]) -> str:
-    shown = ("–" if value is None else f"{100 * value:.2f}" for value in values)
-    return f"{title:<28}" + "".join(f"{value:>8}" for value in shown)

@@ -1,13 +1,21 @@
-"""How a trained network is evaluated: what `--eval.…` says."""
+"""How a trained network is evaluated: what `--eval.…` says, and the module that scores it.
+
+Letters: B batch · C classes · H×W image.
+"""
 
 from dataclasses import dataclass
+from typing import Literal, TypedDict
 
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import Inference
+from deeplab_lit.scoring.metric import PixelLoss, Scores, SegmentationScores
 from deeplab_lit.scoring.probability_cache import CachedProbabilities
-from deeplab_lit.scoring.trimap import Around
+from deeplab_lit.types import Classes
+
+Around = Literal["void", "classes"]  # borders: void pixels, or those between classes
 
 
 @dataclass
@@ -17,12 +25,12 @@ class Evaluation(Inference):
     Args:
         cache_dir: of validate: keep the network's probabilities there, as 16-bit floats, and take
             those of images that are there already.
-        band: of validate: mIoU of the pixels near borders too, by their distance from them: "void"
-            (the paper's Fig. 10) or "classes"; see scoring/trimap.py.
+        trimap: of validate: mIoU of the pixels near borders too, by their distance from them:
+            "void" (the paper's Fig. 10) or "classes"; see scoring/trimap.py.
     """
 
     cache_dir: str | None = None
-    band: Around | None = None
+    trimap: Around | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,7 +39,7 @@ class Evaluation(Inference):
         self._cache: CachedProbabilities | None = None
 
     def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
-        """Logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
+        """Return the logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
         if self.cache_dir is None:
             return self(net, batch["image"])
         if self._cache is None:
@@ -41,3 +49,70 @@ class Evaluation(Inference):
     def from_cache(self) -> tuple[int, int]:
         """Return how many images this process took from the cache, and how many were unfit."""
         return (self._cache.reused, self._cache.replaced) if self._cache else (0, 0)
+
+
+class Prediction(TypedDict):
+    """What a network makes of a batch of images.
+
+    Attributes:
+        logits: (B,C,H,W) float; log-probabilities where they come from a cache.
+        labels: (B,H,W) int64, the class of the highest.
+    """
+
+    logits: Tensor
+    labels: Tensor
+
+
+class ScoredNetwork(LightningModule):
+    """A network with its scores: all that `Trainer.validate` needs, and what a training validates.
+
+    Args:
+        net: the network.
+        classes: name → RGB color of each class, in the order of the class indices.
+        evaluation: how images go through it. None: whole, at the scales it was trained with.
+
+    Attributes:
+        scores: of the last validation, the same on every process; None before the first.
+    """
+
+    def __init__(
+        self, net: DeepLabV2, classes: Classes, evaluation: Evaluation | None = None
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.classes = dict(classes)
+        self.evaluation = evaluation or Evaluation()
+        self.metric = SegmentationScores(len(classes))
+        self.pixel_loss = PixelLoss()
+        self.scores: Scores | None = None
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count, in memory of this process alone: spawned ones share the module's."""
+        self.metric.reset()
+        self.pixel_loss.reset()
+
+    def validation_step(self, batch: dict, batch_idx: int) -> Prediction:
+        """Count a batch, and return what the network makes of it for whoever looks at it.
+
+        The labels are returned too: at 2048×1024 and 19 classes the maximum takes longer than
+        anything else beside the network.
+        """
+        logits = self.evaluation.logits(self.net, batch)
+        labels = logits.argmax(dim=1)
+        self.metric.update(labels, batch["mask"])
+        self.pixel_loss.update(logits, batch["mask"])
+        return Prediction(logits=logits, labels=labels)
+
+    def count_scores(self) -> Scores:
+        """Return the scores of what has been counted, on all processes together.
+
+        The processes talk once, however often it is called.
+        """
+        return Scores(self.metric.compute().confusion, self.pixel_loss.compute())
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep the scores and log them as val/…."""
+        self.scores = self.count_scores()
+        values = self.scores.named("val", self.classes)
+        self.log("val/miou", values.pop("val/miou"), prog_bar=True, sync_dist=True)
+        self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told

@@ -6,20 +6,22 @@ Letters: C classes · H×W image · N images.
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from deeplab_lit.atomic import atomic_write
+from deeplab_lit.scoring.evaluation import ScoredNetwork
+from deeplab_lit.scoring.metric import Scores
+from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.types import VOID
-
-COLUMNS = ("miou", "pixel_accuracy")
 
 
 def count(labels: Tensor, mask: Tensor, num_classes: int) -> np.ndarray:
-    """One image's counts (3,C) int64: hits, true pixels, predicted pixels of each class.
+    """Return an image's counts (3,C) int64: hits, true pixels, predicted pixels of each class.
 
     Args:
         labels: predicted class indices (H,W).
@@ -33,7 +35,9 @@ def count(labels: Tensor, mask: Tensor, num_classes: int) -> np.ndarray:
 
 
 def image_miou(counts: np.ndarray) -> float:
-    """Mean IoU over the classes in truth or prediction of one image, NaN if all of it is void.
+    """Return the mean IoU over the classes in truth or prediction of an image.
+
+    NaN where all of it is void.
 
     Args:
         counts: (3,C) as `count` gives them.
@@ -44,23 +48,30 @@ def image_miou(counts: np.ndarray) -> float:
 
 
 def image_accuracy(counts: np.ndarray) -> float:
-    """Share of one image's pixels that are right, NaN if all of it is void."""
+    """Return the share of an image's pixels that are right, NaN if all of it is void."""
     hits, true, _ = counts.sum(1)
     return float(hits / true) if true else math.nan
 
 
-def gathered(own: dict, trainer: Trainer) -> dict:
-    """The entries of all processes, in the order of their keys; the same on each of them."""
-    parts = [own]
+def gathered(entries: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+    """Return the entries of all processes, in the order of their keys; the same on each of them.
+
+    Args:
+        entries: of this process, by keys that no other process has, as the ids of its images.
+        trainer: says how many processes there are; all of them must call.
+    """
+    parts: list[dict[str, Any]] = [entries]
     if trainer.world_size > 1:
-        parts = [None] * trainer.world_size
-        torch.distributed.all_gather_object(parts, own)
-    whole = {key: value for part in parts for key, value in part.items()}
-    return dict(sorted(whole.items()))
+        parts = [{} for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(parts, entries)
+    return dict(sorted((key, value) for part in parts for key, value in part.items()))
 
 
-class ImageScores(Callback):
-    """Writes images.csv and images.npz: the scores of each image, and the counts behind them.
+COLUMNS = {"miou": image_miou, "pixel_accuracy": image_accuracy}  # of images.csv
+
+
+class ImageScores(Observer):
+    """Write images.csv and images.npz: the scores of each image, and the counts behind them.
 
     images.csv: id, miou, pixel_accuracy, and with the CRF miou_crf, pixel_accuracy_crf; an empty
     cell where all of an image is void. images.npz: `ids` (N,), `counts` (N,3,C) int64 as `count`
@@ -73,44 +84,33 @@ class ImageScores(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.counts: dict[str, np.ndarray] = {}
-        self.refined: dict[str, np.ndarray] = {}
+        self.num_classes = 0
+        self.counts: dict[str, dict[str, np.ndarray]] = {}
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
         """Begin to count."""
-        self.num_classes = len(pl_module.hparams.classes)
-        self.counts, self.refined = {}, {}
+        self.num_classes = len(network.classes)
+        self.counts = {}
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor,
-        batch: dict,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch's labels (B,H,W), image by image."""
-        for id, labels, mask in zip(batch["id"], batch["labels"], batch["mask"], strict=True):
-            self.counts[id] = count(labels, mask, self.num_classes)
+    def see(self, image: ScoredImage) -> None:
+        """Count an image."""
+        self.counts[image.id] = {
+            suffix: count(labels, image.mask, self.num_classes)
+            for suffix, labels in image.predictions.items()
+        }
 
-    def see_refined(self, id: str, labels: Tensor, mask: Tensor) -> None:
-        """Count an image (H,W) after the CRF; called by CRFScores."""
-        self.refined[id] = count(labels, mask, self.num_classes)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def finish(self, trainer: Trainer, scores: Scores, refined: Scores | None) -> dict[str, Any]:
         """Write what all processes have counted."""
-        counts, refined = gathered(self.counts, trainer), gathered(self.refined, trainer)
-        self.counts, self.refined = {}, {}
-        if trainer.is_global_zero and not trainer.sanity_checking:
-            self._write(counts, refined)
+        counts = gathered(self.counts, trainer)
+        self.counts = {}
+        if trainer.is_global_zero:
+            self._write(counts, ["", "_crf"] if refined is not None else [""])
+        return {}
 
-    def _write(self, counts: dict[str, np.ndarray], refined: dict[str, np.ndarray]) -> None:
-        arrays = {"ids": np.array(list(counts)), "counts": np.stack(list(counts.values()))}
-        columns = list(COLUMNS)
-        if refined:
-            arrays["counts_crf"] = np.stack([refined[id] for id in counts])
-            columns += [f"{name}_crf" for name in COLUMNS]
+    def _write(self, counts: dict[str, dict[str, np.ndarray]], suffixes: list[str]) -> None:
+        arrays: dict[str, Any] = {"ids": np.array(list(counts))}
+        for suffix in suffixes:
+            arrays[f"counts{suffix}"] = np.stack([image[suffix] for image in counts.values()])
         with atomic_write(self.folder / "images.npz") as place:
             np.savez_compressed(place, **arrays)
         with (
@@ -118,8 +118,7 @@ class ImageScores(Callback):
             place.open("w", newline="") as file,
         ):
             writer = csv.writer(file)
-            writer.writerow(["id", *columns])
-            for id, own in counts.items():
-                both = [own, refined[id]] if refined else [own]
-                values = [score(x) for x in both for score in (image_miou, image_accuracy)]
+            writer.writerow(["id", *(name + suffix for suffix in suffixes for name in COLUMNS)])
+            for id, image in counts.items():
+                values = [score(image[suffix]) for suffix in suffixes for score in COLUMNS.values()]
                 writer.writerow([id, *("" if math.isnan(x) else x for x in values)])

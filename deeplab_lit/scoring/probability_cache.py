@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from pydoc import locate
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ NOT_IN_IMAGES = {
 
 
 class CachedProbabilities:
-    """A folder with one compressed file an image: float16, and 0 where below 1e-5.
+    """Keep probabilities in a folder, one compressed file an image: float16, 0 where below 1e-5.
 
     That rounds a probability by at most one part in 2048 (by 3e-8 where it is below 6e-5). Files
     are written whole; processes may share the folder. A file holds the fingerprint of its image
@@ -49,21 +49,22 @@ class CachedProbabilities:
         self.reused = self.replaced = 0
 
     def path(self, id: str) -> Path:
-        """Where an image's file is; ids may hold slashes, and capitals that a disk ignores."""
+        """Return an image's file; ids may hold slashes, and capitals that a disk ignores."""
         return self.folder / f"{id.replace('/', '_')}-{sha256(id.encode()).hexdigest()[:8]}.npy.gz"
 
-    def write(self, id: str, image: np.ndarray, probabilities: Tensor) -> None:
-        """Keep probabilities (C,H,W) of an image (H,W,3)."""
-        kept = probabilities.where(probabilities >= LEAST_PROBABILITY, 0).half().cpu().numpy()
+    def write(self, id: str, image: np.ndarray, probabilities: Tensor) -> Tensor:
+        """Keep probabilities (C,H,W) of an image (H,W,3); return them as `read` would."""
+        kept = probabilities.where(probabilities >= LEAST_PROBABILITY, 0).half().cpu().contiguous()
         with (
             atomic_write(self.path(id)) as place,
             gzip.open(place, "wb", compresslevel=1) as file,
         ):
             np.save(file, _fingerprint(image))
-            np.save(file, np.ascontiguousarray(kept))
+            np.save(file, kept.numpy())
+        return _normalized(kept)
 
     def read(self, id: str, image: np.ndarray) -> Tensor | None:
-        """Probabilities (C,H,W) float32 on the CPU that sum to 1; None where none can be read."""
+        """Return probabilities (C,H,W) float32 on the CPU that sum to 1; None: cannot be read."""
         try:
             with gzip.open(self.path(id), "rb") as file:
                 of_image = np.array_equal(_load(file, np.uint8, (32,)), _fingerprint(image))
@@ -77,13 +78,12 @@ class CachedProbabilities:
         if kept is None:
             self.replaced += 1
             return None
-        probabilities = torch.from_numpy(kept).float()
-        return probabilities / probabilities.sum(0)
+        return _normalized(torch.from_numpy(kept))
 
     def log_probabilities(
         self, ids: Sequence[str], images: Tensor, network: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Of a batch (B,C,H,W): read where they are kept, else computed and kept.
+        """Return log-probabilities (B,C,H,W): read where they are kept, else computed and kept.
 
         Both ways they are the rounded ones, so an evaluation that goes on gives the same score.
 
@@ -93,24 +93,30 @@ class CachedProbabilities:
             network: images to logits of the same size.
         """
         pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-        kept = [self.read(id, image) for id, image in zip(ids, pixels, strict=True)]
-        new = [i for i, probabilities in enumerate(kept) if probabilities is None]
-        self.reused += len(kept) - len(new)
+        read = [self.read(id, image) for id, image in zip(ids, pixels, strict=True)]
+        kept = {i: values for i, values in enumerate(read) if values is not None}
+        new = [i for i in range(len(ids)) if i not in kept]
+        self.reused += len(kept)
         if new:
             for i, probabilities in zip(new, network(images[new]).softmax(1), strict=True):
-                self.write(ids[i], pixels[i], probabilities)
-                kept[i] = self.read(ids[i], pixels[i])
-        return torch.stack(kept).to(images.device).log()
+                kept[i] = self.write(ids[i], pixels[i], probabilities)
+        return torch.stack([kept[i] for i in range(len(ids))]).to(images.device).log()
+
+
+def _normalized(kept: Tensor) -> Tensor:
+    """Return rounded probabilities (C,H,W) float16 as float32 that sum to 1."""
+    probabilities = kept.float()
+    return probabilities / probabilities.sum(0)
 
 
 def _fingerprint(image: np.ndarray) -> np.ndarray:
-    """SHA-256 (32,) uint8 of an image's size and values."""
+    """Return the SHA-256, (32,) uint8, of an image's size and values."""
     about = f"{image.shape} {image.dtype} ".encode()
     digest = sha256(about + np.ascontiguousarray(image).tobytes()).digest()
     return np.frombuffer(digest, np.uint8)
 
 
-def _load(file: BinaryIO, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+def _load(file: IO[bytes] | gzip.GzipFile, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     """Read the next array of a file, whose header must be the one that NumPy writes for it.
 
     Not with `np.load`: it parses headers with `ast.literal_eval`, and in Python 3.11 two threads
@@ -129,7 +135,7 @@ def _load(file: BinaryIO, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def what_decides(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
-    """What probabilities depend on, for `open_results_folder`.
+    """Return what probabilities depend on, for `open_results_folder`.
 
     Args:
         ckpt_path: of the network.
@@ -139,7 +145,7 @@ def what_decides(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
     arguments = {k: v for k, v in vars(data.init_args).items() if k not in NOT_IN_IMAGES}
     if arguments.get("root"):  # said relative to a folder, it may be other data in another one
         arguments["root"] = str(Path(arguments["root"]).absolute())
-    kind = locate(data.class_path)  # one class may be imported by several names
+    kind: Any = locate(data.class_path)  # one class may be imported by several names
     return {
         "checkpoint_sha256": sha256_of(ckpt_path),
         "data": {"class": f"{kind.__module__}.{kind.__qualname__}", **arguments},

@@ -1,42 +1,95 @@
-"""The table of scores on the screen."""
+"""The scores of a validation as text for the screen."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from deeplab_lit.scoring.metric import SCALARS
+from deeplab_lit.scoring.trimap import NAMES
 
-def table(scores: dict[str, Any]) -> str:
-    """Per-class IoU and the totals in percent, as text; "–" for a class that is absent.
 
-    Where one is, the line of the mIoU says over how many classes it is the mean.
-    With scores after the CRF there are two more columns: those, and the gain.
+def score_table(scores: dict[str, Any]) -> str:
+    """Return per-class IoU and totals in percent; "–" for a class that is absent.
+
+    Where one is, the line of the mIoU says over how many classes it is the mean. With scores after
+    the CRF there are two more columns: those, and the gain. Metrics of observers come last.
+
+    Args:
+        scores: as results.json holds them.
     """
     columns = [_column(scores)]
     lines = []
     if "crf" in scores:
         columns.append(_column(scores["crf"]))
         columns.append([_difference(*pair) for pair in zip(*columns, strict=True)])
-    names = [*scores["iou"], "mIoU", "pixel accuracy", "mean accuracy", "fw iou"]
-    width = max(map(len, names))
+    metrics = scores.get("metrics", {})
+    names = [*scores["iou"], *(scalar.title for scalar in SCALARS.values())]
+    width = max(map(len, [*names, *metrics]))
     if "crf" in scores:
         lines.append(f"  {'':<{width}}  before   after    gain")
     for i, name in enumerate(names):
         if i == len(scores["iou"]):
             lines.append("  " + "─" * (width + 8 * len(columns)))
         values = "".join(f" {column[i]:>7}" for column in columns)
-        lines.append(f"  {name:<{width}}{values}{_over(scores) if name == 'mIoU' else ''}")
+        over = _over(scores) if i == len(scores["iou"]) else ""  # beside the mIoU
+        lines.append(f"  {name:<{width}}{values}{over}")
+    for name, value in metrics.items():
+        lines.append(f"  {name:<{width}} {'–' if value is None else f'{value:.4g}':>7}")
     return "\n".join(lines)
 
 
 def _over(scores: dict[str, Any]) -> str:
-    known = sum(value is not None for value in scores["iou"].values())
+    present = sum(value is not None for value in scores["iou"].values())
     number = len(scores["iou"])
-    return f"  over {known} of {number} classes" if known < number else ""
+    return f"  over {present} of {number} classes" if present < number else ""
 
 
 def _column(scores: dict[str, Any]) -> list[str]:
-    keys = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou")
-    values = [*scores["iou"].values(), *(scores[key] for key in keys)]
+    values = [*scores["iou"].values(), *(scores.get(name) for name in SCALARS)]
     return ["–" if value is None else f"{100 * value:.2f}" for value in values]
 
 
 def _difference(before: str, after: str) -> str:
     return "–" if "–" in (before, after) else f"{float(after) - float(before):+.2f}"
+
+
+def cityscapes_table(results: dict[str, Any]) -> str:
+    """Return Cityscapes' further scores in percent: means, and each class and category.
+
+    Args:
+        results: as `CityscapesScores` returns them.
+    """
+    titles = {
+        "iou_category": "IoU of categories",
+        "iiou": "iIoU of classes",
+        "iiou_category": "iIoU of categories",
+    }
+    columns = [results] + ([results["crf"]] if "crf" in results else [])
+    lines = [] if "iiou" in results else ["  no iIoU: images without *_gtFine_instanceIds.png"]
+    for key, title in titles.items():
+        if key in results:
+            lines.append(_line(f"  {title}, mean", [column[f"{key}_mean"] for column in columns]))
+            lines += [
+                _line(f"    {name}", [column[key][name] for column in columns])
+                for name in results[key]
+            ]
+    return "\n".join(lines)
+
+
+def _line(title: str, values: list[float | None]) -> str:
+    numbers = ("–" if value is None else f"{100 * value:.2f}" for value in values)
+    return f"{title:<28}" + "".join(f"{value:>8}" for value in numbers)
+
+
+def trimap_table(curves: dict[str, Any], widths: Sequence[int] = (1, 2, 5, 10, 20, 40)) -> str:
+    """Return the mIoU in percent of the bands of some widths.
+
+    Args:
+        curves: as `Trimap` returns them.
+        widths: in pixels.
+    """
+    lines = ["  pixels from a border  " + "".join(f"{f'≤ {width}':>7}" for width in widths)]
+    for name in [name for name in NAMES if name in curves]:
+        values = [curves[name][curves["width"].index(width)] for width in widths]
+        cells = (f"{'–':>7}" if value is None else f"{100 * value:7.2f}" for value in values)
+        lines.append(f"  {NAMES[name]:<22}{''.join(cells)}")
+    return "\n".join(lines)

@@ -10,31 +10,31 @@ Letters: B batch · C classes · H×W image · W band widths.
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.pictures.charts import band_curves
-from deeplab_lit.scoring.metric import iou_of
+from deeplab_lit.scoring.evaluation import Around, ScoredNetwork
+from deeplab_lit.scoring.metric import Scores, finite, iou_of
+from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.types import VOID
 
-Around = Literal["void", "classes"]
 WIDTHS = range(1, 41)
 NAMES = {"miou": "mIoU", "miou_crf": "mIoU after the CRF"}
 
 
 def distance(mask: np.ndarray, around: Around) -> np.ndarray:
-    """Each pixel's distance in pixels from the nearest border: (H,W) uint8 → (H,W) float32.
+    """Return each pixel's distance in pixels from the nearest border, (H,W) float32.
 
     Args:
-        mask: the truth.
+        mask: (H,W) uint8, the truth.
         around: "void": distance from the nearest void pixel; "classes": from the nearest pixel
             of another class, void left out. Where an image has none, infinity.
     """
@@ -53,8 +53,8 @@ def _distance_outside(inside: np.ndarray) -> np.ndarray:
     return cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
-class BandScores(Metric):
-    """mIoU inside bands around borders, from one confusion matrix a width over the whole set.
+class TrimapScores(Metric):
+    """Measure mIoU inside bands around borders, by one confusion matrix a width of the whole set.
 
     `compute` gives mIoU (W,), NaN where a band has no pixel. A band holds the pixels whose distance
     from the border is at most its width.
@@ -63,6 +63,8 @@ class BandScores(Metric):
         num_classes: C.
         widths: in pixels, ascending.
     """
+
+    rings: Tensor
 
     def __init__(self, num_classes: int, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
@@ -82,89 +84,54 @@ class BandScores(Metric):
         predicted, truth = labels.cpu().numpy(), mask.cpu().numpy()
         ring = np.searchsorted(self.widths, distances)
         counted = (ring < len(self.widths)) & (truth != VOID)
-        index = [part[counted].astype(np.int64) for part in (ring, truth, predicted)]
+        index = tuple(part[counted].astype(np.int64) for part in (ring, truth, predicted))
         flat = np.ravel_multi_index(index, self.rings.shape)
         counts = np.bincount(flat, minlength=self.rings.numel())
         self.rings += torch.from_numpy(counts).view(self.rings.shape).to(self.rings.device)
 
     def compute(self) -> Tensor:
-        """The bands' mIoU (W,), 0…1."""
+        """Return the mIoU of each band, (W,) double in 0…1."""
         return iou_of(self.rings.cumsum(0).cpu()).nanmean(-1)
 
 
-class BandCurve(Callback):
-    """Writes band.csv and band.png: mIoU by the band's width, before and after the CRF.
+class Trimap(Observer):
+    """Write trimap.csv and trimap.png: mIoU by the band's width, before and after the CRF.
 
     Args:
         folder: the run folder.
         around: see `distance`.
-        crf: whether there are labels after the CRF too.
-
-    Attributes:
-        curves: of the last validation: "miou", and with the CRF "miou_crf", (W,) each.
     """
 
-    def __init__(self, folder: Path, around: Around, *, crf: bool) -> None:
+    def __init__(self, folder: Path, around: Around) -> None:
         self.folder = folder
         self.around = around
-        self.names = ("miou", "miou_crf") if crf else ("miou",)
-        self.metrics: dict[str, BandScores] = {}
-        self.distances: dict[str, np.ndarray] = {}  # of images that have been seen once of twice
-        self.curves: dict[str, list[float]] = {}
+        self.scores: dict[str, TrimapScores] = {}
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
         """Begin to count."""
-        num_classes = len(pl_module.hparams.classes)
-        self.metrics = {name: BandScores(num_classes).to(pl_module.device) for name in self.names}
+        number = len(network.classes)
+        self.scores = {f"miou{s}": TrimapScores(number).to(network.device) for s in ("", "_crf")}
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor,
-        batch: dict,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch's labels (B,H,W)."""
-        for sample in zip(batch["id"], batch["labels"], batch["mask"], strict=True):
-            self._count("miou", *sample)
+    def see(self, image: ScoredImage) -> None:
+        """Count an image; its distances are measured once for both predictions."""
+        distances = distance(image.mask.cpu().numpy(), self.around)
+        for suffix, labels in image.predictions.items():
+            self.scores[f"miou{suffix}"].update(labels, image.mask, distances)
 
-    def see_refined(self, id: str, labels: Tensor, mask: Tensor) -> None:
-        """Count an image (H,W) after the CRF; called by CRFScores."""
-        self._count("miou_crf", id, labels, mask)
+    def finish(self, trainer: Trainer, scores: Scores, refined: Scores | None) -> dict[str, Any]:
+        """Score on all processes together, write, and return the curves."""
+        names = ["miou", "miou_crf"] if refined is not None else ["miou"]
+        curves = {name: self.scores[name].compute().tolist() for name in names}
+        if trainer.is_global_zero:
+            self._write(curves)
+        values = {name: [finite(value) for value in curve] for name, curve in curves.items()}
+        return {"trimap": {"around": self.around, "width": list(WIDTHS), **values}}
 
-    def _count(self, name: str, id: str, labels: Tensor, mask: Tensor) -> None:
-        distances = self.distances.pop(id, None)
-        if distances is None:
-            distances = distance(mask.cpu().numpy(), self.around)
-            if len(self.names) > 1:
-                self.distances[id] = distances  # until the other labels of the image come
-        self.metrics[name].update(labels, mask, distances)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score on all processes together, and write."""
-        self.curves = {name: metric.compute().tolist() for name, metric in self.metrics.items()}
-        self._write()
-
-    @rank_zero_only
-    def _write(self) -> None:
-        with atomic_write(self.folder / "band.csv") as place, place.open("w", newline="") as file:
+    def _write(self, curves: dict[str, list[float]]) -> None:
+        with atomic_write(self.folder / "trimap.csv") as place, place.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["width", *self.curves, "around"])
-            rows = zip(WIDTHS, *self.curves.values(), strict=True)
+            writer.writerow(["width", *curves, "around"])
+            rows = zip(WIDTHS, *curves.values(), strict=True)
             writer.writerows([*row, self.around] for row in rows)
-        named = {NAMES[name]: curve for name, curve in self.curves.items()}
-        band_curves(named, WIDTHS, self.around, self.folder / "band.png")
-
-
-def band_table(
-    curves: dict[str, list[float]], widths: Sequence[int] = (1, 2, 5, 10, 20, 40)
-) -> str:
-    """Some of the curves' values in percent, as text."""
-    lines = ["  pixels from a border  " + "".join(f"{f'≤ {width}':>7}" for width in widths)]
-    for name, curve in curves.items():
-        shown = [curve[WIDTHS.index(width)] for width in widths]
-        values = (f"{100 * value:7.2f}" if value == value else f"{'–':>7}" for value in shown)
-        lines.append(f"  {NAMES[name]:<22}{''.join(values)}")
-    return "\n".join(lines)
+        named: dict[str, Sequence[float]] = {NAMES[name]: curve for name, curve in curves.items()}
+        band_curves(named, WIDTHS, self.around, self.folder / "trimap.png")

@@ -8,21 +8,15 @@ four SoftmaxWithLoss layers of weight 1, each a mean over the pixels that are no
 Letters: B batch · C classes · H×W image · h×w feature grid.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.types import VOID
-
-ROWS = 128  # of an image that are scored at once
-MOST = 103.28  # −log of the smallest float32: the loss where a probability was rounded to 0
 
 
 def deeplab_loss(
@@ -96,53 +90,3 @@ def _centers(pixels: int, cells: int, align_corners: bool, device: torch.device)
     if align_corners:
         return (cell * (pixels - 1) / max(cells - 1, 1)).round().long()
     return ((cell + 0.5) * pixels / cells).long()
-
-
-class PixelLoss(Metric):
-    """val/loss: the mean cross-entropy of all labeled pixels of the validation set.
-
-    Of each pixel −log of the probability of its true class (natural logarithm), from the logits
-    that are scored: at the image's own size, fused over scales, windows and views. The mean is over
-    the pixels of all images together, as the scores are; void does not count. The loss of training
-    is another one: on the feature grid, and summed over every scale and their maximum, so that with
-    the paper's three scales it is about four times as high.
-
-    Every image's share is the same in any batch, and they are added without rounding, so the value
-    depends neither on the batch size nor on the number of processes.
-    """
-
-    full_state_update = False
-    sums: list[Tensor]
-    pixels: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("sums", [], dist_reduce_fx="cat")
-        self.add_state("pixels", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, mask: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            logits: (B,C,H,W).
-            mask: (B,H,W), class indices and 255 for void.
-        """
-        rows = zip(logits.split(ROWS, dim=2), mask.split(ROWS, dim=1), strict=True)
-        sums = [self._sums(*some) for some in rows]  # no copy of all logits at once
-        self.sums.append(torch.stack(sums, dim=1).flatten())
-        self.pixels += (mask != VOID).sum()
-
-    def _sums(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the summed loss of each image, (B,) float32."""
-        images = zip(logits.split(1), mask.long().split(1), strict=True)
-        losses = [
-            F.cross_entropy(one.float(), target, ignore_index=VOID, reduction="none")
-            for one, target in images
-        ]
-        return torch.stack([x.nan_to_num(nan=torch.nan, posinf=MOST).sum() for x in losses])
-
-    def compute(self) -> float:
-        """Return the mean over all processes; NaN where no pixel is labeled."""
-        if not self.pixels:
-            return math.nan
-        return math.fsum(dim_zero_cat(self.sums).tolist()) / self.pixels.item()

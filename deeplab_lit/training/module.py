@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
@@ -15,8 +14,7 @@ from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.network.weights.start import initialize
 from deeplab_lit.runs.checkpoints import check_monitors
 from deeplab_lit.runs.provenance import Provenance
-from deeplab_lit.scoring.evaluation import Evaluation
-from deeplab_lit.scoring.metric import Scores, SegmentationScores
+from deeplab_lit.scoring.evaluation import ScoredNetwork
 from deeplab_lit.training.divergence import (
     Stuck,
     all_finite,
@@ -25,7 +23,7 @@ from deeplab_lit.training.divergence import (
     loss_of,
     watch,
 )
-from deeplab_lit.training.loss import PixelLoss, deeplab_loss
+from deeplab_lit.training.loss import deeplab_loss
 from deeplab_lit.training.optimizer import (
     MOMENTUM,
     OptimizerFactory,
@@ -40,7 +38,7 @@ from deeplab_lit.training.throughput import log_interval
 from deeplab_lit.types import Classes
 
 
-class DeepLabModule(LightningModule):
+class DeepLabModule(ScoredNetwork):
     """DeepLabv2 and its training.
 
     Methods to override in a subclass (`--model my.Module`), from small to large: `training_loss`,
@@ -104,7 +102,6 @@ class DeepLabModule(LightningModule):
         compile: bool = False,
         **network,
     ) -> None:
-        super().__init__()
         check_rates(lr, momentum, weight_decay, head_lr_mult)
         if not 0 < collapse_share <= 1:
             raise ValueError(
@@ -122,17 +119,12 @@ class DeepLabModule(LightningModule):
                 f"the loss {type(loss).__name__} has parameters to train, which are in no group of "
                 "the optimizer: train it in a subclass of DeepLabModule, by configure_optimizers"
             )
+        super().__init__(DeepLabV2(len(classes), **network), classes)
         self.save_hyperparameters(logger=False, ignore=["loss", "optimizer"])
-        self.classes = dict(classes)
-        self.net = DeepLabV2(len(classes), **network)
         for part in self.hparams.keys() & {"backbone", "head"}:  # a class goes by its name in files
             self.hparams[part] = path_of(self.hparams[part])
         self.frozen_parts = freeze_parts(self.net, freeze)
         self.loss = loss
-        self.metric = SegmentationScores(len(classes))
-        self.pixel_loss = PixelLoss()
-        self.evaluation = Evaluation()
-        self.scores: Scores | None = None
         self.stuck = Stuck()
         self.provenance: Provenance | None = None
         self._weights, self._compile, self._collapse_share = weights, compile, collapse_share
@@ -250,37 +242,14 @@ class DeepLabModule(LightningModule):
         if self.trainer.strategy.reduce_boolean_decision(lost, all=False):
             raise diverged(loss, self.global_step)
 
-    def on_validation_epoch_start(self) -> None:
-        """Reset the metrics; with ddp_spawn their buffers would otherwise be shared."""
-        self.metric.reset()
-        self.pixel_loss.reset()
-
-    def validation_step(self, batch: dict, batch_idx: int) -> Tensor:
-        """Count a batch and return its logits (B,C,H,W).
-
-        The labels (B,H,W) are put into the batch for all callbacks that count them: at 2048×1024
-        and 19 classes the maximum takes longer than anything else beside the network.
-        """
-        logits = self.evaluation.logits(self.net, batch)
-        batch["labels"] = logits.argmax(dim=1)
-        self.metric.update(batch["labels"], batch["mask"])
-        self.pixel_loss.update(logits, batch["mask"])
-        return logits
-
     def on_validation_epoch_end(self) -> None:
-        """Score what has been counted, on all processes together."""
-        self.scores = scores = self.metric.compute()._replace(loss=self.pixel_loss.compute())
-        self.metric.reset()
-        self.pixel_loss.reset()
-        self.log("val/miou", scores.miou, prog_bar=True, sync_dist=True)
-        values = scores.named("val", self.classes)
-        del values["val/miou"]
-        self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
-        if self._counts():
+        """Score what has been counted, and see whether anything has been learned."""
+        super().on_validation_epoch_end()
+        if self._counts() and self.scores is not None:
             check_monitors(self.trainer.early_stopping_callbacks, self.trainer.callback_metrics)
             # before the checkpoint is written, which keeps it
             self.stuck = watch(
-                self.stuck, scores, self._collapse_share, self.global_step, self.count_steps()
+                self.stuck, self.scores, self._collapse_share, self.global_step, self.count_steps()
             )
 
     def _counts(self) -> bool:

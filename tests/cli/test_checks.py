@@ -22,7 +22,7 @@ FILE = "some/best.ckpt"
 def options_of_fit(**changes):
     options = Namespace({"trainer.max_steps": 5, "trainer.max_epochs": None})
     options.update(
-        Namespace({"eval.cache_dir": None, "eval.band": None, "checkpoint.dirpath": None})
+        Namespace({"eval.cache_dir": None, "eval.trimap": None, "checkpoint.dirpath": None})
     )
     options.update(Namespace(changes))
     return options
@@ -40,7 +40,7 @@ def test_steps_or_epochs_are_an_end(steps, epochs):
     check_training(options_of_fit(**{"trainer.max_steps": steps, "trainer.max_epochs": epochs}))
 
 
-@pytest.mark.parametrize("change", [{"eval.cache_dir": "x"}, {"eval.band": "void"}])
+@pytest.mark.parametrize("change", [{"eval.cache_dir": "x"}, {"eval.trimap": "void"}])
 def test_a_training_takes_no_option_of_validate_alone(change):
     with pytest.raises(MisconfigurationException, match="is for validate"):
         check_training(options_of_fit(**change))

@@ -1,35 +1,43 @@
 import json
 import math
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from deeplab_lit.runs import record
-from deeplab_lit.runs.record import RunRecord, as_dict
+from deeplab_lit.runs.record import RunRecord, git_commit
 from deeplab_lit.scoring.metric import Scores
+from deeplab_lit.scoring.observer import Results
+from deeplab_lit.scoring.validation import Validation
 
 CLASSES = ["sky", "tree", "bird"]
 
 
-def scores(miou, iou=(0.5, 0.25, math.nan)):
-    return Scores(miou, torch.tensor(iou, dtype=torch.double), 0.75, 0.625, 0.5, torch.zeros(3, 3))
+def results(miou=0.375):
+    """A validation with this mIoU; a class is absent."""
+    scores = Scores(torch.tensor([[3, 1, 0], [0, 2, 0], [0, 0, 0]]), loss=0.5)
+    scores.scalars["miou"] = miou
+    return Results(scores, None, {}, {}, {}, images=2, images_in_split=3, classes=CLASSES)
 
 
-def validate(callback, *mious):
+def validate(record, *mious):
     """Tell the record of validations with these scores, after 10, 20, … steps."""
     for i, miou in enumerate(mious, start=1):
         trainer = SimpleNamespace(
             sanity_checking=False, global_step=10 * i, is_global_zero=True, world_size=1,
             checkpoint_callbacks=[], callback_metrics={"val/miou": torch.tensor(miou)},
             state=SimpleNamespace(fn="fit"),
-            strategy=SimpleNamespace(
-                root_device=torch.device("cpu"), reduce=lambda number, reduce_op: number
-            ),
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
         )  # fmt: skip
-        module = SimpleNamespace(hparams=SimpleNamespace(classes=CLASSES), scores=scores(miou))
-        callback.on_validation_end(trainer, module)
-    return trainer
+        record.take(trainer, results(miou))
+
+
+def recording(folder, about):
+    """The record of a run, with what tells it of validations."""
+    record = RunRecord(folder, about)
+    return [record, Validation(report=record.take)]
 
 
 def read(folder):
@@ -37,12 +45,15 @@ def read(folder):
 
 
 def test_results_tell_what_came_out_and_of_what(make_module, make_data, make_trainer, tmp_path):
-    callback = RunRecord(tmp_path, {"seed": 7, "note": "x"})
-    trainer = make_trainer(callbacks=[callback], val_check_interval=2)
+    about = {"seed": 7}
+    callbacks = recording(tmp_path, about)
+    callbacks[0].add(note="x")
+    trainer = make_trainer(callbacks=callbacks, val_check_interval=2)
     trainer.fit(module := make_module(), make_data())
     found = read(tmp_path)
     assert found["finished"] is True
     assert (found["seed"], found["note"]) == (7, "x")
+    assert about == {"seed": 7}  # nobody writes into what was handed over
     assert found["steps"] == found["final"]["step"] == 4
     assert found["final"]["miou"] == module.scores.miou
     assert found["best"]["miou"] >= found["final"]["miou"]
@@ -62,7 +73,7 @@ def test_results_tell_what_came_out_and_of_what(make_module, make_data, make_tra
 
 
 def test_validate_leaves_results_too(make_module, make_data, make_trainer, tmp_path):
-    trainer = make_trainer(callbacks=[RunRecord(tmp_path, {"checkpoint": "a.ckpt"})])
+    trainer = make_trainer(callbacks=recording(tmp_path, {"checkpoint": "a.ckpt"}))
     (logged,) = trainer.validate(make_module(), make_data(), verbose=False)
     found = read(tmp_path)
     assert found["finished"] is True
@@ -79,7 +90,7 @@ def test_a_run_that_crashes_has_the_results_so_far(make_module, make_data, make_
             raise RuntimeError("crash")
 
     module.on_train_batch_start = crash
-    trainer = make_trainer(callbacks=[RunRecord(tmp_path, {})], val_check_interval=2)
+    trainer = make_trainer(callbacks=recording(tmp_path, {}), val_check_interval=2)
     with pytest.raises(RuntimeError, match="crash"):
         trainer.fit(module, make_data())
     found = read(tmp_path)
@@ -88,12 +99,12 @@ def test_a_run_that_crashes_has_the_results_so_far(make_module, make_data, make_
 
 
 def test_the_check_before_training_is_not_a_result(make_module, make_data, make_trainer, tmp_path):
-    callback = RunRecord(tmp_path, {})
+    callbacks = recording(tmp_path, {})
     trainer = make_trainer(
-        callbacks=[callback], num_sanity_val_steps=2, max_steps=1, val_check_interval=2
+        callbacks=callbacks, num_sanity_val_steps=2, max_steps=1, val_check_interval=2
     )
     trainer.fit(make_module(), make_data())
-    assert callback.best is None
+    assert callbacks[0].best is None
     assert not (tmp_path / "results.json").exists()
 
 
@@ -171,19 +182,6 @@ def test_a_new_run_from_a_checkpoint_begins_with_nothing(tmp_path):
     assert (other.best, other.final, other.seconds_before) == (None, None, 0)
 
 
-def test_scores_become_plain_numbers():
-    found = as_dict(scores(0.375), CLASSES)
-    assert found == {
-        "miou": 0.375,
-        "classes_in_miou": 2,
-        "pixel_accuracy": 0.75,
-        "mean_accuracy": 0.625,
-        "fw_iou": 0.5,
-        "iou": {"sky": 0.5, "tree": 0.25, "bird": None},
-    }
-    assert as_dict(scores(math.nan), CLASSES)["miou"] is None
-
-
 def test_a_full_disk_leaves_the_results_so_far(tmp_path, monkeypatch):
     callback = RunRecord(tmp_path, {})
     validate(callback, 0.1)
@@ -200,9 +198,43 @@ def test_a_full_disk_leaves_the_results_so_far(tmp_path, monkeypatch):
 
 
 def test_results_say_of_how_many_images_and_classes(make_module, make_data, make_trainer, tmp_path):
-    trainer = make_trainer(callbacks=[RunRecord(tmp_path, {})], limit_val_batches=1)
+    trainer = make_trainer(callbacks=recording(tmp_path, {}), limit_val_batches=1)
     trainer.validate(make_module(), make_data(), verbose=False)
     found = read(tmp_path)["final"]
     assert (found["images"], found["images_in_split"]) == (1, len(make_data().split("val").ids))
     assert found["classes_in_miou"] == sum(iou is not None for iou in found["iou"].values())
-    assert as_dict(scores(0.4), CLASSES)["classes_in_miou"] == 2
+    assert results().as_dict()["classes_in_miou"] == 2
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A folder that is taken for the package's."""
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
+    for key in ("GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    return tmp_path
+
+
+def test_the_commit_is_known_and_marked_when_changed(source):
+    def git(*args):
+        name = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        run = subprocess.run(["git", *name, *args], cwd=source, check=True, capture_output=True)
+        return run.stdout.decode().strip()
+
+    assert git_commit() is None  # outside a repository
+    git("init")
+    assert git_commit() is None  # nothing committed
+    (source / "record.py").write_text("1")
+    git("add", "record.py")
+    git("commit", "-m", "first")
+    assert git_commit() == git("rev-parse", "HEAD")
+    (source / "untracked").write_text("")
+    assert git_commit() == git("rev-parse", "HEAD")
+    (source / "record.py").write_text("2")
+    assert git_commit() == git("rev-parse", "HEAD") + "+"
+
+
+def test_no_commit_is_known_where_git_is_missing(source, monkeypatch):
+    monkeypatch.setenv("PATH", str(source))
+    assert git_commit() is None

@@ -11,11 +11,11 @@ from deeplab_lit.data.cityscapes import LABEL_IDS
 from deeplab_lit.scoring.cityscapes import (
     CityscapesScores,
     Instances,
-    benchmark_table,
     instance_hits,
 )
 from deeplab_lit.scoring.metric import SegmentationScores, iou_of
 from deeplab_lit.scoring.per_image import count
+from deeplab_lit.scoring.tables import cityscapes_table
 
 CLASSES = list(Cityscapes.classes)
 SIZE = (120, 160)
@@ -139,5 +139,5 @@ def test_without_instance_maps_there_is_no_iiou_and_it_says_so(city):
     found = callback.score(torch.eye(19, dtype=torch.int64), {}, CLASSES)
     assert found.keys() == {"iou_category", "iou_category_mean"}
     assert found["iou_category_mean"] == 1
-    assert "no iIoU" in benchmark_table(found)
-    assert "flat" in benchmark_table(found)
+    assert "no iIoU" in cityscapes_table(found)
+    assert "flat" in cityscapes_table(found)

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from deeplab_lit.crf import DenseCRF
-from deeplab_lit.scoring.crf_scores import CRFScores
 from deeplab_lit.scoring.per_image import ImageScores, count, image_accuracy, image_miou
+from deeplab_lit.scoring.validation import Validation
 
 
 def read(folder):
@@ -44,42 +43,30 @@ def test_an_images_miou_is_torchmetrics():
     assert image_miou(count(labels, mask, 5)) == pytest.approx(expected.item())
 
 
-@pytest.fixture
-def module(make_module):
-    module = make_module()
-    torch.nn.init.normal_(module.net.head.branches[0].weight, std=0.5)
-    return module
-
-
-def test_the_images_add_up_to_the_scores_of_the_set(module, make_data, make_trainer, tmp_path):
-    images = ImageScores(tmp_path)
-    crf = CRFScores(DenseCRF(bi_rgb_std=20, backend="torch"), see=(images.see_refined,))
-    data = make_data(val_size=9)
-    trainer = make_trainer(callbacks=[images, crf])
-    (logged,) = trainer.validate(module, data, verbose=False)
-    rows, arrays = read(tmp_path)
-    ids = sorted(data.split("val").ids)
-    assert [row["id"] for row in rows] == arrays["ids"].tolist() == ids
-    for name, prefix in (("counts", "val"), ("counts_crf", "val_crf")):
-        assert arrays[name].shape == (9, 3, 7)
-        assert arrays[name].dtype == np.int64
+def test_the_images_add_up_to_the_scores_of_the_set(validated):
+    rows, arrays = read(validated.folder)
+    assert list(arrays["ids"]) == [row["id"] for row in rows] == sorted(arrays["ids"])
+    assert len(rows) == 9
+    for prefix, name in (("val", "counts"), ("val_crf", "counts_crf")):
         hits, true, predicted = arrays[name].sum(0)
         union = true + predicted - hits
         miou = (hits[union > 0] / union[union > 0]).mean()
-        assert logged[f"{prefix}/miou"] == pytest.approx(miou, abs=1e-6)
-        assert logged[f"{prefix}/pixel_accuracy"] == pytest.approx(hits.sum() / true.sum())
-    split = data.split("val")
-    for row, own in zip(rows, arrays["counts_crf"], strict=True):
-        assert float(row["miou_crf"]) == image_miou(own)
-        assert float(row["pixel_accuracy_crf"]) == image_accuracy(own)
+        assert validated.logged[f"{prefix}/miou"] == pytest.approx(miou, abs=1e-6)
+        accuracy = validated.logged[f"{prefix}/pixel_accuracy"]
+        assert accuracy == pytest.approx(hits.sum() / true.sum())
+    split = validated.data.split("val")
+    for row, counts in zip(rows, arrays["counts_crf"], strict=True):
+        assert float(row["miou_crf"]) == image_miou(counts)
+        assert float(row["pixel_accuracy_crf"]) == image_accuracy(counts)
         mask = split.read(split.ids.index(row["id"]))[1]
-        assert own[1].tolist() == np.bincount(mask[mask != 255], minlength=7).tolist()
-    assert {path.name for path in tmp_path.glob("*images*")} == {"images.csv", "images.npz"}
-    assert not list(tmp_path.glob(".*"))
+        assert counts[1].tolist() == np.bincount(mask[mask != 255], minlength=7).tolist()
+    assert {path.name for path in validated.folder.glob("*images*")} == {"images.csv", "images.npz"}
+    assert not list(validated.folder.glob(".*"))
 
 
-def test_without_the_crf_there_are_no_columns_of_it(module, make_data, make_trainer, tmp_path):
-    make_trainer(callbacks=[ImageScores(tmp_path)]).validate(module, make_data(), verbose=False)
+def test_without_the_crf_there_are_no_columns_of_it(make_module, make_data, make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[Validation([ImageScores(tmp_path)])])
+    trainer.validate(make_module(), make_data(val_size=2), verbose=False)
     rows, arrays = read(tmp_path)
     assert rows[0].keys() == {"id", "miou", "pixel_accuracy"}
     assert sorted(arrays) == ["counts", "ids"]

@@ -1,11 +1,15 @@
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from deeplab_lit.scoring import trimap as band
-from deeplab_lit.scoring.trimap import WIDTHS, BandCurve, BandScores, band_table, distance
+from deeplab_lit.scoring import trimap
+from deeplab_lit.scoring.metric import finite
+from deeplab_lit.scoring.observer import ScoredImage
+from deeplab_lit.scoring.tables import trimap_table
+from deeplab_lit.scoring.trimap import WIDTHS, Trimap, TrimapScores, distance
 
 
 def brute_force(mask, around):
@@ -39,7 +43,7 @@ def test_an_image_without_borders_has_no_band(around):
 
 def test_void_itself_is_not_counted():
     mask = np.array([[255, 0, 0, 0, 1]], np.uint8)
-    scores = BandScores(2, widths=[1, 2, 4])
+    scores = TrimapScores(2, widths=[1, 2, 4])
     scores.update(torch.ones(1, 5).long(), torch.from_numpy(mask), distance(mask, "void"))
     # width 1: one pixel of class 0, taken for 1. Width 4: three of them, and one of 1 that is right
     assert scores.compute().tolist() == pytest.approx([0, 0, (0 + 1 / 4) / 2])
@@ -51,7 +55,7 @@ def test_the_curve_is_that_of_a_confusion_matrix_a_width(around):
     masks = np.kron(rng.integers(3, size=(2, 4, 5)), np.ones((1, 6, 6))).astype(np.uint8)
     masks[:, 10:12] = 255
     labels = rng.integers(3, size=masks.shape)
-    scores = BandScores(3, widths=[1, 2, 5])
+    scores = TrimapScores(3, widths=[1, 2, 5])
     for one_labels, one_mask in zip(labels, masks, strict=True):  # counted over the whole set
         near = distance(one_mask, around)
         scores.update(torch.from_numpy(one_labels), torch.from_numpy(one_mask), near)
@@ -67,57 +71,46 @@ def test_the_curve_is_that_of_a_confusion_matrix_a_width(around):
 
 def test_a_class_that_is_far_from_every_border_stays_out_of_the_mean():
     mask = torch.tensor([[0, 1, 1, 1, 1]], dtype=torch.uint8)
-    scores = BandScores(3, widths=[1])
+    scores = TrimapScores(3, widths=[1])
     scores.update(mask.long(), mask, distance(mask.numpy(), "classes"))
     assert scores.compute().item() == 1
 
 
-def test_validation_writes_the_curve_of_the_networks_labels(
-    make_module, make_data, make_trainer, tmp_path
-):
-    module, data = make_module(), make_data()
-    callback = BandCurve(tmp_path, "classes", crf=False)
-    make_trainer(callbacks=[callback]).validate(module, data, verbose=False)
-    expected = BandScores(7)
-    split = data.split("val")
-    for i in range(len(split.ids)):
-        image, mask = split.read(i)
-        with torch.no_grad():
-            logits = module.net.eval()(torch.from_numpy(image).permute(2, 0, 1)[None])
-        expected.update(logits.argmax(1)[0], torch.from_numpy(mask), distance(mask, "classes"))
-    with (tmp_path / "band.csv").open(newline="") as file:
+def test_a_validation_writes_the_curves_before_and_after_the_crf(validated):
+    before, after = TrimapScores(7), TrimapScores(7)
+    for image in validated.witness.images:
+        near = distance(image.mask.numpy(), "classes")
+        before.update(image.labels, image.mask, near)
+        after.update(image.refined, image.mask, near)
+    with (validated.folder / "trimap.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["width", "miou", "miou_crf", "around"]
     assert [int(row["width"]) for row in rows] == list(WIDTHS)
     assert {row["around"] for row in rows} == {"classes"}
-    assert [float(row["miou"]) for row in rows] == pytest.approx(
-        expected.compute().tolist(), nan_ok=True
-    )
+    curves = validated.results.entries["trimap"]
+    assert (curves["around"], curves["width"]) == ("classes", list(WIDTHS))
+    for name, scores in (("miou", before), ("miou_crf", after)):
+        expected = scores.compute().tolist()
+        assert [row[name] for row in rows] == list(map(str, expected))
+        assert curves[name] == [finite(value) for value in expected]
+    assert (validated.folder / "trimap.png").is_file()
 
 
-@pytest.mark.parametrize("network_first", [True, False])
-def test_distances_are_measured_once_an_image_and_then_forgotten(
-    tmp_path, monkeypatch, network_first
-):
+def test_distances_are_measured_once_an_image(tmp_path, monkeypatch):
     measured = []
-    monkeypatch.setattr(band, "distance", lambda *a: measured.append(1) or distance(*a))
-    curve = BandCurve(tmp_path, "classes", crf=True)
-    curve.metrics = {name: BandScores(2) for name in curve.names}
-    mask = torch.tensor([[0, 1, 1]], dtype=torch.uint8)
-    batch = {"id": ["a"], "mask": mask[None], "labels": mask[None].long()}
-    steps = [
-        lambda: curve.on_validation_batch_end(None, None, None, batch, 0),
-        lambda: curve.see_refined("a", mask.long(), mask),
-    ]
-    for step in steps if network_first else reversed(steps):
-        step()
+    monkeypatch.setattr(trimap, "distance", lambda *a: measured.append(1) or distance(*a))
+    observer, mask = Trimap(tmp_path, "classes"), torch.tensor([[0, 1, 1]], dtype=torch.uint8)
+    observer.start(None, SimpleNamespace(classes={"a": 0, "b": 1}, device=torch.device("cpu")))
+    observer.see(ScoredImage(0, "a", None, mask, mask, 1 - mask))
     assert len(measured) == 1
-    assert curve.distances == {}
-    assert [metric.rings.sum() for metric in curve.metrics.values()] == [3, 3]
+    assert [scores.rings.sum() for scores in observer.scores.values()] == [3, 3]
+    assert [scores.compute()[-1] for scores in observer.scores.values()] == [1, 0]
 
 
 def test_the_table_shows_some_widths_in_percent():
-    curves = {"miou": [i / 100 for i in range(40)], "miou_crf": [float("nan")] + [0.5] * 39}
-    title, before, after = band_table(curves).splitlines()
+    curves = {"around": "void", "width": list(WIDTHS)}
+    curves |= {"miou": [i / 100 for i in range(40)], "miou_crf": [None] + [0.5] * 39}
+    title, before, after = trimap_table(curves).splitlines()
     assert title.split()[-12:] == ["≤", "1", "≤", "2", "≤", "5", "≤", "10", "≤", "20", "≤", "40"]
     assert before.split() == ["mIoU", "0.00", "1.00", "4.00", "9.00", "19.00", "39.00"]
     assert after.split()[-6:] == ["–"] + ["50.00"] * 5

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from deeplab_lit.data import Folder
-from deeplab_lit.scoring.metric import SegmentationScores
+from deeplab_lit.scoring.metric import Scores, SegmentationScores
 from deeplab_lit.training.divergence import (
     Stuck,
     TrainingDiverged,
@@ -104,7 +104,7 @@ RECORDED = {
 def scores(truth, predicted, loss=9.0):
     metric = SegmentationScores(len(CLASSES))
     metric.update(torch.tensor([predicted]), torch.tensor([truth], dtype=torch.uint8))
-    return metric.compute()._replace(loss=loss)
+    return Scores(metric.compute().confusion, loss)
 
 
 def recorded(name):
@@ -116,7 +116,7 @@ def recorded(name):
         taken = confusion.diag()[1:] * share / 100
         confusion[1:, 0] += taken
         confusion.diagonal()[1:] -= taken
-        yield every * number, scores([0], [0], loss)._replace(confusion=confusion)
+        yield every * number, Scores(confusion, loss)
 
 
 def replay(name):
@@ -207,8 +207,8 @@ def test_a_training_is_not_ended_while_there_is_hope(changes, why):
 def test_a_loss_that_falls_and_a_class_that_is_found_begin_the_row_anew():
     row, flat, _ = collapsed(3)
     assert row == Stuck(3, 10, 9.0)
-    assert watch(row, flat._replace(loss=8.0), 0.99, 40, 100) == Stuck(1, 40, 8.0)
-    assert watch(row, flat._replace(loss=8.9), 0.99, 40, 100) == Stuck(4, 10, 9.0, warned=40)
+    assert watch(row, Scores(flat.confusion, 8.0), 0.99, 40, 100) == Stuck(1, 40, 8.0)
+    assert watch(row, Scores(flat.confusion, 8.9), 0.99, 40, 100) == Stuck(4, 10, 9.0, warned=40)
     assert watch(row, scores([0, 1], [0, 1]), 0.99, 40, 100) == Stuck()
 
 

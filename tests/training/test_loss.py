@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.multiscale import ScaleLogits
-from deeplab_lit.training.loss import PixelLoss, cross_entropy, deeplab_loss, subsample
+from deeplab_lit.training.loss import cross_entropy, deeplab_loss, subsample
 
 SCALES = (1.0, 0.75, 0.5)
 
@@ -154,47 +154,3 @@ def test_labels_are_never_mixed(size, align_corners):
     found = subsample(mask, size, align_corners=align_corners)
     assert found.shape == (1, *size)
     assert set(found.unique().tolist()) <= {0, 20, 255}
-
-
-def images_with_labels():
-    """Seven images of one size, logits and masks; void here and there, and one image all void."""
-    torch.manual_seed(3)
-    logits, mask = 4 * torch.randn(7, 5, 150, 9), torch.randint(0, 5, (7, 150, 9))
-    mask[torch.rand(mask.shape) < 0.3] = 255
-    mask[4] = 255
-    return logits, mask.to(torch.uint8)
-
-
-def loss_of(logits, mask, batch_size):
-    metric = PixelLoss()
-    for some in zip(logits.split(batch_size), mask.split(batch_size), strict=True):
-        metric.update(*some)
-    return metric
-
-
-def test_the_loss_of_a_validation_is_the_mean_over_its_labeled_pixels():
-    logits, mask = images_with_labels()
-    x, truth = logits.double().permute(0, 2, 3, 1).numpy(), mask.numpy()
-    seen = truth != 255
-    chosen = np.take_along_axis(x, np.where(seen, truth, 0)[..., None], axis=3)[..., 0]
-    expected = (np.log(np.exp(x).sum(3)) - chosen)[seen].mean()
-    assert loss_of(logits, mask, 3).compute() == pytest.approx(expected, rel=1e-6)
-
-
-def test_the_loss_of_a_validation_is_the_same_number_in_any_batches_and_order():
-    logits, mask = images_with_labels()
-    expected = loss_of(logits, mask, 1).compute()
-    assert loss_of(logits, mask, 2).compute() == expected
-    assert loss_of(logits, mask, 7).compute() == expected
-    assert loss_of(logits.flip(0), mask.flip(0), 4).compute() == expected
-
-
-def test_where_nothing_is_labeled_there_is_no_loss_of_a_validation():
-    logits, mask = images_with_labels()
-    assert math.isnan(loss_of(logits[4:5], mask[4:5], 1).compute())
-
-
-def test_a_probability_that_was_rounded_to_0_costs_much_but_not_everything():
-    certain = torch.tensor([1.0, 0.0]).log()[None, :, None, None]  # as fused views may be
-    assert loss_of(certain, torch.tensor([[[1]]]), 1).compute() == pytest.approx(103.28)
-    assert math.isnan(loss_of(certain * math.nan, torch.tensor([[[1]]]), 1).compute())

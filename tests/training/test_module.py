@@ -208,9 +208,9 @@ def test_evaluation_scales_are_used_and_may_be_changed(make_module):
     torch.nn.init.normal_(module.net.head.branches[0].weight, std=0.5)
     scales = (0.5, 1.0, 1.5)
     with torch.no_grad():
-        plain = module.validation_step(batch, 0)
+        plain = module.validation_step(batch, 0)["logits"]
         module.evaluation = Evaluation(scales)
-        several = module.validation_step(batch, 0)
+        several = module.validation_step(batch, 0)["logits"]
         assert plain.equal(module.net(batch["image"]))
         assert several.equal(module.net(batch["image"], scales))
     assert not several.equal(plain)
