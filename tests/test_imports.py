@@ -23,7 +23,7 @@ FLOORS = [
     ["training"],
     ["methods", "cli"],
     ["segment"],
-    ["fit", "validate", "predict", "convert", "export", "plot_bands", "plot_trimap"],
+    ["fit", "validate", "predict", "convert", "export", "plot_trimap"],
     ["prepare", "benchmark", "ablate"],
     ["tune_crf"],
     ["__init__", "__main__"],
