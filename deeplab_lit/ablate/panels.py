@@ -8,7 +8,7 @@ Letters: H×W image · h×w cells of the features.
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,11 +35,9 @@ from deeplab_lit.network.receptive_field import (
     theoretical_field,
 )
 from deeplab_lit.runs.folder import RunFolderError
-from deeplab_lit.runs.trained_on import DATA_SETS, todays_crf
-from deeplab_lit.scoring.evaluation import Evaluation
+from deeplab_lit.runs.trained_on import SCORING, read_run
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.types import Classes
-from deeplab_lit.yaml_files import read_options
 
 NUM_IMAGES = 6
 
@@ -121,7 +119,7 @@ def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Panels:
         num_images: at most so many images, spread over the split.
 
     Raises:
-        RunFolderError, DataError: as `scoring_of`.
+        ConfigError, RunFolderError, DataError: as `scoring_of`.
         CRFError: the backend that scored is not installed here.
         WeightsError: a checkpoint is damaged or gone.
     """
@@ -194,44 +192,31 @@ def scoring_of(row: Row) -> Scoring:
     """Read on which data and how a setting was scored, from its run's config.yaml.
 
     Raises:
-        ConfigError: the configuration cannot be read.
-        RunFolderError: it names what does not exist, or a data set's class that nobody has typed.
+        ConfigError: the configuration cannot be read, or names a data set's class that nobody has
+            typed.
+        RunFolderError: it names what does not exist.
         DataError: the data cannot be found.
     """
     run = row.results[0].run
     path = run.validate.folder / "config.yaml"
-    content = read_options(path)
-    sections = {name: content.get(name) for name in ("data", "eval")}
-    if missing := [name for name, section in sections.items() if section is None]:
-        raise RunFolderError(f"{path} cannot be followed: it has no {missing[0]}")
-    name = _class_of(sections["data"])
-    if name not in DATA_SETS and name not in _typed_classes(run.fit.args):
-        raise RunFolderError(
-            f"{path} names data of the class {name!r:.80}, which neither deeplab_lit.data nor the "
-            "sweep file has: it is not followed"
-        )
-    sections["crf"] = todays_crf(content.get("crf"))
+    sections = {"data": None, "eval": SCORING["eval"], "crf": None}
+    content = read_run(path, sections, typed=_typed_data_sets(run.fit.args))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(SegmentationData, "data")
-    parser.add_argument("--eval", type=Evaluation)
+    parser.add_argument("--eval", type=Inference, default=Inference())
     parser.add_argument("--crf", type=DenseCRF | None, default=None)
     try:
         with refused_arguments():
-            made = parser.instantiate(parser.parse_object(sections))
-    except ArgumentError as error:  # a class of the user's own that is not there any more
+            built = parser.instantiate(parser.parse_object(content))
+    except ArgumentError as error:  # an option that is no more, or a class that is gone
         raise RunFolderError(f"{path} cannot be followed: {error}") from error
-    return Scoring(made.data, made.eval, made.crf)
+    return Scoring(built.data, built.eval, built.crf)
 
 
-def _class_of(data: Any) -> Any:
-    """Return the class name in a section `data`, which is a name or an object with one."""
-    return data.get("class_path") if isinstance(data, dict) else data
-
-
-def _typed_classes(args: Sequence[str]) -> set[Any]:
-    """Return names of data sets on a command line and in the configurations on it."""
+def _typed_data_sets(args: Sequence[str]) -> set[str]:
+    """Return the classes of data sets on a command line and in the configurations on it."""
     words = [word.partition("=") for word in args]
     typed = {value for name, _, value in words if name in ("--data", "--data.class_path")}
-    return typed | {
-        _class_of(read_config(name).get("data")) for name in configs(joined_configs(args))
-    }
+    sections = [read_config(name).get("data") for name in configs(joined_configs(args))]
+    names = (s.get("class_path") if isinstance(s, dict) else s for s in sections)
+    return typed | {name for name in names if isinstance(name, str)}

@@ -6,11 +6,9 @@ configuration is another run, and the same one is found again.
 """
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from deeplab_lit.ablate.sweep import (
     overlaps,
 )
 from deeplab_lit.cli.parser import CONFIG, joined_configs
+from deeplab_lit.errors import UserError
 from deeplab_lit.yaml_files import read_yaml
 
 PAPER = {(12,): "LargeFOV", (2, 4, 8, 12): "ASPP-S", (6, 12, 18, 24): "ASPP-L"}
@@ -177,37 +176,24 @@ def check_settings(runs: Sequence[Run], labels: Sequence[str]) -> None:
     Raises:
         SweepError: an option does not exist, or cannot have that value; names the settings.
     """
+    from deeplab_lit.cli.defaults import implied_config
+    from deeplab_lit.cli.run import build_parser, command_line, parse_run
+
     firsts: dict[int, Run] = {}
     for run in runs:
         firsts.setdefault(run.setting, run)
+    parser = build_parser("fit", "", "")
     refused: dict[str, list[str]] = {}
     for setting, run in firsts.items():
         args = [*run.fit.args, *run.validate.args]
-        reason = _refusal([word for word in args if not word.startswith("--ckpt_path=")])
-        if reason:
-            refused.setdefault(reason, []).append(f"“{labels[setting]}”")
+        try:
+            argv = command_line([word for word in args if not word.startswith("--ckpt_path=")])
+            parse_run(parser, "fit", argv, implied_config("fit", argv))
+        except UserError as error:
+            refused.setdefault(str(error), []).append(f"“{labels[setting]}”")
     if refused:
         lines = [
             f"{'all settings' if len(names) == len(firsts) > 1 else ', '.join(names)}: {reason}"
             for reason, names in refused.items()
         ]
         raise SweepError("no run was started, for fit does not take\n  " + "\n  ".join(lines))
-
-
-def _refusal(args: Sequence[str]) -> str:
-    """Return what `fit` says against a command line; empty: it takes it.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C came meanwhile.
-    """
-    from deeplab_lit import fit
-
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as stderr:
-        try:
-            fit.main([*args, "--print_config"])
-        except SystemExit as stop:
-            if not stop.code:
-                return ""
-            if isinstance(stop.__cause__, KeyboardInterrupt):
-                raise KeyboardInterrupt from stop
-    return " ".join(stderr.getvalue().rpartition("error: ")[2].split()) or "it does not say why"

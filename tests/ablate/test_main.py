@@ -89,6 +89,18 @@ def test_options_that_fit_does_not_take_start_no_run(sweep_file, tmp_path, capsy
     assert not (tmp_path / "runs").exists()
 
 
+def test_ctrl_c_while_settings_are_checked_ends_it(sweep_file, tmp_path, monkeypatch, capsys):
+    def pressed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deeplab_lit.cli.run.parse_run", pressed)
+    with pytest.raises(SystemExit) as stop:
+        main([str(sweep_file()), f"--runs_dir={tmp_path}"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "rates").exists()
+
+
 def test_settings_that_are_done_are_not_run_or_checked_again(
     sweep_file, tmp_path, make_run, capsys
 ):

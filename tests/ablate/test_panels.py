@@ -77,7 +77,8 @@ def test_of_few_images_each_is_shown_once(made):
         "trainer: {max_steps: 3}",
         "{data: nowhere.Gone, eval: {}, crf: {}}",
         "{data: {class_path: Shapes, init_args: {old_option: 4}}, eval: {}, crf: {}}",
-        "{data: Shapes, eval: {old_option: 4}, crf: {}}",
+        "{data: Shapes, eval: {window: wide}, crf: {}}",
+        "{data: Shapes, eval: {}, crf: {old_option: 4}}",
     ],
 )
 def test_a_configuration_that_cannot_be_followed_is_named(made, done, text):
@@ -95,7 +96,7 @@ def test_a_class_of_ones_own_is_followed_only_where_it_was_typed(made, done, tmp
     monkeypatch.syspath_prepend(tmp_path)
     config = {"data": {"class_path": "mine_alone.Mine"}, "eval": {}, "crf": {}}
     (done[0].validate.folder / "config.yaml").write_text(json.dumps(config))
-    with pytest.raises(RunFolderError, match=r"'mine_alone\.Mine', which neither .* not followed"):
+    with pytest.raises(ConfigError, match=r"'mine_alone\.Mine', which is none .* not followed"):
         scoring_of(made[0])
     assert "mine_alone" not in sys.modules
     (tmp_path / "typed.yaml").write_text("data: {class_path: mine_alone.Mine}")
