@@ -32,15 +32,32 @@ def build(**arguments):
     return DeepLabV2(5, **(tiny | arguments)).eval()
 
 
+@pytest.fixture(scope="module")
+def exported():
+    """(arguments) → network and its graph, each exported once: that takes seconds."""
+    pairs = {}
+
+    @torch.no_grad()
+    def export(**arguments):
+        key = repr(sorted(arguments.items()))
+        if key not in pairs:
+            torch.manual_seed(0)
+            net = build(**arguments)
+            pairs[key] = net, image_graph(net)
+        return pairs[key]
+
+    return export
+
+
 def pictures(batch, *size):
     return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("arguments", NETWORKS.values(), ids=NETWORKS.keys())
 @torch.no_grad()
-def test_the_graph_gives_the_networks_logits_at_any_size(arguments):
-    net = build(**arguments)
-    graph = image_graph(net).module()
+def test_the_graph_gives_the_networks_logits_at_any_size(arguments, exported):
+    net, program = exported(**arguments)
+    graph = program.module()
     for size in SIZES:
         images = pictures(*size)
         logits = graph(images)
@@ -55,21 +72,25 @@ def test_the_graph_gives_the_networks_logits_at_any_size(arguments):
 )
 @torch.no_grad()
 def test_the_smallest_side_is_the_smallest_that_the_graph_takes(
-    output_stride, scales, expected, style
+    output_stride, scales, expected, style, exported
 ):
-    net = build(output_stride=output_stride, scales=scales, style=style)
+    changes = {"output_stride": output_stride, "scales": scales}
+    usual = {"output_stride": 8, "scales": MSC}
+    changes = {key: value for key, value in changes.items() if value != usual[key]}
+    net, program = exported(style=style, **changes)
     assert smallest_side(net) == expected
-    graph = image_graph(net).module()
+    graph = program.module()
     images = pictures(1, expected, expected)
     torch.testing.assert_close(graph(images), net(images))
     with pytest.raises((RuntimeError, AssertionError), match=f">= {expected}"):
         graph(pictures(1, expected - 1, expected))
 
 
-def test_the_graph_is_not_that_of_its_example():
+def test_the_graph_is_not_that_of_its_example(exported):
+    _, program = exported(style="torchvision")
     sizes = {
         str(dim)
-        for node in image_graph(build()).graph.nodes
+        for node in program.graph.nodes
         if node.op == "output"
         for dim in node.args[0][0].meta["val"].shape
     }

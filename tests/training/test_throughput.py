@@ -1,3 +1,4 @@
+import inspect
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from lightning.pytorch import Callback
 
 from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.training import throughput
-from deeplab_lit.training.throughput import Throughput
+from deeplab_lit.training.throughput import Throughput, peak_resident_memory
 
 KEY = "train/images_per_second"
 
@@ -96,11 +97,13 @@ def test_memory_is_logged_on_a_cpu_too(make_module, make_data, make_trainer, tmp
     assert "train/gpu_memory_gib" not in log.rows[0]
 
 
-PEAKS = """
+PEAKS = f"""
+import re
+import sys
 from pathlib import Path
 import numpy as np
-from deeplab_lit.training.throughput import peak_resident_memory
 
+{inspect.getsource(peak_resident_memory)}
 def missing(*args):
     raise FileNotFoundError
 
@@ -111,7 +114,7 @@ del held
 print(peak_resident_memory())
 Path.read_text = missing
 print(peak_resident_memory())
-"""
+"""  # of the module it would import PyTorch, which takes seconds
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="without /proc a child's peak is its parent's")
@@ -119,7 +122,7 @@ def test_memory_is_the_peak_of_the_process_itself_in_bytes():
     parent = np.ones(2**27)
     child = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True)
     before, holding, after, without_proc = map(int, child.stdout.split())
-    assert 2**26 < before < parent.nbytes  # whoever started it holds more
+    assert 2**23 < before < parent.nbytes  # whoever started it holds more
     assert holding - before == pytest.approx(8 * 2**25, rel=0.2)
     assert after == pytest.approx(holding, rel=0.01)
     assert 0.99 * holding < without_proc < 100 * 2**30
