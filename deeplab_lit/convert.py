@@ -1,65 +1,187 @@
 """python -m deeplab_lit.convert: turn other projects' weight files into checkpoints; see --help.
 
 Reads the authors' .caffemodel files, the .pth files of kazuto1011, isht7, AdaptSegNet and
-torchvision, and our own. What comes out takes RGB 0…255, gives the source network's logits, says
-where it comes from, and is what `validate`, `predict`, `deeplab_lit.load` and `--model.weights`
-take.
+torchvision, and our own. The checkpoint's network takes RGB 0…255 and gives the source network's
+logits. The checkpoint says where it comes from, and is what `validate`, `predict`,
+`deeplab_lit.load` and `--model.weights` take.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning
 from jsonargparse import Namespace
 
 from deeplab_lit import __version__
-from deeplab_lit.atomic import atomic_torch_save
-from deeplab_lit.cli.checks import check_order
 from deeplab_lit.cli.parser import Parser, parse
-from deeplab_lit.cli.screen import command
-from deeplab_lit.data.class_names import class_names
-from deeplab_lit.data.image import DataError
-from deeplab_lit.errors import plain_errors
-from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.weights.formats import FORMATS, read_source
-from deeplab_lit.network.weights.formats.source import Source, drop_head
-from deeplab_lit.network.weights.load import WeightsError, backbone_alone, build
-from deeplab_lit.runs.folder import named_checkpoint
-from deeplab_lit.runs.provenance import INITS, UNKNOWN, Provenance
+from deeplab_lit.errors import UserError, plain_errors
+from deeplab_lit.network.weights import FORMATS
 from deeplab_lit.text import first_few, plural
-from deeplab_lit.types import Classes
+
+if TYPE_CHECKING:  # what needs torch is imported by the functions that use it: --help is quick
+    from deeplab_lit.network.weights.formats.source import Source
+    from deeplab_lit.runs.provenance import Provenance
+    from deeplab_lit.types import Classes
+
+
+class ConvertError(UserError, ValueError):
+    """A file cannot be converted as it was asked for; says the option and what to do."""
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command."""
+    parser = Parser(prog="python -m deeplab_lit.convert", description=__doc__)
+    parser.add_argument(
+        "file", type=str, help='The weight file; "last": the best of ours in runs/.'
+    )
+    parser.add_argument("out", type=str, help="The checkpoint to write.")
+    values = {
+        "--format": f"One of {', '.join(FORMATS)}. Default: recognized from the names in the file.",
+        "--branches": "Keep the first so many branches of an isht7 or adaptsegnet head: 2 for what "
+        "AdaptSegNet's own code trained.",
+        "--data_classes": 'Names of the classes: "voc", "cityscapes", "coco_stuff", or a file with '
+        "a name a line. Default: by their number.",
+        "--init": "What the backbone was first trained on: imagenet, coco, none. Default: known "
+        "for published files by their names.",
+    }
+    for name, text in values.items():
+        kind = int if name == "--branches" else str
+        parser.add_argument(name, type=kind | None, default=None, help=text)
+    lists = {
+        "--trained_on": 'Splits that the weights have seen, like VOC:train_aug; "none" if they '
+        'were never trained to segment (a head is left out then); "unknown". Default: known for '
+        "published files by their names.",
+        "--ignore": "Names in the file to leave out; of a .caffemodel also names of layers.",
+        "--allow_missing": "Our names of weights that the file may not have; they are initialized "
+        "at random.",
+    }
+    for name, text in lists.items():
+        parser.add_argument(name, type=str, nargs="+", default=[], help=text)
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    with plain_errors():
+        convert(parse(build_parser(), sys.argv[1:] if args is None else args))
+
+
+def convert(options: Namespace) -> None:
+    """Convert a file as the options say, and print what became of its weights.
+
+    Raises:
+        UserError: an option or the file is refused; nothing is written then.
+    """
+    from deeplab_lit.atomic import atomic_torch_save
+    from deeplab_lit.network.weights.formats import read_source
+    from deeplab_lit.network.weights.formats.source import drop_head
+    from deeplab_lit.runs.folder import named_checkpoint
+    from deeplab_lit.runs.provenance import INITS, UNKNOWN, Provenance
+
+    file, out = Path(named_checkpoint(options.file)), Path(options.out).expanduser()
+    for name, choices in (("format", FORMATS), ("init", (*INITS, UNKNOWN))):
+        if options[name] not in (None, *choices):
+            raise ConvertError(f"--{name} {options[name]}: expected one of {', '.join(choices)}")
+    if out.exists():
+        raise ConvertError(f"{out} exists already: choose another name")
+    splits = _splits(options.trained_on, UNKNOWN)
+
+    source = read_source(file, options.format, options.branches, options.ignore)
+    provenance = Provenance.from_file(file, source)
+    is_published = source.provenance is None and UNKNOWN not in provenance.trained_on
+    provenance = replace(
+        provenance,
+        init=options.init or provenance.init,
+        trained_on=provenance.trained_on if splits is None else splits,
+    ).extended(__version__)
+    if source.num_classes is not None and not provenance.trained_on:
+        drop_head(source, "a head, but of weights that were trained on no segmentation data set")
+    classes = _classes(source, options.data_classes, options.file)
+
+    allow_missing = tuple(options.allow_missing)
+    checkpoint, missing = checkpoint_of(source, file, classes, provenance, allow_missing)
+    atomic_torch_save(checkpoint, out)
+
+    print(report(source, missing, provenance))
+    if is_published and splits is None:
+        print(f"            known by the name {file.name}; --trained_on says otherwise")
+    if classes is not None:
+        print(f"Classes     {first_few(list(classes))}")
+    print(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
+    print(f"Next        {_next_command(out, source)}")
+
+
+def _splits(typed: list[str], unknown: str) -> tuple[str, ...] | None:
+    """Return --trained_on as provenance has it: () for "none"; None: it was not typed."""
+    if not typed:
+        return None
+    if typed == ["none"]:
+        return ()
+    for entry in typed:
+        if entry != unknown and not all(entry.rpartition(":")):
+            raise ConvertError(
+                f"--trained_on {entry}: expected DATA:SPLIT, like VOC:train_aug; or {unknown}; or "
+                "none alone"
+            )
+    return tuple(typed)
+
+
+def _classes(source: "Source", data_classes: str | None, file: str) -> "Classes | None":
+    """Return the classes of the head, from --data_classes, the file, or their number.
+
+    None: the file has no head that was trained.
+    """
+    from deeplab_lit.data.class_names import class_names
+    from deeplab_lit.network.weights.class_order import check_order
+
+    if source.num_classes is None:
+        if data_classes:
+            raise ConvertError(
+                f"--data_classes {data_classes}: {file} has no head that was trained, so it has "
+                "no classes to name. Leave the option out"
+            )
+        return None
+    if source.classes is not None and not data_classes:
+        return source.classes
+    classes = class_names(source.num_classes, data_classes)
+    if source.classes is not None:
+        check_order(list(source.classes), list(classes), file, "--data_classes'")
+    return classes
 
 
 def checkpoint_of(
-    source: Source,
+    source: "Source",
     path: Path,
-    classes: Classes | None,
-    provenance: Provenance,
+    classes: "Classes | None",
+    provenance: "Provenance",
     allow_missing: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """A checkpoint in the shape of fit's, and the names of weights that the file did not have.
+    """Return a checkpoint in the shape of fit's, and the names of weights that the file lacks.
 
     Args:
         source: the file, read.
         path: named in errors.
-        classes: name → color; null for a file without a head.
+        classes: name → color; None for a file without a head.
         provenance: to put in.
         allow_missing: our names of weights that may stay as they are initialized.
 
     Raises:
-        WeightsError: it does not fit its own network, or nothing that may be missing is.
+        WeightsError: the file does not fit its own network.
+        ConvertError: a weight that may be missing is there, or is none of the network's.
     """
+    from deeplab_lit.network.weights.load import backbone_alone, build
+
     if classes is None:
         state = backbone_alone(source, path, allow_missing)
     else:
         state = build(source, path, allow_missing).state_dict()
     for name in allow_missing:
         if name in source.state or name not in state:
-            what = "the file has it" if name in source.state else "the network has no such weight"
-            raise WeightsError(f"--allow_missing {name}: {what}. Leave the option out")
+            reason = "the file has it" if name in source.state else "the network has no such weight"
+            raise ConvertError(f"--allow_missing {name}: {reason}. Leave the option out")
     settings = {"weights": "none", **source.network}
     if classes is not None:
         settings["classes"] = {name: list(color) for name, color in classes.items()}
@@ -69,7 +191,7 @@ def checkpoint_of(
         "provenance": provenance.as_dict(),
         "epoch": 0,
         "global_step": 0,
-        "pytorch-lightning_version": lightning.__version__,
+        "pytorch-lightning_version": version("lightning"),
     }
     if source.label_values is not None and classes is not None:
         checkpoint["label_values"] = source.label_values
@@ -77,26 +199,28 @@ def checkpoint_of(
     return checkpoint, [name for name in missing if not name.endswith("num_batches_tracked")]
 
 
-def report(source: Source, missing: list[str], provenance: Provenance) -> str:
-    """What was copied, skipped and why, and missing; and what the network is."""
-    net = DeepLabV2.__init__.__kwdefaults__ | source.network
+def report(source: "Source", missing: list[str], provenance: "Provenance") -> str:
+    """Say what the network is, and what was copied, skipped and why, and missing."""
+    from deeplab_lit.network.deeplab import default_settings
+
+    settings = default_settings() | source.network
     lines = [
         f"Format      {source.format}",
-        f"Network     {net['backbone']}, output stride {net['output_stride']}, "
+        f"Network     {settings['backbone']}, output stride {settings['output_stride']}, "
         + (
-            f"{net['head']} {list(net['atrous_rates'])}, scales {list(net['scales'])}, "
-            f"{plural(source.num_classes, 'class')}"
+            f"{settings['head']} {list(settings['atrous_rates'])}, "
+            f"scales {list(settings['scales'])}, {plural(source.num_classes, 'class')}"
             if source.num_classes is not None
             else "without a head: for the start of a training"
         ),
-        f"Style       {net['style']}, align_corners {str(net['align_corners']).lower()}",
+        f"Style       {settings['style']}, align_corners {str(settings['align_corners']).lower()}",
         f"Copied      {len(source.copied)} weights",
     ]
-    reasons: dict[str, list[str]] = {}
-    for key, reason in source.skipped.items():
-        reasons.setdefault(reason, []).append(key)
-    for reason, keys in reasons.items():
-        lines.append(f"Skipped     {len(keys)}, {reason}: {first_few(keys)}")
+    names_by_reason: dict[str, list[str]] = {}
+    for name, reason in source.skipped.items():
+        names_by_reason.setdefault(reason, []).append(name)
+    for reason, names in names_by_reason.items():
+        lines.append(f"Skipped     {len(names)}, {reason}: {first_few(names)}")
     if missing:
         lines.append(f"Missing     {len(missing)}, initialized at random: {first_few(missing)}")
     lines += [
@@ -107,132 +231,16 @@ def report(source: Source, missing: list[str], provenance: Provenance) -> str:
     return "\n".join(lines)
 
 
-def build_parser() -> Parser:
-    """The options."""
-    parser = Parser(prog="python -m deeplab_lit.convert", description=__doc__)
-    parser.add_argument(
-        "file", type=str, help='The weight file; "last": the best of ours in runs/.'
-    )
-    parser.add_argument("out", type=str, help="The checkpoint to write.")
-    parser.add_argument(
-        "--format",
-        type=str | None,
-        default=None,
-        help=f"One of {', '.join(FORMATS)}. Default: recognized from the names in the file.",
-    )
-    parser.add_argument(
-        "--branches",
-        type=int | None,
-        default=None,
-        help="Keep the first so many branches of an isht7 or adaptsegnet head: 2 for what "
-        "AdaptSegNet's own code trained.",
-    )
-    parser.add_argument(
-        "--data_classes",
-        type=str | None,
-        default=None,
-        help='Names of the classes: "voc", "cityscapes", "coco_stuff", or a file with a name a '
-        "line. Default: by their number.",
-    )
-    parser.add_argument(
-        "--init",
-        type=str | None,
-        default=None,
-        help=f"What the backbone was first trained on: {', '.join(INITS)}. Default: known for "
-        "published files by their names.",
-    )
-    parser.add_argument(
-        "--trained_on",
-        type=str,
-        nargs="+",
-        default=None,
-        help='Splits that the weights have seen, like VOC:train_aug; "none" if they were never '
-        'trained to segment (a head is left out then); "unknown". Default: known for published '
-        "files by their names.",
-    )
-    parser.add_argument(
-        "--ignore",
-        type=str,
-        nargs="+",
-        default=[],
-        help="Names in the file to leave out; of a .caffemodel also names of layers.",
-    )
-    parser.add_argument(
-        "--allow_missing",
-        type=str,
-        nargs="+",
-        default=[],
-        help="Our names of weights that the file may not have; they are initialized at random.",
-    )
-    return parser
+def _next_command(out: Path, source: "Source") -> str:
+    """Return the command line to type next: `validate`, or `fit` for a file without a head."""
+    from deeplab_lit.cli.screen import command
 
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    with plain_errors():
-        _convert(parse(build_parser(), sys.argv[1:] if args is None else args))
-
-
-def _convert(options: Namespace) -> None:
-    file, out = Path(named_checkpoint(options.file)), Path(options.out).expanduser()
-    for name, known in (("format", FORMATS), ("init", (*INITS, UNKNOWN))):
-        if options[name] not in (None, *known):
-            raise WeightsError(f"--{name} {options[name]}: expected one of {', '.join(known)}")
-    if out.exists():
-        raise WeightsError(f"{out} exists already: choose another name")
-    trained_on = _splits(options.trained_on)
-    source = read_source(file, options.format, options.branches, options.ignore)
-    provenance = Provenance.from_file(file, source)
-    by_name = source.provenance is None and UNKNOWN not in provenance.trained_on
-    provenance = replace(
-        provenance,
-        init=options.init or provenance.init,
-        trained_on=provenance.trained_on if trained_on is None else tuple(trained_on),
-    ).extended(__version__)
-    if source.num_classes is not None and not provenance.trained_on:
-        drop_head(source, "a head, but of weights that were trained on no segmentation data set")
-    if source.num_classes is None and options.data_classes:
-        raise WeightsError(
-            f"--data_classes {options.data_classes}: {file} has no head that was trained, so it "
-            "has no classes to name. Leave the option out"
-        )
-    classes = source.classes
-    if source.num_classes is not None and (classes is None or options.data_classes):
-        classes = class_names(source.num_classes, options.data_classes)
-        if source.classes is not None:
-            check_order(list(source.classes), list(classes), options.file, "--data_classes'")
-    allowed = tuple(options.allow_missing)
-    checkpoint, missing = checkpoint_of(source, file, classes, provenance, allowed)
-    atomic_torch_save(checkpoint, out)
-    print(report(source, missing, provenance))
-    if by_name and trained_on is None:
-        print(f"            known by the name {file.name}; --trained_on says otherwise")
-    if classes is not None:
-        print(f"Classes     {first_few(list(classes))}")
-    print(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
-    style = source.network.get("style", "torchvision")
-    print(f"Next        {_next(out, style, trained=classes is not None)}")
-
-
-def _splits(given: list[str] | None) -> list[str] | None:
-    """--trained_on as provenance has it: nothing for "none"; null where it was not given."""
-    if given == ["none"]:
-        return []
-    for entry in given or []:
-        if entry != UNKNOWN and not all(entry.rpartition(":")):
-            raise DataError(
-                f"--trained_on {entry}: expected DATA:SPLIT, like VOC:train_aug; or {UNKNOWN}; or "
-                "none alone"
-            )
-    return given
-
-
-def _next(out: Path, style: str, *, trained: bool) -> str:
-    if trained:
-        begun = command("deeplab_lit.validate", "--ckpt_path", str(out))
+    if source.num_classes is not None:
+        words = ["deeplab_lit.validate", "--ckpt_path", str(out)]
     else:
-        begun = command("deeplab_lit.fit", "--model.style", style, "--model.weights", str(out))
-    return f"{begun} --data … --data.root …"
+        style = source.network.get("style", "torchvision")
+        words = ["deeplab_lit.fit", "--model.style", style, "--model.weights", str(out)]
+    return f"{command(*words)} --data … --data.root …"
 
 
 if __name__ == "__main__":

@@ -8,31 +8,25 @@ the preprocessing (in a graph done already), the network's arguments, and where 
 network before it gets its name.
 """
 
-import inspect
 import io
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import onnxruntime
-import safetensors
-import safetensors.torch
-import torch
 from jsonargparse.typing import PositiveFloat
 
-import deeplab_lit
+from deeplab_lit import __version__, load
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.errors import plain_errors
-from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.graph import ExportError, Run, image_graph, largest_difference
-from deeplab_lit.network.weights.load import read_checkpoint
-from deeplab_lit.network.weights.read import CHECKSUM, content_sha256, sha256_of
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint
-from deeplab_lit.runs.provenance import without_commands
 from deeplab_lit.text import plural
+
+if TYPE_CHECKING:  # what needs torch is imported by the functions that use it: --help is quick
+    from deeplab_lit.network.deeplab import DeepLabV2
+    from deeplab_lit.network.graph import Run
 
 TOLERANCE = 1e-4  # of the largest logit; float32 in another order of summation stays far below
 
@@ -42,11 +36,15 @@ Facts = dict[str, str]  # name → JSON
 class Format(NamedTuple):
     """How a network becomes the content of a file, and how a file is run."""
 
-    content: Callable[[DeepLabV2, Facts], bytes]
-    open: Callable[[Path], Run]
+    content: Callable[["DeepLabV2", Facts], bytes]
+    open: Callable[[Path], "Run"]
 
 
-def _onnx(net: DeepLabV2, facts: Facts) -> bytes:
+def _onnx(net: "DeepLabV2", facts: Facts) -> bytes:
+    import torch
+
+    from deeplab_lit.network.graph import image_graph
+
     program = torch.onnx.export(
         image_graph(net),
         input_names=["images"],
@@ -55,32 +53,51 @@ def _onnx(net: DeepLabV2, facts: Facts) -> bytes:
         dynamo=True,
         verbose=False,
     )
+    if program is None:  # torch writes a file itself, where it is given one
+        raise RuntimeError("torch.onnx.export has made no program")
     program.model.metadata_props.update(facts)
     return program.model_proto.SerializeToString()
 
 
-def _open_onnx(path: Path) -> Run:
+def _open_onnx(path: Path) -> "Run":
+    import onnxruntime
+    import torch
+
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def _pt2(net: DeepLabV2, facts: Facts) -> bytes:
+def _pt2(net: "DeepLabV2", facts: Facts) -> bytes:
+    import torch
+
+    from deeplab_lit.network.graph import image_graph
+
     content = io.BytesIO()
     torch.export.save(image_graph(net), content, extra_files=facts)
     return content.getvalue()
 
 
-def _open_pt2(path: Path) -> Run:
+def _open_pt2(path: Path) -> "Run":
+    import torch
+
     return torch.export.load(path).module()
 
 
-def _safetensors(net: DeepLabV2, facts: Facts) -> bytes:
+def _safetensors(net: "DeepLabV2", facts: Facts) -> bytes:
+    import safetensors.torch
+
+    from deeplab_lit.network.weights.read import CHECKSUM, content_sha256
+
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     checksum = {CHECKSUM: json.dumps(content_sha256(state, facts))}
     return safetensors.torch.save(state, facts | checksum)
 
 
-def _open_safetensors(path: Path) -> Run:
+def _open_safetensors(path: Path) -> "Run":
+    import safetensors.torch
+
+    from deeplab_lit.network.deeplab import DeepLabV2
+
     with safetensors.safe_open(path, "pt") as file:
         facts = {name: json.loads(value) for name, value in file.metadata().items()}
     net = DeepLabV2(len(facts["classes"]), **facts["network"])
@@ -95,23 +112,61 @@ FORMATS = {
 }
 
 
-def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
-    """What an exported file says of itself, each value as JSON.
+def build_parser() -> Parser:
+    """Return the parser of the command."""
+    parser = Parser(prog="python -m deeplab_lit.export", description=__doc__)
+    parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
+    parser.add_argument("--out", type=str, required=True, help="*.onnx, *.pt2 or *.safetensors.")
+    parser.add_argument(
+        "--eval.scales",
+        type=tuple[PositiveFloat, ...] | None,
+        default=None,
+        help="Sizes at which images go through the network. Default: those of its training.",
+    )
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    with plain_errors():
+        options = parse(build_parser(), sys.argv[1:] if args is None else args)
+        checkpoint, out = named_checkpoint(options.ckpt_path), Path(options.out)
+        net = load(checkpoint)
+        net.scales = options.eval.scales or net.scales
+        difference = export(net, facts_of(net, checkpoint), out)
+        print(
+            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {plural(len(net.classes), 'class')}, "
+            f"scales {', '.join(f'{scale:g}' for scale in net.scales)}\n"
+            f"Its logits differ from the network's by {difference:.1e} of the largest at most"
+        )
+
+
+def facts_of(net: "DeepLabV2", ckpt_path: str | Path) -> Facts:
+    """Return what an exported file says of itself, each value as JSON.
+
+    Args:
+        net: of the checkpoint, with the scales to export.
+        ckpt_path: where the rest is read.
 
     Returns:
         deeplab_lit: our version; classes: names in the order of the class indices; palette: their
         RGB colors; preprocessing: mean and std in 0…255; network: the arguments of DeepLabV2;
         checkpoint: name and SHA-256; label_values and provenance: the checkpoint's own, where it
         has them.
+
+    Raises:
+        WeightsError: it is no checkpoint of `fit` or `convert`.
     """
+    from deeplab_lit.network.deeplab import default_settings
+    from deeplab_lit.network.weights.load import read_checkpoint
+    from deeplab_lit.network.weights.read import sha256_of
+    from deeplab_lit.runs.provenance import without_commands
+
     checkpoint = read_checkpoint(ckpt_path)
-    arguments = {
-        name: checkpoint["hyper_parameters"].get(name, parameter.default)
-        for name, parameter in inspect.signature(DeepLabV2).parameters.items()
-        if name != "num_classes"
-    }
+    settings = checkpoint["hyper_parameters"]
+    network = {name: settings.get(name, value) for name, value in default_settings().items()}
     facts = {
-        "deeplab_lit": deeplab_lit.__version__,
+        "deeplab_lit": __version__,
         "classes": list(net.classes),
         "palette": list(net.classes.values()),
         "preprocessing": {
@@ -120,11 +175,8 @@ def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
             "mean": net.preprocess.mean.flatten().tolist(),
             "std": net.preprocess.std.flatten().tolist(),
         },
-        "network": arguments | {"scales": net.scales},
-        "checkpoint": {
-            "file": Path(ckpt_path).name,
-            "sha256": sha256_of(ckpt_path),
-        },
+        "network": network | {"scales": net.scales},
+        "checkpoint": {"file": Path(ckpt_path).name, "sha256": sha256_of(ckpt_path)},
     }
     if net.label_values is not None:
         facts["label_values"] = net.label_values
@@ -133,7 +185,7 @@ def facts_of(net: DeepLabV2, ckpt_path: str | Path) -> Facts:
     return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
 
 
-def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
+def export(net: "DeepLabV2", facts: Facts, out: Path) -> float:
     """Write and check a file; there is none at `out` until it has passed.
 
     Args:
@@ -149,6 +201,8 @@ def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
             TOLERANCE.
         WriteError: nothing can be written there.
     """
+    from deeplab_lit.network.graph import ExportError, largest_difference
+
     if out.suffix not in FORMATS:
         raise ExportError(f"--out {out}: its suffix must be one of {', '.join(FORMATS)}")
     if out.exists():
@@ -164,36 +218,6 @@ def export(net: DeepLabV2, facts: Facts, out: Path) -> float:
                 f"{', '.join(FORMATS)} may do better; please report it."
             )
     return difference
-
-
-def build_parser() -> Parser:
-    """The options."""
-    parser = Parser(prog="python -m deeplab_lit.export", description=__doc__)
-    parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
-    parser.add_argument("--out", type=str, required=True, help="*.onnx, *.pt2 or *.safetensors.")
-    parser.add_argument(
-        "--eval.scales",
-        type=tuple[PositiveFloat, ...] | None,
-        default=None,
-        help="Sizes at which images go through the network. null: those of its training.",
-    )
-    return parser
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    with plain_errors():
-        options = parse(build_parser(), sys.argv[1:] if args is None else args)
-        out = Path(options.out)
-        options.ckpt_path = named_checkpoint(options.ckpt_path)
-        net = deeplab_lit.load(options.ckpt_path)
-        net.scales = options.eval.scales or net.scales
-        difference = export(net, facts_of(net, options.ckpt_path), out)
-        print(
-            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {plural(len(net.classes), 'class')}, "
-            f"scales {', '.join(f'{scale:g}' for scale in net.scales)}\n"
-            f"Its logits differ from the network's by {difference:.1e} of the largest at most"
-        )
 
 
 if __name__ == "__main__":

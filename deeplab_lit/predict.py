@@ -17,7 +17,6 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
-from deeplab_lit.cli.checks import check_order
 from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
 from deeplab_lit.cli.parser import Parser, configs_first, parse
 from deeplab_lit.crf.parameters import in_words
@@ -26,6 +25,7 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import DEVICE_HELP, Inference, device_of
+from deeplab_lit.network.weights.class_order import check_order
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.pictures.masks import palette_image
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint

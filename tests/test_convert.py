@@ -16,8 +16,10 @@ from PIL import Image
 import deeplab_lit
 from deeplab_lit import convert, fit, validate
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.weights import FORMATS
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.network.weights.start import initialize
+from deeplab_lit.runs.provenance import INITS
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SIZES = {"0": (65, 97), "1": (97, 65)}  # at 32k + 1 the authors' multi-scale network exists
@@ -137,6 +139,9 @@ def test_mistakes_are_sentences_and_leave_no_file(files, tmp_path, capsys):
         capsys, file, out, "--format=tensorflow"
     )
     assert "--init voc: expected one of imagenet," in refused(capsys, file, out, "--init=voc")
+    text = " ".join(convert.build_parser().format_help().split())
+    assert ", ".join(FORMATS) in text
+    assert ", ".join(INITS) in text
     assert "expected DATA:SPLIT" in refused(capsys, file, out, "--trained_on", "VOC")
     assert "--branches is for" in refused(capsys, file, out, "--branches=2")
     assert "but the network has 21" in refused(capsys, file, out, "--data_classes=cityscapes")

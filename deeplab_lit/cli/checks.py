@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,7 +11,12 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from deeplab_lit.data import DataError, SegmentationData
-from deeplab_lit.network.weights.class_order import are_generic, differences, differing, moved
+from deeplab_lit.network.weights.class_order import (
+    are_generic,
+    check_order,
+    differences,
+    differing,
+)
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
 from deeplab_lit.text import say
@@ -178,27 +183,6 @@ def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> 
         f"WARNING: {number} classes have other names in {path} than in {name}, and are taken for "
         f"the same by their index (checkpoint → data): {found}"
     )
-
-
-def check_order(theirs: Sequence[str], ours: Sequence[str], path: str, whose: str) -> None:
-    """Refuse names under which a network's scores or masks would be other classes'.
-
-    Args:
-        theirs: names of the network's classes, by index.
-        ours: names that they are about to be given.
-        path: of its checkpoint.
-        whose: the latter are, like "Folder's".
-
-    Raises:
-        WeightsError: a class stands at another index.
-    """
-    if moved(theirs, ours):
-        raise WeightsError(
-            f"{path} has its classes in another order than {whose} (index: checkpoint → data; "
-            f"{differences(theirs, ours)}), so they would be taken for each other. Use the data "
-            "that it was trained on; or bring the names, and the values in the masks, into the "
-            "checkpoint's order"
-        )
 
 
 def seen_splits(data: SegmentationData, trained_on: Sequence[str]) -> list[str]:

@@ -3,6 +3,9 @@
 Letters: B batch · C classes · D features · H×W image · h×w feature cells.
 """
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -125,3 +128,9 @@ class DeepLabV2(nn.Module):
         """Compile backbone and head, in place: the names of the weights stay as they are."""
         self.backbone.compile(*args, **kwargs)
         self.head.compile(*args, **kwargs)
+
+
+def default_settings() -> dict[str, Any]:
+    """Return the arguments of DeepLabV2 but for the number of classes, with their defaults."""
+    parameters = inspect.signature(DeepLabV2).parameters.items()
+    return {name: parameter.default for name, parameter in parameters if name != "num_classes"}

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from deeplab_lit.network.weights.read import WeightsError
+
 MOST = 5  # differences in a sentence
 GENERIC = re.compile(r"class_\d+")  # what a network is given that does not know its classes
 
@@ -41,6 +43,27 @@ def differences(first: Sequence[str], second: Sequence[str]) -> str:
 def are_generic(names: Sequence[str]) -> bool:
     """Return whether these names only number the classes, as class_0 does."""
     return all(map(GENERIC.fullmatch, names))
+
+
+def check_order(in_file: Sequence[str], names: Sequence[str], path: str, owner: str) -> None:
+    """Refuse names under which a network's scores or masks would be other classes'.
+
+    Args:
+        in_file: names of the network's classes, by index.
+        names: that they are about to be given, by index.
+        path: of the network's file.
+        owner: of the latter, like "Folder's".
+
+    Raises:
+        WeightsError: a class stands at another index.
+    """
+    if moved(in_file, names):
+        raise WeightsError(
+            f"{path} has its classes in another order than {owner} (index: checkpoint → data; "
+            f"{differences(in_file, names)}), so they would be taken for each other. Use the data "
+            "that it was trained on; or bring the names, and the values in the masks, into the "
+            "checkpoint's order"
+        )
 
 
 def _comparable(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
