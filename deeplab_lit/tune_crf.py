@@ -6,7 +6,6 @@ cores, and the best is compared with the released parameters and with the networ
 intervals over the images. Started again, it goes on where it was stopped.
 """
 
-import csv
 import math
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,15 @@ from deeplab_lit.cli.screen import command
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.pool import cores
-from deeplab_lit.crf.search import FEW, Point, at_edge, search, verdict
+from deeplab_lit.crf.search import (
+    FEW,
+    Point,
+    at_edge,
+    read_scores,
+    search,
+    verdict,
+    write_scores,
+)
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.split import Split
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
@@ -45,8 +53,6 @@ from deeplab_lit.runs.trained_on import read_run
 from deeplab_lit.scoring.per_image import count
 from deeplab_lit.scoring.probability_cache import CachedProbabilities, what_decides
 from deeplab_lit.text import plural
-
-COLUMNS = [*Point._fields, "miou"]
 
 
 def fill(cache: CachedProbabilities, net: DeepLabV2, split: Split, indices: Sequence[int]) -> None:
@@ -63,7 +69,7 @@ def fill(cache: CachedProbabilities, net: DeepLabV2, split: Split, indices: Sequ
 
 
 def content_sha256(split: Split, indices: Sequence[int]) -> str:
-    """Return a fingerprint of images and masks, so that scores of others are not taken for theirs.
+    """Return a fingerprint of images and masks, so that scores of other images are not reused.
 
     Args:
         split: where they are.
@@ -77,7 +83,7 @@ def content_sha256(split: Split, indices: Sequence[int]) -> str:
 
 
 class Score:
-    """Scores of CRF parameters on the cached images.
+    """Score CRF parameters on the cached images.
 
     Args:
         split: images and masks.
@@ -94,7 +100,7 @@ class Score:
         indices: Sequence[int],
         cache: CachedProbabilities,
         num_classes: int,
-        fixed: dict,
+        fixed: dict[str, Any],
         device: torch.device,
     ) -> None:
         self.split, self.indices, self.cache = split, indices, cache
@@ -107,8 +113,8 @@ class Score:
         """Return the mIoU of a setting, 0…1."""
         return float(miou(self.counts(point._asdict() | self.fixed).sum(0)))
 
-    def counts(self, parameters: dict | None) -> np.ndarray:
-        """Counts (N,3,C) of the images after the CRF; without parameters of the network alone."""
+    def counts(self, parameters: dict[str, Any] | None) -> np.ndarray:
+        """Return counts (N,3,C) of the images after the CRF; of the network alone with None."""
         crf = DenseCRF(**parameters, threads=1) if parameters else None
         with ThreadPoolExecutor(self.workers, "crf", torch.set_num_threads, (1,)) as pool:
             return np.stack(list(pool.map(lambda index: self._count(crf, index), self.indices)))
@@ -126,36 +132,8 @@ class Score:
         return count(scores.argmax(0).cpu(), torch.from_numpy(mask), self.num_classes)
 
 
-def read_scores(path: Path) -> dict[Point, float]:
-    """What an earlier search has found; a last line that was cut short does not count.
-
-    Raises:
-        DataError: it is something else.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(line for line in file if line.endswith("\n")))
-        if rows and rows[0] != COLUMNS:
-            raise ValueError(f"its columns are {', '.join(rows[0])}")
-        scores = {Point(*map(float, row[:-1])): float(row[-1]) for row in rows[1:]}
-    except (ValueError, TypeError, csv.Error) as error:
-        raise DataError(
-            f"{path} does not hold what a search has found ({error}): remove it, and the settings "
-            "are scored anew"
-        ) from error
-    return scores
-
-
-def write_scores(scores: dict[Point, float], path: Path) -> None:
-    """Write all of them anew."""
-    with atomic_write(path) as place, place.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *([*point, miou] for point, miou in scores.items())])
-
-
 def build_parser() -> Parser:
-    """The options."""
+    """Return the parser of the command."""
     parser = Parser(prog="python -m deeplab_lit.tune_crf", description=__doc__)
     parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
@@ -164,7 +142,7 @@ def build_parser() -> Parser:
         "--split",
         type=str | None,
         default=None,
-        help="Labelled images to search on. Default: those that the network was trained on, since "
+        help="Labeled images to search on. Default: those that the network was trained on, since "
         "parameters chosen on val make val scores flattering.",
     )
     parser.add_argument(
@@ -182,22 +160,59 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors(), lasting_screen():
         argv = with_checkpoint_named(list(sys.argv[1:] if args is None else args))
-        run = implied_config("validate", argv)
-        parser = build_parser()
-        if run is not None:
-            parser.set_defaults(read_run(run, {"data": None}))
-        typed = parse(parser, argv)
-        if typed.data is None:
-            raise DataError("--data is missing: name the data that the checkpoint was trained on")
-        with refused_arguments():
-            options = parser.instantiate(typed)
-        _tune(options, typed.data, Path(typed.out))
-        words = ["--ckpt_path", typed.ckpt_path, "--config", str(Path(typed.out) / "best.yaml")]
-        print(f"Next        {command('deeplab_lit.validate', *words, *_about_data(argv))}")
+        options, data_section = _parse(argv)
+        score, net, title = _score(options, data_section)
+        out = Path(options.out)
+        alone = score.counts(None)
+        before = float(miou(alone.sum(0)))
+        if math.isnan(before):
+            raise DataError(
+                f"{title}: all of their pixels are void, so nothing can be scored on them"
+            )
+        reused = score.cache.reused
+        kept = f" (the probabilities of {reused} were kept)" if reused else ""
+        print(f"{title}{kept}, mIoU without the CRF {100 * before:.2f} %", flush=True)
+        scores = _search(score, out / "scores.csv")
+        best = max(scores, key=scores.__getitem__)
+        preset = "vgg16" if net.backbone_name == "vgg16" else "resnet101"
+        candidates = {
+            "the best of the grid": best._asdict() | score.fixed,
+            f"released ({preset})": score.fixed | PRESETS[preset],
+        }
+        counts = {what: score.counts(parameters) for what, parameters in candidates.items()}
+        chosen = max(counts, key=lambda what: float(miou(counts[what].sum(0))))
+        file = out / "best.yaml"
+        with atomic_write(file) as place:
+            place.write_text(yaml.safe_dump(candidates[chosen], sort_keys=False))
+        heat_maps({(*point,): v for point, v in scores.items()}, Point._fields, out / "scores.png")
+        _print_ranking(scores, before)
+        _compare(counts, alone)
+        for name in at_edge(best):
+            print(f"{name} is best at the end of the grid: values beyond it may be better still")
+        print(f"\nBest        {file}: {chosen}")
+        print(f"All         {out / 'scores.csv'}, scores.png")
+        words = ["--ckpt_path", options.ckpt_path, "--crf", str(file), *_about_data(argv)]
+        print(f"Next        {command('deeplab_lit.validate', *words)}")
+
+
+def _parse(argv: Sequence[str]) -> tuple[Namespace, Namespace]:
+    """Return the options, data instantiated, and the section of the data as typed.
+
+    The data of the checkpoint's run are the default.
+    """
+    parser = build_parser()
+    run = implied_config("validate", argv)
+    if run is not None:
+        parser.set_defaults(read_run(run, {"data": None}))
+    typed = parse(parser, argv)
+    if typed.data is None:
+        raise DataError("--data is missing: name the data that the checkpoint was trained on")
+    with refused_arguments():
+        return parser.instantiate(typed), typed.data
 
 
 def _about_data(argv: Sequence[str]) -> list[str]:
-    """The options of a command line that name the data, with their values."""
+    """Return the options of a command line that name the data, with their values."""
     words, kept = [*argv, "-"], []
     for word, following in pairwise(words):
         if word.startswith("--data"):
@@ -205,7 +220,11 @@ def _about_data(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
+def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV2, str]:
+    """Return the score to maximize, the network, and the images in words.
+
+    Everything that can be refused is refused first; then the network sees the images.
+    """
     data = options.data
     name = options.split or data.train_split
     split = data.split(name)
@@ -213,45 +232,27 @@ def _tune(options: Namespace, typed_data: Namespace, out: Path) -> None:
     indices = [i * len(split.ids) // number for i in range(number)]
     net = deeplab_lit.load(options.ckpt_path)
     check_classes(net.classes, options.ckpt_path, data)
-    fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations")}
-    fixed["backend"] = options.backend
-    DenseCRF(**fixed)  # refuses what cannot be before anything is written
+    fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations", "backend")}
+    DenseCRF(**fixed)  # refuses wrong values before anything is written
     device = device_of(options.device)
-    settings = what_decides(options.ckpt_path, typed_data, name) | {"images": number, **fixed}
-    open_results_folder(out, settings | {"images_and_masks": content_sha256(split, indices)})
+    settings = what_decides(options.ckpt_path, data_section, name) | {"images": number, **fixed}
+    settings |= {"images_and_masks": content_sha256(split, indices)}
+    open_results_folder(Path(options.out), settings)
     if name == data.val_split:
         print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
-    cache = CachedProbabilities(out / "probabilities", len(data.classes))
+    cache = CachedProbabilities(Path(options.out) / "probabilities", len(data.classes))
     fill(cache, net.to(device), split, indices)
     score = Score(split, indices, cache, len(data.classes), fixed, device)
-    alone = score.counts(None)
-    before = float(miou(alone.sum(0)))
-    seen = f"{plural(number, 'image')} of {name}"
-    if math.isnan(before):
-        raise DataError(f"{seen}: all of their pixels are void, so nothing can be scored on them")
-    kept = f" (the probabilities of {cache.reused} were kept)" if cache.reused else ""
-    print(f"{seen}{kept}, mIoU without the CRF {100 * before:.2f} %", flush=True)
-    scores = _search(score, out / "scores.csv")
-    best = max(scores, key=scores.get)
-    preset = "vgg16" if net.backbone_name == "vgg16" else "resnet101"
-    released = fixed | PRESETS[preset]
-    candidates = {"the best of the grid": best._asdict() | fixed, f"released ({preset})": released}
-    counts = {what: score.counts(parameters) for what, parameters in candidates.items()}
-    chosen = max(counts, key=lambda what: miou(counts[what].sum(0)))
-    with atomic_write(out / "best.yaml") as place:
-        found = {"enabled": True, **candidates[chosen]}
-        place.write_text(yaml.safe_dump({"crf": found}, sort_keys=False))
-    heat_maps(scores, Point._fields, out / "scores.png")
+    return score, net, f"{plural(number, 'image')} of {name}"
+
+
+def _print_ranking(scores: dict[Point, float], before: float) -> None:
+    """Print the ten best settings beside the mIoU of the network alone."""
     ranked = sorted(scores.items(), key=lambda item: -item[1])[:10]
     print("\n  mIoU    gain     w1     σα     σβ")
     for point, value in ranked:
         gain = 100 * (value - before)
         print(f"  {100 * value:5.2f}  {gain:+5.2f}  " + "  ".join(f"{v:5.4g}" for v in point))
-    _compare(counts, alone)
-    for name in at_edge(best):
-        print(f"{name} is best at the end of the grid: values beyond it may be better still")
-    print(f"\nBest        {out / 'best.yaml'}: {chosen}")
-    print(f"All         {out / 'scores.csv'}, scores.png")
 
 
 def _compare(counts: dict[str, np.ndarray], alone: np.ndarray) -> None:
@@ -264,9 +265,9 @@ def _compare(counts: dict[str, np.ndarray], alone: np.ndarray) -> None:
     number = len(alone)
     print(f"\nGain over the network alone, 95 % interval over {plural(number, 'image')}:")
     verdicts = []
-    for what, own in counts.items():
-        gain = float(miou(own.sum(0)) - miou(alone.sum(0)))
-        low, high = interval([own], [alone])
+    for what, after in counts.items():
+        gain = float(miou(after.sum(0)) - miou(alone.sum(0)))
+        low, high = interval([after], [alone])
         print(f"  {what:22} {100 * gain:+6.2f}  ({100 * low:+.2f} … {100 * high:+.2f})")
         verdicts.append(verdict(what, low, high, number))
     print("\n".join(verdicts))
@@ -276,6 +277,7 @@ def _compare(counts: dict[str, np.ndarray], alone: np.ndarray) -> None:
 
 
 def _search(score: Score, path: Path) -> dict[Point, float]:
+    """Return setting → mIoU of the whole search; each is written at once, to go on from."""
     known = read_scores(path)
     scores: dict[Point, float] = {}
     progress = progress_bar(desc="searching", unit=" settings")

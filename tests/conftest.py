@@ -77,9 +77,7 @@ def undrawn():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("kaiming_normal_", "kaiming_uniform_", "normal_"):
             patch.setattr(torch.nn.init, name, lambda tensor, *args, **kw: tensor.detach().zero_())
-        patch.setattr(
-            "deeplab_lit.scoring.galleries.ScoreCharts.finish", lambda *args: {}
-        )
+        patch.setattr("deeplab_lit.scoring.galleries.ScoreCharts.finish", lambda *args: {})
         yield
 
 

@@ -16,10 +16,10 @@ from deeplab_lit.ablate.bootstrap import interval
 from deeplab_lit.crf import search as crf_search
 from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.search import Point
-from deeplab_lit.data import DataError, Shapes
+from deeplab_lit.data import Shapes
 from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.scoring.probability_cache import CachedProbabilities
-from deeplab_lit.tune_crf import main, read_scores
+from deeplab_lit.tune_crf import main
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     assert len(rows) == 4
     best = max(rows, key=lambda row: row["miou"])
-    found = yaml.safe_load((out / "best.yaml").read_text())["crf"]
+    found = yaml.safe_load((out / "best.yaml").read_text())
     shown = capsys.readouterr().out
     assert "2 images of train, mIoU without" in shown
     if "best.yaml: the best of the grid" in shown:
@@ -50,7 +50,7 @@ def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few
         assert {k: found[k] for k in PRESETS["resnet101"]} == PRESETS["resnet101"]
     following = shlex.split(shown.splitlines()[-1])[3:]
     best_file = str(out / "best.yaml")
-    words = ["--ckpt_path", str(trained), "--config", best_file]
+    words = ["--ckpt_path", str(trained), "--crf", best_file]
     assert following == ["deeplab_lit.validate", *words]
     assert Image.open(out / "scores.png").size[0] > 500
     id = deeplab_lit.data.Shapes(train_size=8).split("train").ids[0]
@@ -60,12 +60,9 @@ def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         expected = deeplab_lit.load(trained)(pixels)[0].softmax(0).numpy()
     np.testing.assert_allclose(cached, expected, rtol=2**-10, atol=2e-5)
-    configs = [f"--config={out / 'best.yaml'}"]
-    done = validate.main([*configs, f"--ckpt_path={trained}", f"--runs_dir={tmp_path / 'runs'}"])
+    done = validate.main([*following[1:], f"--runs_dir={tmp_path / 'runs'}"])
     used = json.loads((done.folder / "results.json").read_text())["final"]["crf"]
-    assert {k: used[k] for k in found if k != "enabled"} == {
-        k: v for k, v in found.items() if k != "enabled"
-    }
+    assert {k: used[k] for k in found} == found
 
 
 def test_a_search_that_was_stopped_goes_on(trained, tmp_path, few, monkeypatch):
@@ -189,7 +186,7 @@ def test_released_parameters_are_always_compared_and_win_where_they_are_better(
     scored([0.6] * 6, [0.5] * 6, [0.8] * 6)
     tune(trained, tmp_path / "out", num_images=6)
     assert "released (resnet101): helps on 6 images" in capsys.readouterr().out
-    found = yaml.safe_load((tmp_path / "out/best.yaml").read_text())["crf"]
+    found = yaml.safe_load((tmp_path / "out/best.yaml").read_text())
     assert {k: found[k] for k in PRESETS["resnet101"]} == PRESETS["resnet101"]
     assert found["iterations"] == 2
 
@@ -236,16 +233,6 @@ def test_damaged_probabilities_are_computed_anew_and_kept_ones_are_told(
     tune(trained, out, num_images=2)
     assert (out / "scores.csv").read_text() == scores
     assert "(the probabilities of 1 were kept)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "content", ["a,b\n1,2\n", "bi_w,bi_xy_std,bi_rgb_std,miou\n1,2\n", "\xff\n"], ids=ascii
-)
-def test_scores_that_are_none_are_a_sentence(tmp_path, content):
-    path = tmp_path / "scores.csv"
-    path.write_text(content, "latin-1")
-    with pytest.raises(DataError, match=r"scores\.csv does not hold .* remove it"):
-        read_scores(path)
 
 
 def test_data_with_the_classes_in_another_order_are_refused(trained, tmp_path, few, capsys):

@@ -4,9 +4,14 @@ DeepLabv2, Sec. 4.1.1: w2 = 3 and σγ = 3 are fixed; w1, σα and σβ are cros
 first over w1 ∈ 3:6, σα ∈ 30:10:100, σβ ∈ 3:6, then in smaller steps around the best.
 """
 
+import csv
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
+
+from deeplab_lit.atomic import atomic_write
+from deeplab_lit.crf.parameters import CRFError
 
 FEW = 20  # on fewer images the interval itself is unreliable
 
@@ -19,6 +24,7 @@ class Point(NamedTuple):
     bi_rgb_std: float
 
 
+COLUMNS = [*Point._fields, "miou"]  # of the scores' file
 COARSE = (
     (3.0, 4.0, 5.0, 6.0),
     tuple(range(30, 101, 10)),
@@ -62,6 +68,33 @@ def search(
         for i, point in enumerate(todo):
             scores[point] = known[point] if point in known else score(point)
             yield point, scores[point], len(todo) - i - 1
+
+
+def read_scores(path: Path) -> dict[Point, float]:
+    """Read the scores of an earlier search: setting → mIoU; a last line cut short does not count.
+
+    Raises:
+        CRFError: the file holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(line for line in file if line.endswith("\n")))
+        if rows and rows[0] != COLUMNS:
+            raise ValueError(f"its columns are {', '.join(rows[0])}")
+        return {Point(*map(float, row[:-1])): float(row[-1]) for row in rows[1:]}
+    except (ValueError, TypeError, csv.Error) as error:
+        raise CRFError(
+            f"{path} does not hold what a search has found ({error}): remove it, and the settings "
+            "are scored anew"
+        ) from error
+
+
+def write_scores(scores: dict[Point, float], path: Path) -> None:
+    """Write the scores of a search, an atomic write."""
+    with atomic_write(path) as place, place.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *([*point, miou] for point, miou in scores.items())])
 
 
 def verdict(what: str, low: float, high: float, images: int) -> str:

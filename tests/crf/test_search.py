@@ -1,6 +1,7 @@
 import pytest
 
-from deeplab_lit.crf.search import Point, at_edge, coarse, fine, search, verdict
+from deeplab_lit.crf import CRFError
+from deeplab_lit.crf.search import Point, at_edge, coarse, fine, read_scores, search, verdict
 
 
 def test_the_first_round_is_the_papers_grid():
@@ -65,3 +66,13 @@ def test_a_best_value_at_the_end_of_the_range_is_told():
 )
 def test_a_verdict_is_no_stronger_than_its_interval(low, high, images, words):
     assert verdict("x", low, high, images).startswith(words)
+
+
+@pytest.mark.parametrize(
+    "content", ["a,b\n1,2\n", "bi_w,bi_xy_std,bi_rgb_std,miou\n1,2\n", "\xff\n"], ids=ascii
+)
+def test_scores_that_are_none_are_a_sentence(tmp_path, content):
+    path = tmp_path / "scores.csv"
+    path.write_text(content, "latin-1")
+    with pytest.raises(CRFError, match=r"scores\.csv does not hold .* remove it"):
+        read_scores(path)
