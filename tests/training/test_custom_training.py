@@ -1,5 +1,8 @@
 """Losses, optimizers, policies and training steps of a user's own, from outside the package."""
 
+import csv
+import math
+import re
 import sys
 from pathlib import Path
 
@@ -10,30 +13,11 @@ from deeplab_lit import fit, load
 from deeplab_lit.errors import UserError
 from deeplab_lit.training.module import DeepLabModule
 
+README = Path(__file__).parents[2] / "README.md"
+RECIPES = re.findall(r"```python\n(# mine\.py.*?)```", README.read_text("utf-8"), re.DOTALL)
 OWN = """
 import torch
 from torch import nn
-from torch.nn import functional as F
-from deeplab_lit.training.module import DeepLabModule
-from deeplab_lit.training.schedule import Policy
-
-
-class Focal(nn.Module):
-    def __init__(self, gamma: float = 0.0):
-        super().__init__()
-        self.gamma = gamma
-
-    def forward(self, logits, target):
-        terms = F.cross_entropy(logits, target, ignore_index=255, reduction="none")
-        return ((1 - torch.exp(-terms)) ** self.gamma * terms)[target != 255].mean()
-
-
-class Cosine(Policy):
-    def __init__(self, floor: float = 0.0):
-        self.floor = floor
-
-    def __call__(self, step, steps):
-        return max(1 - step / steps, self.floor)
 
 
 class WithDiscriminator(DeepLabModule):
@@ -65,13 +49,15 @@ class WithDiscriminator(DeepLabModule):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A module of a user's own that can be imported; its name."""
+def mine(tmp_path, monkeypatch):
+    """The README's recipes and the class above, in a file beside the command; its name."""
+    assert len(RECIPES) == 3
+    assert all(len(re.findall(r"^.*\S", recipe, re.MULTILINE)) <= 10 for recipe in RECIPES)
     (tmp_path / "code").mkdir()
-    (tmp_path / "code/own_training.py").write_text(OWN)
+    (tmp_path / "code/mine.py").write_text("\n".join([*RECIPES, OWN]))
     monkeypatch.syspath_prepend(tmp_path / "code")
-    yield "own_training"
-    sys.modules.pop("own_training", None)
+    yield "mine"
+    sys.modules.pop("mine", None)
 
 
 def columns(folder):
@@ -83,18 +69,18 @@ def read(folder):
 
 
 def test_a_loss_of_ones_own_is_trained_with_and_its_options_are_on_the_command_line(
-    own, tmp_path, tiny_args
+    mine, tmp_path, tiny_args
 ):
     states = {}
     for gamma in (0, 2):
         options = {
-            "--model.loss": f"{own}.Focal",
+            "--model.loss": f"{mine}.Focal",
             "--model.loss.gamma": gamma,
             "--run": f"g{gamma}",
         }
         fit.main(tiny_args(tmp_path / "runs", **options))
         checkpoint = read(tmp_path / f"runs/shapes/g{gamma}")
-        assert checkpoint["trained_with"]["model.loss"] == f"{own}.Focal"
+        assert checkpoint["trained_with"]["model.loss"] == f"{mine}.Focal"
         states[gamma] = checkpoint["state_dict"]
     fit.main(tiny_args(tmp_path / "runs", **{"--run": "default"}))
     default = read(tmp_path / "runs/shapes/default")["state_dict"]
@@ -116,28 +102,26 @@ def test_another_optimizer_takes_the_parameter_groups_and_its_own_options(tmp_pa
     assert groups["backbone"]["weight_decay"] == 5e-4
 
 
-def test_a_policy_of_ones_own_with_a_warm_up(own, tmp_path, tiny_args):
-    options = {"--model.lr_policy": f"{own}.Cosine", "--model.lr_policy.floor": 0.5}
+def test_a_policy_of_ones_own_with_a_warm_up(mine, tmp_path, tiny_args):
+    options = {"--model.lr_policy": f"{mine}.Cosine", "--model.lr_policy.floor": 0.5}
     options |= {"--model.warmup_steps": 2, "--model.lr": 1.0, "--model.head_lr_mult": 0}
-    done = fit.main(tiny_args(tmp_path / "runs", **options, **{"--run": "cosine"}))
+    fit.main(tiny_args(tmp_path / "runs", **options, **{"--run": "cosine"}))
     rates = [row.get("lr/backbone") for row in rows(tmp_path / "runs/shapes/cosine")]
-    assert done is not None
-    assert rates == pytest.approx([0.5 * 1.0, 1.0 * 0.75, 0.5, 0.5])
+    cosine = [0.5 + 0.25 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert rates == pytest.approx([cosine[0] / 2, *cosine[1:]])
 
 
 def rows(folder):
-    import csv
-
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
 def test_a_module_of_ones_own_trains_goes_on_and_is_a_network_for_every_command(
-    own, tmp_path, tiny_args, capsys
+    mine, tmp_path, tiny_args, capsys
 ):
     """It has parameters beside the network, two optimizers, and an option of its own."""
     runs = tmp_path / "runs"
-    options = {"--model": f"{own}.WithDiscriminator", "--model.discriminator_lr": 0.5}
+    options = {"--model": f"{mine}.WithDiscriminator", "--model.discriminator_lr": 0.5}
     fit.main(tiny_args(runs, **options, **{"--run": "two"}))
     folder = runs / "shapes/two"
     first = read(folder)
@@ -148,7 +132,7 @@ def test_a_module_of_ones_own_trains_goes_on_and_is_a_network_for_every_command(
 
     with pytest.raises(SystemExit):  # DeepLabModule would leave its discriminator behind
         fit.main(tiny_args(runs, **{"--run": "two", "--ckpt_path": "last"}))
-    assert f"was trained with --model {own}.WithDiscriminator" in capsys.readouterr().err
+    assert f"was trained with --model {mine}.WithDiscriminator" in capsys.readouterr().err
 
     longer = {"--run": "two", "--ckpt_path": "last", "--trainer.max_steps": 6}
     fit.main(tiny_args(runs, **options, **longer))
