@@ -20,6 +20,7 @@ from deeplab_lit.cli.checks import (
     seen_before,
 )
 from deeplab_lit.cli.defaults import SHAPES, implied_config
+from deeplab_lit.cli.model_option import model_class
 from deeplab_lit.cli.parser import flags, refusals
 from deeplab_lit.cli.run import (
     Run,
@@ -50,6 +51,7 @@ from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import DATA_SETS
 from deeplab_lit.text import plural, say
 from deeplab_lit.training.module import DeepLabModule
+from deeplab_lit.training.same_training import check_same_module
 from deeplab_lit.training.schedule import validation_interval
 
 USAGE = "python -m deeplab_lit.fit [options]"
@@ -84,7 +86,7 @@ def main(
 
     Args:
         args: command line; None: this process's.
-        module: class of the training's module.
+        module: class of the training's module, unless `--model` names another.
 
     Raises:
         SystemExit: code 2 after a sentence on stderr where the input is at fault; 128 + signal
@@ -113,12 +115,14 @@ def build(
     Raises:
         UserError: the command line, a configuration or the checkpoint is at fault.
     """
-    parser = build_parser("fit", USAGE, DESCRIPTION, module)
     argv = command_line(sys.argv[1:] if args is None else args)
+    module = model_class(argv, module)
+    parser = build_parser("fit", USAGE, DESCRIPTION, module)
     options = _parse(parser, argv)
     experiment = experiment_of(options)
     start = _find_start(options, experiment, held)
     if start.checkpoint is not None:
+        check_same_module(start.checkpoint, module, start.path)
         options = _with_stored(parser, argv, options, start)
     put_save_dir(options.trainer.logger, RUN_FOLDER, str(start.folder))
     set_up_process(options)
@@ -222,8 +226,13 @@ def _with_stored(
         for name, value in vars(options.model).items()
         if value != defaults[name] or f"--model.{name}" in typed
     }
-    hyper_parameters = start.checkpoint["hyper_parameters"].items()
-    stored = {"model": {k: v for k, v in hyper_parameters if k not in ("classes", "_instantiator")}}
+    settings = {  # those that the checkpoint is older than are at their defaults
+        name: default
+        for name, default in vars(defaults).items()
+        if not isinstance(options.model[name], Namespace)  # a class, of which it keeps the name
+    }
+    settings |= start.checkpoint["hyper_parameters"]
+    stored = {"model": {k: v for k, v in settings.items() if k not in ("classes", "_instantiator")}}
     with refusals(parser, [], {start.path: stored}):
         options = parser.parse_object(stored, options)
     check_options(asked, vars(options.model), start.path)

@@ -17,7 +17,7 @@ NAMES_DATA = {"--data", "--data.class_path", "--help", "-h", HELP_ALL, "--print_
 # sections and options that one of the two commands has, and the other reads past in configurations
 LEFT_OUT = {
     "fit": {"allow_seen_split"},
-    "validate": {"allow_seen_split", "model", "checkpoint", "wandb_checkpoint"},
+    "validate": {"allow_seen_split", "model", "model_class", "checkpoint", "wandb_checkpoint"},
 }
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from deeplab_lit import __version__
 from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
 from deeplab_lit.cli.defaults import SHAPES, for_command, place_of
+from deeplab_lit.cli.model_option import OPTION, with_model_class
 from deeplab_lit.cli.parser import (
     CONFIG,
     Parser,
@@ -41,7 +42,7 @@ COMMON = ("max_steps", "devices", "accelerator", "precision", "strategy", "val_c
 TOPICS = {
     "Data": ["config", "data"],
     "Network": [f"model.{name}" for name in NETWORK],
-    "Training": ["model", "seed_everything"],
+    "Training": [OPTION, "model", "seed_everything"],
     "Evaluation": ["eval", "allow_seen_split"],
     "CRF": ["crf"],
     "Run": ["ckpt_path", "runs_dir", "experiment", "run", "print_config"],
@@ -119,6 +120,8 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     add, fits = parser.add_argument, command == "fit"
     parser.add_lightning_class_args(SegmentationData, "data", subclass_mode=True)
     if fits:
+        add(f"--{OPTION}", type=str | None, default=None,
+            help="Subclass of DeepLabModule; for short --model my.Module.")  # fmt: skip
         parser.add_lightning_class_args(module, "model")
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
     add("--seed_everything", type=bool | int, default=0,
@@ -145,7 +148,7 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
 
 def command_line(typed: Sequence[str]) -> list[str]:
     """Return the words of a command line as `parse_run` takes them, configurations in front."""
-    return configs_first(with_save_dir(crf_spelled_out(joined_configs(typed))))
+    return configs_first(with_model_class(with_save_dir(crf_spelled_out(joined_configs(typed)))))
 
 
 def parse_run(
@@ -167,7 +170,8 @@ def parse_run(
     if implied is not None:
         argv = [f"{CONFIG}{implied}", *argv]
     if implied is not None and implied != SHAPES:
-        content = read_run(implied, None if command == "fit" else SCORING)
+        values = {word.partition("=")[2] or word for word in argv}
+        content = read_run(implied, None if command == "fit" else SCORING, typed=values)
         content = for_command(command, content) | neighborhood(implied)
         if value_of(argv, "ckpt_path") == "last":
             content |= place_of(implied)

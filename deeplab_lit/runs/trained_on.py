@@ -51,7 +51,7 @@ def read_run(
         config: the file.
         sections: section → the options to take of it, None for all, like `SCORING`. None: the
             whole configuration, but for the name and place of the run.
-        typed: data sets of other packages that the user has named on a command line.
+        typed: class paths that the user has typed: classes of other packages among them are taken.
 
     Raises:
         ConfigError: it cannot be read; or, in what would be taken, it names a class that is not
@@ -71,7 +71,7 @@ def read_run(
             if section in content
         }
     for key, value in taken.items():
-        why_not = _of_data(value, typed) if key == "data" else _of_section(key, value)
+        why_not = _of_data(value, typed) if key == "data" else _of_section(key, value, typed)
         if why_not:
             raise ConfigError(
                 f"{config} was not typed, and {why_not}, which is not followed unasked. If you "
@@ -133,9 +133,11 @@ def _of_data(section: Any, typed: Collection[str]) -> str | None:
     return _unplain(spec.get("init_args") or {}, "data")
 
 
-def _of_section(name: str, section: Any) -> str | None:
+def _of_section(name: str, section: Any, typed: Collection[str]) -> str | None:
     """Return what forbids to follow another section; None where nothing does."""
-    if isinstance(section, str):
+    if name == "model" and isinstance(section, dict):
+        section = {key: _without_class(value, typed) for key, value in section.items()}
+    if isinstance(section, str) and not (name == "model_class" and section in typed):
         return f"{name} is {section!r:.80}"
     if name == "trainer" and isinstance(section, dict):
         section = {key: value for key, value in section.items() if not _is_harmless(key, value)}
@@ -154,6 +156,15 @@ def _of_section(name: str, section: Any) -> str | None:
         ):
             return f"{name}.{key} is {value!r:.80}"
     return None
+
+
+def _without_class(value: Any, typed: Collection[str]) -> Any:
+    """Return the options of a class that the user has typed, or that is an optimizer of torch's."""
+    if not isinstance(value, dict) or not value.keys() <= {"class_path", "init_args"}:
+        return value
+    path = str(value.get("class_path"))
+    is_known = path in typed or re.fullmatch(r"torch\.optim(\.\w+)?\.[A-Z]\w+", path)
+    return (value.get("init_args") or {}) if is_known else value
 
 
 def _is_harmless(key: str, value: Any) -> bool:

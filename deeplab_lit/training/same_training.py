@@ -48,7 +48,24 @@ def trained_with(
     }
 
 
-def check_same_training(checkpoint: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:
+def check_same_module(checkpoint: Mapping[str, Any], module: type, path: str | None) -> None:
+    """Refuse to go on with a training of another class, whose options and parts are others.
+
+    Args:
+        checkpoint: its content.
+        module: class of the LightningModule.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        UserError: says which class, and what to do.
+    """
+    now = {"model": f"{module.__module__}.{module.__qualname__}"}
+    check_same_training(checkpoint, now, path)
+
+
+def check_same_training(
+    checkpoint: Mapping[str, Any], now: Mapping[str, Any], path: str | None
+) -> None:
     """Refuse to go on with a training by other classes, which would be taken over in silence.
 
     Args:

@@ -104,7 +104,12 @@ def test_another_optimizer_takes_the_parameter_groups_and_its_own_options(tmp_pa
 
 def test_a_policy_of_ones_own_with_a_warm_up(mine, tmp_path, tiny_args):
     options = {"--model.lr_policy": f"{mine}.Cosine", "--model.lr_policy.floor": 0.5}
-    options |= {"--model.warmup_steps": 2, "--model.lr": 1.0, "--model.head_lr_mult": 0}
+    options |= {
+        "--trainer.log_every_n_steps": 1,
+        "--model.warmup_steps": 2,
+        "--model.lr": 1.0,
+        "--model.head_lr_mult": 0,
+    }
     fit.main(tiny_args(tmp_path / "runs", **options, **{"--run": "cosine"}))
     rates = [row.get("lr/backbone") for row in rows(tmp_path / "runs/shapes/cosine")]
     cosine = [0.5 + 0.25 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
@@ -122,6 +127,7 @@ def test_a_module_of_ones_own_trains_goes_on_and_is_a_network_for_every_command(
     """It has parameters beside the network, two optimizers, and an option of its own."""
     runs = tmp_path / "runs"
     options = {"--model": f"{mine}.WithDiscriminator", "--model.discriminator_lr": 0.5}
+    options["--trainer.log_every_n_steps"] = 1
     fit.main(tiny_args(runs, **options, **{"--run": "two"}))
     folder = runs / "shapes/two"
     first = read(folder)
