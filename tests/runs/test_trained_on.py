@@ -49,6 +49,13 @@ ELSEWHERE = {
     "a folder for checkpoints": {"checkpoint": {"dirpath": "elsewhere"}},
     "a name that leaves the folder": {"checkpoint": {"filename": "../../best"}},
     "a folder for a cache": {"eval": {"cache_dir": "elsewhere"}},
+    "a loss": {"model": {"loss": SPEC}},
+    "an optimizer": {"model": {"optimizer": SPEC}},
+    "an optimizer by another way": {
+        "model": {"optimizer": {"class_path": "torch.optim.os.system"}}},
+    "an optimizer's arguments": {"model": {"optimizer": {"class_path": "torch.optim.SGD",
+                                                         "init_args": {"a": SPEC}}}},
+    "a training step": {"model_class": "evil.Evil"},
     "a section as a class": {"crf": "evil.Evil"},
     "a section as a file": {"model": "other.yaml"},
     "an option behind a dot ": {"trainer.callbacks": [SPEC]},
@@ -120,6 +127,18 @@ def test_a_run_that_lies_where_it_was_written_has_its_neighbors_there(run, monke
 def test_a_data_set_of_the_users_is_followed_where_its_name_was_typed(run):
     config = write(run, {"data": SPEC})
     assert read_run(config, {"data": None}, typed=["evil.Evil"]) == {"data": SPEC}
+
+
+def test_classes_of_a_training_are_followed_where_their_names_were_typed(run):
+    loss = {"class_path": "mine.Focal", "init_args": {"gamma": 2}}
+    adam = {"class_path": "torch.optim.AdamW", "init_args": {"betas": [0.9, 0.99]}}
+    model = {"lr": 1, "loss": loss, "optimizer": adam}
+    config = write(run, {"data": DATA, "model": model, "model_class": "mine.Module"})
+    content = read_run(config, typed={"mine.Focal", "mine.Module"})
+    assert (content["model"], content["model_class"]) == (model, "mine.Module")
+    for typed in ((), {"mine.Focal"}, {"mine.Module"}):
+        with pytest.raises(ConfigError, match="not followed unasked"):
+            read_run(config, typed=typed)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deeplab_lit import fit, load
+from deeplab_lit import fit, load, validate
 from deeplab_lit.errors import UserError
 from deeplab_lit.training.module import DeepLabModule
 
@@ -147,7 +147,11 @@ def test_a_module_of_ones_own_trains_goes_on_and_is_a_network_for_every_command(
     moved = "discriminator.weight"
     assert not again["state_dict"][moved].equal(first["state_dict"][moved])
 
-    net = load(folder / "checkpoints/last.ckpt")
+    path = folder / "checkpoints/last.ckpt"
+    scored = validate.main(["--ckpt_path", str(path), "--trainer.accelerator", "cpu"])
+    net = load(path)
+    for weight, trained in zip(scored.module.net.parameters(), net.parameters(), strict=True):
+        assert weight.equal(trained)
     name = "head.branches.0.weight"
     assert net.state_dict()[name].equal(again["state_dict"][f"net.{name}"])
 
