@@ -29,6 +29,7 @@ from deeplab_lit.cli.run import (
     build_trainer,
     command_line,
     experiment_of,
+    listed,
     parse_run,
     set_up_process,
 )
@@ -143,6 +144,7 @@ def build(
         resumes=start.resumes,
         monitor=options.checkpoint.monitor,
         mode=options.checkpoint.mode,
+        metrics=listed(built.metrics),
     )
     saving = [built.checkpoint]
     if not options.trainer.fast_dev_run:
@@ -250,7 +252,9 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     names = list(data.classes)
     values = data.split(data.val_split).label_values(len(names))
     label_values = {names[index]: value for index, value in values.items()}
-    if all_known(run.trainer.callbacks):  # else the first validation shows what there is
+    if (
+        all_known(run.trainer.callbacks) and not run.options.metrics
+    ):  # else the first validation shows what there is
         known = logged_names(data.classes, crf=run.options.crf is not None)
         check_monitors(run.trainer.callbacks, known)
     if start.checkpoint is None:

@@ -18,6 +18,7 @@ from deeplab_lit.cli.run import (
     build_trainer,
     command_line,
     experiment_of,
+    listed,
     parse_run,
     set_up_process,
 )
@@ -119,6 +120,7 @@ def build(argv: Sequence[str]) -> tuple[Run[ScoredNetwork], int, Provenance]:
         crf=built.crf,
         progress=options.trainer.enable_progress_bar is not False,
         instances=Instances(*data.instances(data.val_split)) if is_city else None,
+        metrics=listed(built.metrics),
     )
     saving = []
     if not options.trainer.fast_dev_run:

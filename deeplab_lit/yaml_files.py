@@ -20,6 +20,7 @@ DEEPEST = 40
 FORMER: dict[str, str] = {
     "crf.enabled": "crf",
     "crf.preset": "crf configs/crf/vgg16.yaml",
+    "eval.band": "eval.trimap",
 }
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 

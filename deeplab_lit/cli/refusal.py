@@ -256,12 +256,12 @@ def _options_in(text: str) -> Iterator[tuple[str, str]]:
 
 def _about(option: str, about: str) -> list[str]:
     """Return the lines of an option: its default and the first sentence of its description."""
-    if "known subclasses: " in about:
+    if "known subclasses: " in about and about.startswith("("):  # nothing says what it is
         names = _class_names(about.partition("known subclasses: ")[2].rpartition(")")[0])
         about = f"one of {', '.join(names)}. (type: …, default: null)"
         sentence = f"{about.partition('. (')[0]}; --{option}.help NAME lists options"
     else:
-        text = about.rpartition(" (type: ")[0] or about
+        text = about.partition(" (type: ")[0] or about
         sentence = re.split(r"(?<=\w\w)(?<!Fig)(?<!Eq)\. (?!Default)", f"{text} ")[0].strip()
     default = re.search(r"default: (.*)\)$", about)
     value = f" {cut(default[1], 24)}" if default and default[1] != "null" else ""

@@ -32,6 +32,7 @@ from deeplab_lit.runs.config import with_save_dir
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.runs.trained_on import SCORING, neighborhood, read_run
 from deeplab_lit.scoring.evaluation import Evaluation, ScoredNetwork
+from deeplab_lit.scoring.observer import Observer
 from deeplab_lit.training.module import DeepLabModule
 
 NETWORK = ("backbone", "output_stride", "head", "atrous_rates", "scales", "style", "norm",
@@ -43,7 +44,7 @@ TOPICS = {
     "Data": ["config", "data"],
     "Network": [f"model.{name}" for name in NETWORK],
     "Training": [OPTION, "model", "seed_everything"],
-    "Evaluation": ["eval", "allow_seen_split"],
+    "Evaluation": ["eval", "metrics", "allow_seen_split"],
     "CRF": ["crf"],
     "Run": ["ckpt_path", "runs_dir", "experiment", "run", "print_config"],
     "Weights and logging": ["model.weights", "checkpoint.monitor", "checkpoint.mode",
@@ -127,6 +128,9 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     add("--seed_everything", type=bool | int, default=0,
         help="Seed of all random numbers; true draws one.")  # fmt: skip
     add("--eval", type=Evaluation, default=Evaluation())
+    add("--metrics", type=Observer | list[Observer] | None, default=None,
+        help="Metrics of your own: classes like my_metrics.BoundaryF1; see scoring/observer.py.",
+    )  # fmt: skip
     if not fits:
         add("--allow_seen_split", action="store_true",
             help="Score images that the checkpoint was trained on all the same.")  # fmt: skip
@@ -217,13 +221,14 @@ def build_trainer(
     settings = dict(vars(options))
     if isinstance(options.val_check_interval, int):  # batches, of any epoch
         settings["check_val_every_n_epoch"] = None
-    settings["callbacks"] = [*callbacks, *_listed(options.callbacks), *last_callbacks]
-    more = [] if isinstance(options.logger, bool) else _listed(options.logger)
+    settings["callbacks"] = [*callbacks, *listed(options.callbacks), *last_callbacks]
+    more = [] if isinstance(options.logger, bool) else listed(options.logger)
     settings["logger"] = [*loggers, *more]
-    settings["plugins"] = [*_listed(options.plugins), AtomicCheckpointIO()]
+    settings["plugins"] = [*listed(options.plugins), AtomicCheckpointIO()]
     with refused_trainer():
         return Trainer(**settings)
 
 
-def _listed(value: Any) -> list:
+def listed(value: Any) -> list:
+    """Return an option that may be one value, several or none as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]

@@ -5,7 +5,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from deeplab_lit import fit, validate
 from deeplab_lit.crf import DenseCRF
+from deeplab_lit.runs.checkpoints import kept_by
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.scoring.evaluation import ScoredNetwork
 from deeplab_lit.scoring.observer import Observer, ObserverError
@@ -229,3 +231,40 @@ def test_a_replacement_of_the_crf_is_scored_as_the_crf_is(
     assert [int(image.refined.max()) for image in witness.images] == [0, 0]
     assert reports[0].as_dict()["crf"]["name"] == "first class"
     assert reports[0].refined.confusion[:, 1:].sum() == 0
+
+
+RIGHT = """
+from deeplab_lit.scoring.observer import Observer
+from deeplab_lit.scoring.per_image import gathered
+
+
+class Right(Observer):
+    def __init__(self, share: float = 0.5) -> None:
+        self.share = share
+
+    def start(self, trainer, network):
+        self.right = {}
+
+    def see(self, image):
+        self.right[image.id] = float((image.labels == image.mask).float().mean()) > self.share
+
+    def finish(self, trainer, scores, refined):
+        right = gathered(self.right, trainer)
+        return {"right": sum(right.values()) / len(right)}
+"""
+
+
+def test_a_metric_from_outside_the_package_is_an_option_of_fit_and_of_validate(
+    tmp_path, tiny_args, monkeypatch, capsys
+):
+    (tmp_path / "metric_of_mine.py").write_text(RIGHT)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = {"--metrics": "metric_of_mine.Right", "--metrics.share": "1.0", "--run": "a"}
+    done = fit.main(tiny_args(tmp_path / "runs", **mine, **{"--checkpoint.monitor": "val/right"}))
+    assert done.record.final["metrics"] == {"right": 0}  # void is never right
+    assert float(kept_by(done.trainer).best_model_score) == 0
+    best = tmp_path / "runs/shapes/a/checkpoints/best.ckpt"
+    args = [f"--ckpt_path={best}", "--metrics+=metric_of_mine.Right", "--metrics.share=-1"]
+    assert validate.main(args).record.final["metrics"] == {"right": 1}
+    shown = capsys.readouterr().out.splitlines()
+    assert ["right", "1"] in [line.split() for line in shown]
