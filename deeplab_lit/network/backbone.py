@@ -193,7 +193,8 @@ class VGG16(Backbone):
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):  # torchvision's own initial weights
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         for i, layer in enumerate(self.features):
             if isinstance(layer, nn.MaxPool2d):
                 self.features[i] = nn.MaxPool2d(3, 2, padding=1, ceil_mode=style == "caffe")

@@ -7,13 +7,11 @@ file names its class, too; but importing runs code, so that a name in a file alo
 import importlib
 import os
 import sys
-from typing import TypeVar
+from typing import Any
 
 from deeplab_lit.errors import UserError
 
 VARIABLE = "DEEPLAB_LIT_IMPORT"  # modules, separated by commas, whose classes a file may name
-
-T = TypeVar("T")
 
 
 class ClassPathError(UserError, ValueError):
@@ -25,7 +23,7 @@ def path_of(part: str | type) -> str:
     return part if isinstance(part, str) else f"{part.__module__}.{part.__qualname__}"
 
 
-def class_of(path: str, base: type[T]) -> type[T]:
+def class_of(path: str, base: type) -> type[Any]:
     """Return the class of a name like "my_net.MobileNet".
 
     Args:
@@ -52,7 +50,7 @@ def class_of(path: str, base: type[T]) -> type[T]:
                 f"{VARIABLE}={module} cannot be imported ({error}): start the command in the "
                 "module's folder, or add that to PYTHONPATH"
             ) from error
-    found = getattr(sys.modules[module], name, None)
-    if not (isinstance(found, type) and issubclass(found, base)):
+    part = getattr(sys.modules[module], name, None)
+    if not (isinstance(part, type) and issubclass(part, base)):
         raise ClassPathError(f"{path} is no class that inherits from {path_of(base)}")
-    return found
+    return part

@@ -17,11 +17,11 @@ from deeplab_lit.network.inference import Inference
 
 
 class Segmenter:
-    """Segments images, one at a time or many.
+    """Segment images, one at a time or many.
 
     Args:
         net: as `deeplab_lit.load` gives it, on the device to use.
-        inference: how images go through the network. null: whole, at its own scales.
+        inference: how images go through the network. None: whole, at the network's scales.
         crf: refines its probabilities: a `DenseCRF`, or another `Refiner`.
     """
 
@@ -35,7 +35,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> np.ndarray:
-        """Class indices (H,W) uint8 of an image (H,W,3) uint8 RGB on the CPU."""
+        """Return the class indices (H,W) uint8 of an image (H,W,3) uint8 RGB on the CPU."""
         scores = self._logits(image)
         if self.crf is not None:
             scores = self.crf(image, scores.softmax(dim=0))
@@ -44,7 +44,7 @@ class Segmenter:
     def many(
         self, images: Iterable[tuple[Any, Tensor]]
     ) -> Iterator[tuple[Any, Tensor, np.ndarray]]:
-        """Each image with its note and its class indices, whichever is done first.
+        """Yield each image with its note and its class indices, whichever is done first.
 
         A CRF on the CPU refines images side by side, while the network sees the next ones.
 
@@ -68,13 +68,14 @@ class Segmenter:
             pool.stop()
 
     def _logits(self, image: Tensor) -> Tensor:
-        """(C,H,W)."""
+        """Return the logits (C,H,W) of an image (H,W,3)."""
         return self.inference(self.net, image.to(self.device).permute(2, 0, 1)[None])[0]
 
     def cost(self, size: tuple[int, int]) -> str:
-        """What an image (height, width) takes, in words."""
+        """Say what an image (height, width) costs."""
         return f"Network: {self.inference.in_words(self.net, size)}"
 
 
 def _indices(labels: Tensor) -> np.ndarray:
+    """Return labels as an array of uint8 on the CPU."""
     return labels.to("cpu", torch.uint8).numpy()
