@@ -1,4 +1,4 @@
-"""The callbacks that every run has."""
+"""The callbacks that every run has; and all that a trainer needs to keep a run in a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,12 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from deeplab_lit import __version__
+from deeplab_lit.cli.run import CHECKPOINT
 from deeplab_lit.crf import Refiner
+from deeplab_lit.runs.checkpoints import AtomicCheckpointIO, BestAndLast
+from deeplab_lit.runs.folder import create_run_folder
+from deeplab_lit.runs.loggers import build_loggers
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.scoring.cityscapes import CityscapesScores, Instances
 from deeplab_lit.scoring.evaluation import Evaluation
@@ -67,3 +72,49 @@ def build_callbacks(
     if verb == "fit":
         callbacks += [StepSeed(), Throughput(), SaveOnSignal()]
     return record, callbacks
+
+
+def in_run_folder(
+    folder: str | Path,
+    *,
+    crf: Refiner | None = None,
+    metrics: Sequence[Observer] = (),
+    wandb: bool = True,
+) -> dict[str, Any]:
+    """Return arguments of a Trainer that keep a training in a folder, as `fit` does it.
+
+    `Trainer(max_steps=1000, **in_run_folder("runs/mine/one"))` writes checkpoints, metrics.csv,
+    results.json and predictions.png, and logs to W&B. What `fit` reads from a command line is not
+    there: config.yaml, and the checks of options and data before the first step.
+
+    Args:
+        folder: of the run, runs/<experiment>/<run>; it does not exist yet.
+        crf: refines each validation image, to be scored a second time; None: no CRF.
+        metrics: of yours.
+        wandb: whether to log to W&B too.
+
+    Raises:
+        RunFolderError: the folder is taken, or cannot be written to.
+    """
+    folder = Path(folder)
+    create_run_folder(folder, 0)
+    _, callbacks = build_callbacks(
+        "fit",
+        folder,
+        {"deeplab_lit": __version__},
+        evaluation=Evaluation(),
+        crf=crf,
+        progress=True,
+        metrics=metrics,
+    )
+    experiment = folder.absolute().parent.name
+    loggers = build_loggers(
+        folder, experiment=experiment, job_type="fit", resume_step=None, wandb=wandb
+    )
+    checkpoints = BestAndLast(folder / "checkpoints", **CHECKPOINT)
+    return {
+        "callbacks": [*callbacks, checkpoints],
+        "logger": loggers,
+        "plugins": [AtomicCheckpointIO()],
+        "enable_model_summary": False,
+    }
