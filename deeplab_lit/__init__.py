@@ -6,7 +6,7 @@ How data flows. B batch · C classes · D features · H×W image · h×w feature
 |-------------|-----------------------|----------------------------------------------------------|
 | files       | data/                 | ids of a split → image (H,W,3) uint8, mask (H,W) uint8   |
 | transforms  | data/transforms.py    | scale → pad → crop → mirror, still uint8                 |
-| batch       | data/dataset.py       | image (B,3,H,W) uint8, mask (B,H,W) uint8, id            |
+| batch       | loading/batches.py    | image (B,3,H,W) uint8, mask (B,H,W) uint8, id            |
 | preprocess  | network/preprocess.py | (x − mean) / std                                         |
 | backbone    | network/backbone.py   | (B,3,H,W) → (B,D,h,w)                                    |
 | head        | network/head.py       | → logits (B,C,h,w)                                       |
@@ -15,6 +15,7 @@ How data flows. B batch · C classes · D features · H×W image · h×w feature
 | optimizer   | training/optimizer.py | backbone ×1, head ×10, head biases ×20; poly, or step    |
 | inference   | network/inference.py  | image → logits (B,C,H,W): scales, windows, several views |
 | metric      | scoring/metric.py     | one int64 confusion matrix (C,C) a run                   |
+| validation  | scoring/validation.py | each image once, with labels and refined labels          |
 | crf         | crf/dense_crf.py      | image uint8, probabilities (C,H,W) → probabilities       |
 | record      | runs/record.py        | run folder: config, checkpoints, metrics, results        |
 
