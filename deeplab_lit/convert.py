@@ -9,7 +9,6 @@ logits. The checkpoint says where it comes from, and is what `validate`, `predic
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +171,8 @@ def checkpoint_of(
         WeightsError: the file does not fit its own network.
         ConvertError: a weight that may be missing is there, or is none of the network's.
     """
+    from importlib.metadata import version
+
     from deeplab_lit.network.weights.load import backbone_alone, build
 
     if classes is None:

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from lightning_utilities.core.rank_zero import rank_zero_only
-
 
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun: "1 image", "2,000 images", "2 classes"."""
@@ -21,5 +19,7 @@ def say(*lines: str) -> None:
 
     Lightning sets the rank; where it was never imported, there is one process.
     """
+    from lightning_utilities.core.rank_zero import rank_zero_only  # slow for a list of commands
+
     if getattr(rank_zero_only, "rank", 0) == 0:
         print("\n".join(lines), flush=True)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import deeplab_lit
 from deeplab_lit.__main__ import commands
@@ -165,18 +166,23 @@ loaded("load")
 from deeplab_lit import VOC, Cityscapes, Folder, Shapes
 Shapes(train_size=1, val_size=1)
 loaded("data")
+from deeplab_lit import predict
+predict.main(["--ckpt_path", sys.argv[1], "--images", sys.argv[2], "--out", sys.argv[3]])
+loaded("predict")
 """
 
 
 @DATA
-def test_each_user_pays_for_what_he_uses(trained):
+def test_each_user_pays_for_what_he_uses(trained, tmp_path):
     """Of one interpreter, step by step: no step loads Lightning, matplotlib or W&B."""
-    run = subprocess.run(
-        [sys.executable, "-c", COSTS, str(trained)], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.splitlines() == ["package", "commands"] + [
-        f"{step} torch" for step in ("DenseCRF", "load", "data")
-    ]
+    image = tmp_path / "image.png"
+    Image.new("RGB", (50, 40)).save(image)
+    args = map(str, (trained, image, tmp_path / "out"))
+    run = subprocess.run([sys.executable, "-c", COSTS, *args], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    names = ("package", "commands", "DenseCRF", "load", "data", "predict")
+    steps = [line for line in run.stdout.splitlines() if line.partition(" ")[0] in names]
+    assert steps == [*names[:2], *(f"{name} torch" for name in names[2:])]
 
 
 def test_the_api_lists_what_it_gives():
