@@ -23,6 +23,7 @@ from deeplab_lit.cli.run import (
     set_up_process,
 )
 from deeplab_lit.cli.screen import after_validate, quieten, scored
+from deeplab_lit.crf import Refiner
 from deeplab_lit.data import Cityscapes
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
@@ -52,11 +53,12 @@ NO_CHECKPOINT = (
 BYTES = 10_000_000  # of a run folder without checkpoints
 
 
-def main(args: Sequence[str] | None = None) -> Run[ScoredNetwork]:
+def main(args: Sequence[str] | None = None, crf: Refiner | None = None) -> Run[ScoredNetwork]:
     """Score a checkpoint.
 
     Args:
         args: command line; None: this process's.
+        crf: a replacement of the CRF; None: that of the command line.
 
     Raises:
         SystemExit: code 2 after a sentence on stderr where the input is at fault.
@@ -65,20 +67,23 @@ def main(args: Sequence[str] | None = None) -> Run[ScoredNetwork]:
     with plain_errors(), lasting_screen():
         typed = sys.argv[1:] if args is None else list(args)
         argv = with_checkpoint_named(command_line(typed))
-        run, step, provenance = build(argv)
+        run, step, provenance = build(argv, crf)
         check(run, provenance)
         run.trainer.validate(run.module, run.datamodule, verbose=False)
         _say_what_came_out(run, step, typed)
         return run
 
 
-def build(argv: Sequence[str]) -> tuple[Run[ScoredNetwork], int, Provenance]:
+def build(
+    argv: Sequence[str], crf: Refiner | None = None
+) -> tuple[Run[ScoredNetwork], int, Provenance]:
     """Return a validation with everything in place, the checkpoint's step, and its provenance.
 
     Nothing is written.
 
     Args:
         argv: command line, of `command_line`.
+        crf: in place of the command line's.
 
     Raises:
         UserError: the command line, a configuration or the checkpoint is at fault.
@@ -117,7 +122,7 @@ def build(argv: Sequence[str]) -> tuple[Run[ScoredNetwork], int, Provenance]:
         folder,
         about,
         evaluation=built.eval,
-        crf=built.crf,
+        crf=built.crf if crf is None else crf,
         progress=options.trainer.enable_progress_bar is not False,
         instances=Instances(*data.instances(data.val_split)) if is_city else None,
         metrics=listed(built.metrics),

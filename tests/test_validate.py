@@ -265,3 +265,28 @@ def test_a_training_that_scored_with_the_crf_is_spoken_of(trained, tmp_path, cap
     done = validate.main(args)
     assert "Note: the training scored with the CRF too" in capsys.readouterr().out
     assert "crf" not in json.loads((done.folder / "results.json").read_text())["final"]
+
+
+class AllBackground:
+    """A replacement of the CRF, in ten lines: every pixel is background."""
+
+    def __call__(self, image, probabilities):
+        sure = probabilities * 0
+        sure[..., 0, :, :] = 1
+        return sure
+
+    def stays_on(self, device):
+        return False
+
+    def settings(self, device):
+        return {"name": "all background"}
+
+
+def test_an_object_of_ones_own_takes_the_crfs_place(trained, tmp_path, capsys):
+    done = validate.main([f"--ckpt_path={trained}", f"--runs_dir={tmp_path}"], crf=AllBackground())
+    refined = json.loads((done.folder / "results.json").read_text())["final"]["crf"]
+    first, *others = refined["iou"].values()
+    assert 0 < first == pytest.approx(refined["pixel_accuracy"])
+    assert not any(others)
+    assert refined["name"] == "all background"
+    assert " s an image\n" in capsys.readouterr().out

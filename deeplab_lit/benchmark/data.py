@@ -1,4 +1,4 @@
-"""How fast training samples are made, beside the pipeline that most ports write."""
+"""Measure how fast training samples are made, beside the pipeline that most ports write."""
 
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -58,7 +58,7 @@ def compare_pipelines(root: str, crop_size: int, rounds: int) -> None:
     images, turns = plural(len(split.ids), "image"), plural(rounds, "round")
     print(f"{images}, crop {crop_size}, one thread, median of {turns}")
     for name, values in times.items():
-        ratio = median(t / own for t, own in zip(values, times["deeplab_lit"], strict=True))
+        ratio = median(t / base for t, base in zip(values, times["deeplab_lit"], strict=True))
         print(f"  {name:<16} {median(values):6.2f} ms an image   {ratio:.2f}×")
 
 
@@ -67,6 +67,7 @@ def _usual(split: FileSplit, crop: int, seed: int, *, as_float: bool) -> Iterato
     rng = np.random.default_rng(seed)
     for pair in split.pairs:
         image = cv2.imread(str(pair.image), cv2.IMREAD_COLOR)
+        assert image is not None, pair.image
         if as_float:
             image = image.astype(np.float32)
         mask = np.asarray(Image.open(pair.mask, formats=FORMATS))

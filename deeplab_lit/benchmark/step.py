@@ -1,4 +1,4 @@
-"""Time and memory of a training step under a setting, beside the plain one."""
+"""Measure time and memory of a training step under a setting, beside the plain one."""
 
 import ctypes
 import gc
@@ -59,13 +59,15 @@ def compare_steps(
     for label, values in times.items():
         speed = median(b / t for b, t in zip(base, values, strict=True))
         peak = memory[label]
-        words = "" if peak is None else f"{peak / 2**30:6.2f} GiB {peak / base_memory:5.2f}×"
+        words = ""
+        if peak is not None and base_memory is not None:
+            words = f"{peak / 2**30:6.2f} GiB {peak / base_memory:5.2f}×"
         rate = f"{median(values):7.3f} s a step {batch_size / median(values):8.2f} images/s"
         print(f"  {label:<40} {rate} {speed:5.2f}× as fast {words}")
 
 
 def _step(net: DeepLabV2, dtype: torch.dtype, batch_size: int, crop: int) -> Callable[[], None]:
-    """Forward, loss, backward and update on one batch of noise, as a function."""
+    """Return a function: forward, loss, backward and update on one batch of noise."""
     torch.manual_seed(0)
     device = net.preprocess.mean.device
     net.train()
@@ -87,7 +89,7 @@ def _step(net: DeepLabV2, dtype: torch.dtype, batch_size: int, crop: int) -> Cal
 
 
 def _peak_memory(step: Callable[[], None], device: torch.device) -> float | None:
-    """Bytes that a step takes beyond what was there before it; null where nobody can tell."""
+    """Return the bytes that a step takes beyond those in use before it; None where unknown."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

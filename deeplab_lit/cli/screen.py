@@ -128,7 +128,8 @@ def after_validate(
     say(f"\n{what}: mIoU {_percent(scores)}\n", score_table(scores), "")
     if "crf" in scores:
         crf = scores["crf"]
-        say(f"CRF         {crf['seconds_per_image']:.2f} s an image, {in_words(crf)}")
+        settings = f", {words}" if (words := in_words(crf)) else ""
+        say(f"CRF         {crf['seconds_per_image']:.2f} s an image{settings}")
     if "cityscapes" in scores:
         say("", cityscapes_table(scores["cityscapes"]), "")
     if "trimap" in scores:
