@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -177,17 +178,20 @@ def check_settings(runs: Sequence[Run], labels: Sequence[str]) -> None:
         SweepError: an option does not exist, or cannot have that value; names the settings.
     """
     from deeplab_lit.cli.defaults import implied_config
+    from deeplab_lit.cli.model_option import model_class
     from deeplab_lit.cli.run import build_parser, command_line, parse_run
+    from deeplab_lit.training.module import DeepLabModule
 
     firsts: dict[int, Run] = {}
     for run in runs:
         firsts.setdefault(run.setting, run)
-    parser = build_parser("fit", "", "")
+    parser_of = cache(lambda module: build_parser("fit", "", "", module))
     refused: dict[str, list[str]] = {}
     for setting, run in firsts.items():
         args = [*run.fit.args, *run.validate.args]
         try:
             argv = command_line([word for word in args if not word.startswith("--ckpt_path=")])
+            parser = parser_of(model_class(argv, DeepLabModule))
             parse_run(parser, "fit", argv, implied_config("fit", argv))
         except UserError as error:
             refused.setdefault(str(error), []).append(f"“{labels[setting]}”")

@@ -20,10 +20,8 @@ from deeplab_lit.scoring.observer import Observer
 from deeplab_lit.scoring.per_image import ImageScores
 from deeplab_lit.scoring.trimap import Trimap
 from deeplab_lit.scoring.validation import Validation
-from deeplab_lit.training.save_on_signal import SaveOnSignal
-from deeplab_lit.training.step_progress import StepProgress
-from deeplab_lit.training.step_seed import StepSeed
-from deeplab_lit.training.throughput import Throughput
+from deeplab_lit.training.progress import StepProgress, Throughput
+from deeplab_lit.training.resumption import SaveOnSignal, StepSeed
 
 
 def build_callbacks(

@@ -63,6 +63,18 @@ class Stuck(NamedTuple):
     warned: int | None = None
 
 
+def check_share(collapse_share: float) -> None:
+    """Refuse a share of pixels above which no class can swallow the others.
+
+    Raises:
+        ValueError: it is not in 0…1, or 0.
+    """
+    if not 0 < collapse_share <= 1:
+        raise ValueError(
+            f"collapse_share is out of range: {collapse_share}, expected more than 0, at most 1"
+        )
+
+
 def all_finite(net: nn.Module) -> bool:
     """Tell whether all weights and statistics of a network are numbers."""
     return all(bool(torch.isfinite(value).all()) for value in net.state_dict().values())

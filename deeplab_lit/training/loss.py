@@ -45,6 +45,19 @@ def deeplab_loss(
     return torch.stack(terms).sum()
 
 
+def check_loss(loss: nn.Module | None) -> None:
+    """Refuse a loss that has something to learn itself.
+
+    Raises:
+        ValueError: it has trainable parameters, which no optimizer would know.
+    """
+    if loss is not None and any(p.requires_grad for p in loss.parameters()):
+        raise ValueError(
+            f"the loss {type(loss).__name__} has parameters to train, which are in no group of the "
+            "optimizer: train it in a subclass of DeepLabModule, by configure_optimizers"
+        )
+
+
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Return the mean cross-entropy over the pixels that are not void; 0 where all are.
 

@@ -12,18 +12,19 @@ from deeplab_lit.network.class_path import path_of
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.network.weights.start import initialize
-from deeplab_lit.runs.checkpoints import check_monitors
+from deeplab_lit.runs.monitors import check_monitors
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.scoring.evaluation import ScoredNetwork
 from deeplab_lit.training.divergence import (
     Stuck,
     all_finite,
     check_collapse,
+    check_share,
     diverged,
     loss_of,
     watch,
 )
-from deeplab_lit.training.loss import deeplab_loss
+from deeplab_lit.training.loss import check_loss, deeplab_loss
 from deeplab_lit.training.optimizer import (
     MOMENTUM,
     OptimizerFactory,
@@ -32,9 +33,15 @@ from deeplab_lit.training.optimizer import (
     freeze_parts,
     parameter_groups,
 )
+from deeplab_lit.training.progress import log_interval
 from deeplab_lit.training.same_training import check_same_training, plain_values, trained_with
-from deeplab_lit.training.schedule import Policy, PolicyName, build_schedule, check_policy
-from deeplab_lit.training.throughput import log_interval
+from deeplab_lit.training.schedule import (
+    Policy,
+    PolicyName,
+    build_schedule,
+    check_policy,
+    finite_steps,
+)
 from deeplab_lit.types import Classes
 
 
@@ -103,10 +110,7 @@ class DeepLabModule(ScoredNetwork):
         **network,
     ) -> None:
         check_rates(lr, momentum, weight_decay, head_lr_mult)
-        if not 0 < collapse_share <= 1:
-            raise ValueError(
-                f"collapse_share is out of range: {collapse_share}, expected more than 0, at most 1"
-            )
+        check_share(collapse_share)
         policy = {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor}
         check_policy(lr_policy, policy, warmup_steps)
         if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
@@ -114,11 +118,7 @@ class DeepLabModule(ScoredNetwork):
                 "torch.compile cannot recompute trained normalization: leave out compile or "
                 "gradient_checkpointing, or set norm frozen"
             )
-        if loss is not None and any(p.requires_grad for p in loss.parameters()):
-            raise ValueError(
-                f"the loss {type(loss).__name__} has parameters to train, which are in no group of "
-                "the optimizer: train it in a subclass of DeepLabModule, by configure_optimizers"
-            )
+        check_loss(loss)
         super().__init__(DeepLabV2(len(classes), **network), classes)
         self.save_hyperparameters(logger=False, ignore=["loss", "optimizer"])
         for part in self.hparams.keys() & {"backbone", "head"}:  # a class goes by its name in files
@@ -147,9 +147,7 @@ class DeepLabModule(ScoredNetwork):
             source = initialize(self.net, self._weights, self.classes)
             self.provenance = Provenance.from_weights(self._weights, source)
             if self._weights == "none" and self.frozen_parts:
-                rank_zero_warn(
-                    "--model.freeze with --model.weights none: random weights stay random"
-                )
+                rank_zero_warn("--model.freeze keeps random weights: --model.weights is none")
         return self.provenance
 
     def set_origin(self, provenance: Provenance, label_values: dict[str, int] | None) -> None:
@@ -225,10 +223,9 @@ class DeepLabModule(ScoredNetwork):
 
     def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
         """Log the learning rate of every parameter group that has a name."""
-        groups = [
-            group for optimizer in self.trainer.optimizers for group in optimizer.param_groups
-        ]
-        self.log_dict({f"lr/{g['name']}": g["lr"] for g in groups if "name" in g})
+        for optimizer in self.trainer.optimizers:
+            named = [group for group in optimizer.param_groups if "name" in group]
+            self.log_dict({f"lr/{group['name']}": group["lr"] for group in named})
 
     def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
         """Stop where training on is no use; looked at now and then, since looking waits."""
@@ -281,11 +278,4 @@ class DeepLabModule(ScoredNetwork):
         Raises:
             ValueError: the training has no end.
         """
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < torch.inf:
-            name = self._policy if isinstance(self._policy, str) else type(self._policy).__name__
-            raise ValueError(
-                f"the {name} schedule needs to know when training ends: set "
-                "--trainer.max_steps or --trainer.max_epochs"
-            )
-        return int(steps)
+        return finite_steps(self.trainer.estimated_stepping_batches, self._policy)

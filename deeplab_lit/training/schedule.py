@@ -5,6 +5,7 @@ PolynomialLR keeps its length in the checkpoint and trains at 0 when a run is re
 these follow the length of the run that goes on.
 """
 
+import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -86,6 +87,21 @@ def build_schedule(
             "ends before the learning rate is reached"
         )
     return LambdaLR(optimizer, lambda step: factor(step) * min((step + 1) / warmup_steps, 1.0))
+
+
+def finite_steps(steps: float, policy: PolicyName | Policy) -> int:
+    """Return the optimizer steps of a training, or refuse one without an end.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not 0 < steps < math.inf:
+        name = policy if isinstance(policy, str) else type(policy).__name__
+        raise ValueError(
+            f"the {name} schedule needs to know when training ends: set --trainer.max_steps or "
+            "--trainer.max_epochs"
+        )
+    return int(steps)
 
 
 def validation_interval(batches: int) -> int:

@@ -12,7 +12,7 @@ from deeplab_lit.runs.loggers import build_loggers, log_config
 KILLED = """
 import psutil
 from deeplab_lit import fit
-from deeplab_lit.training.throughput import Throughput
+from deeplab_lit.training.progress import Throughput
 
 def kill(*args):
     children = psutil.Process().children(recursive=True)

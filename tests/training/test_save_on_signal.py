@@ -13,8 +13,7 @@ from deeplab_lit.runs.checkpoints import BestAndLast
 from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.training.divergence import TrainingDiverged
-from deeplab_lit.training.save_on_signal import SaveOnSignal
-from deeplab_lit.training.step_seed import StepSeed
+from deeplab_lit.training.resumption import SaveOnSignal, StepSeed
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 STEPS, ACCUMULATE, PER_EPOCH = 6, 2, 2  # optimizer steps; batches a step; steps an epoch

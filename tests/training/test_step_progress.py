@@ -1,7 +1,7 @@
 import pytest
 from lightning.pytorch import Callback
 
-from deeplab_lit.training.step_progress import StepProgress
+from deeplab_lit.training.progress import StepProgress
 
 
 class Watch(Callback):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from deeplab_lit.training.step_seed import StepSeed
+from deeplab_lit.training.resumption import StepSeed
 
 
 class Draw(Callback):

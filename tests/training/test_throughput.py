@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 
 from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.training import throughput
-from deeplab_lit.training.throughput import Throughput, peak_resident_memory
+from deeplab_lit.training.progress import Throughput, peak_resident_memory
 
 KEY = "train/images_per_second"
 

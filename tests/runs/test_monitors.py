@@ -2,7 +2,7 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from deeplab_lit.runs.checkpoints import all_known, check_monitors, logged_names
+from deeplab_lit.runs.monitors import all_known, check_monitors, logged_names
 
 
 def test_the_names_are_those_that_a_run_logs(make_module, make_data, make_trainer):
