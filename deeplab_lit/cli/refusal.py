@@ -15,9 +15,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 from deeplab_lit.yaml_files import FORMER
 
 OTHER_OPTIMIZER = (
-    "training is the authors' SGD, by --model.lr, --model.momentum, --model.weight_decay, "
-    "--model.head_lr_mult, --model.lr_policy (poly or step), --model.poly_power, --model.step_size "
-    "and --model.step_factor; for another one, override configure_optimizers of DeepLabModule"
+    "the optimizer is --model.optimizer, like AdamW, with its options behind it; its rates are "
+    "--model.lr, --model.head_lr_mult, --model.lr_policy (poly, step, or a class of yours), "
+    "--model.poly_power, --model.step_size, --model.step_factor and --model.warmup_steps"
 )
 # options that one command has and another, which reads the same configurations, has not
 ELSEWHERE = {

@@ -80,8 +80,8 @@ def check_same_training(
     for option, value in now.items():
         if before[option] != value:
             raise UserError(
-                f"{path} was trained with {_in_words(option, before[option])}, but this run has "
-                f"{_in_words(option, value)}: go on with what it was trained with; or start a new "
+                f"{path} was trained with {_in_words(option, before[option], value)}, but this run has "
+                f"{_in_words(option, value, before[option])}: go on with what it was trained with; or start a new "
                 f"training from its weights with --model.weights {path} instead of --ckpt_path"
             )
 
@@ -103,9 +103,15 @@ def _class_path(thing: object) -> str:
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def _in_words(option: str, value: Any) -> str:
-    """Return an option and its value: "--model.optimizer torch.optim.adamw.AdamW (eps 1e-08)"."""
+def _in_words(option: str, value: Any, other: Any) -> str:
+    """Return an option and what differs of its value from another one, like "--model.loss my.Loss".
+
+    Of two optimizers of one class their options differ: "--model.optimizer …AdamW (eps 1e-08)".
+    """
     if not isinstance(value, dict):
         return f"no --{option}" if value is None else f"--{option} {value}"
-    options = ", ".join(f"{name} {part}" for name, part in value.items() if name != "class")
-    return f"--{option} {value['class']} ({options})"
+    text = f"--{option} {value['class']}"
+    if not isinstance(other, dict) or other["class"] != value["class"]:
+        return text
+    options = [f"{k} {v}" for k, v in value.items() if k not in other or other[k] != v]
+    return f"{text} ({', '.join(options)})"

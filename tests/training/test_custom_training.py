@@ -227,3 +227,18 @@ def test_a_checkpoint_holds_plain_data_whatever_a_module_is_built_with(make_modu
     assert settings["beta"] == 0.25
     assert "teacher" not in settings
     assert settings["backbone"] == "resnet6_half"
+
+
+def test_going_on_with_another_optimizer_or_other_options_of_it_is_refused(make_module):
+    def adam(**options):
+        return make_module(optimizer=lambda groups: torch.optim.AdamW(groups, **options))
+
+    checkpoint = {}
+    adam(eps=1e-6).on_save_checkpoint(checkpoint)
+    adam(eps=1e-6).check_checkpoint(checkpoint)
+    with pytest.raises(UserError, match=r"AdamW \(eps 1e-06\), but .*AdamW \(eps 1e-08\)"):
+        adam().check_checkpoint(checkpoint)
+    with pytest.raises(UserError, match=r"AdamW, but this run has no --model.optimizer"):
+        make_module().check_checkpoint(checkpoint)
+    with pytest.raises(UserError, match=r"no --model.optimizer, but this run has .*AdamW:"):
+        adam().check_checkpoint({})  # of an earlier version

@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch import Callback
 
 from deeplab_lit.runs.csv_logger import MetricsFile
-from deeplab_lit.training import throughput
+from deeplab_lit.training import progress
 from deeplab_lit.training.progress import Throughput, peak_resident_memory
 
 KEY = "train/images_per_second"
@@ -35,7 +35,7 @@ def rates(monkeypatch, make_module, make_data, make_trainer, tmp_path):
     """Images a second by step, under a clock."""
 
     def run(clock, batch_size=2, **kwargs):
-        monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+        monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: clock.now))
         log = MetricsFile(tmp_path)
         trainer = make_trainer(callbacks=[Throughput(), clock], logger=log, **kwargs)
         trainer.fit(make_module(), make_data(batch_size=batch_size))
