@@ -79,10 +79,12 @@ def check_same_training(
     before = DEFAULTS | checkpoint.get("trained_with", {})
     for option, value in now.items():
         if before[option] != value:
+            was = _in_words(option, before[option], value)
+            is_now = _in_words(option, value, before[option])
             raise UserError(
-                f"{path} was trained with {_in_words(option, before[option], value)}, but this run has "
-                f"{_in_words(option, value, before[option])}: go on with what it was trained with; or start a new "
-                f"training from its weights with --model.weights {path} instead of --ckpt_path"
+                f"{path} was trained with {was}, but this run has {is_now}: go on with what it was "
+                f"trained with; or start a new training from its weights with --model.weights "
+                f"{path} instead of --ckpt_path"
             )
 
 
