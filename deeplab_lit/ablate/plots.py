@@ -10,7 +10,7 @@ import torch
 
 from deeplab_lit.ablate.table import Row, by_training
 from deeplab_lit.network.receptive_field import real_taps, share_of_real_taps
-from deeplab_lit.pictures.charts import LONGEST_NAME, drawn_as_it_can, legend
+from deeplab_lit.pictures.charts import LONGEST_NAME, legend, without_font_warnings
 from deeplab_lit.pictures.masks import short
 
 BEFORE, AFTER = "#2b6cb0", "#c05621"
@@ -151,6 +151,6 @@ def _figure(width: float, height: float, *, axes: bool = True) -> tuple[Any, Any
 def picture(figure: Any, kind: str) -> bytes:
     """Return a figure as the content of a file: "svg" or "png"."""
     stream = io.BytesIO()
-    with drawn_as_it_can():
+    with without_font_warnings():
         figure.savefig(stream, format=kind, dpi=120)
     return stream.getvalue()

@@ -172,12 +172,12 @@ def _figure(panels: int, size: tuple[float, float], columns: int = 1) -> tuple:
 
 
 def _save(figure: Any, path: Path) -> None:
-    with atomic_write(path) as place, drawn_as_it_can():
+    with atomic_write(path) as place, without_font_warnings():
         figure.savefig(place, format="png", dpi=DPI)
 
 
 @contextmanager
-def drawn_as_it_can() -> Iterator[None]:
+def without_font_warnings() -> Iterator[None]:
     """Draw without a warning for each sign that no font here has; a box stands for it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
