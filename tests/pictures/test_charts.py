@@ -36,9 +36,10 @@ def test_a_confusion_matrix_shows_shares_of_the_true_class(tmp_path):
 
 @pytest.mark.parametrize(("classes", "dpi"), [(1, 120), (19, 120), (150, 40)])
 def test_charts_of_any_number_of_classes(tmp_path, monkeypatch, classes, dpi):
-    monkeypatch.setattr(charts, "DPI", dpi)  # pixels that prove nothing are slow
     names = [f"class {i}" for i in range(classes)]
-    confusion_matrix(torch.eye(classes, dtype=torch.int64), names, tmp_path / "confusion.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(charts, "DPI", dpi)  # pixels that prove nothing are slow
+        confusion_matrix(torch.eye(classes, dtype=torch.int64), names, tmp_path / "confusion.png")
     iou = np.linspace(0, 1, classes)
     iou[0] = np.nan
     class_bars({"network": iou, "after the CRF": iou}, names, tmp_path / "classes.png")
