@@ -23,26 +23,26 @@ class UserError(Exception):
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 PLACE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
 OUT_OF_GPU_MEMORY = (
-    "out of GPU memory. What helps in training: --data.batch_size smaller and "
+    "out of GPU memory. What helps in training: --loader.batch_size smaller and "
     "--trainer.accumulate_grad_batches larger by the same factor, --trainer.precision bf16-mixed, "
     "--model.gradient_checkpointing true, fewer --model.scales; in evaluation: "
     "--eval.window 513, fewer --eval.scales."
 )
 OUT_OF_MEMORY = (
-    "out of memory (RAM, or the room for shared memory). What helps: fewer --data.num_workers or "
-    "--num_workers, smaller --data.batch_size and --data.crop_size, smaller images, --eval.window "
-    "513."
+    "out of memory (RAM, or the room for shared memory). What helps: fewer --loader.num_workers or "
+    "--num_workers, smaller --loader.batch_size and --loader.crop_size, smaller images, "
+    "--eval.window 513."
 )
 OUT_OF_FILES = (
     "too many open files. What helps: `ulimit -n 65536` before the command, or fewer "
-    "--data.num_workers or --num_workers."
+    "--loader.num_workers or --num_workers."
 )
 PORT_TAKEN = (
     "the port at which the processes of a training find each other is taken by another program: "
     "set the variable MASTER_PORT to a free one, or unset it where one process is enough."
 )
 DEAD_WORKER = (
-    "a process that reads data has died: if memory is short, fewer --data.num_workers help. A "
+    "a process that reads data has died: if memory is short, fewer --loader.num_workers help. A "
     "training goes on with --ckpt_path last."
 )
 LOST_PROCESS = (
@@ -147,7 +147,7 @@ def _of_the_system(error: OSError) -> str | None:
         errno.ENOMEM: OUT_OF_MEMORY,
         errno.EADDRINUSE: PORT_TAKEN,
         errno.EPIPE: "what reads the output of this command has gone, so the command ends too.",
-        errno.EAGAIN: "the system starts no further process: fewer --data.num_workers or "
+        errno.EAGAIN: "the system starts no further process: fewer --loader.num_workers or "
         "--num_workers, or a higher `ulimit -u`.",
     }
     return others.get(number)

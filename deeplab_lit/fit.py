@@ -36,6 +36,7 @@ from deeplab_lit.cli.run import (
 from deeplab_lit.cli.screen import after_fit, introduce, quieten
 from deeplab_lit.data.check import table
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
+from deeplab_lit.loading import DataModule
 from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
 from deeplab_lit.runs.checkpoints import BEST, kept_by
 from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
@@ -130,6 +131,9 @@ def build(
     set_up_process(options)
     with refused_arguments():
         built = parser.instantiate(options)
+        datamodule = DataModule(
+            built.data, built.val_data, built.unlabeled_data, **vars(built.loader)
+        )
     built.model.evaluation = built.eval
     built.checkpoint.dirpath = str(start.folder / "checkpoints")
     about = {"seed": options.seed_everything, "deeplab_lit": __version__}
@@ -158,7 +162,7 @@ def build(
         wandb=options.trainer.logger in (None, True),
     )
     trainer = build_trainer(built.trainer, callbacks, saving, loggers)
-    return Run(trainer, built.model, built.data, start.folder, options, record), start
+    return Run(trainer, built.model, datamodule, start.folder, options, record), start
 
 
 def _parse(parser: RunParser, argv: Sequence[str]) -> Namespace:
@@ -251,7 +255,7 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     check_training(run.options)
     data, module = run.datamodule, run.module
     names = list(data.classes)
-    values = data.split(data.val_split).label_values(len(names))
+    values = data.validation().label_values(len(names))
     label_values = {names[index]: value for index, value in values.items()}
     if (
         all_known(run.trainer.callbacks) and not run.options.metrics
@@ -262,17 +266,21 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
         provenance = module.initialize()
     else:
         module.check_checkpoint(start.checkpoint, start.path)
-        check_classes(start.checkpoint["hyper_parameters"]["classes"], start.path, data)
+        check_classes(start.checkpoint["hyper_parameters"]["classes"], start.path, data.train)
         provenance = Provenance.from_checkpoint(start.checkpoint)
-    if splits := seen_before(data, provenance, start.path or run.options.model.weights):
+    if splits := seen_before(data.val, provenance, start.path or run.options.model.weights):
         run.record.add(validation_split_trained_on=splits)
-    provenance = provenance.extended(__version__, data.label(data.train_split))
+    provenance = provenance.extended(__version__, data.train.label(data.train.train_split))
     module.set_origin(provenance, label_values)
     for suspicion in data.preflight("fit"):
         say(f"WARNING: {suspicion}")
-    if run.trainer.is_global_zero and (labels := data.pseudo_labels()):
+    if run.trainer.is_global_zero and (labels := data.train.pseudo_labels(data.num_workers)):
         say(table([labels], names), "")
-    if number := data.trained_on():
+    if number := data.unlabeled_in_validation():
+        run.record.add(validation_images_unlabeled=number)
+        say(f"WARNING: {plural(number, 'validation image')} {'is' if number == 1 else 'are'} among "
+            "the unlabeled ones.")  # fmt: skip
+    if number := data.trained_in_validation():
         run.record.add(validation_images_trained_on=number)
         say(
             f"WARNING: {number} of the validation images {'is' if number == 1 else 'are'} trained "
@@ -292,15 +300,17 @@ def create(run: Run[DeepLabModule], start: Start, held: ExitStack) -> None:
     rank_zero_only(create_run_folder)(run.folder, 2 * weights * 3, exist_ok=start.resumes)
     if not start.resumes:
         _hold(held, run.folder)
-    data = run.datamodule
     introduce(
         run.module,
-        f"{type(data).__name__}: {plural(len(data.training().ids), 'training image')} "
-        f"({data.train_split}), "
-        f"{plural(len(data.split(data.val_split).ids), 'validation image')} "
-        f"({data.val_split}), {plural(len(data.classes), 'class')}",
+        run.datamodule.in_words(),
         f"{run.folder}" + (f", from {start.path} (step {start.step})" if start.path else ""),
     )
+
+
+def _is_followed(options: Namespace) -> bool:
+    """Return whether validate follows the data of this run's config.yaml without being told."""
+    sets = [options.data, options.val_data]
+    return all(data is None or data.class_path in DATA_SETS for data in sets)
 
 
 def _say_what_came_out(run: Run[DeepLabModule]) -> None:
@@ -321,7 +331,7 @@ def _say_what_came_out(run: Run[DeepLabModule]) -> None:
         unscored=step is None or step < run.trainer.global_step,
         monitor=record.monitor,
         # a data set of the user's is not followed unless it is typed
-        config=None if run.options.data.class_path in DATA_SETS else run.folder / "config.yaml",
+        config=None if _is_followed(run.options) else run.folder / "config.yaml",
     )
 
 

@@ -227,7 +227,7 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
     """
     data = options.data
     name = options.split or data.train_split
-    split = data.split(name)
+    split = data.labeled(name)
     number = min(options.num_images, len(split.ids))
     indices = [i * len(split.ids) // number for i in range(number)]
     net = deeplab_lit.load(options.ckpt_path)

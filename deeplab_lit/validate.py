@@ -5,12 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
 from deeplab_lit.cli.callbacks import build_callbacks
-from deeplab_lit.cli.checks import check_classes, check_trainer, check_unseen
-from deeplab_lit.cli.defaults import implied_config, names_data, with_checkpoint_named
+from deeplab_lit.cli.checks import check_trainer, check_unseen, classes_of_scores
+from deeplab_lit.cli.defaults import (
+    DATA,
+    VAL_DATA,
+    implied_config,
+    names_data,
+    with_checkpoint_named,
+)
 from deeplab_lit.cli.parser import flags, value_of
 from deeplab_lit.cli.run import (
     Run,
@@ -26,6 +33,7 @@ from deeplab_lit.cli.screen import after_validate, quieten, scored
 from deeplab_lit.crf import Refiner
 from deeplab_lit.data import Cityscapes
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
+from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import translate
 from deeplab_lit.network.weights.load import WeightsError, load_strictly, read_checkpoint
@@ -90,6 +98,7 @@ def build(
     """
     parser = build_parser("validate", USAGE, DESCRIPTION)
     options = parse_run(parser, "validate", argv, _config_of_training(argv))
+    options.data, options.val_data = _scored_data(options, argv), None
     check_trainer(options, validates=True)
     experiment = experiment_of(options)
     # in a configuration, `run` is the training's name
@@ -104,11 +113,13 @@ def build(
     with refused_arguments():
         built = parser.instantiate(options)
     data = built.data
-    check_classes(checkpoint["hyper_parameters"]["classes"], path, data)
+    classes = classes_of_scores(checkpoint["hyper_parameters"]["classes"], path, data)
+    with refused_arguments():
+        datamodule = DataModule(data, classes=classes, **vars(built.loader))
     source, step = translate(checkpoint), checkpoint["global_step"]
-    net = DeepLabV2(len(data.classes), **source.network)  # whatever module has trained it
+    net = DeepLabV2(len(classes), **source.network)  # whatever module has trained it
     load_strictly(net, source.state, path)
-    module = ScoredNetwork(net, data.classes, built.eval)
+    module = ScoredNetwork(net, classes, built.eval)
     provenance = Provenance.from_checkpoint(checkpoint)
     about = {
         "seed": options.seed_everything,
@@ -116,7 +127,7 @@ def build(
         "checkpoint": path,
         "provenance": provenance.as_dict(),
     }
-    is_city = isinstance(data, Cityscapes)
+    is_city = isinstance(data, Cityscapes) and list(classes) == list(data.classes)
     record, callbacks = build_callbacks(
         "validate",
         folder,
@@ -140,7 +151,14 @@ def build(
         wandb=options.trainer.logger in (None, True),
     )
     trainer = build_trainer(built.trainer, callbacks, saving, loggers)
-    return Run(trainer, module, data, folder, options, record), step, provenance
+    return Run(trainer, module, datamodule, folder, options, record), step, provenance
+
+
+def _scored_data(options: Namespace, argv: Sequence[str]) -> Namespace:
+    """Return the data to score on: --val_data before --data, and a command line before configs."""
+    typed = flags(argv)
+    is_other = typed & DATA and not typed & VAL_DATA
+    return options.data if options.val_data is None or is_other else options.val_data
 
 
 def _config_of_training(argv: Sequence[str]) -> Path | None:
@@ -149,7 +167,7 @@ def _config_of_training(argv: Sequence[str]) -> Path | None:
     Raises:
         WeightsError: neither a checkpoint nor its data is known.
     """
-    if names_data(argv):
+    if names_data("validate", argv):
         return None
     path = value_of(argv, "ckpt_path")
     if not path:
@@ -176,16 +194,16 @@ def check(run: Run[ScoredNetwork], provenance: Provenance) -> None:
     data, options, evaluation = run.datamodule, run.options, run.module.evaluation
     net, path = run.module.net, options.ckpt_path
     is_allowed = options.allow_seen_split
-    if splits := check_unseen(data, provenance, path, allowed=is_allowed):
+    if splits := check_unseen(data.val, provenance, path, allowed=is_allowed):
         run.record.add(validation_split_trained_on=splits)
     for suspicion in data.preflight("validate"):
         say(f"WARNING: {suspicion}")
     if evaluation.cache_dir is not None:
-        settings = what_decides(path, options.data, data.val_split)
+        settings = what_decides(path, options.data, data.val.val_split)
         settings |= evaluation.settings(net) | {"precision": str(run.trainer.precision)}
         rank_zero_only(open_results_folder)(Path(evaluation.cache_dir), settings)
     rank_zero_only(create_run_folder)(run.folder, BYTES)
-    image, _ = data.split(data.val_split).read(0)
+    image = data.validation().image(0)
     run.record.add(inference=evaluation.settings(net))
     say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
 
@@ -203,7 +221,7 @@ def _say_what_came_out(run: Run[ScoredNetwork], step: int, typed: Sequence[str])
         say(f"Cached      {reused}")
     scales = list(run.module.evaluation.scales or run.module.net.scales)
     what = f"{run.options.ckpt_path} (step {step})"
-    split = f"{type(data).__name__} {data.val_split}, {scored(final)}, scales {scales}"
+    split = f"{type(data.val).__name__} {data.val.val_split}, {scored(final)}, scales {scales}"
     is_last_word = "crf" in final or "--run" in flags(typed)
     after_validate(
         final,

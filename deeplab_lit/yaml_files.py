@@ -21,6 +21,14 @@ FORMER: dict[str, str] = {
     "crf.enabled": "crf",
     "crf.preset": "crf configs/crf/vgg16.yaml",
     "eval.band": "eval.trimap",
+    "data.batch_size": "loader.batch_size",
+    "data.total_batch_size": "loader.total_batch_size",
+    "data.crop_size": "loader.crop_size",
+    "data.scales": "loader.scales",
+    "data.color_jitter": "loader.color_jitter",
+    "data.eval_batch_size": "loader.eval_batch_size",
+    "data.num_workers": "loader.num_workers",
+    "data.check": "loader.check",
 }
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 

@@ -140,7 +140,7 @@ def test_a_config_builds_what_it_says(path, build):
     model, data, trainer = built.module, built.datamodule, built.trainer
     name = path.stem
     cls, num_classes = DATA[name.split("_")[0]]
-    assert isinstance(data, cls)
+    assert isinstance(data.train, cls)
     assert len(data.classes) == num_classes
     assert built.folder.parent.name == name
     check_run(built)

@@ -244,7 +244,7 @@ def test_validate_stops_where_the_weights_have_seen_the_split(converted, root, t
     content["provenance"]["trained_on"] = ["COCO:train", "folder/mine:val"]
     torch.save(content, tmp_path / "seen.ckpt")
     args = [f"--ckpt_path={tmp_path / 'seen.ckpt'}", "--data=Folder", f"--data.root={root}"]
-    args += [f"--runs_dir={tmp_path}", "--data.num_workers=0", "--trainer.accelerator=cpu"]
+    args += [f"--runs_dir={tmp_path}", "--loader.num_workers=0", "--trainer.accelerator=cpu"]
     args += ["--trainer.enable_progress_bar=false", "--trainer.logger=false"]
     with pytest.raises(SystemExit) as stop:
         validate.main(args)

@@ -192,7 +192,7 @@ def predictor(case, networks, *, multi_scale):
 def scores_of(checkpoint, root, split, runs, data="Folder", *options):
     """What `validate` has run, with its scores."""
     args = [f"--ckpt_path={checkpoint}", f"--data={data}", f"--data.root={root}"]
-    args += [f"--data.val_split={split}", f"--runs_dir={runs}", "--data.num_workers=0"]
+    args += [f"--data.val_split={split}", f"--runs_dir={runs}", "--loader.num_workers=0"]
     args += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     return validate.main([*args, "--trainer.logger=false", *options])
 

@@ -156,7 +156,7 @@ def test_a_mistake_that_a_class_names_stays_what_it_is_with_the_reason_behind_it
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "--data.num_workers"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "--loader.num_workers"),
         ("[gloo] Read error: Connection reset by peer. GLHF!", "another process of this training"),
         ("[gloo] Connection closed by peer [127.0.0.1]:1", "--ckpt_path last"),
     ],

@@ -37,7 +37,7 @@ def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
     few += ["--model.collapse_share=1"]
     done = fit.main([*few, f"--runs_dir={tmp_path}", "--trainer.enable_progress_bar=false"])
     assert "training on the built-in Shapes set" in capsys.readouterr().out
-    assert type(done.datamodule).__name__ == "Shapes"
+    assert type(done.datamodule.train).__name__ == "Shapes"
     assert done.options.model.lr == yaml.safe_load(SHAPES.read_text())["model"]["lr"]
 
 

@@ -151,11 +151,11 @@ def test_the_class_of_ones_own_is_trained_on_as_shown(tmp_path, monkeypatch, cap
             mask[:20], mask[-5:] = 1, 255
             Image.fromarray(mask).save(tmp_path / f"{name}.png")
             Image.fromarray(np.stack([mask] * 3, axis=2)).save(tmp_path / f"{name}.jpg")
-    data = ["--data=plants.Plants", f"--data.root={tmp_path}", "--data.crop_size=33"]
+    data = ["--data=plants.Plants", f"--data.root={tmp_path}", "--loader.crop_size=33"]
     network = ["--model.backbone=resnet6_half", "--model.weights=none", "--model.norm=batch"]
-    few = ["--model.scales=[1.0]", "--data.num_workers=0", "--trainer.max_steps=2"]
+    few = ["--model.scales=[1.0]", "--loader.num_workers=0", "--trainer.max_steps=2"]
     where = [f"--runs_dir={tmp_path}", "--trainer.accelerator=cpu", "--trainer.logger=false"]
-    done = fit.main([*data, *network, *few, *where, "--data.batch_size=2"])
+    done = fit.main([*data, *network, *few, *where, "--loader.batch_size=2"])
     assert done.record.final["iou"].keys() == {"soil", "leaf"}
     checkpoint = done.folder / "checkpoints/best.ckpt"
     following = shlex.split(capsys.readouterr().out.splitlines()[-1])[4:]

@@ -125,7 +125,7 @@ def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Panels:
     """
     scorings = {row.label: scoring_of(row) for row in rows}
     data = scorings[rows[0].label].data
-    split = data.split(data.val_split)
+    split = data.validation()
     number = min(num_images, len(split.ids))
     chosen = [i * len(split.ids) // number for i in range(number)]
     pixels = [split.read(i) for i in chosen]

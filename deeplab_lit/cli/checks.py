@@ -20,6 +20,7 @@ from deeplab_lit.network.weights.class_order import (
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
 from deeplab_lit.text import say
+from deeplab_lit.types import Classes
 
 Checkpoint = Mapping[str, Any]
 Range = tuple[str, Callable[[Any], bool]]  # what a value may be, in words and as a test
@@ -185,6 +186,26 @@ def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> 
     )
 
 
+def classes_of_scores(stored: Iterable[str], path: str, data: SegmentationData) -> Classes:
+    """Return the classes under which a network is scored, in its order, with the data's colors.
+
+    Data whose classes have the same names in another order are brought into the network's order.
+
+    Args:
+        stored: names of the network's classes, by index.
+        path: of its checkpoint.
+        data: to be scored on.
+
+    Raises:
+        WeightsError: as `check_classes`.
+    """
+    names = list(stored)
+    if set(names) == set(data.classes):
+        return {name: data.classes[name] for name in names}
+    check_classes(names, path, data)
+    return data.classes
+
+
 def seen_splits(data: SegmentationData, trained_on: Sequence[str]) -> list[str]:
     """Those of the splits trained on that share images with the validation split.
 
@@ -209,10 +230,10 @@ def seen_splits(data: SegmentationData, trained_on: Sequence[str]) -> list[str]:
 
 
 def _share_ids(data: SegmentationData, split: str) -> bool:
-    if not data.ids_are_global:
+    if data.id_space is None:
         return False
     try:
-        return bool(set(data.split(split).ids) & set(data.split(data.val_split).ids))
+        return bool(set(data.labeled(split).ids) & set(data.validation().ids))
     except DataError:  # not all of its files are here
         return False
 

@@ -13,11 +13,15 @@ from deeplab_lit.runs.folder import (
 )
 
 SHAPES = Path(__file__).parents[2] / "configs/shapes.yaml"
-NAMES_DATA = {"--data", "--data.class_path", "--help", "-h", HELP_ALL, "--print_config"}
+DATA, VAL_DATA = {"--data", "--data.class_path"}, {"--val_data", "--val_data.class_path"}
+NEEDS_NO_DATA = {"--help", "-h", HELP_ALL, "--print_config"}
 # sections and options that one of the two commands has, and the other reads past in configurations
 LEFT_OUT = {
     "fit": {"allow_seen_split"},
-    "validate": {"allow_seen_split", "model", "model_class", "checkpoint", "wandb_checkpoint"},
+    "validate": {
+        *("allow_seen_split", "unlabeled_data", "model", "model_class", "checkpoint"),
+        "wandb_checkpoint",
+    },
 }
 
 
@@ -35,7 +39,7 @@ def implied_config(command: str, argv: Sequence[str]) -> Path | None:
     Raises:
         RunFolderError: `--ckpt_path last`, but there is no run to go on with.
     """
-    if names_data(argv):
+    if names_data(command, argv):
         return None
     checkpoint = value_of(argv, "ckpt_path")
     if checkpoint == "last" and command == "fit":
@@ -55,9 +59,15 @@ def implied_config(command: str, argv: Sequence[str]) -> Path | None:
     return SHAPES if command == "fit" and not configs(argv) else None
 
 
-def names_data(argv: Sequence[str]) -> bool:
-    """Return whether a command line, or a configuration on it, names data; or asks for help."""
-    return bool(flags(argv) & NAMES_DATA) or any("data" in peek(name) for name in configs(argv))
+def names_data(command: str, argv: Sequence[str]) -> bool:
+    """Return whether a command line, or a configuration on it, names data; or asks for help.
+
+    Args:
+        command: "fit", or "validate", for which the data to validate on is enough.
+        argv: its command line.
+    """
+    names = DATA | NEEDS_NO_DATA | (VAL_DATA if command == "validate" else set())
+    return bool(flags(argv) & names) or any("data" in peek(name) for name in configs(argv))
 
 
 def with_checkpoint_named(argv: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from deeplab_lit.errors import UserError
 from deeplab_lit.yaml_files import MODE, ConfigError, read_options, read_text
 
 CONFIG = "--config="
-SECTIONS = ("trainer", "model", "data", "eval", "checkpoint")
+SECTIONS = ("trainer", "model", "data", "loader", "eval", "checkpoint")
 HELP_ALL = "--help_all"
 
 Contents = dict[str, dict[str, Any]]  # name of a configuration → its content

@@ -27,6 +27,7 @@ from deeplab_lit.cli.parser import (
 )
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import refused_trainer
+from deeplab_lit.loading import DataModule
 from deeplab_lit.runs.checkpoints import AtomicCheckpointIO, BestAndLast
 from deeplab_lit.runs.config import with_save_dir
 from deeplab_lit.runs.record import RunRecord
@@ -41,7 +42,8 @@ COMMON = ("max_steps", "devices", "accelerator", "precision", "strategy", "val_c
           "accumulate_grad_batches", "fast_dev_run")  # fmt: skip
 # heading of --help → the options and sections below it; --help_all has what no heading has
 TOPICS = {
-    "Data": ["config", "data"],
+    "Data": ["config", "data", "val_data", "unlabeled_data"],
+    "Batches": ["loader"],
     "Network": [f"model.{name}" for name in NETWORK],
     "Training": [OPTION, "model", "seed_everything"],
     "Evaluation": ["eval", "metrics", "allow_seen_split"],
@@ -70,7 +72,7 @@ class Run(NamedTuple, Generic[Module]):
     Attributes:
         trainer: Lightning's.
         module: the network in it is `module.net`.
-        datamodule: the data.
+        datamodule: the data sets, `train` and `val`, and their batches.
         folder: of the run.
         options: as parsed, with the values that the run has found for itself.
         record: what results.json says.
@@ -78,7 +80,7 @@ class Run(NamedTuple, Generic[Module]):
 
     trainer: Trainer
     module: Module
-    datamodule: SegmentationData
+    datamodule: DataModule
     folder: Path
     options: Namespace
     record: RunRecord
@@ -119,8 +121,12 @@ def build_parser(
 def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) -> None:
     """Add our options, in the order of the topics of `--help`."""
     add, fits = parser.add_argument, command == "fit"
-    parser.add_lightning_class_args(SegmentationData, "data", subclass_mode=True)
+    parser.add_subclass_arguments(SegmentationData, "data", required=False)
+    parser.add_subclass_arguments(SegmentationData, "val_data", required=False)
+    by_hand = {"train", "val", "unlabeled", "classes"}
+    parser.add_class_arguments(DataModule, "loader", skip=by_hand, instantiate=False)
     if fits:
+        parser.add_subclass_arguments(SegmentationData, "unlabeled_data", required=False)
         add(f"--{OPTION}", type=str | None, default=None,
             help="Subclass of DeepLabModule; for short --model my.Module.")  # fmt: skip
         parser.add_lightning_class_args(module, "model")
@@ -181,7 +187,7 @@ def parse_run(
             content |= place_of(implied)
         contents[str(implied)] = content
     options = parse(parser, argv, contents)
-    if options.data is None:
+    if options.data is None and (command == "fit" or options.val_data is None):
         raise UsageError("data is null: name a data set, as --data VOC --data.root VOCdevkit")
     if options.ckpt_path == "":
         raise UsageError("--ckpt_path names no file: leave it out, or give a checkpoint")

@@ -4,12 +4,13 @@ from deeplab_lit.data.ade20k import ADE20K
 from deeplab_lit.data.cityscapes import Cityscapes
 from deeplab_lit.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from deeplab_lit.data.dataset import SegmentationData
-from deeplab_lit.data.folder import Folder
+from deeplab_lit.data.folder import Folder, Images
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.pascal_context import PascalContext
+from deeplab_lit.data.paths import Pair
 from deeplab_lit.data.person_part import PersonPart
 from deeplab_lit.data.shapes import Shapes
-from deeplab_lit.data.split import FileSplit, Pair, Split
+from deeplab_lit.data.split import FileSplit, Split
 from deeplab_lit.data.voc import VOC
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "DataError",
     "FileSplit",
     "Folder",
+    "Images",
     "Pair",
     "PascalContext",
     "PersonPart",

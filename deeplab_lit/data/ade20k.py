@@ -1,13 +1,15 @@
 """ADE20K (Zhou et al., 2017) with the 150 classes of the scene parsing challenge of 2016."""
 
+from typing import Any
+
 import numpy as np
 
 from deeplab_lit.data.check import Summary
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.paths import check_files_exist, matching, require_root
-from deeplab_lit.data.split import INVALID, FileSplit, Pair
+from deeplab_lit.data.paths import Pair, check_files_exist, matching, require_root
+from deeplab_lit.data.split import INVALID, FileSplit
 from deeplab_lit.types import VOID
 
 # the first name of each line of the challenge's objectInfo150.txt; its usual color, hexadecimal
@@ -63,9 +65,12 @@ class ADE20K(SegmentationData):
         root: the folder ADEChallengeData2016.
     """
 
-    classes = {entry[:-7]: tuple(bytes.fromhex(entry[-6:])) for entry in CLASSES.split(", ")}
+    classes = {
+        name: (color >> 16, color >> 8 & 255, color & 255)
+        for name, color in ((e[:-7], int(e[-6:], 16)) for e in CLASSES.split(", "))
+    }
 
-    def __init__(self, root: str | None = None, **kwargs) -> None:
+    def __init__(self, root: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.root = require_root(root)
 

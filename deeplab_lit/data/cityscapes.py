@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.decode import UNREADABLE, exact
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.paths import check_files_exist, matching, require_root
-from deeplab_lit.data.split import INVALID, FileSplit, Pair
+from deeplab_lit.data.paths import Pair, check_files_exist, matching, require_root
+from deeplab_lit.data.split import INVALID, FileSplit
 from deeplab_lit.types import VOID
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -80,7 +81,7 @@ class Cityscapes(SegmentationData):
         "bicycle": (119, 11, 32),
     }
 
-    def __init__(self, root: str | None = None, **kwargs) -> None:
+    def __init__(self, root: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.root = require_root(root)
 
@@ -118,8 +119,8 @@ class Cityscapes(SegmentationData):
         )
 
     def instance_map(self, split: str, id: str) -> Path:
-        """Where an image's instances are, gtFine/…/<id>_gtFine_instanceIds.png."""
-        return _instance_maps(self.split(split))[id]
+        """Return the file of an image's instances, gtFine/…/<id>_gtFine_instanceIds.png."""
+        return self._instance_maps(split)[id]
 
     def instances(self, split: str) -> tuple[dict, dict, Callable[[str], np.ndarray] | None]:
         """What the benchmark's further scores need.
@@ -132,14 +133,15 @@ class Cityscapes(SegmentationData):
         index = {name: i for i, name in enumerate(self.classes)}
         categories = {k: tuple(index[name] for name in names) for k, names in CATEGORIES.items()}
         sizes = {index[name]: size for name, size in AVERAGE_SIZE.items()}
-        maps = _instance_maps(self.split(split))
+        maps = self._instance_maps(split)
         whole = all(path.is_file() for path in maps.values())
         return categories, sizes, partial(_read_instances, maps) if whole else None
 
-
-def _instance_maps(split: FileSplit) -> dict[str, Path]:
-    """By id, beside the masks: folders of cities may have any name."""
-    return {p.id: p.mask.with_name(f"{p.id}_gtFine_instanceIds.png") for p in split.pairs}
+    def _instance_maps(self, split: str) -> dict[str, Path]:
+        """Return id → file, beside the masks: folders of cities may have any name."""
+        files = self.labeled(split)
+        assert isinstance(files, FileSplit)
+        return {p.id: p.mask.with_name(f"{p.id}_gtFine_instanceIds.png") for p in files.pairs}
 
 
 def _read_instances(maps: dict[str, Path], id: str) -> np.ndarray:

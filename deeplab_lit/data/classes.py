@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import read_lines
+from deeplab_lit.text import plural
 from deeplab_lit.types import Color
 
 # names that mean: not to be trained on
@@ -69,6 +72,26 @@ def read_class_list(path: Path) -> list[ClassLine]:
     return [entry for _, _, entry in read]
 
 
+def unknown_colors(bad: np.ndarray) -> str:
+    """Say which colors of a mask no line of classes.txt has, most frequent first.
+
+    Args:
+        bad: their pixels, (N,) uint32 as 0xBBGGRR.
+    """
+    codes, counts = np.unique(bad, return_counts=True)
+    often = sorted(zip(counts.tolist(), codes.tolist(), strict=True), reverse=True)
+    first = ", ".join(
+        f"({code & 255} {code >> 8 & 255} {code >> 16}) in {plural(number, 'pixel')}"
+        for number, code in often[:4]
+    )
+    more = f" and {plural(len(codes) - 4, 'more color')}" if len(codes) > 4 else ""
+    return (
+        f"the color {first}{more}, which no line of classes.txt has. Add it there (a line "
+        '"void red green blue" is no class), or save the mask without smoothing. If masks hold '
+        "class indices, leave the colors out of classes.txt."
+    )
+
+
 def _parsed(line: str, index: int) -> ClassLine:
     if found := COLOR_LAST.fullmatch(line) or COLOR_FIRST.fullmatch(line):
         value, color = None, (int(found["red"]), int(found["green"]), int(found["blue"]))
@@ -108,11 +131,11 @@ def _refuse_numbers(path: Path, lines: list[str]) -> None:
     Names that differ in nothing but their numbers, as "grade 1" and "grade 2", are names.
     """
     for form in (NUMBER_FIRST, NUMBER_LAST):
-        found = [form.fullmatch(line) for line in lines]
-        if not all(found):
+        matches = [match for line in lines if (match := form.fullmatch(line))]
+        if len(matches) < len(lines):
             continue
-        values = [int(match["value"]) for match in found]
-        names = {match["name"] for match in found}
+        values = [int(match["value"]) for match in matches]
+        names = {match["name"] for match in matches}
         if len(names) == len(set(values)) == len(lines) and values != list(range(len(lines))):
             raise DataError(
                 f"{path}: {lines[0]!r} is the name of value 0, by its line. If the numbers are the "

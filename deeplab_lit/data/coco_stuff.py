@@ -1,6 +1,7 @@
 """COCO-Stuff (Caesar et al., 2018): things and stuff in the images of COCO."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +10,8 @@ from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.paths import check_files_exist, listed_ids, matching, require_root
-from deeplab_lit.data.split import FileSplit, Pair
+from deeplab_lit.data.paths import Pair, check_files_exist, listed_ids, matching, require_root
+from deeplab_lit.data.split import FileSplit
 
 # labels 1…182 of the authors' labels.txt, here from 0 as in their PNGs
 NAMES = (
@@ -50,7 +51,7 @@ class _CocoStuff(SegmentationData):
     classes = {name: voc_color(label) for label, name in enumerate(NAMES, 1)}
     never = frozenset(NEVER)
 
-    def __init__(self, root: str | None = None, **kwargs) -> None:
+    def __init__(self, root: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.root = require_root(root)
 

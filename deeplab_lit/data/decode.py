@@ -10,8 +10,9 @@ import struct
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,11 +73,16 @@ def _refuse_pages(image: Image.Image) -> None:
     size, number = image.size, getattr(image, "n_frames", 1)
     for page in range(1, number):
         image.seek(page)
-        preview = image.format == "TIFF" and (image.tag_v2.get(REDUCED, 0) & 1)
+        preview = image.format == "TIFF" and (tags_of(image).get(REDUCED, 0) & 1)
         if not preview and (image.format != "TIFF" or image.size == size):
             raise ValueError(f"it holds {number} pictures (pages or frames), expected one")
     if number > 1:
         image.seek(0)
+
+
+def tags_of(image: Image.Image) -> Mapping[int, Any]:
+    """Return the tags of a TIFF; of another format, none."""
+    return getattr(image, "tag_v2", {})
 
 
 def decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
@@ -98,7 +104,7 @@ def decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
             raise ValueError(ENDS_EARLY)
         if words:  # libjpeg tells only its first: with bits to spare, does the picture change?
             longer, _ = _imdecode(whole[:-2] + b"\x55" * 64 + END)
-            early = "remature end" in words or not np.array_equal(longer, rgb)
+            early = "remature end" in words or longer is None or not np.array_equal(longer, rgb)
             if early or len(whole) > len(data):
                 raise ValueError(ENDS_EARLY)
         refuse_huge(*rgb.shape[1::-1])
@@ -142,7 +148,7 @@ def _imdecode_alone(pixels: np.ndarray) -> np.ndarray | None:
 def _memory() -> io.FileIO:
     if hasattr(os, "memfd_create"):
         return io.FileIO(os.memfd_create("stderr"), "r+")
-    return tempfile.TemporaryFile(buffering=0)  # type: ignore[return-value]
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -173,7 +179,7 @@ def exact(data: bytes) -> Image.Image:
         UNREADABLE: as `opened`; or values are compressed with a loss, stretched or inverted.
     """
     image = opened(data)
-    tags = getattr(image, "tag_v2", {})
+    tags = tags_of(image)
     lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in data)
     if lossy or any(name in str(image.info.get("compression")) for name in ("jpeg", "webp")):
         raise ValueError(
@@ -190,7 +196,8 @@ def exact(data: bytes) -> Image.Image:
     if image.format == "PPM" and image.mode == "1":
         raise ValueError("black is 1 in a PBM file, and 0 for those who read it: save 8 bits")
     if image.format == "PPM":
-        stretched = image.tile[0][0] != "raw"  # Pillow's decoders for another largest value
+        # by another of Pillow's decoders, which ImageFile knows, for another largest value
+        stretched = getattr(image, "tile", [("raw",)])[0][0] != "raw"
     if stretched or tags.get(WHITE_IS, 1) == 0:
         raise ValueError("gray values that are stretched or inverted as they are read: save 8 bits")
     return image
@@ -206,7 +213,7 @@ def significant_bits(image: Image.Image, data: bytes) -> int:
                 return max(content[:3])
     if image.format == "PNG":
         return data[24]
-    tags = getattr(image, "tag_v2", {})
+    tags = tags_of(image)
     if MAX_SAMPLE in tags:
         return int(np.max(tags[MAX_SAMPLE])).bit_length()
     return max(tags.get(BITS, (16 if image.mode.startswith("I") else 8,)))

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.paths import check_files_exist, listed_ids, require_root
-from deeplab_lit.data.split import FileSplit, Pair
+from deeplab_lit.data.paths import Pair, check_files_exist, listed_ids, require_root
+from deeplab_lit.data.split import FileSplit
 
 
 class DevkitData(SegmentationData):
@@ -26,6 +26,11 @@ class DevkitData(SegmentationData):
     def __init__(self, root: str | None = None, **data: Any) -> None:
         super().__init__(**data)
         self.root = find_devkit(require_root(root), self.year)
+
+    @property
+    def id_space(self) -> str:
+        """Return PASCAL: an id is the same photo in each of its sets and years."""
+        return "PASCAL"
 
     def split(self, name: str) -> FileSplit:
         """Return the images that ImageSets/<lists>/`name`.txt names, one id a line."""

@@ -1,23 +1,27 @@
 """Your own images: a folder of images and masks. CamVid is one."""
 
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deeplab_lit.data.classes import ClassLine, read_class_list, voc_color
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.decode import UNREADABLE, opened
-from deeplab_lit.data.image import LOSSLESS, SUFFIXES, DataError
+from deeplab_lit.data.image import LOSSLESS, SUFFIXES, DataError, read_image
 from deeplab_lit.data.paths import (
     NO_IMAGE,
+    Pair,
     files_below,
     is_hidden,
     masks_of,
     passed_over,
     require_root,
 )
-from deeplab_lit.data.split import INVALID, FileSplit, Pair
-from deeplab_lit.types import VOID, Color
+from deeplab_lit.data.split import INVALID, Arrays, FileSplit, Split
+from deeplab_lit.types import VOID, Classes, Color
 
 
 class Folder(SegmentationData):
@@ -35,9 +39,7 @@ class Folder(SegmentationData):
         void: the value in the masks that is not trained on nor scored; 255 always is void too.
     """
 
-    ids_are_global = False
-
-    def __init__(self, root: str | None = None, void: int = VOID, **kwargs) -> None:
+    def __init__(self, root: str | None = None, void: int = VOID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.root, self.void = require_root(root), void
         if not 0 <= void <= VOID:
@@ -65,13 +67,19 @@ class Folder(SegmentationData):
             label_map[[void, VOID]] = VOID
         label_map[[_key(line) for line in lines if line.is_void]] = VOID
         label_map[[_key(line) for line in kept]] = range(len(kept))
-        self.label_map, self.color_map = (None, label_map) if colored else (label_map, None)
+        self.label_map = None if colored else label_map
+        self.color_map = label_map if colored else None
         self.named_alone = not colored and all(line.value == i for i, line in enumerate(lines))
         colors = [] if colored else self._colors()
         self.classes = {line.name: line.color or colors[line.value or 0] for line in kept}
 
+    @property
+    def id_space(self) -> None:
+        """Return None: a name stands for another image in each split and folder."""
+        return None
+
     def label(self, split: str) -> str:
-        """With the name of the folder, since it is a data set of its own."""
+        """Return a split's name with that of the folder, since it is a data set of its own."""
         return f"Folder/{self.root.resolve().name}:{split}"
 
     def void_remedy(self, value: int) -> str:
@@ -130,9 +138,73 @@ class Folder(SegmentationData):
             except UNREADABLE:  # the preflight says what is wrong with it
                 palette = None
             if palette:
-                palette += [0] * (768 - len(palette))
-                return [tuple(palette[3 * i : 3 * i + 3]) for i in range(256)]
+                palette += [0] * (3 * 256 - len(palette))
+                channels = iter(palette)
+                return list(zip(channels, channels, channels, strict=False))
         return [voc_color(i) for i in range(256)]
+
+
+class Images(SegmentationData):
+    """A folder of images without labels, for `--unlabeled_data`. Folders in it count too.
+
+    Args:
+        root: the folder.
+        data: of SegmentationData.
+    """
+
+    classes: Classes = {}
+
+    def __init__(self, root: str | None = None, **data: Any) -> None:
+        super().__init__(**data)
+        self.root = require_root(root)
+
+    @property
+    def id_space(self) -> None:
+        """Return None: a name stands for another image in each folder."""
+        return None
+
+    def split(self, name: str) -> Split:
+        """Refuse to name a labeled split.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            f"{self.root}: Images has no labels; it is for --unlabeled_data. Images with masks are "
+            "--data Folder"
+        )
+
+    def images(self) -> Split:
+        """Return all images below `root`, in the order of their names.
+
+        Raises:
+            DataError: there are none.
+        """
+        files = [p for p in files_below(self.root) if p.suffix.lower() in SUFFIXES]
+        if not files:
+            raise DataError(f"{self.root}: no images there")
+        return ImageFiles([p.relative_to(self.root).as_posix() for p in files], files)
+
+
+class ImageFiles(Split):
+    """Image files that have no masks: every pixel is void.
+
+    Args:
+        ids: a name for each image, unique.
+        files: their files.
+    """
+
+    def __init__(self, ids: Sequence[str], files: Sequence[Path]) -> None:
+        self.ids, self.files = ids, files
+
+    def image_files(self) -> list[Path]:
+        """Return the files, in their order."""
+        return list(self.files)
+
+    def read(self, index: int) -> Arrays:
+        """Read an image, and make a mask of void."""
+        image = read_image(self.files[index])
+        return image, np.full(image.shape[:2], VOID, np.uint8)
 
 
 def _key(line: ClassLine) -> int:

@@ -4,8 +4,10 @@ One reader serves training, evaluation and prediction, so that an image looks th
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -22,7 +24,7 @@ from deeplab_lit.data.decode import (
     significant_bits,
 )
 from deeplab_lit.errors import UserError
-from deeplab_lit.types import VOID
+from deeplab_lit.types import VOID, Color
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
@@ -103,15 +105,15 @@ def _to_rgb8(image: Image.Image, data: bytes) -> np.ndarray:
         raise ValueError("floating-point pixels; convert it to 8 or 16 bits")
     turned, image_format = image.getexif().get(ORIENTATION, 1), image.format
     bits = significant_bits(image, data)
-    deep = None
+    deep: np.ndarray | None = None
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow may hold in 32 bits
         deep = np.asarray(image).astype(np.int64)
         if image.mode == "I" and deep.max() <= VOID:
             bits = 8
     elif bits > 8 or (image.format == "PNG" and data[24] == 16):  # Pillow keeps the upper byte
-        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if deep is not None:
-            deep = (deep if deep.ndim == 2 else deep[..., 2::-1]).astype(np.int64)
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if bgr is not None:
+            deep = (bgr if bgr.ndim == 2 else bgr[..., 2::-1]).astype(np.int64)
     if deep is not None:
         highest = int(deep.max())
         bits = bits if highest < 2**bits else 16  # scaled to the full range, as PNG wants it
@@ -185,6 +187,19 @@ def read_palette(path: Path) -> bytes | None:
     return None if ramp.startswith(palette) else palette
 
 
+@lru_cache(64)  # the files of a set have few palettes
+def unique_colors(palette: bytes | None) -> dict[int, Color]:
+    """Return value → its color, where no other value of the palette has the same.
+
+    Args:
+        palette: as `read_palette` returns it.
+    """
+    channels = iter(palette or b"")
+    colors = list(zip(channels, channels, channels, strict=False))
+    often = Counter(colors)
+    return {value: color for value, color in enumerate(colors) if often[color] == 1}
+
+
 def read_colors(path: Path) -> np.ndarray:
     """A mask's colors, (H,W) uint32 as 0xBBGGRR; gray counts as the color of three such values.
 
@@ -198,7 +213,7 @@ def read_colors(path: Path) -> np.ndarray:
             deep = significant_bits(image, data) > 8 or (image.format == "PNG" and data[24] > 8)
             if deep or image.mode[0] in "IF":
                 raise ValueError("more than 8 bits a channel; colors in classes.txt have 8")
-            if image.mode in ("RGBA", "LA") and image.getextrema()[-1][0] < 255:
+            if image.mode in ("RGBA", "LA") and np.asarray(image.getchannel("A")).min() < 255:
                 raise ValueError("transparent pixels, whose color is not certain")
             rgba = np.asarray(image.convert("RGBA"))
     except UNREADABLE as error:

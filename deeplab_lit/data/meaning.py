@@ -13,6 +13,7 @@ import numpy as np
 from deeplab_lit.data.check import Summary
 from deeplab_lit.data.classes import means_void
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.split import listed
 from deeplab_lit.text import plural
 from deeplab_lit.types import VOID, Color
 
@@ -64,11 +65,11 @@ def judge_classes(
     purpose = "learn" if training else "score"
     some = "its one mask" if found.number == 1 else f"its {found.number:,} masks"
     there = np.flatnonzero(found.values).tolist()
-    present = np.flatnonzero(found.images)
-    absent = [i for i in np.flatnonzero(found.images == 0) if classes[i] not in never]
+    present = np.flatnonzero(found.images).tolist()
+    absent = [i for i in np.flatnonzero(found.images == 0).tolist() if classes[i] not in never]
     if found.whole and not len(present):
-        own = _listed(list(found.label_values.values()))
-        more = f" (values that occur: {_listed(there)}; values of classes: {own})" if own else ""
+        own = listed(list(found.label_values.values()))
+        more = f" (values that occur: {listed(there)}; values of classes: {own})" if own else ""
         yield Finding(
             f"{found.title}: all pixels of {some} are void, there is nothing to {purpose}{more}",
             proved=True,
@@ -126,14 +127,15 @@ def judge_palettes(colors: Colors, official: Mapping[int, Color]) -> Iterator[Fi
         official: of the data set's own masks, value → color; empty where it has none.
     """
     seen = dict.fromkeys(official.items(), "the data set's palette")
-    values, shown = defaultdict(dict), defaultdict(dict)
+    values: dict[Color, dict[int, str]] = defaultdict(dict)
+    colors_of: dict[int, dict[Color, str]] = defaultdict(dict)
     for (value, color), where in [*seen.items(), *(c for c in colors.items() if c[0] not in seen)]:
         values[color].setdefault(value, where)
-        shown[value].setdefault(color, where)
+        colors_of[value].setdefault(color, where)
     for color, places in values.items():
         if len(places) > 1:
             (one, here), (other, there) = list(places.items())[:2]
-            also = next((c for c in shown[one].items() if c[0] != color), None)
+            also = next((c for c in colors_of[one].items() if c[0] != color), None)
             more = f", and value {one} is {also[0]} in {also[1]}" if also else ""
             yield Finding(
                 f"one set, two meanings: the color {color} is value {one} in {here}, but value "
@@ -142,7 +144,7 @@ def judge_palettes(colors: Colors, official: Mapping[int, Color]) -> Iterator[Fi
                 proved=True,
             )
             return
-    for value, places in shown.items():
+    for value, places in colors_of.items():
         if len(places) > 1 and value != VOID:
             (one, here), (other, there) = list(places.items())[:2]
             yield Finding(
@@ -162,7 +164,7 @@ def _hints(found: Summary, absent: Sequence[int], classes: Sequence[str]) -> str
         hints += f" {_with_255(found)}: if it stands for {name}, write {value} in its place."
     there = [value for value in np.flatnonzero(found.values).tolist() if value != VOID]
     if len(there) <= 8:
-        hints += f" Values that occur: {_listed(there)}."
+        hints += f" Values that occur: {listed(there)}."
         step = gcd(*there)
         if step > 1 and len(there) > 2:
             hints += f" They are multiples of {step}: write their class's number instead."
@@ -178,7 +180,3 @@ def _with_255(found: Summary) -> str:
 def _named(indices: Sequence[int], classes: Sequence[str]) -> str:
     more = f" and {len(indices) - NAMED} more" if len(indices) > NAMED else ""
     return ", ".join(classes[i] for i in indices[:NAMED]) + more
-
-
-def _listed(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")

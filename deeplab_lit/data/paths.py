@@ -5,12 +5,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from deeplab_lit.data.image import LOSSLESS, DataError, MissingFiles
-from deeplab_lit.data.split import Pair
 from deeplab_lit.text import first_few, plural
 
 NO_IMAGE = "not the suffix of an image"
+
+
+class Pair(NamedTuple):
+    """Files of one labeled image."""
+
+    id: str
+    image: Path
+    mask: Path
 
 
 def require_root(root: str | None) -> Path:
@@ -31,7 +39,8 @@ def is_hidden(name: str) -> bool:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Every file below a folder that is not hidden; links are followed, but not in circles."""
-    above = {os.fspath(folder): frozenset()}  # folder → the real folders that it lies in
+    # folder → the real folders that it lies in
+    above: dict[str, frozenset[str]] = {os.fspath(folder): frozenset()}
     for place, folders, names in os.walk(folder, followlinks=True):
         real, around = os.path.realpath(place), above.pop(os.fspath(place))
         if real in around:

@@ -12,6 +12,7 @@ are blended where |d| < ½; the mask holds the object where d < 0 and void where
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -59,7 +60,7 @@ class Shapes(SegmentationData):
         val_size: int = 200,
         draw_seed: int = 0,
         max_disc: float = MAX_RADIUS,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if draw_seed < 0:
@@ -222,8 +223,8 @@ def _pattern(rng: Generator, label: int, height: int, width: int) -> np.ndarray:
 def _cloth(rng: Generator, height: int, width: int) -> np.ndarray:
     """A background: blotches under faint stripes."""
     n = rng.integers(2, 24)
-    blotches = rng.standard_normal((n, n), dtype=np.float32) * rng.uniform(0, 25)
-    blotches = Image.fromarray(blotches).resize((width, height), Image.Resampling.BICUBIC)
+    small = rng.standard_normal((n, n), dtype=np.float32) * rng.uniform(0, 25)
+    blotches = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
     period = np.exp(rng.uniform(np.log(6), np.log(120)))
     stripes = _stripes(rng, height, width, rng.uniform(0, np.pi), period)
     return _tint(rng, np.asarray(blotches) + stripes * np.float32(rng.uniform(0, 10)), 1)

@@ -4,17 +4,24 @@ Letters: C classes · H×W image.
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from deeplab_lit.data.classes import unknown_colors
 from deeplab_lit.data.decode import UNREADABLE, opened, orientation_of
-from deeplab_lit.data.image import DataError, read_colors, read_image, read_mask, read_palette
+from deeplab_lit.data.image import (
+    DataError,
+    read_colors,
+    read_image,
+    read_mask,
+    read_palette,
+    unique_colors,
+)
+from deeplab_lit.data.paths import Pair
 from deeplab_lit.text import plural
 from deeplab_lit.types import VOID, Color
 
@@ -59,7 +66,19 @@ class Split(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Arrays:
-        """Image (H,W,3) uint8 RGB and mask (H,W) uint8 in {0…C−1, 255} of the same size."""
+        """Read an image (H,W,3) uint8 RGB and its mask (H,W) uint8 in {0…C−1, 255}."""
+
+    def image(self, index: int) -> np.ndarray:
+        """Read an image alone, (H,W,3) uint8 RGB.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return self.read(index)[0]
+
+    def image_files(self) -> list[Path]:
+        """Return the files of the images, in their order; nothing where there are none."""
+        return []
 
     def content(self, index: int, *, image: bool = True) -> MaskContent:
         """Count what a mask holds.
@@ -74,27 +93,19 @@ class Split(ABC):
         """
         mask = self.read(index)[1]
         counts = _histogram(mask)
-        return MaskContent(mask.shape[::-1], counts, counts, {}, self.ids[index])
+        return MaskContent(_size(mask), counts, counts, {}, self.ids[index])
 
     def remarks(self, indices: Sequence[int]) -> list[str]:
-        """Sentences on what is not wrong, but may not be meant, in these images and the split."""
+        """Return sentences on what is not wrong, but may not be meant, in these images."""
         return []
 
     def label_values(self, num_classes: int) -> dict[int, int]:
-        """Class index → its lowest value in the label files; a class that has none is left out."""
+        """Return class index → its lowest value in the label files, for classes that have one."""
         if self.label_map is None:
             return {index: index for index in range(num_classes)}
         known, first = np.unique(self.label_map, return_index=True)
         values = dict(zip(known.tolist(), first.tolist(), strict=True))
         return {index: values[index] for index in range(num_classes) if index in values}
-
-
-class Pair(NamedTuple):
-    """Files of one labeled image."""
-
-    id: str
-    image: Path
-    mask: Path
 
 
 class FileSplit(Split):
@@ -139,12 +150,20 @@ class FileSplit(Split):
             raise self._wrong_values(pair.mask, _histogram(raw))
         return image, mask
 
+    def image_files(self) -> list[Path]:
+        """Return the files of the images, in their order."""
+        return [pair.image for pair in self.pairs]
+
+    def image(self, index: int) -> np.ndarray:
+        """Decode an image file; its mask is not looked at."""
+        return read_image(self.pairs[index].image)
+
     def label_values(self, num_classes: int) -> dict[int, int]:
-        """As the parent; none where the files hold colors."""
+        """Return class index → its lowest value in the files; nothing where those hold colors."""
         return {} if self.color_map is not None else super().label_values(num_classes)
 
     def content(self, index: int, *, image: bool = True) -> MaskContent:
-        """As the parent; without `image`, nothing but the mask file is read."""
+        """Count what a mask holds; without `image`, nothing but the mask file is read."""
         pair = self.pairs[index]
         raw = self._raw(pair.mask)
         if image:
@@ -157,12 +176,12 @@ class FileSplit(Split):
         if indices[self.num_classes : VOID].any():
             raise self._wrong_values(pair.mask, values)
         palette = read_palette(pair.mask) if self.color_map is None else None
-        colors = _telling_colors(palette)
-        own = {v: colors[v] for v in np.flatnonzero(values).tolist() if v in colors}
-        return MaskContent(raw.shape[::-1], values, indices, own, str(pair.mask))
+        unique = unique_colors(palette)
+        colors = {v: unique[v] for v in np.flatnonzero(values).tolist() if v in unique}
+        return MaskContent(_size(raw), values, indices, colors, str(pair.mask))
 
     def remarks(self, indices: Sequence[int]) -> list[str]:
-        """Files that are passed over; images turned by EXIF whose size does not prove it right."""
+        """Name files that are passed over, and images that EXIF may turn apart from their masks."""
         turned = [p.image for p in (self.pairs[i] for i in indices) if _may_be_turned(p.image)]
         if not turned:
             return list(self.passed_over)
@@ -170,23 +189,23 @@ class FileSplit(Split):
         return [*self.passed_over, f"{turned[0]}{more}: {TURNED.format(_orientation(turned[0]))}"]
 
     def _raw(self, path: Path) -> np.ndarray:
-        """Values (H,W) uint8; where the file holds colors, class indices or 255."""
+        """Read values (H,W) uint8; where the file holds colors, class indices or 255."""
         if self.color_map is None:
             return read_mask(path)
         colors = read_colors(path)
         mask = self.color_map[colors]
         unknown = mask == INVALID
         if unknown.any():
-            raise DataError(f"{path}: {_colors(colors[unknown])}")
+            raise DataError(f"{path}: {unknown_colors(colors[unknown])}")
         return mask
 
     def _wrong_values(self, path: Path, values: np.ndarray) -> DataError:
-        there = np.flatnonzero(values)
-        index = there if self.label_map is None else self.label_map[there]
-        bad = there[(index >= self.num_classes) & (index != VOID)]
+        present = np.flatnonzero(values)
+        index = present if self.label_map is None else self.label_map[present]
+        bad = present[(index >= self.num_classes) & (index != VOID)]
         return DataError(
-            f"{path}: mask value {_listed(bad)}, which is neither one of the {self.num_classes} "
-            f"classes nor void; the mask holds {_listed(there)}. Correct the mask, the list of "
+            f"{path}: mask value {listed(bad)}, which is neither one of the {self.num_classes} "
+            f"classes nor void; the mask holds {listed(present)}. Correct the mask, the list of "
             "classes, or the void value."
         )
 
@@ -215,33 +234,15 @@ def _may_be_turned(image: Path) -> bool:
     return len(set(opened(image.read_bytes()).size)) == 1
 
 
-def _colors(bad: np.ndarray) -> str:
-    codes, counts = np.unique(bad, return_counts=True)
-    often = sorted(zip(counts.tolist(), codes.tolist(), strict=True), reverse=True)
-    shown = ", ".join(
-        f"({code & 255} {code >> 8 & 255} {code >> 16}) in {plural(number, 'pixel')}"
-        for number, code in often[:4]
-    )
-    more = f" and {plural(len(codes) - 4, 'more color')}" if len(codes) > 4 else ""
-    return (
-        f"the color {shown}{more}, which no line of classes.txt has. Add it there (a line "
-        '"void red green blue" is no class), or save the mask without smoothing. If masks hold '
-        "class indices, leave the colors out of classes.txt."
-    )
-
-
 def _histogram(mask: np.ndarray) -> np.ndarray:
-    """Pixels of each value in a mask (H,W) uint8, (256,) int64."""
+    """Count the pixels of each value in a mask (H,W) uint8, (256,) int64."""
     return np.array(Image.fromarray(mask).histogram(), np.int64)  # twice as fast as bincount
 
 
-def _listed(values: np.ndarray) -> str:
+def _size(mask: np.ndarray) -> tuple[int, int]:
+    return mask.shape[1], mask.shape[0]
+
+
+def listed(values: Sequence[int] | np.ndarray) -> str:
+    """Write the first eight values of many in a row: "0, 1, 2"."""
     return ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")
-
-
-@lru_cache(64)  # the files of a set have few palettes
-def _telling_colors(palette: bytes | None) -> dict[int, Color]:
-    """Value → its color, where no other value of the palette has the same."""
-    colors = [tuple((palette or b"")[i : i + 3]) for i in range(0, len(palette or b""), 3)]
-    often = Counter(colors)
-    return {value: color for value, color in enumerate(colors) if often[color] == 1}

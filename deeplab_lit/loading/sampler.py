@@ -1,6 +1,6 @@
 """Which image comes when: an endless training stream, and evaluation without repeats.
 
-Both are `DistributedSampler`s so that Lightning leaves them alone.
+All are `DistributedSampler`s so that Lightning leaves them alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
 ORDER = 1  # apart from the random numbers of loading/batches.py and data/shapes.py
+UNLABELED_ORDER = 3
 
 
 class TrainStream(DistributedSampler):
@@ -27,6 +28,7 @@ class TrainStream(DistributedSampler):
         num_replicas: number of processes.
         rank: of this process.
         seed: of the order.
+        order: another number gives another order for the same seed.
         steps_done: tells how many optimizer steps have been taken, at the start of each epoch.
     """
 
@@ -39,34 +41,60 @@ class TrainStream(DistributedSampler):
         num_replicas: int = 1,
         rank: int = 0,
         seed: int = 0,
+        order: int = ORDER,
         steps_done: Callable[[], int] = lambda: 0,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, seed=seed)
+        self.number = len(dataset)  # type: ignore[arg-type]  # torch's stubs know no Sized data set
+        self.order = order
         self.batch_size = batch_size
         self.total_batch_size = batch_size * num_replicas  # at once, over all processes
         self.step_size = self.total_batch_size * accumulate
         self.steps_done = steps_done
-        steps = max(len(dataset) // self.step_size, 1)
+        steps = max(self.number // self.step_size, 1)
         self.num_samples = steps * accumulate * batch_size
 
     def __len__(self) -> int:
-        """Images of this process in an epoch."""
+        """Return the images of this process in an epoch."""
         return self.num_samples
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """(position, index) pairs of this process for an epoch from where training stands."""
+        """Return (position, index) of an epoch from where training stands, for this process."""
+        return self.first(self.num_samples)
+
+    def first(self, number: int) -> Iterator[tuple[int, int]]:
+        """Yield (position, index) of the next `number` images of this process."""
         start = self.steps_done() * self.step_size + self.rank * self.batch_size
-        shuffled_pass, order = -1, None
-        for i in range(self.num_samples):
+        shuffled_pass, permutation = -1, np.empty(0, np.int64)
+        for i in range(number):
             batch, place = divmod(i, self.batch_size)
             position = start + batch * self.total_batch_size + place
-            number, index = divmod(position, len(self.dataset))
-            if number != shuffled_pass:
-                order = np.random.default_rng((self.seed, number, ORDER)).permutation(
-                    len(self.dataset)
-                )
-                shuffled_pass = number
-            yield position, int(order[index])
+            this_pass, index = divmod(position, self.number)
+            if this_pass != shuffled_pass:
+                rng = np.random.default_rng((self.seed, this_pass, self.order))
+                permutation, shuffled_pass = rng.permutation(self.number), this_pass
+            yield position, int(permutation[index])
+
+
+class PairedStream(DistributedSampler):
+    """Two training streams side by side, as long as the first; each resumes at its own place.
+
+    Args:
+        labeled: the stream that says how long an epoch is.
+        unlabeled: the other, of the same batch size.
+    """
+
+    def __init__(self, labeled: TrainStream, unlabeled: TrainStream) -> None:
+        super().__init__(labeled.dataset, labeled.num_replicas, labeled.rank)
+        self.labeled, self.unlabeled = labeled, unlabeled
+
+    def __len__(self) -> int:
+        """Return the pairs of this process in an epoch."""
+        return len(self.labeled)
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        """Return pairs of (position, index), the second of the unlabeled images."""
+        return zip(self.labeled, self.unlabeled.first(len(self.labeled)), strict=True)
 
 
 class EverySampleOnce(DistributedSampler):
@@ -79,8 +107,9 @@ class EverySampleOnce(DistributedSampler):
 
     def __init__(self, dataset: Dataset, num_replicas: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.num_samples = len(range(rank, len(dataset), num_replicas))
+        self.number = len(dataset)  # type: ignore[arg-type]  # torch's stubs know no Sized data set
+        self.num_samples = len(range(rank, self.number, num_replicas))
 
     def __iter__(self) -> Iterator[int]:
-        """Indices rank, rank + N, rank + 2N and so on."""
-        return iter(range(self.rank, len(self.dataset), self.num_replicas))
+        """Return the indices rank, rank + N, rank + 2N and so on."""
+        return iter(range(self.rank, self.number, self.num_replicas))

@@ -16,6 +16,7 @@ from jsonargparse import Namespace
 
 from deeplab_lit.cli.parser import Parser, UsageError, configs, joined_configs, parse, read_config
 from deeplab_lit.errors import plain_errors, refused_arguments
+from deeplab_lit.yaml_files import with_todays_names
 
 if TYPE_CHECKING:  # what reads images takes a second to import, and --help needs none of it
     from deeplab_lit.prepare.archives import Source
@@ -143,7 +144,7 @@ def data_section(config: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read.
     """
-    content = read_config(config)
+    content = with_todays_names(read_config(config))
     return {"data": content["data"]} if "data" in content else {}
 
 

@@ -39,7 +39,7 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
     if data.mask_dir:
         training += f", masks of {data.mask_dir}"
     splits: dict[str, Callable[[], Split]] = {
-        validation: lambda: data.split(data.val_split),
+        validation: data.validation,
         training: data.training,
     }
     problems: list[str] = []
@@ -68,8 +68,7 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
         with atomic_write(Path(plot).expanduser()) as temporary:
             class_plot(summaries, data.classes).save(temporary, format="PNG")
         print(f"class frequencies drawn in {plot}")
-    if len(summaries) == 2 and data.trained_on():
-        both = data.trained_on()
+    if len(summaries) == 2 and (both := data.shared(data.training(), data)):
         suspicions.insert(
             0, f"{plural(both, 'image')} {'is' if both == 1 else 'are'} in both splits"
         )

@@ -23,6 +23,7 @@ DATA_SETS = {
     and cls is not data_sets.SegmentationData
     for owner in ("", "deeplab_lit.", "deeplab_lit.data.", f"{cls.__module__}.")
 }
+FURTHER_DATA = ("val_data", "unlabeled_data")  # data sets that a run may have beside its data
 # options of the trainer whose words are names that Lightning knows, never paths or classes
 NAMES = {"accelerator", "devices", "gradient_clip_algorithm", "precision", "strategy"}
 EARLY_STOPPING = ("EarlyStopping", "lightning.pytorch.callbacks.EarlyStopping")
@@ -31,6 +32,8 @@ OF_THE_PLACE = {"config", "ckpt_path", "experiment", "run", "runs_dir"}  # said 
 # section of a training's configuration → the options in it that say how it was scored; None: all
 SCORING: dict[str, Collection[str] | None] = {
     "data": None,
+    "val_data": None,
+    "loader": None,
     "eval": [field.name for field in fields(Inference)],
     "trainer": ("accelerator", "devices", "precision"),
 }
@@ -71,7 +74,8 @@ def read_run(
             if section in content
         }
     for key, value in taken.items():
-        why_not = _of_data(value, typed) if key == "data" else _of_section(key, value, typed)
+        is_set = key == "data" or (key in FURTHER_DATA and value is not None)
+        why_not = _of_data(key, value, typed) if is_set else _of_section(key, value, typed)
         if why_not:
             raise ConfigError(
                 f"{config} was not typed, and {why_not}, which is not followed unasked. If you "
@@ -122,15 +126,15 @@ def _options_of(section: Any, names: Collection[str] | None) -> Any:
     return {name: section[name] for name in names if name in section}
 
 
-def _of_data(section: Any, typed: Collection[str]) -> str | None:
-    """Return what forbids to follow a data section; None where nothing does."""
+def _of_data(key: str, section: Any, typed: Collection[str]) -> str | None:
+    """Return what forbids to follow a section that names a data set; None where nothing does."""
     spec = {"class_path": section} if isinstance(section, str) else section
     if not isinstance(spec, dict) or not spec.keys() <= {"class_path", "init_args"}:
-        return f"its data is {section!r:.80}, expected a class_path and init_args"
+        return f"its {key} is {section!r:.80}, expected a class_path and init_args"
     name = spec.get("class_path")
     if not isinstance(name, str) or (name not in DATA_SETS and name not in typed):
-        return f"its data are of the class {name!r:.80}, which is none of deeplab_lit.data"
-    return _unplain(spec.get("init_args") or {}, "data")
+        return f"its {key} are of the class {name!r:.80}, which is none of deeplab_lit.data"
+    return _unplain(spec.get("init_args") or {}, key)
 
 
 def _of_section(name: str, section: Any, typed: Collection[str]) -> str | None:

@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from pydoc import locate
 from typing import IO, Any
@@ -17,14 +18,8 @@ from torch import Tensor
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.crf.dense_crf import LEAST_PROBABILITY
+from deeplab_lit.data import SegmentationData
 from deeplab_lit.network.weights.read import sha256_of
-
-# What every data set takes: how images are batched, augmented, checked, and which masks are trained
-# on. None of it changes an image of a split. A data set's own arguments may, so all of them count.
-NOT_IN_IMAGES = {
-    *("batch_size", "total_batch_size", "eval_batch_size", "num_workers", "check"),
-    *("crop_size", "scales", "color_jitter", "mask_dir", "train_split", "val_split"),
-}
 
 
 class CachedProbabilities:
@@ -142,7 +137,9 @@ def what_decides(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
         data: class_path and init_args of the data module.
         split: of the images.
     """
-    arguments = {k: v for k, v in vars(data.init_args).items() if k not in NOT_IN_IMAGES}
+    # what all data sets take says which split is for what, and what one takes beside, what is in it
+    shared = signature(SegmentationData).parameters
+    arguments = {k: v for k, v in vars(data.init_args).items() if k not in shared}
     if arguments.get("root"):  # said relative to a folder, it may be other data in another one
         arguments["root"] = str(Path(arguments["root"]).absolute())
     kind: Any = locate(data.class_path)  # one class may be imported by several names

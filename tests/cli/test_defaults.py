@@ -57,9 +57,9 @@ def test_last_brings_the_config_of_the_newest_run(run):
 
 @pytest.mark.parametrize("said", [["--ckpt_path", "last"], ["--ckpt_path=last"]])
 def test_the_checkpoint_and_the_config_of_last_are_of_one_run(run, said):
-    argv = with_checkpoint_named(["--crf", *said, "--data.batch_size", "2"])
+    argv = with_checkpoint_named(["--crf", *said, "--loader.batch_size", "2"])
     path = run / "checkpoints/last.ckpt"
-    assert argv == ["--crf", "--data.batch_size", "2", f"--ckpt_path={path}"]
+    assert argv == ["--crf", "--loader.batch_size", "2", f"--ckpt_path={path}"]
     assert implied_config("validate", argv) == run / "config.yaml"
     assert with_checkpoint_named(["--ckpt_path=./last", "--x"]) == ["--ckpt_path=./last", "--x"]
     with pytest.raises(RunFolderError, match="elsewhere"):

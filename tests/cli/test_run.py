@@ -81,7 +81,7 @@ def test_the_saved_config_reproduces_the_run(tmp_path, tiny_args):
 
 # two steps an epoch and a validation every two: 4 is an epoch's end, 3 and 5 its middle
 STOPPED = {
-    "--data.batch_size": "2",
+    "--loader.batch_size": "2",
     "--trainer.accumulate_grad_batches": "2",
     "--trainer.val_check_interval": "4",
     "--trainer.max_steps": "6",
@@ -203,7 +203,7 @@ def test_bad_data_is_refused_before_the_first_step(tmp_path, tiny_args, capsys, 
             {"--trainer.max_steps": "-1", "--trainer.max_epochs": "-1"},
             ["when training ends", "--trainer.max_steps"],
         ),
-        ({"--data.crop_size": "5"}, ["crop_size", "33"]),
+        ({"--loader.crop_size": "5"}, ["crop_size", "33"]),
         (
             {"--model.compile": "true", "--model.gradient_checkpointing": "true"},
             ["compile", "gradient_checkpointing"],
@@ -214,7 +214,7 @@ def test_bad_data_is_refused_before_the_first_step(tmp_path, tiny_args, capsys, 
         ({"--model.step_factor": "0.5"}, ["step_factor is 0.5", "--model.lr_policy step"]),
         ({"--model.lr_policy": "cosine"}, ["lr_policy", "poly", "step", "cosine"]),
         ({"--model.head": "conv1x1"}, ["conv1x1 takes no atrous rates", "--model.atrous_rates"]),
-        ({"--data.num_workers": "-1"}, ["num_workers", "-1"]),
+        ({"--loader.num_workers": "-1"}, ["num_workers", "-1"]),
         ({"--model.lr": ".inf"}, ["lr is out of range: inf"]),
         ({"--model.lr": "1e300"}, ["lr 1e+300", "float32"]),
         ({"--trainer.max_steps": "0"}, ["--trainer.max_steps"]),

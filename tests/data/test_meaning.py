@@ -9,9 +9,15 @@ from deeplab_lit.data import check as data_check
 from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.coco_stuff import NAMES
 from deeplab_lit.data.meaning import judge_palettes
+from deeplab_lit.loading import DataModule
 
 BLACK, RED, GREEN, BLUE = (0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 128)
 SIZE = (6, 8)
+
+
+def checked(data):
+    """The data set, as a run checks it before its first step."""
+    return DataModule(data, num_workers=1)
 
 
 @pytest.fixture
@@ -25,15 +31,15 @@ def folder(tmp_path, write_image, write_mask):
                 write_image(root / f"images/{split}/{i}.png", size=SIZE)
                 write_mask(root / f"labels/{split}/{i}.png", np.resize(values, SIZE))
         (root / "classes.txt").write_text("\n".join(classes))
-        return Folder(str(root), num_workers=1, **options)
+        return checked(Folder(str(root), **options))
 
     return make
 
 
 def repaint(data, palettes, write_mask):
     """Give the training masks palettes, in turns."""
-    for i, pair in enumerate(data.split("train").pairs):
-        values = data.split("train").read(i)[1]
+    for i, pair in enumerate(data.train.split("train").pairs):
+        values = data.train.split("train").read(i)[1]
         write_mask(pair.mask, values, palettes[i % len(palettes)])
 
 
@@ -153,7 +159,8 @@ def test_one_value_with_two_meanings_is_refused_with_both_files(folder, write_ma
 def test_the_other_split_counts_too(folder, write_mask):
     data = folder("abc", [[0, 1, 2]])
     repaint(data, [[BLACK, RED, GREEN]], write_mask)
-    write_mask(data.root / "labels/val/0.png", np.resize([0, 1, 2], SIZE), [BLACK, GREEN, RED])
+    path = data.train.root / "labels/val/0.png"
+    write_mask(path, np.resize([0, 1, 2], SIZE), [BLACK, GREEN, RED])
     with pytest.raises(DataError, match="two meanings"):
         data.preflight("fit")
 
@@ -213,10 +220,10 @@ def test_pseudo_labels_are_judged_as_the_labels_are(folder, write_mask, tmp_path
     (said,) = data.preflight("fit")
     assert "read as class indices" in said
     assert "b is 1 here and 2 there" in said
-    assert data.pseudo_labels().pixels.tolist() == [48, 24]
+    assert data.train.pseudo_labels(1).pixels.tolist() == [48, 24]
     for i in range(2):
         write_mask(tmp_path / f"pseudo/{i}.png", np.resize([0, 255], SIZE))
-    for read in (lambda: data.preflight("fit"), data.pseudo_labels):
+    for read in (lambda: data.preflight("fit"), lambda: data.train.pseudo_labels(1)):
         with pytest.raises(DataError, match="if it stands for b, write 1 in its place"):
             read()
     for i, palette in enumerate(([BLACK, RED], [RED, BLACK])):
@@ -227,9 +234,9 @@ def test_pseudo_labels_are_judged_as_the_labels_are(folder, write_mask, tmp_path
 
 def test_voc_masks_in_another_order_than_vocs_are_refused(voc_root, write_mask):
     """The real ones have VOC's palette, those of some copies none; both are fine."""
-    data = VOC(str(voc_root), num_workers=1)
+    data = checked(VOC(str(voc_root)))
     assert all("class" in said for said in data.preflight("fit"))
-    pairs = data.split("train").pairs + data.split("val").pairs
+    pairs = data.train.split("train").pairs + data.train.split("val").pairs
     for pair in pairs:
         write_mask(pair.mask, np.resize(range(21), (24, 32)))
     assert data.preflight("fit") == []
@@ -246,7 +253,7 @@ def test_voc_masks_in_another_order_than_vocs_are_refused(voc_root, write_mask):
 
 
 def test_train_ids_under_the_name_of_label_ids_are_refused(city_root, write_mask):
-    data = Cityscapes(str(city_root), num_workers=1)
+    data = checked(Cityscapes(str(city_root)))
     assert data.preflight("fit") == []
     for values, refused in (
         ([*range(19), 255], True),
@@ -266,7 +273,7 @@ def test_train_ids_under_the_name_of_label_ids_are_refused(city_root, write_mask
 def test_label_ids_where_class_indices_are_expected_are_refused(city_root, write_mask, tmp_path):
     for pair in Cityscapes(str(city_root)).split("train").pairs:
         write_mask(tmp_path / f"pseudo/{pair.id}.png", np.resize([7, 23, 26], (24, 32)))
-    data = Cityscapes(str(city_root), mask_dir=str(tmp_path / "pseudo"), num_workers=1)
+    data = checked(Cityscapes(str(city_root), mask_dir=str(tmp_path / "pseudo")))
     with pytest.raises(DataError, match="mask value 23, 26, which is neither one of the 19"):
         data.preflight("fit")
 
@@ -274,7 +281,7 @@ def test_label_ids_where_class_indices_are_expected_are_refused(city_root, write
 def test_ade20k_that_counts_from_0_is_suspected(tmp_path, write_image, write_mask):
     write_image(tmp_path / "images/validation/a.jpg", size=(20, 20))
     mask = tmp_path / "annotations/validation/a.png"
-    data = ADE20K(str(tmp_path), num_workers=1)
+    data = checked(ADE20K(str(tmp_path)))
     for values, suspected in ((range(151), False), ([*range(151), 255], False)):
         write_mask(mask, np.resize(values, (20, 20)))
         assert data.preflight("validate") == [], suspected
@@ -285,8 +292,8 @@ def test_ade20k_that_counts_from_0_is_suspected(tmp_path, write_image, write_mas
 def test_coco_stuff_that_counts_from_1_is_suspected(tmp_path, write_image, write_mask):
     write_image(tmp_path / "images/val2017/a.jpg", size=(20, 20))
     mask = tmp_path / "annotations/val2017/a.png"
-    data = CocoStuff164k(str(tmp_path), num_workers=1)
-    there = [i for i, name in enumerate(NAMES) if name not in data.never]
+    data = checked(CocoStuff164k(str(tmp_path)))
+    there = [i for i, name in enumerate(NAMES) if name not in CocoStuff164k.never]
     assert len(there) == 171
     write_mask(mask, np.resize(there, (20, 20)))
     assert data.preflight("validate") == []
@@ -301,14 +308,14 @@ def test_a_few_of_many_images_say_nothing_about_rare_classes(monkeypatch):
         "deeplab_lit.data.shapes.ShapesSplit.read",
         lambda split, index: (read(index)[0], read(index)[1] % 2),
     )
-    assert Shapes(100, 100, num_workers=1).preflight("fit") == []
-    said = Shapes(10, 10, num_workers=1).preflight("fit")
+    assert checked(Shapes(100, 100)).preflight("fit") == []
+    said = checked(Shapes(10, 10)).preflight("fit")
     assert "no mask of Shapes train holds 5 of the 7 classes: square, " in said[0]
 
 
 def test_the_real_sets_are_sound(real):
-    assert Folder(real("camvid"), void=11, num_workers=2).preflight("fit") == []
-    for data in (VOC(real("VOCdevkit")), Cityscapes(real("cityscapes"))):
+    assert checked(Folder(real("camvid"), void=11)).preflight("fit") == []
+    for data in map(checked, (VOC(real("VOCdevkit")), Cityscapes(real("cityscapes")))):
         assert all(said.startswith("no mask of") for said in data.preflight("validate"))
 
 
@@ -320,10 +327,10 @@ def test_of_masks_in_colors_no_values_are_spoken_of(tmp_path, write_image):
         (tmp_path / f"labels/{split}").mkdir(parents=True)
         Image.fromarray(colors).save(tmp_path / f"labels/{split}/0.png")
     (tmp_path / "classes.txt").write_text("sky 0 0 0\nroad 255 0 0\ncar 0 0 255\nvoid 9 9 9\n")
-    data = Folder(str(tmp_path), num_workers=1)
+    data = checked(Folder(str(tmp_path)))
     said = data.preflight("fit")
     assert said[0] == "no mask of Folder train holds class car."
-    assert data.split("val").label_values(3) == {}
+    assert data.train.split("val").label_values(3) == {}
 
 
 @pytest.mark.parametrize("void", [255, 7])

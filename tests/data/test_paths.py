@@ -6,8 +6,7 @@ from deeplab_lit.data import VOC, DataError, Folder
 from deeplab_lit.data.class_names import class_names
 from deeplab_lit.data.image import MissingFiles
 from deeplab_lit.data.pascal_context import CLASSES
-from deeplab_lit.data.paths import check_files_exist, lines_of, listed_ids, require_root
-from deeplab_lit.data.split import Pair
+from deeplab_lit.data.paths import Pair, check_files_exist, lines_of, listed_ids, require_root
 from deeplab_lit.prepare.voc_2010 import class_table
 
 

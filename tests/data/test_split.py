@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.split import INVALID, FileSplit, Pair
+from deeplab_lit.data.paths import Pair
+from deeplab_lit.data.split import INVALID, FileSplit
 
 
 @pytest.fixture

@@ -83,8 +83,9 @@ def test_images_of_different_sizes_cannot_share_a_batch():
 UNFINISHED = """
 from types import SimpleNamespace
 from deeplab_lit.data import Shapes
+from deeplab_lit.loading import DataModule
 
-data = Shapes(2000, num_workers=1, batch_size=2, crop_size=65)
+data = DataModule(Shapes(2000), num_workers=1, batch_size=2, crop_size=65)
 data.trainer = SimpleNamespace(
     world_size=1, global_rank=0, accumulate_grad_batches=1, global_step=0,
     strategy=SimpleNamespace(broadcast=lambda value: value),

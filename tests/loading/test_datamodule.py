@@ -7,8 +7,9 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from deeplab_lit.data import DataError, Folder, Shapes
+from deeplab_lit.data import DataError, Folder, Images, Shapes, Split
 from deeplab_lit.data.transforms import ScaleRange
+from deeplab_lit.loading.datamodule import DataModule
 
 
 def attached(data, world_size=1, global_rank=0, accumulate=1, global_step=0, seed=0):
@@ -25,9 +26,13 @@ def attached(data, world_size=1, global_rank=0, accumulate=1, global_step=0, see
     return data
 
 
-def shapes(train_size=10, val_size=5, **kwargs):
-    kwargs = {"batch_size": 2, "crop_size": 65, "num_workers": 0} | kwargs
-    return Shapes(train_size, val_size, **kwargs)
+def module(train, val=None, unlabeled=None, **loader):
+    loader = {"batch_size": 2, "crop_size": 65, "num_workers": 0} | loader
+    return DataModule(train, val, unlabeled, **loader)
+
+
+def shapes(train_size=10, val_size=5, **loader):
+    return module(Shapes(train_size, val_size), **loader)
 
 
 def ids(loader):
@@ -47,13 +52,13 @@ def test_training_batches_have_the_crop_size():
 def test_evaluation_takes_every_image_once_at_native_size(folder_root, write_image, write_mask):
     write_image(folder_root / "images/val/wide.png", size=(20, 50))
     write_mask(folder_root / "labels/val/wide.png", np.zeros((20, 50)))
-    data = attached(Folder(str(folder_root), num_workers=0))
+    data = attached(module(Folder(str(folder_root))))
     batches = list(data.val_dataloader())
     assert [batch["id"] for batch in batches] == [["0"], ["1"], ["2"], ["wide"]]
     assert [tuple(batch["image"].shape) for batch in batches] == [(1, 3, 24, 32)] * 3 + [
         (1, 3, 20, 50)
     ]
-    split = data.split("val")
+    split = data.validation()
     for index, batch in enumerate(batches):
         image, mask = split.read(index)
         np.testing.assert_array_equal(batch["image"][0].permute(1, 2, 0), image)
@@ -61,7 +66,7 @@ def test_evaluation_takes_every_image_once_at_native_size(folder_root, write_ima
 
 
 def test_eval_batch_size_and_images_of_different_sizes(folder_root, write_image, write_mask):
-    data = attached(Folder(str(folder_root), num_workers=0, eval_batch_size=2))
+    data = attached(module(Folder(str(folder_root)), eval_batch_size=2))
     assert [len(batch["id"]) for batch in data.val_dataloader()] == [2, 1]
     write_image(folder_root / "images/val/1.png", size=(20, 50))
     write_mask(folder_root / "labels/val/1.png", np.zeros((20, 50)))
@@ -139,7 +144,7 @@ def test_fewer_images_than_processes_are_refused():
 @pytest.mark.parametrize("value", [0, -1])
 def test_bad_batch_size_is_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be at least 1, got {value}"):
-        Shapes(**{name: value})
+        DataModule(Shapes(), **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -154,20 +159,20 @@ def test_bad_batch_size_is_refused(name, value):
 )
 def test_numbers_that_no_machine_can_serve_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        Shapes(**arguments)
+        DataModule(Shapes(), **arguments)
 
 
 def test_arguments_of_the_augmentation_reach_it():
-    data = Shapes(crop_size=97, scales=(0.5, 2.0), color_jitter=0.3)
+    data = DataModule(Shapes(), crop_size=97, scales=(0.5, 2.0), color_jitter=0.3)
     assert data.transform.crop_size == 97
     assert data.transform.scales == (0.5, 2.0)
     assert data.transform.color_jitter == 0.3
     with pytest.raises(ValueError, match="crop_size"):
-        Shapes(crop_size=5)
+        DataModule(Shapes(), crop_size=5)
 
 
 def test_splits_can_be_chosen():
-    data = attached(shapes(train_split="test", val_split="train"))
+    data = attached(module(Shapes(10, 5, train_split="test", val_split="train")))
     assert min(map(int, ids(data.train_dataloader()))) >= 2_000_000
     assert ids(data.val_dataloader()) == [str(i) for i in range(10)]
 
@@ -175,7 +180,7 @@ def test_splits_can_be_chosen():
 def test_mask_dir_replaces_the_training_masks_only(folder_root, tmp_path, write_mask):
     for i in range(5):
         write_mask(tmp_path / f"pseudo/{i}.png", np.full((24, 32), 0 if i else 255))
-    data = Folder(str(folder_root), void=0, mask_dir=str(tmp_path / "pseudo"), num_workers=0)
+    data = Folder(str(folder_root), void=0, mask_dir=str(tmp_path / "pseudo"))
     training = data.training()
     assert training.ids == data.split("train").ids
     assert training.num_classes == 2
@@ -187,15 +192,15 @@ def test_mask_dir_replaces_the_training_masks_only(folder_root, tmp_path, write_
 
 def test_missing_and_bad_pseudo_labels_are_named(folder_root, tmp_path, write_mask):
     folder = tmp_path / "pseudo"
-    data = Folder(str(folder_root), mask_dir=str(folder), num_workers=0)
+    data = Folder(str(folder_root), mask_dir=str(folder))
     for i in (0, 1, 2, 4):
         write_mask(folder / f"{i}.png", np.full((24, 32), 3 if i == 4 else 0))
     with pytest.raises(DataError, match=r"pseudo/3\.png"):
         data.training()
     write_mask(folder / "3.png")
     with pytest.raises(DataError, match=r"pseudo/4\.png: mask value 3, .* 3 classes"):
-        data.preflight("fit")
-    data.preflight("validate")
+        module(data).preflight("fit")
+    module(data).preflight("validate")
 
 
 def test_mask_dir_needs_mask_files_to_replace(tmp_path):
@@ -206,7 +211,7 @@ def test_mask_dir_needs_mask_files_to_replace(tmp_path):
 @pytest.mark.parametrize(("split", "refusing"), [("train", ["fit"]), ("val", ["fit", "validate"])])
 def test_preflight_checks_the_splits_of_the_stage(folder_root, split, refusing):
     (folder_root / f"labels/{split}/1.png").write_text("broken")
-    data = Folder(str(folder_root), num_workers=0)
+    data = module(Folder(str(folder_root)))
     for stage in ("fit", "validate"):
         if stage in refusing:
             with pytest.raises(DataError, match=rf"labels/{split}/1\.png: cannot be read"):
@@ -221,7 +226,7 @@ def test_full_check_finds_what_the_quick_one_may_miss(folder_root, write_image, 
         write_mask(folder_root / f"labels/val/{i}.png", np.zeros((4, 4)) + 7 * (i != 100))
     (folder_root / "labels/val/0.png").write_bytes((folder_root / "labels/val/1.png").read_bytes())
     with pytest.raises(DataError, match=r"99 of 103 images checked in Folder val"):
-        Folder(str(folder_root), check="full", num_workers=1).preflight("validate")
+        module(Folder(str(folder_root)), check="full", num_workers=1).preflight("validate")
 
 
 class Recorder(LightningModule):
@@ -276,3 +281,124 @@ def test_lightning_trains_the_stream_and_resumes_in_it(tmp_path):
         assert [batch for batch, _ in resumed.trained] == [batch for batch, _ in tail]
         for (_, one), (_, other) in zip(resumed.trained, tail, strict=True):
             assert torch.equal(one, other)
+
+
+def test_a_split_is_looked_for_once(folder_root, monkeypatch):
+    names, find = [], Folder.split
+    monkeypatch.setattr(Folder, "split", lambda data, name: names.append(name) or find(data, name))
+    data = attached(module(Folder(str(folder_root))))
+    data.preflight("fit")
+    data.in_words()
+    for _ in range(2):
+        data.train_dataloader()
+        data.val_dataloader()
+    assert names == ["train", "val"]
+
+
+class Reversed(Shapes):
+    """Shapes, of which the label files count the classes backward."""
+
+    classes = dict(reversed(Shapes.classes.items()))
+
+    def split(self, name):
+        return ReversedSplit(super().split(name))
+
+
+class ReversedSplit(Split):
+    def __init__(self, split):
+        self.split, self.ids = split, split.ids
+
+    def read(self, index):
+        image, mask = self.split.read(index)
+        return image, np.where(mask == 255, 255, 6 - mask).astype(np.uint8)
+
+
+def test_the_classes_of_another_set_are_brought_into_the_order_of_training():
+    """Masks of disc (1), square (2) and void count down from 6 in the other set: 5, 4, 255."""
+    plain, mapped = Shapes(10, 3), module(Shapes(10, 3), Reversed(10, 3))
+    for index in range(3):
+        image, mask = mapped.validation().read(index)
+        np.testing.assert_array_equal(image, plain.validation().read(index)[0])
+        np.testing.assert_array_equal(mask, plain.validation().read(index)[1])
+    assert list(mapped.classes) == list(Shapes.classes)
+    assert mapped.validation().label_values(7) == {index: 6 - index for index in range(7)}
+    assert mapped.preflight("fit") == module(Shapes(10, 3)).preflight("fit")
+    batches = attached(mapped).val_dataloader()
+    assert all((batch["mask"] != 254).all() for batch in batches)
+
+
+def test_other_classes_to_validate_on_are_refused_by_name(folder_root):
+    with pytest.raises(DataError, match=r"^Folder has other classes .* only there; .*disc"):
+        DataModule(Shapes(), Folder(str(folder_root)))
+
+
+def test_two_sets_are_both_checked_and_named(folder_root, write_mask):
+    data = module(Reversed(10, 2), Shapes(10, 3))
+    assert data.in_words() == (
+        "Reversed: 10 training images (train), Shapes: 3 validation images (val), 7 classes"
+    )
+    write_mask(folder_root / "labels/val/1.png", np.full((24, 32), 77))
+    both = module(Folder(str(folder_root)), Folder(str(folder_root), val_split="train"))
+    both.preflight("fit")
+    other_way = module(Folder(str(folder_root), val_split="train"), Folder(str(folder_root)))
+    with pytest.raises(DataError, match=r"labels/val/1\.png: mask value 77"):
+        other_way.preflight("fit")
+
+
+@pytest.fixture
+def photos(tmp_path, write_image):
+    for i in range(7):
+        write_image(tmp_path / f"photos/{i % 2}/{i}.jpg", seed=i)
+    (tmp_path / "photos/notes.txt").touch()
+    return Images(str(tmp_path / "photos"))
+
+
+def test_unlabeled_images_are_a_second_part_of_the_batch(photos):
+    alone = list(attached(shapes()).train_dataloader())
+    batches = list(attached(module(Shapes(10, 5), unlabeled=photos)).train_dataloader())
+    assert len(batches) == 5
+    for batch, labeled in zip(batches, alone, strict=True):  # labeled images are those of before
+        assert batch["id"] == labeled["id"]
+        assert torch.equal(batch["image"], labeled["image"])
+        assert torch.equal(batch["mask"], labeled["mask"])
+        assert set(batch["unlabeled"]) == {"image", "id"}
+        assert batch["unlabeled"]["image"].shape == (2, 3, 65, 65)
+        assert batch["unlabeled"]["image"].dtype == torch.uint8
+    seen = [id for batch in batches for id in batch["unlabeled"]["id"]]
+    assert sorted(seen[:7]) == sorted(f"{i % 2}/{i}.jpg" for i in range(7))
+
+
+def test_the_unlabeled_stream_goes_on_where_training_stands(photos):
+    data = attached(module(Shapes(10, 5), unlabeled=photos))
+    loader, whole = data.train_dataloader(), []
+    for epoch in range(2):
+        data.trainer.global_step = 5 * epoch
+        whole += list(loader)
+    data = attached(module(Shapes(10, 5), unlabeled=photos), global_step=3)
+    for one, other in zip(whole[3:], data.train_dataloader(), strict=False):
+        assert one["unlabeled"]["id"] == other["unlabeled"]["id"]
+        assert torch.equal(one["unlabeled"]["image"], other["unlabeled"]["image"])
+
+
+def test_processes_share_the_unlabeled_images(photos):
+    both = [attached(module(Shapes(6, 5), unlabeled=photos, batch_size=1), 2, i) for i in (0, 1)]
+    seen = [b["unlabeled"]["id"][0] for data in both for b in data.train_dataloader()]
+    assert len(set(seen)) == len(seen) == 6
+
+
+def test_the_images_of_a_labeled_set_are_taken_without_their_masks(folder_root):
+    (folder_root / "labels/train/1.png").write_text("broken")
+    data = attached(module(Shapes(10, 5), unlabeled=Folder(str(folder_root))))
+    data.preflight("fit")
+    assert len(list(data.train_dataloader())) == 5
+
+
+def test_unlabeled_images_are_checked_before_the_first_step(photos, tmp_path):
+    (tmp_path / "photos/0/2.jpg").write_text("broken")
+    with pytest.raises(DataError, match=r"photos/0/2\.jpg: cannot be read as an image"):
+        module(Shapes(10, 5), unlabeled=photos).preflight("fit")
+    module(Shapes(10, 5), unlabeled=photos).preflight("validate")
+    with pytest.raises(DataError, match=r"Images has no labels; it is for --unlabeled_data"):
+        module(photos).preflight("fit")
+    with pytest.raises(DataError, match="no images there"):
+        module(Shapes(), unlabeled=Images(str(tmp_path / "none"))).preflight("fit")

@@ -1,0 +1,244 @@
+"""The LightningDataModule: a data set to train on, one to validate on, and how both are batched."""
+
+import os
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from deeplab_lit.data.check import Check, Summary, preflight
+from deeplab_lit.data.dataset import SegmentationData
+from deeplab_lit.data.image import DataError
+from deeplab_lit.data.meaning import refuse_proved
+from deeplab_lit.data.split import Split
+from deeplab_lit.data.transforms import ScaleRange, TrainTransform
+from deeplab_lit.loading.batches import (
+    UNLABELED_AUGMENTATION,
+    PairedDataset,
+    ReorderedSplit,
+    SegmentationDataset,
+    WithoutLabels,
+    build_loader,
+    class_table,
+)
+from deeplab_lit.loading.sampler import (
+    ORDER,
+    UNLABELED_ORDER,
+    EverySampleOnce,
+    PairedStream,
+    TrainStream,
+)
+from deeplab_lit.text import plural
+from deeplab_lit.types import Classes
+
+LARGEST_BATCH, MOST_WORKERS = 65536, 512  # workers: beside each process that trains
+TRAINING_BYTES = 16  # a pixel of a batch at least: image, mask, and the image in float32
+
+
+class DataModule(LightningDataModule):
+    """Batches of a data set to train on and of one to validate on.
+
+    Args:
+        train: the data set to train on.
+        val: the data set to validate on, of the same classes in any order. None: `train`.
+        unlabeled: a data set whose images are a second part of each training batch, without their
+            masks: batch["unlabeled"] = {"image", "id"}, as many as there are labeled ones. They are
+            augmented alike, and an epoch is one of `train`. None: no such part.
+        classes: name → color, in the order of the network's class indices. None: as in `train`.
+        batch_size: images that each process takes at once in training.
+        total_batch_size: images that an optimizer step is meant to see: processes × batch_size ×
+            trainer.accumulate_grad_batches. The learning rate belongs to it, so a run with another
+            total says so. None: any.
+        crop_size: side of the training crop in pixels, (crop_size − 1) divisible by 32 for the
+            paper's scales: 321 for PASCAL VOC.
+        scales: random scaling in training: a list to choose from, or {min: …, max: …}.
+        color_jitter: random brightness, contrast and saturation in training, as a fraction.
+        eval_batch_size: images that each process evaluates at once; more than 1 only where all
+            have the same size.
+        num_workers: processes that read data, for each training process. None: one a core, at
+            most 8.
+        check: how much of the data to read before the first step: "quick" or "full".
+
+    Raises:
+        ValueError: a number out of range.
+        DataError: `val` has other classes.
+    """
+
+    def __init__(
+        self,
+        train: SegmentationData,
+        val: SegmentationData | None = None,
+        unlabeled: SegmentationData | None = None,
+        classes: Classes | None = None,
+        *,
+        batch_size: int = 10,
+        total_batch_size: int | None = None,
+        crop_size: int = 321,
+        scales: tuple[float, ...] | ScaleRange = (0.5, 0.75, 1.0, 1.25, 1.5),
+        color_jitter: float = 0.0,
+        eval_batch_size: int = 1,
+        num_workers: int | None = None,
+        check: Check = "quick",
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value > LARGEST_BATCH:
+                raise ValueError(f"{name} must be at most {LARGEST_BATCH}, got {value}")
+        if total_batch_size is not None and total_batch_size < 1:
+            raise ValueError(f"total_batch_size must be 1 or more, or null, got {total_batch_size}")
+        if num_workers is not None and not 0 <= num_workers <= MOST_WORKERS:
+            raise ValueError(f"num_workers must be in 0…{MOST_WORKERS}, or null, got {num_workers}")
+        _refuse_beyond_memory(batch_size * (1 if unlabeled is None else 2), crop_size)
+        self.train, self.val, self.unlabeled = train, train if val is None else val, unlabeled
+        self.classes = train.classes if classes is None else classes
+        self.class_table = class_table(self.val, self.classes)
+        self.batch_size = batch_size
+        self.total_batch_size = total_batch_size
+        self.transform = TrainTransform(crop_size, scales, color_jitter)
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+        self.check = check
+
+    def validation(self) -> Split:
+        """Return the split to validate on, its masks in the order of the network's classes.
+
+        Raises:
+            DataError: it does not exist, or has no labels.
+        """
+        split = self.val.validation()
+        return split if self.class_table is None else ReorderedSplit(split, self.class_table)
+
+    def preflight(self, stage: str) -> list[str]:
+        """Check the splits that `fit` or `validate` will read.
+
+        Args:
+            stage: "fit" or "validate".
+
+        Returns:
+            What looks wrong but need not be, a sentence each.
+
+        Raises:
+            DataError: what is wrong, with its file.
+        """
+        training = None
+        if stage == "fit":
+            training = self._look_at(self.train, self.train.training(), self.train.train_split)
+            if self.unlabeled is not None:
+                title = f"unlabeled {type(self.unlabeled).__name__}"
+                images = WithoutLabels(self.unlabeled.images())
+                preflight(images, title, self.check, self.num_workers, num_classes=0)
+        validation = self._look_at(self.val, self.val.validation(), self.val.val_split)
+        if self.val is self.train:
+            return refuse_proved(self.train.findings(training, validation))
+        findings = [] if training is None else self.train.findings(training, None)
+        return refuse_proved(findings + self.val.findings(None, validation))
+
+    def _look_at(self, data: SegmentationData, split: Split, name: str) -> Summary:
+        title = f"{type(data).__name__} {name}"
+        return preflight(split, title, self.check, self.num_workers, len(data.classes))
+
+    def trained_in_validation(self) -> int:
+        """Count the validation images that are training images too."""
+        return self.train.shared(self.train.training(), self.val)
+
+    def unlabeled_in_validation(self) -> int:
+        """Count the validation images that are among the unlabeled ones."""
+        data = self.unlabeled
+        return 0 if data is None else data.shared(data.images(), self.val)
+
+    def in_words(self) -> str:
+        """Return what is trained on and validated on, with numbers, in one line."""
+        training = plural(len(self.train.training().ids), "training image")
+        validation = plural(len(self.val.validation().ids), "validation image")
+        train, val = type(self.train).__name__, type(self.val).__name__
+        whose = "" if self.val is self.train else f"{val}: "
+        parts = [
+            f"{train}: {training} ({self.train.train_split})",
+            f"{whose}{validation} ({self.val.val_split})",
+        ]
+        if self.unlabeled is not None:
+            images = plural(len(self.unlabeled.images().ids), "unlabeled image")
+            parts.append(f"{type(self.unlabeled).__name__}: {images}")
+        return ", ".join([*parts, plural(len(self.classes), "class")])
+
+    def setup(self, stage: str) -> None:
+        """Take the seed of the data's order and augmentation from seed_everything's."""
+        self.seed = self._attached().strategy.broadcast(torch.initial_seed())
+
+    def train_dataloader(self) -> DataLoader:
+        """Return an epoch of the training stream."""
+        labeled = SegmentationDataset(self.train.training(), self.transform, self.seed)
+        stream = self._stream(labeled)
+        self._warn_of_another_total(stream.step_size)
+        sizes = self.batch_size, self.num_workers
+        if self.unlabeled is None:
+            return build_loader(labeled, stream, *sizes, keep_workers=True)
+        split = WithoutLabels(self.unlabeled.images())
+        images = SegmentationDataset(split, self.transform, self.seed, UNLABELED_AUGMENTATION)
+        pairs = PairedDataset(labeled, images)
+        both = PairedStream(stream, self._stream(images, UNLABELED_ORDER))
+        return build_loader(pairs, both, *sizes, keep_workers=True)
+
+    def _warn_of_another_total(self, images: int) -> None:
+        trainer = self._attached()
+        if self.total_batch_size not in (None, images):
+            rank_zero_warn(
+                f"an optimizer step sees {plural(images, 'image')} "
+                f"({plural(trainer.world_size, 'process')} × batch_size {self.batch_size} "
+                f"× accumulate_grad_batches {trainer.accumulate_grad_batches}), but the learning "
+                f"rate is meant for {self.total_batch_size} (loader.total_batch_size)"
+            )
+
+    def _attached(self) -> Trainer:
+        """Return the trainer that asks for batches."""
+        assert self.trainer is not None
+        return self.trainer
+
+    def _stream(self, dataset: SegmentationDataset, order: int = ORDER) -> TrainStream:
+        trainer = self._attached()
+        return TrainStream(
+            dataset,
+            batch_size=self.batch_size,
+            accumulate=trainer.accumulate_grad_batches,
+            num_replicas=trainer.world_size,
+            rank=trainer.global_rank,
+            seed=self.seed,
+            order=order,
+            steps_done=lambda: trainer.global_step,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Return every image of the validation split once, at native size.
+
+        Raises:
+            DataError: fewer images than processes.
+        """
+        dataset = SegmentationDataset(self.validation())
+        trainer = self._attached()
+        processes = trainer.world_size
+        if len(dataset) < processes:
+            raise DataError(
+                f"{type(self.val).__name__} {self.val.val_split} has "
+                f"{plural(len(dataset), 'image')} for {processes} processes; use at most one "
+                "process an image"
+            )
+        sampler = EverySampleOnce(dataset, processes, trainer.global_rank)
+        return build_loader(dataset, sampler, self.eval_batch_size, self.num_workers)
+
+
+def _refuse_beyond_memory(batch_size: int, crop_size: int) -> None:
+    """Refuse batches that this machine cannot hold, instead of reading for them for hours."""
+    needed = TRAINING_BYTES * batch_size * crop_size**2
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return
+    if needed > memory > 0:
+        raise ValueError(
+            f"a batch of {batch_size} crops of {crop_size}×{crop_size} takes at least "
+            f"{needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f}: set a smaller "
+            "--loader.batch_size or --loader.crop_size"
+        )
