@@ -51,7 +51,7 @@ from deeplab_lit.runs.folder import CHECKPOINT_HELP
 from deeplab_lit.runs.results_folder import open_results_folder
 from deeplab_lit.runs.trained_on import read_run
 from deeplab_lit.scoring.per_image import count
-from deeplab_lit.scoring.probability_cache import CachedProbabilities, what_decides
+from deeplab_lit.scoring.probability_cache import CachedProbabilities, cache_key
 from deeplab_lit.text import plural
 
 
@@ -235,7 +235,7 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations", "backend")}
     DenseCRF(**fixed)  # refuses wrong values before anything is written
     device = device_of(options.device)
-    settings = what_decides(options.ckpt_path, data_section, name) | {"images": number, **fixed}
+    settings = cache_key(options.ckpt_path, data_section, name) | {"images": number, **fixed}
     settings |= {"images_and_masks": content_sha256(split, indices)}
     open_results_folder(Path(options.out), settings)
     if name == data.val_split:

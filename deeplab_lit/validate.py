@@ -45,7 +45,7 @@ from deeplab_lit.runs.results_folder import open_results_folder
 from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.scoring.evaluation import ScoredNetwork
-from deeplab_lit.scoring.probability_cache import what_decides
+from deeplab_lit.scoring.probability_cache import cache_key
 from deeplab_lit.text import plural, say
 from deeplab_lit.yaml_files import read_options
 
@@ -199,7 +199,7 @@ def check(run: Run[ScoredNetwork], provenance: Provenance) -> None:
     for suspicion in data.preflight("validate"):
         say(f"WARNING: {suspicion}")
     if evaluation.cache_dir is not None:
-        settings = what_decides(path, options.data, data.val.val_split)
+        settings = cache_key(path, options.data, data.val.val_split)
         settings |= evaluation.settings(net) | {"precision": str(run.trainer.precision)}
         rank_zero_only(open_results_folder)(Path(evaluation.cache_dir), settings)
     rank_zero_only(create_run_folder)(run.folder, BYTES)

@@ -41,24 +41,24 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
     command += ["--trainer.devices=2", "--trainer.strategy=ddp"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    scores, bands, images = {}, {}, {}
+    scores, trimaps, images = {}, {}, {}
     for processes in (1, 2):
         folder = tmp_path / f"ddp/{processes}"
         results = json.loads((folder / "results.json").read_text())
         assert results["processes"] == processes
         del results["final"]["crf"]["seconds_per_image"]
         scores[processes] = results["final"]
-        bands[processes] = (folder / "trimap.csv").read_text()
+        trimaps[processes] = (folder / "trimap.csv").read_text()
         with np.load(folder / "images.npz") as arrays:
             images[processes] = {name: arrays[name].tolist() for name in arrays}
         pictures = {path.name for path in folder.glob("*.png")}
         assert {"worst_best.png", "classes.png", "confusion.png", "trimap.png"} <= pictures
     assert scores[1] == scores[2]
     assert scores[2]["images"] == 3
-    assert bands[1] == bands[2]
+    assert trimaps[1] == trimaps[2]
     assert images[1] == images[2]
     assert len(images[1]["ids"]) == 3
-    assert bands[1].startswith("width,miou,miou_crf")
+    assert trimaps[1].startswith("width,miou,miou_crf")
 
 
 def test_how_many_images_were_scored_is_said_where_the_scores_are(trained, tmp_path, capsys):
@@ -164,10 +164,11 @@ def test_a_cache_of_something_else_is_refused(trained, tmp_path, capsys):
     assert "other settings (scales in" in capsys.readouterr().err
 
 
-def test_the_band_stands_on_the_screen_and_in_a_file(trained, tmp_path, capsys):
+def test_the_trimap_stands_on_the_screen_and_in_a_file(trained, tmp_path, capsys):
     args = [f"--ckpt_path={trained}", f"--runs_dir={tmp_path}", "--eval.trimap=classes"]
     done = validate.main(args)
     assert "pixels from a border" in capsys.readouterr().out
+    assert done.record.final["trimap"]["width"] == list(range(1, 41))
     assert len((done.folder / "trimap.csv").read_text().splitlines()) == 41
 
 

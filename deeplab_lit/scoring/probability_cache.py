@@ -129,7 +129,7 @@ def _load(file: IO[bytes] | gzip.GzipFile, dtype: type, shape: tuple[int, ...]) 
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def what_decides(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
+def cache_key(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
     """Return what probabilities depend on, for `open_results_folder`.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from jsonargparse import Namespace
 
 from deeplab_lit.data import SegmentationData
-from deeplab_lit.scoring.probability_cache import CachedProbabilities, what_decides
+from deeplab_lit.scoring.probability_cache import CachedProbabilities, cache_key
 
 
 def random_probabilities(*shape):
@@ -181,7 +181,7 @@ def decided(tmp_path):
     def decide(name="a", split="val", data="deeplab_lit.data.Folder", **arguments):
         given = Namespace(**{"root": "x", "num_workers": 1, **arguments})
         path = str(tmp_path / f"{name}.ckpt")
-        return what_decides(path, Namespace(class_path=data, init_args=given), split)
+        return cache_key(path, Namespace(class_path=data, init_args=given), split)
 
     return decide
 
