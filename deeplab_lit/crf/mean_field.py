@@ -12,9 +12,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from deeplab_lit.crf.embedding import elevate, features, key_layout
 from deeplab_lit.crf.parameters import Parameters
-from deeplab_lit.crf.permutohedral import Lattice
+from deeplab_lit.crf.permutohedral import Lattice, elevate, features, key_layout
 
 BUILDING = Lock()
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from deeplab_lit.crf.build import compiled
-from deeplab_lit.crf.embedding import KeyLayout, elevate, features, key_layout
 from deeplab_lit.crf.parameters import CRFError, Parameters
+from deeplab_lit.crf.permutohedral import KeyLayout, elevate, features, key_layout
 
 BUILDING = Lock()
 MAX_CLASSES = 256  # the widest row that native.cpp is compiled for

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplab_lit.crf.embedding import key_layout
 from deeplab_lit.crf.parameters import CRFError, Parameters
+from deeplab_lit.crf.permutohedral import key_layout
 
 
 def refine(images: Tensor, unary: Tensor, parameters: Parameters, threads: int | None) -> Tensor:

@@ -1,12 +1,12 @@
 """The lattice: what filtering must do, and how near it is to the Gaussian that it stands for."""
 
+import numpy as np
 import pytest
 import torch
 from crf_inputs import random_image, scores_like_a_network
 
-from deeplab_lit.crf.embedding import elevate, features, key_layout
 from deeplab_lit.crf.mean_field import mean_field
-from deeplab_lit.crf.permutohedral import Lattice, enclosing_simplex
+from deeplab_lit.crf.permutohedral import Lattice, elevate, enclosing_simplex, features, key_layout
 
 SIZE, XY, RGB = (12, 12), 4.0, 30.0
 IMAGE = torch.from_numpy(random_image(SIZE))[None]
@@ -119,3 +119,23 @@ def test_mean_field_is_near_that_of_the_exact_kernel():
     expected = mean_field(unary, [Exact()], 5)
     result = mean_field(unary, [lattice(weight=2.0)], 5)
     assert (result - expected).abs().mean() < 0.03
+
+
+def test_features_are_positions_and_colors_in_units_of_their_deviations():
+    image = torch.randint(256, (1, 3, 5, 3), dtype=torch.uint8)
+    found = features(image, 4.0, 8.0).reshape(5, -1).T.numpy()
+    y, x = np.mgrid[:3, :5]
+    expected = [x.ravel() / 4, y.ravel() / 4, *(image[0].reshape(-1, 3).T.numpy() / 8)]
+    np.testing.assert_allclose(found, np.stack(expected, 1), rtol=1e-6)
+
+
+def test_elevating_keeps_distances_up_to_one_factor_and_stays_in_the_plane():
+    """The lattice lives where coordinates sum to 0; the embedding must not bend the space."""
+    torch.manual_seed(0)
+    points = torch.rand(20, 5, dtype=torch.float32) * 10
+    high = elevate(points.T.contiguous()).T.double()
+    assert high.shape == (20, 6)
+    torch.testing.assert_close(high.sum(1), torch.zeros(20).double(), atol=1e-4, rtol=0)
+    low_distances, high_distances = torch.pdist(points.double()), torch.pdist(high)
+    ratio = high_distances / low_distances
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-4, atol=0)
