@@ -38,8 +38,8 @@ SUPPORTED = {  # argument: (what it may be beside None, why nothing else)
 
 def kept_by(trainer: Trainer) -> "BestAndLast | None":
     """Return the callback that writes best.ckpt and last.ckpt; others may be beside it."""
-    found = (each for each in trainer.checkpoint_callbacks if isinstance(each, BestAndLast))
-    return next(found, None)
+    callbacks = trainer.checkpoint_callbacks
+    return next((each for each in callbacks if isinstance(each, BestAndLast)), None)
 
 
 def is_fast_dev_run(trainer: Trainer) -> bool:

@@ -123,8 +123,8 @@ def _newest(runs_dir: Path, experiment: str, name: str | None, *files: str) -> P
     if experiment != "*":
         experiment = glob.escape(check_name("--experiment", experiment))
     name = glob.escape(check_name("--run", name)) if name else "*"
-    found = (path for file in files for path in runs_dir.glob(f"{experiment}/{name}/{file}"))
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    paths = (path for file in files for path in runs_dir.glob(f"{experiment}/{name}/{file}"))
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _is_first_process() -> bool:

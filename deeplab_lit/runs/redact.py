@@ -1,4 +1,4 @@
-"""Keys, tokens and passwords in command lines and configurations, taken out of what is recorded."""
+"""Take keys, tokens and passwords out of the command lines and configurations that are recorded."""
 
 import re
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ PAIR = re.compile(rf"""(\b{SECRET}["']?\s*[:=]\s*["']?)[^"'&,}}\]\s]+""", re.IGN
 
 
 def redacted_words(words: Sequence[str]) -> list[str]:
-    """A command line without secrets: values of options called so, and logins in addresses."""
-    shown, before = [], ""
+    """Return a command line without secrets: values of options called so, logins in addresses."""
+    clean, before = [], ""
     for word in words:
         is_value = before.startswith("-") and "=" not in before and not word.startswith("--")
-        shown.append(GONE if is_value and _is_secret(before) else _redacted_text(word))
+        clean.append(GONE if is_value and _is_secret(before) else _redacted_text(word))
         before = word
-    return shown
+    return clean
 
 
 def redacted(value: Any, name: str = "") -> Any:
-    """A nested configuration without secrets.
+    """Return a nested configuration without secrets.
 
     Args:
         value: it, or a part of it.

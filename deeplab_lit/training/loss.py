@@ -76,9 +76,9 @@ def _term(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
         return logits.float().sum() * 0
     value = loss(logits.float(), target.long())
     if not isinstance(value, Tensor) or value.ndim:
-        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        returned = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise UserError(
-            f"the loss {type(loss).__name__} must return a scalar tensor, got {found:.80}: take "
+            f"the loss {type(loss).__name__} must return a scalar tensor, got {returned:.80}: take "
             "the mean over the labeled pixels"
         )
     return value
