@@ -138,13 +138,25 @@ def look(rows: Sequence[Row], num_images: int = NUM_IMAGES) -> Panels:
             scoring = scorings[row.label]
             crf = scoring.crf if row.after_crf else None
             segment = Segmenter(net, scoring.inference, crf)
-            predictions[row.label] = [segment(torch.from_numpy(image)) for image, _ in pixels]
+            masks = [segment(torch.from_numpy(image)) for image, _ in pixels]
+            predictions[row.label] = [_indices(net, data.classes)[mask] for mask in masks]
         branches[words], grids[words] = fields_of_view(net, torch.cat(alike))
     samples = [
         Sample(split.ids[i], image, truth, [predictions[row.label][n] for row in rows])
         for n, (i, (image, truth)) in enumerate(zip(chosen, pixels, strict=True))
     ]
     return Panels(data.classes, samples, branches, grids)
+
+
+def _indices(net: DeepLabV2, classes: Classes) -> np.ndarray:
+    """Return the index among `classes` of each class of a network, (256,) uint8.
+
+    A data set may have the network's classes in another order.
+    """
+    table = np.arange(256, dtype=np.uint8)
+    if net.classes.keys() == classes.keys():
+        table[: len(classes)] = [list(classes).index(name) for name in net.classes]
+    return table
 
 
 def _batch(image: np.ndarray) -> Tensor:

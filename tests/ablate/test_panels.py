@@ -44,6 +44,22 @@ def test_pictures_are_of_the_same_images_for_every_setting(made, done):
     assert panels.classes == Shapes.classes
 
 
+def test_a_network_may_have_the_classes_in_another_order(made, monkeypatch):
+    before = look(made, num_images=1).samples[0].predictions
+    load = deeplab_lit.load
+
+    def load_reversed(path):
+        net = load(path)
+        net.classes = dict(reversed(net.classes.items()))
+        return net
+
+    monkeypatch.setattr(deeplab_lit, "load", load_reversed)
+    panels = look(made, num_images=1)
+    assert panels.classes == Shapes.classes
+    for mask, other in zip(panels.samples[0].predictions, before, strict=True):
+        np.testing.assert_array_equal(mask, len(Shapes.classes) - 1 - other)
+
+
 def test_pictures_are_scored_as_the_setting_was(done):
     """At its own scales, and after its own CRF where the settings are compared after it."""
     for run, bi_w in zip(done[:2], (10.0, 0.0), strict=True):
