@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from deeplab_lit.data.folder import Folder
     from deeplab_lit.data.shapes import Shapes
     from deeplab_lit.data.voc import VOC
+    from deeplab_lit.loading.datamodule import DataModule
     from deeplab_lit.network.deeplab import DeepLabV2
     from deeplab_lit.segment.segmenter import Segmenter
     from deeplab_lit.training.module import DeepLabModule
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "VOC",
     "Cityscapes",
+    "DataModule",
     "DeepLabModule",
     "DeepLabV2",
     "DenseCRF",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 _MODULES = {
     "Cityscapes": "data.cityscapes",
+    "DataModule": "loading.datamodule",
     "DeepLabModule": "training.module",
     "DeepLabV2": "network.deeplab",
     "DenseCRF": "crf.dense_crf",

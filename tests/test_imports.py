@@ -38,7 +38,6 @@ LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics
 UPWARD: set[str] = set()
 MODULES = 160
 SAME_STEM = set()
-DATA = pytest.mark.xfail(reason="data sets bring their loaders along", strict=False)
 # file of less than 40 lines that one other file imports → why it is a file
 THIN = {}
 
@@ -97,9 +96,7 @@ def test_the_network_needs_torch_torchvision_and_safetensors_alone():
     assert not [name for name in imported("network") if not below(name, *allowed)]
 
 
-@pytest.mark.parametrize(
-    "part", [pytest.param("data", marks=DATA), "network", "crf", "pictures", "segment"]
-)
+@pytest.mark.parametrize("part", ["data", "network", "crf", "pictures", "segment"])
 def test_what_serves_a_trained_network_needs_no_lightning(part):
     assert not [name for name in imported(part) if below(name, *LIGHTNING)]
 
@@ -172,7 +169,6 @@ loaded("predict")
 """
 
 
-@DATA
 def test_each_user_pays_for_what_he_uses(trained, tmp_path):
     """Of one interpreter, step by step: no step loads Lightning, matplotlib or W&B."""
     image = tmp_path / "image.png"

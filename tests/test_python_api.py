@@ -6,15 +6,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-import deeplab_lit
-from deeplab_lit import DeepLabModule, Segmenter, Shapes, load
+from deeplab_lit import DataModule, DeepLabModule, Segmenter, Shapes, load
 from deeplab_lit.cli.callbacks import in_run_folder
 from deeplab_lit.runs.folder import RunFolderError
 
 
 def test_a_training_in_python_keeps_its_run_in_a_folder(tmp_path):
     data = Shapes(train_size=4, val_size=2)
-    batches = deeplab_lit.DataModule(data, batch_size=2, crop_size=65, num_workers=0)
+    batches = DataModule(data, batch_size=2, crop_size=65, num_workers=0)
     module = DeepLabModule(
         data.classes, backbone="resnet10_quarter", weights="none", norm="batch", lr=0.01
     )
@@ -39,6 +38,6 @@ def test_a_trainer_needs_no_folder(tmp_path):
     module = DeepLabModule(data.classes, backbone="resnet6_half", weights="none", norm="batch")
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(accelerator="cpu", max_steps=1, default_root_dir=tmp_path, **quiet)
-    trainer.fit(module, deeplab_lit.DataModule(data, batch_size=2, crop_size=65, num_workers=0))
+    trainer.fit(module, DataModule(data, batch_size=2, crop_size=65, num_workers=0))
     assert trainer.global_step == 1
     assert not list(tmp_path.iterdir())
