@@ -241,10 +241,11 @@ def real():
 def make_data():
     """Sixteen drawn images to train on, in batches of two, and five to validate on."""
     from deeplab_lit.data import Shapes
+    from deeplab_lit.loading import DataModule
 
-    def make(**kwargs):
-        sizes = {"train_size": 16, "val_size": 5, "batch_size": 2, "crop_size": 65}
-        return Shapes(**{**sizes, "num_workers": 0, **kwargs})
+    def make(train_size=16, val_size=5, *, draw_seed=0, **loader):
+        loader = {"batch_size": 2, "crop_size": 65, "num_workers": 0} | loader
+        return DataModule(Shapes(train_size, val_size, draw_seed), **loader)
 
     return make
 
@@ -322,4 +323,4 @@ def city(tmp_path):
         for file, values in files.items():
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(tmp_path / file)
-    return Cityscapes(str(tmp_path), num_workers=0)
+    return Cityscapes(str(tmp_path))

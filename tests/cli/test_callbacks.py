@@ -11,6 +11,7 @@ from PIL import Image
 from deeplab_lit.cli.callbacks import build_callbacks
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.data import Cityscapes
+from deeplab_lit.loading import DataModule
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.scoring.evaluation import Evaluation
 from deeplab_lit.scoring.galleries import WorstAndBest
@@ -72,7 +73,7 @@ def validate(city, make_module, make_trainer):
     def score(folder, **options):
         folder.mkdir()
         (few := folder.with_name(f"{folder.name} few")).mkdir()
-        data, module = Cityscapes(str(city.root), num_workers=0), make_module(Cityscapes.classes)
+        data, module = Cityscapes(str(city.root)), make_module(Cityscapes.classes)
         torch.nn.init.normal_(module.net.head.branches[0].weight, std=0.5)
         _, callbacks = build_callbacks(
             "validate",
@@ -85,7 +86,7 @@ def validate(city, make_module, make_trainer):
             metrics=[Pixels(), WorstAndBest(few, 1)],  # of three, one is shown by neither
         )
         trainer = make_trainer(callbacks=callbacks[::-1], **options)  # in whatever order
-        (logged,) = trainer.validate(module, data, verbose=False)
+        (logged,) = trainer.validate(module, DataModule(data, num_workers=0), verbose=False)
         return logged
 
     return score

@@ -224,5 +224,6 @@ def test_folders_of_different_names_are_different_data_sets(folder_root):
     assert data.label("train") == "Folder/mine:train"
     assert seen_splits(data, ["Folder/mine:train", "Folder/theirs:val"]) == []
     assert seen_splits(data, ["Folder/mine:val"]) == ["Folder/mine:val"]
-    assert data.trained_on() == 0
-    assert Folder(root=str(folder_root), train_split="val").trained_on() == 3
+    assert data.shared(data.training(), data) == 0
+    on_val = Folder(root=str(folder_root), train_split="val")
+    assert on_val.shared(on_val.training(), data) == 3

@@ -92,8 +92,8 @@ def test_what_is_no_configuration_is_named(tmp_path, content):
 
 def test_options_with_a_structure_of_their_own_are_taken(tmp_path, capsys):
     data = ["--data=Shapes", "--data.train_size=2", "--data.val_size=1"]
-    scales = ["--data.scales", "{min: 0.5, max: 1.5}"]
-    assert main(["check", *data, *scales, f"--plot={tmp_path / 'plot.png'}"]) == 0
+    disc = ["--data", "{class_path: Shapes, init_args: {max_disc: 25}}"]
+    assert main(["check", *disc, *data[1:], f"--plot={tmp_path / 'plot.png'}"]) == 0
     assert "Shapes: nothing is wrong" in capsys.readouterr().out
 
 
@@ -172,7 +172,10 @@ def hold(root, held):
         (["voc", "--root", "/dev/null"], "--root /dev/null cannot be made"),
         (["ade20k", "--root", "/dev/null/x"], "--root /dev/null/x cannot be made"),
         (["check", "--data=Shapes", "--data.max_disc=500"], "error: --data.max_disc must be in"),
-        (["check", "--data=Shapes", "--data.batch_size=0"], "error: batch_size must be at least 1"),
+        (
+            ["check", "--data=Shapes", "--data.batch_size=0"],
+            "--data.batch_size is called --loader.",
+        ),
         (["check"], "data"),
         (["voc"], "root"),
         (["imagenet", "--root", "ROOT"], "imagenet"),

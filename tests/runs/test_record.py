@@ -79,7 +79,7 @@ def test_validate_leaves_results_too(make_module, make_data, make_trainer, tmp_p
     assert found["finished"] is True
     assert found["checkpoint"] == "a.ckpt"
     assert found["final"]["miou"] == pytest.approx(logged["val/miou"])
-    assert found["final"]["images"] == len(make_data().split("val").ids)
+    assert found["final"]["images"] == len(make_data().validation().ids)
 
 
 def test_a_run_that_crashes_has_the_results_so_far(make_module, make_data, make_trainer, tmp_path):
@@ -201,7 +201,7 @@ def test_results_say_of_how_many_images_and_classes(make_module, make_data, make
     trainer = make_trainer(callbacks=recording(tmp_path, {}), limit_val_batches=1)
     trainer.validate(make_module(), make_data(), verbose=False)
     found = read(tmp_path)["final"]
-    assert (found["images"], found["images_in_split"]) == (1, len(make_data().split("val").ids))
+    assert (found["images"], found["images_in_split"]) == (1, len(make_data().validation().ids))
     assert found["classes_in_miou"] == sum(iou is not None for iou in found["iou"].values())
     assert results().as_dict()["classes_in_miou"] == 2
 

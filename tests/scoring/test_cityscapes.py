@@ -98,7 +98,7 @@ def test_real_frames_score_as_the_official_script_says_to_the_last_digit(tmp_pat
     root = Path(__file__).parents[2].parent / "shared/data/cityscapes"
     if not root.is_dir():
         pytest.skip("the real data is not here: cityscapes")
-    data, rng = Cityscapes(str(root), num_workers=0), np.random.default_rng(2)
+    data, rng = Cityscapes(str(root)), np.random.default_rng(2)
     predictions = []
     for i in range(2):
         mask = data.split("train").read(i)[1]

@@ -69,7 +69,7 @@ def test_the_same_images_are_shown_each_time(drawn, make_module, make_data, make
     trainer = make_trainer(callbacks=[pictures], val_check_interval=2, num_sanity_val_steps=1)
     trainer.fit(make_module(lr=0.1), make_data())
     assert len(drawn) == 2  # the check before training leaves no picture
-    split = Shapes(val_size=5, num_workers=0).split("val")
+    split = Shapes(val_size=5).split("val")
     for titles, _, samples in drawn:
         assert titles == ("image", "truth", "prediction", "after the CRF")
         for (image, truth, _, _), index in zip(samples, (0, 4), strict=True):
@@ -86,7 +86,7 @@ def test_of_a_part_of_the_set_the_pictures_are_spread_over_that_part(
     pictures = Validation([SamplePictures(tmp_path, 2)])
     trainer = make_trainer(callbacks=[pictures], limit_val_batches=2)
     trainer.validate(make_module(), make_data(eval_batch_size=2), verbose=False)
-    split = Shapes(val_size=5, num_workers=0).split("val")
+    split = Shapes(val_size=5).split("val")
     ((_, _, samples),) = drawn
     for sample, index in zip(samples, (0, 3), strict=True):
         np.testing.assert_array_equal(sample[0], split.read(index)[0])

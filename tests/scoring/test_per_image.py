@@ -54,7 +54,7 @@ def test_the_images_add_up_to_the_scores_of_the_set(validated):
         assert validated.logged[f"{prefix}/miou"] == pytest.approx(miou, abs=1e-6)
         accuracy = validated.logged[f"{prefix}/pixel_accuracy"]
         assert accuracy == pytest.approx(hits.sum() / true.sum())
-    split = validated.data.split("val")
+    split = validated.data.validation()
     for row, counts in zip(rows, arrays["counts_crf"], strict=True):
         assert float(row["miou_crf"]) == image_miou(counts)
         assert float(row["pixel_accuracy_crf"]) == image_accuracy(counts)

@@ -179,7 +179,7 @@ def decided(tmp_path):
     (tmp_path / "b.ckpt").write_bytes(b"b")
 
     def decide(name="a", split="val", data="deeplab_lit.data.Folder", **arguments):
-        given = Namespace(**{"root": "x", "num_workers": 1, **arguments})
+        given = Namespace(**{"root": "x", "train_split": "train", **arguments})
         path = str(tmp_path / f"{name}.ckpt")
         return cache_key(path, Namespace(class_path=data, init_args=given), split)
 
@@ -207,9 +207,9 @@ def test_one_data_set_may_be_named_in_several_ways(decided):
 
 
 def test_no_option_that_all_data_sets_share_makes_probabilities_others(decided):
-    """Whatever is added to them: batches, augmentation, workers are no part of a split's images."""
+    """Whatever is added to them: which split is for what is no part of a split's images."""
     shared = set(signature(SegmentationData).parameters)
-    assert {"total_batch_size", "color_jitter", "mask_dir"} < shared
+    assert {"train_split", "val_split", "mask_dir"} <= shared
     assert decided(**dict.fromkeys(shared, "another")) == decided()
 
 

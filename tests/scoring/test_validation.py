@@ -20,7 +20,7 @@ CRF = DenseCRF(iterations=1, backend="torch", threads=1)
 @pytest.fixture(scope="module")
 def one_by_one(validated):
     """The slow way: (image, mask, labels, labels after the CRF) of one image after the other."""
-    net, split, images = validated.module.net.eval(), validated.data.split("val"), {}
+    net, split, images = validated.module.net.eval(), validated.data.validation(), {}
     crf = DenseCRF(bi_xy_std=20, bi_rgb_std=20, iterations=3, backend="torch")
     for index, id in enumerate(split.ids):
         image, mask = split.read(index)
@@ -152,17 +152,17 @@ def test_a_metric_of_ones_own_is_logged_kept_and_decides_about_checkpoints(
         max_steps=2,
     )
     trainer.fit(module, data)
-    masks = [(data.split("val").read(i)[1], i) for i in range(5)]
+    masks = [(data.validation().read(i)[1], i) for i in range(5)]
     with torch.no_grad():
         shares = [
             (module.net.eval()(image[None]).argmax(1)[0].numpy() == mask).mean()
             for mask, i in masks
-            for image in [torch.from_numpy(data.split("val").read(i)[0]).permute(2, 0, 1)]
+            for image in [torch.from_numpy(data.validation().read(i)[0]).permute(2, 0, 1)]
         ]
     expected = np.mean(np.array(shares) > 0.5)
     final = json.loads((tmp_path / "results.json").read_text())["final"]
     assert final["metrics"] == {"fits": pytest.approx(expected)}
-    assert final["which"] == sorted(data.split("val").ids)
+    assert final["which"] == sorted(data.validation().ids)
     assert float(best.best_model_score) == pytest.approx(expected)
     kept = torch.load(best.best_model_path, weights_only=False)["callbacks"]["RunRecord"]
     assert kept["final"]["step"] == kept["best"]["step"] == 2  # told before it was written

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from deeplab_lit.data import Folder
+from deeplab_lit.loading import DataModule
 from deeplab_lit.scoring.metric import Scores, SegmentationScores
 from deeplab_lit.training.divergence import (
     Stuck,
@@ -236,14 +237,9 @@ def train(tmp_path, make_module, make_trainer):
     (tmp_path / "classes.txt").write_text("a\nb")
 
     def run(pseudo=False, checkpoint=None, **options):
-        data = Folder(
-            str(tmp_path),
-            batch_size=4,
-            crop_size=33,
-            scales=(1.0,),
-            num_workers=0,
-            mask_dir=str(tmp_path / "pseudo/train") if pseudo else None,
-        )
+        masks = str(tmp_path / "pseudo/train") if pseudo else None
+        loader = {"batch_size": 4, "crop_size": 33, "scales": (1.0,), "num_workers": 0}
+        data = DataModule(Folder(str(tmp_path), mask_dir=masks), **loader)
         small = {"backbone": "resnet6_half", "collapse_share": 0.99, "lr": 0.05}
         module = make_module(data.classes, **small, head_lr_mult=0.2)
         every = {"max_steps": 40, "val_check_interval": 4, "check_val_every_n_epoch": None}

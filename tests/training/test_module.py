@@ -20,7 +20,7 @@ RATES = {"lr/backbone", "lr/head.weight", "lr/head.bias"}
 
 
 def one_image(size=65):
-    image, mask = Shapes(num_workers=0).split("train").read(3)
+    image, mask = Shapes().split("train").read(3)
     return {
         "image": torch.from_numpy(image[:size, :size].copy()).permute(2, 0, 1)[None],
         "mask": torch.from_numpy(mask[:size, :size].copy())[None],
@@ -250,7 +250,7 @@ def test_validation_in_fit_scores_as_validate_does(fitted, make_data, make_train
 
 
 def test_every_pixel_of_every_image_is_scored_once(fitted):
-    split = Shapes(val_size=5, num_workers=0).split("val")
+    split = Shapes(val_size=5).split("val")
     masks = np.stack([split.read(i)[1] for i in range(5)])
     found = fitted.lightning_module.scores.confusion.sum(1).tolist()
     assert found == np.bincount(masks[masks != 255], minlength=7).tolist()
