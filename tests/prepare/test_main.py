@@ -90,10 +90,36 @@ def test_what_is_no_configuration_is_named(tmp_path, content):
         data_section(str(path))
 
 
-def test_options_with_a_structure_of_their_own_are_taken(tmp_path, capsys):
+def test_a_data_set_and_its_options_may_be_one_word(tmp_path, capsys):
     data = ["--data=Shapes", "--data.train_size=2", "--data.val_size=1"]
     disc = ["--data", "{class_path: Shapes, init_args: {max_disc: 25}}"]
     assert main(["check", *disc, *data[1:], f"--plot={tmp_path / 'plot.png'}"]) == 0
+    assert "Shapes: nothing is wrong" in capsys.readouterr().out
+
+
+OF_MINE = """
+from deeplab_lit.data import Shapes
+
+class Mine(Shapes):
+    def __init__(self, sizes: dict[str, int]) -> None:
+        super().__init__(train_size=sizes["train"], val_size=sizes["val"])
+"""
+
+
+def test_options_with_a_structure_of_their_own_are_taken(tmp_path, capsys, monkeypatch):
+    (tmp_path / "of_mine.py").write_text(OF_MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    data = ["--data=of_mine.Mine", "--data.sizes", "{train: 2, val: 1}"]
+    assert main(["check", *data, f"--plot={tmp_path / 'plot.png'}"]) == 0
+    assert "Mine: nothing is wrong" in capsys.readouterr().out
+
+
+def test_a_run_of_before_data_and_loader_were_two_is_checked(tmp_path, capsys):
+    data = {"train_size": 2, "val_size": 1, "batch_size": 2, "scales": {"min": 0.5, "max": 1.5}}
+    config = {"data": {"class_path": "deeplab_lit.data.Shapes", "init_args": data}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    argv = ["check", f"--config={tmp_path / 'config.yaml'}", f"--plot={tmp_path / 'plot.png'}"]
+    assert main(argv) == 0
     assert "Shapes: nothing is wrong" in capsys.readouterr().out
 
 
