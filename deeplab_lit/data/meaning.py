@@ -144,11 +144,11 @@ def judge_palettes(colors: Colors, official: Mapping[int, Color]) -> Iterator[Fi
                 proved=True,
             )
             return
-    for value, places in colors_of.items():
-        if len(places) > 1 and value != VOID:
-            (one, here), (other, there) = list(places.items())[:2]
+    for value, files in colors_of.items():
+        if len(files) > 1 and value != VOID:
+            (first, here), (second, there) = list(files.items())[:2]
             yield Finding(
-                f"value {value} is {one} in {here}, but {other} in {there}: do both mean the same?",
+                f"value {value} is {first} in {here}, but {second} in {there}: do both mean the same?",
                 proved=False,
             )
             return
