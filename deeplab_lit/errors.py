@@ -150,7 +150,7 @@ def _of_the_system(error: OSError) -> str | None:
         errno.EAGAIN: "the system starts no further process: fewer --loader.num_workers or "
         "--num_workers, or a higher `ulimit -u`.",
     }
-    return others.get(number)
+    return others.get(number) if number is not None else None
 
 
 def _output_nowhere() -> None:

@@ -61,25 +61,40 @@ USAGE = "python -m deeplab_lit.fit [options]"
 DESCRIPTION = "Train. Without --config and --data: on the Shapes set."
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint of `fit`, read.
+
+    Attributes:
+        path: the file.
+        content: of the file.
+    """
+
+    path: str
+    content: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps that are done."""
+        return self.content["global_step"]
+
+
 class Start(NamedTuple):
     """Where a training begins.
 
     Attributes:
         folder: of the run.
         resumes: the run goes on in a folder that it has already.
-        path: of the checkpoint that it goes on from; None: it begins at step 0.
-        checkpoint: content of that file.
+        checkpoint: that it goes on from; None: it begins at step 0.
     """
 
     folder: Path
-    resumes: bool = False
-    path: str | None = None
-    checkpoint: dict[str, Any] | None = None
+    resumes: bool
+    checkpoint: Checkpoint | None
 
     @property
     def step(self) -> int:
         """The optimizer steps that are done."""
-        return self.checkpoint["global_step"] if self.checkpoint else 0
+        return self.checkpoint.step if self.checkpoint else 0
 
 
 def main(
@@ -100,7 +115,9 @@ def main(
         run, start = build(args, module, held)
         check(run, start)
         create(run, start, held)
-        run.trainer.fit(run.module, run.datamodule, ckpt_path=start.path)
+        run.trainer.fit(
+            run.module, run.datamodule, ckpt_path=start.checkpoint and start.checkpoint.path
+        )
         _say_what_came_out(run)
         return run
 
@@ -125,8 +142,8 @@ def build(
     experiment = experiment_of(options)
     start = _find_start(options, experiment, held)
     if start.checkpoint is not None:
-        check_same_module(start.checkpoint, module, start.path)
-        options = _with_stored(parser, argv, options, start)
+        check_same_module(start.checkpoint.content, module, start.checkpoint.path)
+        options = _with_stored(parser, argv, options, start.checkpoint)
     put_save_dir(options.trainer.logger, RUN_FOLDER, str(start.folder))
     set_up_process(options)
     with refused_arguments():
@@ -137,8 +154,8 @@ def build(
     built.model.evaluation = built.eval
     built.checkpoint.dirpath = str(start.folder / "checkpoints")
     about = {"seed": options.seed_everything, "deeplab_lit": __version__}
-    if start.path and not start.resumes:  # otherwise its own, of which it has no other by then
-        about["checkpoint"] = start.path
+    if start.checkpoint and not start.resumes:  # else its own, of which it has no other by then
+        about["checkpoint"] = start.checkpoint.path
     record, callbacks = build_callbacks(
         "fit",
         start.folder,
@@ -186,30 +203,29 @@ def _find_start(options: Namespace, experiment: str, held: ExitStack) -> Start:
     runs, path = Path(options.runs_dir), options.ckpt_path
     if path != "last":
         folder = new_run_folder(runs, experiment, options.run)
-        return Start(folder, path=path, checkpoint=read_checkpoint(path) if path else None)
+        return Start(folder, False, Checkpoint(path, read_checkpoint(path)) if path else None)
     try:
-        checkpoint = last_checkpoint(runs, experiment, options.run)
+        last = last_checkpoint(runs, experiment, options.run)
     except NoCheckpointError:
         if not options.run:
             raise
-        checkpoint = runs / experiment / options.run / "checkpoints" / BEST
-    folder = checkpoint.parents[1]
+        last = runs / experiment / options.run / "checkpoints" / BEST
+    folder, best = last.parents[1], last.with_name(BEST)
     resumes = folder.is_dir()
     if resumes:
         _hold(held, folder)
-    if not checkpoint.is_file():
+    if not last.is_file():
         check_unfinished(folder)
         say(f"{folder} has no checkpoint to go on from: this run begins at step 0.")
-        return Start(folder, resumes)
+        return Start(folder, resumes, None)
     try:
-        return Start(folder, resumes, str(checkpoint), read_checkpoint(checkpoint))
+        checkpoint = Checkpoint(str(last), read_checkpoint(last))
     except WeightsError as error:
-        best = folder / "checkpoints" / BEST
-        if not best.is_file() or checkpoint == best:
+        if not best.is_file() or last == best:
             raise
-        start = Start(folder, resumes, str(best), read_checkpoint(best))
-        say(f"WARNING: {error}. Going on from {best}, step {start.step}, instead.")
-        return start
+        checkpoint = Checkpoint(str(best), read_checkpoint(best))
+        say(f"WARNING: {error}. Going on from {best}, step {checkpoint.step}, instead.")
+    return Start(folder, resumes, checkpoint)
 
 
 @rank_zero_only
@@ -218,7 +234,7 @@ def _hold(held: ExitStack, folder: Path) -> None:
 
 
 def _with_stored(
-    parser: RunParser, argv: Sequence[str], options: Namespace, start: Start
+    parser: RunParser, argv: Sequence[str], options: Namespace, checkpoint: Checkpoint
 ) -> Namespace:
     """Return the options with those that the checkpoint keeps of its module.
 
@@ -226,7 +242,7 @@ def _with_stored(
         UsageError: the checkpoint has a setting that no module has, or such a value.
         WeightsError: it holds no training to go on with; or an option of the user's differs.
     """
-    check_resumable(start.checkpoint, start.path)
+    check_resumable(checkpoint.content, checkpoint.path)
     defaults, typed = parser.get_defaults().model, flags(argv)
     asked = {
         name: value
@@ -238,11 +254,11 @@ def _with_stored(
         for name, default in vars(defaults).items()
         if not isinstance(options.model[name], Namespace)  # a class, of which it keeps the name
     }
-    settings |= start.checkpoint["hyper_parameters"]
+    settings |= checkpoint.content["hyper_parameters"]
     stored = {"model": {k: v for k, v in settings.items() if k not in ("classes", "_instantiator")}}
-    with refusals(parser, [], {start.path: stored}):
+    with refusals(parser, [], {checkpoint.path: stored}):
         options = parser.parse_object(stored, options)
-    check_options(asked, vars(options.model), start.path)
+    check_options(asked, vars(options.model), checkpoint.path)
     return options
 
 
@@ -254,21 +270,22 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     """
     check_training(run.options)
     data, module = run.datamodule, run.module
+    callbacks = run.trainer.callbacks  # type: ignore[attr-defined] # set when it is made
     names = list(data.classes)
     values = data.validation().label_values(len(names))
     label_values = {names[index]: value for index, value in values.items()}
-    if (
-        all_known(run.trainer.callbacks) and not run.options.metrics
-    ):  # else the first validation shows what there is
+    if all_known(callbacks) and not run.options.metrics:  # else the first validation shows them
         known = logged_names(data.classes, crf=run.options.crf is not None)
-        check_monitors(run.trainer.callbacks, known)
+        check_monitors(callbacks, known)
     if start.checkpoint is None:
         provenance = module.initialize()
     else:
-        module.check_checkpoint(start.checkpoint, start.path)
-        check_classes(start.checkpoint["hyper_parameters"]["classes"], start.path, data.train)
-        provenance = Provenance.from_checkpoint(start.checkpoint)
-    if splits := seen_before(data.val, provenance, start.path or run.options.model.weights):
+        path, content = start.checkpoint
+        module.check_checkpoint(content, path)
+        check_classes(content["hyper_parameters"]["classes"], path, data.train)
+        provenance = Provenance.from_checkpoint(content)
+    weights = start.checkpoint.path if start.checkpoint else run.options.model.weights
+    if splits := seen_before(data.val, provenance, weights):
         run.record.add(validation_split_trained_on=splits)
     provenance = provenance.extended(__version__, data.train.label(data.train.train_split))
     module.set_origin(provenance, label_values)
@@ -295,15 +312,16 @@ def create(run: Run[DeepLabModule], start: Start, held: ExitStack) -> None:
     Raises:
         RunFolderError: the folder is taken, or cannot be written to, or its disk is full.
     """
-    weights = 4 * sum(p.numel() for p in run.module.parameters())
+    size = 4 * sum(p.numel() for p in run.module.parameters())
     # momentum too; best, last, and one in writing
-    rank_zero_only(create_run_folder)(run.folder, 2 * weights * 3, exist_ok=start.resumes)
+    rank_zero_only(create_run_folder)(run.folder, 2 * size * 3, exist_ok=start.resumes)
     if not start.resumes:
         _hold(held, run.folder)
+    begun = start.checkpoint
     introduce(
         run.module,
         run.datamodule.in_words(),
-        f"{run.folder}" + (f", from {start.path} (step {start.step})" if start.path else ""),
+        f"{run.folder}" + (f", from {begun.path} (step {begun.step})" if begun else ""),
     )
 
 
@@ -322,7 +340,7 @@ def _say_what_came_out(run: Run[DeepLabModule]) -> None:
         best = ""
     if best and run.options.wandb_checkpoint:
         log_checkpoint(run.trainer.loggers, Path(best))
-    step = record.final and record.final["step"]
+    step = record.final["step"] if record.final else None
     after_fit(
         record.best,
         best,

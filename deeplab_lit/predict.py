@@ -11,14 +11,15 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
 from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
-from deeplab_lit.cli.parser import Parser, configs_first, parse
+from deeplab_lit.cli.parser import Parser, UsageError, configs_first, parse
+from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.data.class_names import KNOWN
 from deeplab_lit.data.image import DataError
@@ -38,11 +39,23 @@ from deeplab_lit.segment.video import WEBCAM, check_sources, cut_short, is_video
 from deeplab_lit.text import plural
 
 Values = Literal["indices", "labels"]
+USAGE = "python -m deeplab_lit.predict --ckpt_path FILE --images FILE… --out DIR [options]"
+DESCRIPTION = (__doc__ or "").partition("\n\n")[2]
+TOPICS = {
+    "Input and output": ["ckpt_path", "images", "out", "config"],
+    "Evaluation": ["eval"],
+    "CRF": ["crf"],
+    "Masks and overlays": ["mask_values", "opacity", "legend", "video_masks"],
+    "Test servers": ["submission", "ids"],
+    "Machine": ["device", "num_workers"],
+}
 
 
 def build_parser() -> Parser:
-    """The options."""
-    parser = Parser(prog="python -m deeplab_lit.predict", description=__doc__)
+    """Return the parser of the command."""
+    parser = Parser(
+        prog="python -m deeplab_lit.predict", usage=USAGE, description=DESCRIPTION, topics=TOPICS
+    )
     parser.add_argument("--config", action="config", help="Read options from a YAML file.")
     parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument(
@@ -96,98 +109,205 @@ def build_parser() -> Parser:
     return parser
 
 
+class Plan(NamedTuple):
+    """What the command is about to do.
+
+    Attributes:
+        out: folder of all results.
+        settings: on which the results depend.
+        segmenter: network and CRF.
+        films: videos and webcams.
+        jobs: images, and where the results of each go.
+        submission: layout of a test server; None: masks as palette PNGs.
+        values: what masks hold for each class index; None: the indices.
+        options: of the command line.
+    """
+
+    out: Path
+    settings: dict[str, Any]
+    segmenter: Segmenter
+    films: list[str]
+    jobs: list[Job]
+    submission: Submission | None
+    values: list[int] | None
+    options: Namespace
+
+
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 1 where images could not be read."""
+    """Run the command.
+
+    Args:
+        args: command line; None: this process's.
+
+    Returns:
+        The exit code: 0, or 1 where images could not be read.
+
+    Raises:
+        SystemExit: code 2 after a sentence on stderr where the input is at fault.
+    """
     with plain_errors(), lasting_screen():
-        argv = configs_first(crf_spelled_out(sys.argv[1:] if args is None else args))
         parser = build_parser()
+        argv = configs_first(crf_spelled_out(sys.argv[1:] if args is None else args))
         options = parse(parser, argv)
         inference = _inference(options.eval)
         with refused_arguments():
             crf = parser.instantiate(options).crf
-        if not 0 <= options.opacity <= 1:
-            raise DataError(f"--opacity must be in 0…1, got {options.opacity}")
-        out = Path(options.out).expanduser()
-        films = [source for source in options.images if is_video(source)]
-        pictures = [source for source in options.images if source not in films]
-        if options.ids and not options.submission:
-            raise DataError("--ids is the list of a --submission, which is not given")
-        if options.submission and films:
-            raise DataError(f"--submission takes images, and {films[0]} is a video")
-        if options.submission and options.mask_values == "labels":
-            raise DataError("--submission has values of its own: leave out --mask_values")
-        check_sources(films)
-        images = find_images(pictures, leave_out=out)
-        options.ckpt_path = named_checkpoint(options.ckpt_path)
-        net = deeplab_lit.load(options.ckpt_path)
-        submission = None
-        if options.submission:
-            submission = Submission(options.submission, out, list(images.values()), options.ids)
-            submission.check_classes(net.num_classes)
-            servers = list(KNOWN[options.submission])
-            check_order(list(net.classes), servers, options.ckpt_path, "the server's")
-            wanted = set(submission.images)
-            images = {name: image for name, image in images.items() if image in wanted}
-        jobs = [
-            Job(
-                image,
-                submission.path(image) if submission else out / "masks" / f"{name}.png",
-                out / "overlays" / f"{name}.jpg",
-            )
-            for name, image in images.items()
-        ]
-        values = _label_values(net, options.ckpt_path) if options.mask_values == "labels" else None
-        device = device_of(options.device)
-        settings = {
-            "checkpoint_sha256": sha256_of(options.ckpt_path),
-            **inference.settings(net),
-            "opacity": options.opacity,
-            "legend": options.legend,
-        }
-        if submission:
-            settings["submission"] = options.submission
-        if values:
-            settings["mask_values"] = values
-        if crf is not None:
-            settings["crf"] = crf.settings(device)
-        open_results_folder(out, settings)
-        if crf is not None:
-            print(f"CRF: {in_words(settings['crf'])}", flush=True)
-        segmenter = Segmenter(net.to(device), inference, crf)
-        shown = partial(palette_image, colors=segmenter.colors, values=values)
-        problems = _segment_videos(films, segmenter, options, values)
-        todo = [job for job in jobs if not is_done(job)]
-        if len(todo) < len(jobs):
-            done = len(jobs) - len(todo)
-            verb = "is" if done == 1 else "are"
-            print(f"{done} of {plural(len(jobs), 'image')} {verb} done already")
-        if jobs:
-            unread = segment_images(
-                segmenter,
-                todo,
-                as_picture=submission.picture if submission else shown,
-                opacity=options.opacity,
-                legend=net.classes if options.legend else None,
-                num_workers=options.num_workers,
-            )
-            problems += unread
-            masks = jobs[0].mask.parent if submission else out / "masks"
-            written = plural(len(todo) - len(unread), "mask")
-            print(f"{written} in {masks}, overlays in {out / 'overlays'}")
-        if not submission and (jobs or options.video_masks):
-            _say_values(net, values)
-        if submission and not problems:
-            submission.check()
-            print(f"Checked: {plural(len(jobs), 'label map')}. To upload: {submission.pack()}")
+        planned = plan(options, inference, crf)
+        open_results_folder(planned.out, planned.settings)
+        problems = run(planned)
     if problems:
         number = len(problems)
-        what = f"{number} of the images and videos" if films else plural(number, "image")
+        what = f"{number} of the images and videos" if planned.films else plural(number, "image")
         print(f"error: {what} could not be read (see above)", file=sys.stderr)
     return 1 if problems else 0
 
 
+def plan(options: Namespace, inference: Inference, crf: DenseCRF | None) -> Plan:
+    """Return what the options ask for; nothing is written.
+
+    Args:
+        options: of the command line.
+        inference: section `eval`.
+        crf: section `crf`; None: no CRF.
+
+    Raises:
+        UserError: options do not go together; images, weights or the list of a split are at fault.
+    """
+    out = Path(options.out).expanduser()
+    films = [source for source in options.images if is_video(source)]
+    _check_options(options, films)
+    check_sources(films)
+    pictures = [source for source in options.images if source not in films]
+    images = find_images(pictures, leave_out=out)
+    path = named_checkpoint(options.ckpt_path)
+    net = deeplab_lit.load(path)
+    submission = None
+    if options.submission:
+        submission = Submission(options.submission, out, list(images.values()), options.ids)
+        submission.check_classes(net.num_classes)
+        check_order(list(net.classes), list(KNOWN[options.submission]), path, "the server's")
+        wanted = set(submission.images)
+        images = {name: image for name, image in images.items() if image in wanted}
+    jobs = [
+        Job(
+            image,
+            submission.path(image) if submission else out / "masks" / f"{name}.png",
+            out / "overlays" / f"{name}.jpg",
+        )
+        for name, image in images.items()
+    ]
+    values = _label_values(net, path) if options.mask_values == "labels" else None
+    device = device_of(options.device)
+    settings = {
+        "checkpoint_sha256": sha256_of(path),
+        **inference.settings(net),
+        "opacity": options.opacity,
+        "legend": options.legend,
+    }
+    if submission:
+        settings["submission"] = options.submission
+    if values:
+        settings["mask_values"] = values
+    if crf is not None:
+        settings["crf"] = crf.settings(device)
+    segmenter = Segmenter(net.to(device), inference, crf)
+    return Plan(out, settings, segmenter, films, jobs, submission, values, options)
+
+
+def _inference(options: Namespace) -> Inference:
+    try:
+        return Inference(**vars(options))
+    except ValueError as error:
+        raise UsageError(f"--eval.{error}") from error
+
+
+def _check_options(options: Namespace, films: Sequence[str]) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UsageError: says which.
+    """
+    if not 0 <= options.opacity <= 1:
+        raise UsageError(f"--opacity must be in 0…1, got {options.opacity}")
+    if options.ids and not options.submission:
+        raise UsageError("--ids is the list of a --submission, which is not given")
+    if options.submission and films:
+        raise UsageError(f"--submission takes images, and {films[0]} is a video")
+    if options.submission and options.mask_values == "labels":
+        raise UsageError("--submission has values of its own: leave out --mask_values")
+
+
+def run(plan: Plan) -> list[str]:
+    """Segment videos, then images, then check and pack a submission.
+
+    Returns:
+        A sentence for each image or video that could not be read.
+    """
+    if "crf" in plan.settings:
+        print(f"CRF: {in_words(plan.settings['crf'])}", flush=True)
+    problems = _segment_videos(plan)
+    problems += _segment_images(plan)
+    submission = plan.submission
+    if not submission and (plan.jobs or plan.options.video_masks):
+        _say_values(plan.segmenter.net, plan.values)
+    if submission and not problems:
+        submission.check()
+        print(f"Checked: {plural(len(plan.jobs), 'label map')}. To upload: {submission.pack()}")
+    return problems
+
+
+def _segment_images(plan: Plan) -> list[str]:
+    """Write masks and overlays of the images that have none; return what could not be read."""
+    jobs, submission = plan.jobs, plan.submission
+    todo = [job for job in jobs if not is_done(job)]
+    if len(todo) < len(jobs):
+        done = len(jobs) - len(todo)
+        print(f"{done} of {plural(len(jobs), 'image')} {'is' if done == 1 else 'are'} done already")
+    if not jobs:
+        return []
+    palette = partial(palette_image, colors=plan.segmenter.colors, values=plan.values)
+    unread = segment_images(
+        plan.segmenter,
+        todo,
+        as_picture=submission.picture if submission else palette,
+        opacity=plan.options.opacity,
+        legend=plan.segmenter.net.classes if plan.options.legend else None,
+        num_workers=plan.options.num_workers,
+    )
+    masks = jobs[0].mask.parent if submission else plan.out / "masks"
+    written = plural(len(todo) - len(unread), "mask")
+    print(f"{written} in {masks}, overlays in {plan.out / 'overlays'}")
+    return unread
+
+
+def _segment_videos(plan: Plan) -> list[str]:
+    """Write the videos; return a sentence for each that could not be read to its end."""
+    problems = []
+    out = plan.out / "videos"
+    for film in plan.films:
+        try:
+            path = segment_video(
+                film,
+                out,
+                plan.segmenter,
+                plan.options.opacity,
+                masks=plan.options.video_masks,
+                values=plan.values,
+            )
+            cut = None if film.startswith(WEBCAM) else cut_short(film, out)
+        except DataError as error:
+            problems.append(str(error))
+            print(error, file=sys.stderr)
+        else:
+            print(f"Video {path}" if path else f"{film} is done already", flush=True)
+            if cut:
+                problems.append(cut)
+                print(cut, file=sys.stderr)
+    return problems
+
+
 def _label_values(net: DeepLabV2, path: str) -> list[int]:
-    """The labels' value of each class index."""
+    """Return the value that each class index has in the label files."""
     values = net.label_values or {}
     unknown = [name for name in net.classes if name not in values]
     if unknown:
@@ -213,44 +333,6 @@ def _say_values(net: DeepLabV2, values: list[int] | None) -> None:
             "Masks hold class indices, which are not the values of the label files trained on: "
             f"{name} is {index} here and {value} there. --mask_values labels writes theirs."
         )
-
-
-def _segment_videos(
-    films: Sequence[str],
-    segmenter: Segmenter,
-    options: Namespace,
-    values: Sequence[int] | None,
-) -> list[str]:
-    """Returns what went wrong, one sentence a video that could not be read to its end."""
-    problems = []
-    out = Path(options.out).expanduser() / "videos"
-    for film in films:
-        try:
-            path = segment_video(
-                film,
-                out,
-                segmenter,
-                options.opacity,
-                masks=options.video_masks,
-                values=values,
-            )
-            cut = None if film.startswith(WEBCAM) else cut_short(film, out)
-        except DataError as error:
-            problems.append(str(error))
-            print(error, file=sys.stderr)
-        else:
-            print(f"Video {path}" if path else f"{film} is done already", flush=True)
-            if cut:
-                problems.append(cut)
-                print(cut, file=sys.stderr)
-    return problems
-
-
-def _inference(options: Namespace) -> Inference:
-    try:
-        return Inference(**vars(options))
-    except ValueError as error:
-        raise DataError(f"--eval.{error}") from error
 
 
 if __name__ == "__main__":

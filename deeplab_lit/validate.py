@@ -93,6 +93,9 @@ def build(
         argv: command line, of `command_line`.
         crf: in place of the command line's.
 
+    Returns:
+        The run; where the checkpoint's weights come from; and its optimizer step.
+
     Raises:
         UserError: the command line, a configuration or the checkpoint is at fault.
     """

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.network.weights.class_order import (
     are_generic,
@@ -34,21 +34,21 @@ def check_training(options: Namespace) -> None:
         options: of `fit`, parsed.
 
     Raises:
-        MisconfigurationException: says which.
+        UsageError: says which.
     """
     trainer = options.trainer
     if trainer.max_steps in (-1, 0) and trainer.max_epochs in (None, -1, 0):
-        raise MisconfigurationException(
+        raise UsageError(
             "the run must know when training ends: set --trainer.max_steps or --trainer.max_epochs"
         )
     # a cache would keep the first validation's probabilities
     for name in ("cache_dir", "trimap"):
         if options.eval[name] is not None:
-            raise MisconfigurationException(
+            raise UsageError(
                 f"--eval.{name} is for validate; leave it out of fit, and of its configurations"
             )
     if options.checkpoint.dirpath is not None:
-        raise MisconfigurationException(
+        raise UsageError(
             f"--checkpoint.dirpath is {options.checkpoint.dirpath}: checkpoints lie in their run's "
             "folder, where --ckpt_path last finds them. Another place for whole runs is --runs_dir"
         )
@@ -62,7 +62,7 @@ def check_trainer(options: Namespace, *, validates: bool = False) -> None:
         validates: nothing is trained, so there must be something to validate on.
 
     Raises:
-        MisconfigurationException: says which option, what it is and what it may be.
+        UsageError: says which option, what it is and what it may be.
     """
     from_one: Range = "a whole number from 1 up", lambda x: x >= 1
     right: dict[str, Range] = {
@@ -106,7 +106,7 @@ def check_trainer(options: Namespace, *, validates: bool = False) -> None:
     for name, (expected, is_right) in right.items():
         value = options.get(name)
         if value is not None and not is_right(value):
-            raise MisconfigurationException(f"--{name} is {value}, expected {expected}")
+            raise UsageError(f"--{name} is {value}, expected {expected}")
 
 
 def _devices(value: Any, accelerator: Any) -> bool:

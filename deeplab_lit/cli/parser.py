@@ -53,7 +53,11 @@ class Parser(ArgumentParser):
     def __init__(
         self, *args: Any, topics: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
     ) -> None:
-        settings = {"allow_abbrev": False, "exit_on_error": False, "parser_mode": MODE}
+        settings: dict[str, Any] = {
+            "allow_abbrev": False,
+            "exit_on_error": False,
+            "parser_mode": MODE,
+        }
         super().__init__(*args, **settings | kwargs)
         self.topics = topics
 

@@ -34,8 +34,10 @@ ELSEWHERE = {
 }
 BASES = ("deeplab_lit.data.SegmentationData", "lightning.Callback")  # nothing is made of them
 MOST = 12  # choices that are shown
+CLASS_HELP = "One or more arguments specifying"  # the parser's for a class without description
 SECTION_HELP = "Path to a configuration file."  # of an option that stands for a whole section
 WIDTH, COLUMN = 100, 38  # of a help: its lines, and where descriptions begin
+MOST_LINES = 2  # of a description there
 WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -255,17 +257,20 @@ def _options_in(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _about(option: str, about: str) -> list[str]:
-    """Return the lines of an option: its default and the first sentence of its description."""
-    if "known subclasses: " in about and about.startswith("("):  # nothing says what it is
+    """Return the lines of an option: its default and the beginning of its description."""
+    text = re.sub(r" \((?:required, )?(?:type|default): .*", "", about)
+    if "known subclasses: " in about and text.startswith(("(", CLASS_HELP)):  # nothing says what
         names = _class_names(about.partition("known subclasses: ")[2].rpartition(")")[0])
-        about = f"one of {', '.join(names)}. (type: …, default: null)"
-        sentence = f"{about.partition('. (')[0]}; --{option}.help NAME lists options"
-    else:
-        text = about.partition(" (type: ")[0] or about
-        sentence = re.split(r"(?<=\w\w)(?<!Fig)(?<!Eq)\. (?!Default)", f"{text} ")[0].strip()
-    default = re.search(r"default: (.*)\)$", about)
+        text = f"one of {', '.join(names)}; --{option}.help NAME lists options"
+    sentences = [""]  # the first, and more of them where they fit on its lines
+    for sentence in re.split(r"(?<=\w\w)(?<!Fig)(?<!Eq)\. ", text):
+        sentences.append(". ".join(filter(None, [sentences[-1], sentence])))
+    wrapped = [textwrap.wrap(sentence, WIDTH - COLUMN) for sentence in sentences[1:]]
+    lines = [each for each in wrapped if len(each) == len(wrapped[0])][-1][:MOST_LINES]
+    if len(wrapped[0]) > MOST_LINES:
+        lines[-1] += " …"
+    default = re.search(r"default: (.*?)(?:, known subclasses: .*)?\)$", about)
     value = f" {cut(default[1], 24)}" if default and default[1] != "null" else ""
-    lines = textwrap.wrap(sentence, WIDTH - COLUMN, max_lines=2, placeholder=" …")
     head = f"  --{option}{value}"
     if len(head) >= COLUMN:
         return [head, *(" " * COLUMN + line for line in lines)]

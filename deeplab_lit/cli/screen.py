@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.scoring.tables import cityscapes_table, score_table, trimap_table
@@ -16,7 +16,7 @@ from deeplab_lit.text import say
 from deeplab_lit.training.module import DeepLabModule
 
 # action and words of a warning → why
-WARNINGS = {
+WARNINGS: dict[tuple[Literal["ignore", "once"], str], str] = {
     ("ignore", "is smaller than the logging interval"): "not so: the steps that are logged are "
     "counted over the whole training, not anew in each epoch",
     ("ignore", "your dataloader is not resumable"): "not so: the training stream reads on where "
@@ -41,14 +41,14 @@ def quieten() -> None:
 
 
 def introduce(module: DeepLabModule, data: str, run: str) -> None:
-    """What is about to be trained.
+    """Print what is about to be trained.
 
     Args:
         module: about to be trained.
         data: the data, in words.
         run: the run folder, in words.
     """
-    hp = module.hparams
+    net = module.net
     sizes = (
         f"{group['name']} {sum(p.numel() for p in group['params']):,} at {group['lr']:g}"
         for group in module.parameter_groups()
@@ -56,8 +56,8 @@ def introduce(module: DeepLabModule, data: str, run: str) -> None:
     parameters = sum(p.numel() for p in module.parameters())
     say(
         f"Data      {data}",
-        f"Network   {hp.backbone}, output stride {hp.output_stride}, {hp.head} "
-        f"{list(hp.atrous_rates)}, scales {list(hp.scales)}: {parameters:,} parameters",
+        f"Network   {net.backbone_name}, output stride {net.output_stride}, {net.head_name} "
+        f"{list(net.atrous_rates)}, scales {list(net.scales)}: {parameters:,} parameters",
         f"Learning  {'; '.join(sizes)}",
         f"Run       {run}",
     )
@@ -145,10 +145,10 @@ def after_validate(
 
 
 def scored(scores: dict[str, Any]) -> str:
-    """How many images were scored, of how many if not all: "37 of 79 images"."""
+    """Say how many images were scored, of how many if not all: "37 of 79 images"."""
     number, of = scores["images"], scores.get("images_in_split", scores["images"])
     part = "" if number == of else f"{number:,} of "
-    return f"{part}{of:,} image{'s' * (of != 1)}"
+    return f"{part}{plural(of, 'image')}"
 
 
 def _say_files(folder: Path, wandb: str) -> None:
@@ -176,7 +176,7 @@ def command(module: str, *arguments: str) -> str:
 
 
 def _python() -> str:
-    """How to call this interpreter from here."""
+    """Return how to call this interpreter from here."""
     found = shutil.which("python")
     if found and Path(found).samefile(sys.executable):
         return "python"

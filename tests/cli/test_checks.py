@@ -1,6 +1,5 @@
 import pytest
 from jsonargparse import Namespace
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import deeplab_lit
 from deeplab_lit.cli.checks import (
@@ -12,9 +11,10 @@ from deeplab_lit.cli.checks import (
     check_unseen,
     seen_splits,
 )
+from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import VOC, Cityscapes, Folder, Shapes
 from deeplab_lit.network.weights.load import WeightsError
-from deeplab_lit.runs.provenance import PUBLISHED
+from deeplab_lit.runs.provenance import PUBLISHED, Provenance
 
 FILE = "some/best.ckpt"
 
@@ -31,7 +31,7 @@ def options_of_fit(**changes):
 @pytest.mark.parametrize(("steps", "epochs"), [(-1, None), (0, -1)])
 def test_a_training_without_an_end_is_refused(steps, epochs):
     options = options_of_fit(**{"trainer.max_steps": steps, "trainer.max_epochs": epochs})
-    with pytest.raises(MisconfigurationException, match="when training ends"):
+    with pytest.raises(UsageError, match="when training ends"):
         check_training(options)
 
 
@@ -42,7 +42,7 @@ def test_steps_or_epochs_are_an_end(steps, epochs):
 
 @pytest.mark.parametrize("change", [{"eval.cache_dir": "x"}, {"eval.trimap": "void"}])
 def test_a_training_takes_no_option_of_validate_alone(change):
-    with pytest.raises(MisconfigurationException, match="is for validate"):
+    with pytest.raises(UsageError, match="is for validate"):
         check_training(options_of_fit(**change))
 
 
@@ -101,7 +101,7 @@ def test_classes_that_are_only_numbered_are_taken_by_their_index(capsys):
 
 
 def test_images_that_were_trained_on_are_scored_only_when_that_is_allowed(capsys):
-    data, seen = Shapes(val_split="train"), {"trained_on": ["Shapes:train"]}
+    data, seen = Shapes(val_split="train"), Provenance(trained_on=("Shapes:train",))
     with pytest.raises(WeightsError, match="--allow_seen_split"):
         check_unseen(data, seen, FILE, allowed=False)
     assert check_unseen(data, seen, FILE, allowed=True) == ["Shapes:train"]
@@ -111,7 +111,7 @@ def test_images_that_were_trained_on_are_scored_only_when_that_is_allowed(capsys
 
 
 def test_that_nothing_is_known_is_told(capsys):
-    assert check_unseen(Shapes(), {"trained_on": ["unknown"]}, FILE, allowed=False) == []
+    assert check_unseen(Shapes(), Provenance(), FILE, allowed=False) == []
     assert "not known which data" in capsys.readouterr().out
 
 
@@ -139,7 +139,7 @@ def trainer_options(name, value):
 )
 def test_numbers_that_end_in_a_crash_or_never_are_refused(name, values):
     for value in values:
-        with pytest.raises(MisconfigurationException, match=f"--{name} is .*, expected "):
+        with pytest.raises(UsageError, match=f"--{name} is .*, expected "):
             check_trainer(trainer_options(name, value))
 
 
@@ -164,7 +164,7 @@ def test_numbers_that_mean_something_are_taken(name, values):
 def test_a_validation_of_nothing_is_refused_and_a_training_without_one_is_not():
     options = trainer_options("trainer.limit_val_batches", 0)
     check_trainer(options)
-    with pytest.raises(MisconfigurationException, match="leaves nothing to score"):
+    with pytest.raises(UsageError, match="leaves nothing to score"):
         check_trainer(options, validates=True)
 
 
