@@ -109,7 +109,7 @@ def _as_a_sentence(message: Warning | str, *args: Any, **kwargs: Any) -> str:
 
 
 def explained(error: Exception) -> str | None:
-    """The sentence for an exception; None where it is none of a user's or machine's making."""
+    """Return the sentence for an exception; None for those of neither user nor machine: our bugs."""
     import torch
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 

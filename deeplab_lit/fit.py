@@ -115,9 +115,8 @@ def main(
         run, start = build(args, module, held)
         check(run, start)
         create(run, start, held)
-        run.trainer.fit(
-            run.module, run.datamodule, ckpt_path=start.checkpoint and start.checkpoint.path
-        )
+        path = start.checkpoint.path if start.checkpoint else None
+        run.trainer.fit(run.module, run.datamodule, ckpt_path=path)
         _say_what_came_out(run)
         return run
 

@@ -99,7 +99,7 @@ set_loader(MODE, load_checked, (yaml.YAMLError,))
 
 
 def problem_in(text: str) -> str | None:
-    """What is wrong with a YAML text, as the end of a sentence; None where nothing is."""
+    """Return what is wrong with a YAML text, as the end of a sentence; None where nothing is."""
     try:
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:

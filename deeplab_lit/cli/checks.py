@@ -239,7 +239,7 @@ def _share_ids(data: SegmentationData, split: str) -> bool:
 
 
 def seen_before(data: SegmentationData, provenance: Provenance, weights: str) -> list[str]:
-    """The splits with images of the validation split that weights were trained on; warns of them.
+    """Return the splits with images to validate on that weights were trained on; warn of them.
 
     Args:
         data: with the validation split.

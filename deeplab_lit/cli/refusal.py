@@ -68,7 +68,7 @@ class Refusal:
     help_of: Callable[[str], str]
 
     def sentence(self, said: str) -> str:
-        """The option, what was found, what is expected.
+        """Return what is said to the user: the option, its value, what is expected.
 
         Args:
             said: by jsonargparse.
@@ -123,7 +123,7 @@ class Refusal:
         return f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} missing"
 
     def _without_value(self, option: str) -> str:
-        """The option that has no value; where one of a class has none, the class is blamed."""
+        """Return the option without value; where one of a class has none, the parser blames it."""
         following = [*self.argv[1:], "-"]
         alone = [w for w, after in zip(self.argv, following, strict=True) if after.startswith("-")]
         return next((w for w in alone if w.startswith(f"{option}.") and "=" not in w), option)
@@ -179,7 +179,7 @@ class Refusal:
         return " or ".join(dict.fromkeys(words)) + hint
 
     def _place(self, key: str, dashes: str = "--") -> str:
-        """The option as it was given: in a file, or on the command line."""
+        """Return the option as it was typed: in a file, or on the command line."""
         file = self._file_of(key)
         return f"{file}: {key}" if file else f"{dashes}{key}"
 
@@ -189,19 +189,19 @@ class Refusal:
         return next((file for file, content in self.read.items() if _holds(content, key)), None)
 
     def _options(self, which: str = "--help") -> list[str]:
-        """The names of options, without dashes."""
+        """Return the names of options, without dashes."""
         names = re.findall(r"^ +(?:-\w [A-Z]+, )?--([\w.]+)", self.help_of(which), re.MULTILINE)
         return [name.replace(".init_args.", ".") for name in names]
 
     def _classes(self, path: str) -> list[str]:
-        """The names of the classes that an option knows."""
+        """Return the names of the classes that an option knows."""
         about = self.help_of("--help").partition(f"\n  --{path} ")[2].partition("\n  --")[0]
         known = re.sub(r"\s", "", about).partition("knownsubclasses:")[2].rpartition(")")[0]
         return _class_names(known)
 
 
 def cut(text: str, longest: int = 60) -> str:
-    """A text on one line, and no longer than that."""
+    """Return a text on one line, cut to `longest` characters."""
     text = " ".join(text.split())
     return text if len(text) <= longest else f"{text[:longest]}…"
 

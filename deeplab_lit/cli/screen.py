@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.scoring.tables import cityscapes_table, score_table, trimap_table
-from deeplab_lit.text import say
+from deeplab_lit.text import plural, say
 from deeplab_lit.training.module import DeepLabModule
 
 # action and words of a warning → why
