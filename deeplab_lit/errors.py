@@ -109,7 +109,7 @@ def _as_a_sentence(message: Warning | str, *args: Any, **kwargs: Any) -> str:
 
 
 def explained(error: Exception) -> str | None:
-    """Return the sentence for an exception; None for those of neither user nor machine: our bugs."""
+    """Return the sentence for an exception; None where neither user nor machine is at fault."""
     import torch
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 

@@ -320,16 +320,32 @@ def test_frozen_normalization_stays_as_it_was(trained, tmp_path, tiny_args):
     assert any(not torch.equal(start[key], end[key]) for key in end if "conv" in key)
 
 
-@pytest.mark.parametrize(
-    ("option", "default"),
-    [("runs_dir", "runs"), ("experiment", None), ("run", None)],
-)
-def test_the_defaults_stand_in_the_printed_configuration(capsys, option, default):
+def test_the_defaults_stand_in_the_printed_configuration(capsys):
     with pytest.raises(SystemExit) as stop:
         fit.main(["--data=Shapes", "--print_config"])
     assert stop.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed[option] == default
+    assert printed["runs_dir"] == "runs"
+    assert printed["experiment"] is printed["run"] is printed["crf"] is None
     assert printed["checkpoint"]["monitor"] == "val/miou"
     assert printed["eval"]["scales"] is None
-    assert printed["crf"]["enabled"] is False
+
+
+def shown(capsys, main, *argv):
+    """What a command prints for a request of help."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(argv))
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_can_be_read_and_help_all_has_every_option(capsys):
+    short, full = (shown(capsys, fit.main, flag) for flag in ("--help", "--help_all"))
+    assert len(short.splitlines()) <= 130
+    assert max(map(len, short.splitlines())) <= 100
+    for option in ("--data ", "--model.atrous_rates (6, 12, 18, 24)", "--trainer.max_steps -1"):
+        assert option in short
+    for option in ("--trainer.gradient_clip_val ", "--trainer.profiler ", "--checkpoint.filename "):
+        assert option in full
+        assert option not in short
+    assert "--model" not in shown(capsys, validate.main, "--help")
