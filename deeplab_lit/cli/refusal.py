@@ -36,7 +36,7 @@ BASES = ("deeplab_lit.data.SegmentationData", "lightning.Callback")  # nothing i
 MOST = 12  # choices that are shown
 CLASS_HELP = "One or more arguments specifying"  # the parser's for a class without description
 SECTION_HELP = "Path to a configuration file."  # of an option that stands for a whole section
-WIDTH, COLUMN = 100, 38  # of a help: its lines, and where descriptions begin
+WIDTH, COLUMN = 120, 38  # of a help: its lines, and where descriptions begin
 MOST_LINES = 2  # of a description there
 WORDS = {
     "int": "a whole number",
@@ -265,7 +265,7 @@ def _about(option: str, about: str) -> list[str]:
     sentences = [""]  # the first, and more of them where they fit on its lines
     for sentence in re.split(r"(?<=\w\w)(?<!Fig)(?<!Eq)\. ", text):
         sentences.append(". ".join(filter(None, [sentences[-1], sentence])))
-    wrapped = [textwrap.wrap(sentence, WIDTH - COLUMN) for sentence in sentences[1:]]
+    wrapped = [textwrap.wrap(sentence, WIDTH - COLUMN - 2) for sentence in sentences[1:]]
     lines = [each for each in wrapped if len(each) == len(wrapped[0])][-1][:MOST_LINES]
     if len(wrapped[0]) > MOST_LINES:
         lines[-1] += " …"
