@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -179,20 +178,22 @@ def check_settings(runs: Sequence[Run], labels: Sequence[str]) -> None:
     """
     from deeplab_lit.cli.defaults import implied_config
     from deeplab_lit.cli.model_option import model_class
-    from deeplab_lit.cli.run import build_parser, command_line, parse_run
+    from deeplab_lit.cli.run import RunParser, build_parser, command_line, parse_run
     from deeplab_lit.training.module import DeepLabModule
 
     firsts: dict[int, Run] = {}
     for run in runs:
         firsts.setdefault(run.setting, run)
-    parser_of = cache(lambda module: build_parser("fit", "", "", module))
+    parsers: dict[type[DeepLabModule], RunParser] = {}  # one for each --model of the settings
     refused: dict[str, list[str]] = {}
     for setting, run in firsts.items():
         args = [*run.fit.args, *run.validate.args]
         try:
             argv = command_line([word for word in args if not word.startswith("--ckpt_path=")])
-            parser = parser_of(model_class(argv, DeepLabModule))
-            parse_run(parser, "fit", argv, implied_config("fit", argv))
+            module = model_class(argv, DeepLabModule)
+            if module not in parsers:
+                parsers[module] = build_parser("fit", "", "", module)
+            parse_run(parsers[module], "fit", argv, implied_config("fit", argv))
         except UserError as error:
             refused.setdefault(str(error), []).append(f"“{labels[setting]}”")
     if refused:
