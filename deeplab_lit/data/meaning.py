@@ -148,7 +148,8 @@ def judge_palettes(colors: Colors, official: Mapping[int, Color]) -> Iterator[Fi
         if len(files) > 1 and value != VOID:
             (first, here), (second, there) = list(files.items())[:2]
             yield Finding(
-                f"value {value} is {first} in {here}, but {second} in {there}: do both mean the same?",
+                f"value {value} is {first} in {here}, but {second} in {there}: do both mean the "
+                "same?",
                 proved=False,
             )
             return
