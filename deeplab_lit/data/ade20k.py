@@ -75,7 +75,7 @@ class ADE20K(SegmentationData):
         self.root = require_root(root)
 
     def split(self, name: str) -> FileSplit:
-        """The images of images/training or images/validation, in the order of their names."""
+        """List the images of images/training or images/validation, in the order of their names."""
         folder = FOLDERS.get(name, name)
         images = matching(self.root / "images" / folder, "*.jpg")
         if not images:

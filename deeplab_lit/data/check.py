@@ -190,7 +190,7 @@ def _sound(
 
 
 def first_of(found: list[str], name: str, checked: int) -> Iterator[str]:
-    """The first of many problems as lines, under their number."""
+    """Return the first of many problems as lines, under their number."""
     if len(found) > 1:
         yield f"{len(found)} of {checked} images checked in {name} have a problem:"
     yield from found[:SHOWN]
@@ -199,7 +199,7 @@ def first_of(found: list[str], name: str, checked: int) -> Iterator[str]:
 
 
 def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
-    """The summaries as text: a line each, then a row for each class."""
+    """Return the summaries as text: a line each, then a row for each class."""
     lines = []
     for summary in summaries:
         sizes, number = summary.sizes, summary.number

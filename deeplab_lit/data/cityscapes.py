@@ -86,7 +86,7 @@ class Cityscapes(SegmentationData):
         self.root = require_root(root)
 
     def split(self, name: str) -> FileSplit:
-        """The frames of leftImg8bit/`name`, in the order of their names."""
+        """List the frames of leftImg8bit/`name`, in the order of their names."""
         if name == "test":
             raise DataError(
                 "Cityscapes test has no labels: run predict --images on its images instead"
@@ -123,7 +123,7 @@ class Cityscapes(SegmentationData):
         return self._instance_maps(split)[id]
 
     def instances(self, split: str) -> tuple[dict, dict, Callable[[str], np.ndarray] | None]:
-        """What the benchmark's further scores need.
+        """Return what the benchmark's further scores need.
 
         Returns:
             Categories as name → indices of their classes; index of each class with instances →

@@ -39,7 +39,7 @@ class ClassLine(NamedTuple):
 
 
 def read_class_list(path: Path) -> list[ClassLine]:
-    """The lines of a list, in one of three forms.
+    """Return the classes of a list's lines, in one of three forms.
 
     `name` (the first line is value 0), `name = value`, or `name  red green blue` (also
     `red green blue  name`; commas count as spaces). Lines that begin with # are left out.
@@ -156,7 +156,7 @@ def _refuse_mixture(path: Path, read: list[tuple[int, str, ClassLine]]) -> None:
 
 
 def voc_color(index: int) -> Color:
-    """The color of a class index in PASCAL VOC's masks, for any index from 0 to 255.
+    """Return the color of a class index (0…255) in PASCAL VOC's masks.
 
     The devkit's rule (VOClabelcolormap.m): the bits of the index, three at a time, go to the top
     bits of red, green and blue.

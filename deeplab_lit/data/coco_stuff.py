@@ -87,7 +87,7 @@ class CocoStuff10k(_CocoStuff):
     parts = {"val": {"test"}}
 
     def split(self, name: str) -> FileSplit:
-        """The images of imageLists/train.txt, or for val of imageLists/test.txt."""
+        """List the images of imageLists/train.txt, or for val of imageLists/test.txt."""
         path = self.root / "imageLists" / f"{LISTS.get(name, name)}.txt"
         if not path.is_file():
             raise DataError(
@@ -109,7 +109,7 @@ class CocoStuff164k(_CocoStuff):
     """
 
     def split(self, name: str) -> FileSplit:
-        """The images of images/`name`2017, in the order of their names."""
+        """List the images of images/`name`2017, in the order of their names."""
         images = self.root / f"images/{name}2017"
         ids = [path.stem for path in matching(images, "*.jpg")]
         if not ids:

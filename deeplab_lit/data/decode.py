@@ -42,7 +42,7 @@ MATLAB_HEADER = 128  # bytes
 
 
 def opened(data: bytes) -> Image.Image:
-    """The picture in a file's content, its pixels not decoded yet.
+    """Open the picture in a file's content, its pixels not decoded yet.
 
     Raises:
         UNREADABLE: none of the formats, too large, or more than one picture.
@@ -86,7 +86,7 @@ def tags_of(image: Image.Image) -> Mapping[int, Any]:
 
 
 def decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
-    """A JPEG by OpenCV, twice as fast as Pillow, and turned as its EXIF orientation says.
+    """Decode a JPEG by OpenCV, twice as fast as Pillow, turned as its EXIF orientation says.
 
     Returns:
         RGB (H,W,3) uint8, None where only Pillow can say what is wrong; and what libjpeg says of

@@ -89,7 +89,7 @@ class Folder(SegmentationData):
         return f"--data.void {value}" if self.void == VOID else super().void_remedy(value)
 
     def split(self, name: str) -> FileSplit:
-        """The images of images/`name`, in the order of their names."""
+        """List the images of images/`name`, in the order of their names."""
         folder, masks = self.root / "images" / name, self.root / "labels" / name
         files = list(files_below(folder))
         named = {p: p.relative_to(folder).with_suffix("").as_posix() for p in files}

@@ -72,7 +72,7 @@ class MissingFiles(DataError):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image as people see it: RGB (H,W,3) uint8, turned as its EXIF orientation says.
+    """Read an image as people see it: RGB (H,W,3) uint8, turned as its EXIF orientation says.
 
     Gray becomes RGB, transparency is dropped, deeper values are scaled to 8 bits. What can be read
     although libjpeg says that it is damaged is named in a DataWarning.
@@ -131,7 +131,7 @@ def _to_rgb8(image: Image.Image, data: bytes) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask's raw values: (H,W) uint8; of a palette image the indices, never its colors.
+    """Read a mask's raw values: (H,W) uint8; of a palette image the indices, never its colors.
 
     EXIF orientation is not looked at: a mask is as its pixels lie. `.mat` files are read as
     SBD's (GTcls.Segmentation).
@@ -201,7 +201,7 @@ def unique_colors(palette: bytes | None) -> dict[int, Color]:
 
 
 def read_colors(path: Path) -> np.ndarray:
-    """A mask's colors, (H,W) uint32 as 0xBBGGRR; gray counts as the color of three such values.
+    """Read a mask's colors, (H,W) uint32 as 0xBBGGRR; gray is the color of three such values.
 
     Raises:
         DataError: missing, damaged, not an image, in a lossy format, deeper than 8 bits, or with

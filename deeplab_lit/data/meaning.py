@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 
 
 def refuse_proved(findings: Sequence[Finding]) -> list[str]:
-    """The sentences of what is not proved.
+    """Return the sentences of what is not proved.
 
     Raises:
         DataError: the sentences of what is.
@@ -156,7 +156,7 @@ def judge_palettes(colors: Colors, official: Mapping[int, Color]) -> Iterator[Fi
 
 
 def _hints(found: Summary, absent: Sequence[int], classes: Sequence[str]) -> str:
-    """What the values that do occur say about those that do not, as further sentences."""
+    """Return what the values that occur say about those that do not, as further sentences."""
     hints = ""
     if not found.label_values:  # colors, each of which is one of the classes' or void's
         return hints

@@ -52,19 +52,19 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def passed_over(folder: Path, files: Sequence[Path], why: str) -> str:
-    """A sentence on files below a folder that are not read."""
+    """Return a sentence on files below a folder that are not read."""
     names = first_few([str(file.relative_to(folder)) for file in files])
     verb = "is" if len(files) == 1 else "are"
     return f"{folder}: {plural(len(files), 'file')} {verb} passed over ({why}): {names}"
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that match a pattern, sorted, without hidden ones."""
+    """List the files of a folder that match a pattern, sorted, without hidden ones."""
     return sorted(p for p in folder.glob(pattern) if not any(map(is_hidden, p.parts[-2:])))
 
 
 def masks_of(ids: Sequence[str], folder: Path) -> list[Path]:
-    """The mask of each image: the file of its name in `folder`, in any lossless format.
+    """Find the mask of each image: the file of its name in `folder`, in any lossless format.
 
     Raises:
         DataError: an image has two.
@@ -87,7 +87,7 @@ def masks_of(ids: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _instead(ids: Sequence[str], missing: set[str], found: dict[str, list[Path]]) -> str:
-    """What lies there that may be the masks that are missing."""
+    """Return a hint at files that may be the missing masks."""
     lossy = [file for id in ids if id in missing for file in found.get(id, [])]
     if lossy:
         return (
@@ -130,7 +130,7 @@ def _missing(missing: Sequence[Path], number: int) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file without spaces around them, with or without a byte order mark.
+    """Read the lines of a UTF-8 file, stripped, with or without a byte order mark.
 
     Raises:
         DataError: it is a folder, or no such text.
@@ -155,7 +155,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def listed_ids(path: Path) -> list[str]:
-    """The image names of a list, one a line, in its order.
+    """Read the image names of a list, one a line, in its order.
 
     Raises:
         DataError: no such list, or one that holds something else.

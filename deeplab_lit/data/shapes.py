@@ -103,7 +103,7 @@ class ShapesSplit(Split):
 
 
 def draw_sample(seed: int, index: int, max_disc: float = MAX_RADIUS) -> Arrays:
-    """The image and mask of an index: always the same for the same arguments.
+    """Draw the image and mask of an index: always the same for the same arguments.
 
     Returns:
         RGB image (161,161,3) uint8, and mask (161,161) uint8 in {0…6, 255}.
@@ -122,7 +122,7 @@ def draw_sample(seed: int, index: int, max_disc: float = MAX_RADIUS) -> Arrays:
 
 
 def _object(rng: Generator, max_disc: float) -> list[tuple[int, Distance, float]]:
-    """A random object: its layers from the bottom up, as (class, distance, farthest pixel)."""
+    """Draw a random object: its layers from the bottom up, as (class, distance, farthest pixel)."""
     kind = rng.choice(
         [DISC, SQUARE, TRIANGLE, CROSS, WIRE, EYE], p=[0.14, 0.16, 0.16, 0.16, 0.16, 0.22]
     )
@@ -171,7 +171,7 @@ def _ring(r: float, thickness: float) -> Distance:
 
 
 def _arc(bend: float, length: float, thickness: float) -> Distance:
-    """A piece of a circle of radius `bend` that reaches `length` pixels from its middle."""
+    """Draw a piece of a circle of radius `bend` that reaches `length` pixels from its middle."""
     return lambda x, y: np.maximum(
         abs(_length(x - bend, y) - bend) - thickness / 2, _length(x, y) - length
     )
@@ -205,7 +205,7 @@ def _paint(
 
 
 def _pattern(rng: Generator, label: int, height: int, width: int) -> np.ndarray:
-    """A surface: chequered squares, striped triangles, speckled crosses, others shaded."""
+    """Paint a surface: chequered squares, striped triangles, speckled crosses, others shaded."""
     if label == CROSS:
         surface = rng.standard_normal((height, width), dtype=np.float32)
     elif label == SQUARE:
@@ -221,7 +221,7 @@ def _pattern(rng: Generator, label: int, height: int, width: int) -> np.ndarray:
 
 
 def _cloth(rng: Generator, height: int, width: int) -> np.ndarray:
-    """A background: blotches under faint stripes."""
+    """Paint a background: blotches under faint stripes."""
     n = rng.integers(2, 24)
     small = rng.standard_normal((n, n), dtype=np.float32) * rng.uniform(0, 25)
     blotches = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
@@ -231,7 +231,7 @@ def _cloth(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 def _stripes(rng: Generator, height: int, width: int, angle: float, period: float) -> np.ndarray:
-    """A wave in −1…1 across the direction `angle`, (height, width) float32."""
+    """Return a wave in −1…1 across the direction `angle`, (height, width) float32."""
     cos, sin = 2 * np.pi * np.array([np.cos(angle), np.sin(angle)], np.float32) / np.float32(period)
     start = np.float32(rng.uniform(0, 2 * np.pi))
     return np.sin(X[:height, :width] * cos + (Y[:height, :width] * sin + start))

@@ -101,7 +101,7 @@ def _scale(
     rows: tuple[int, int],
     columns: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The window rows × columns, each (first, number), of the image and mask scaled by `scale`."""
+    """Cut the window rows × columns, each (first, number), of image and mask scaled by `scale`."""
     if scale == 1:
         window = np.s_[rows[0] : sum(rows), columns[0] : sum(columns)]
         return image[window], mask[window]
