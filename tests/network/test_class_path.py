@@ -1,6 +1,8 @@
 """A backbone and a head from outside the package, on the real command line and in Python."""
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,40 +11,9 @@ from deeplab_lit import fit, load
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.read import WeightsError
 
-MODULE = """
-import torch
-from torch import nn
-from torchvision.models import mobilenet_v2
-
-from deeplab_lit.network.atrous import make_atrous
-from deeplab_lit.network.backbone import Backbone
-from deeplab_lit.network.head import Head, atrous_conv
-
-
-class MobileNet(Backbone):
-    out_channels = 1280
-
-    def __init__(self, output_stride, style, norm):
-        super().__init__()
-        self.features = mobilenet_v2().features
-        make_atrous(self.features, output_stride)
-
-    def parts(self):
-        return self.features
-
-
-class Cascade(Head):
-    def __init__(self, in_channels, num_classes, atrous_rates):
-        super().__init__()
-        self.convs = nn.ModuleList(atrous_conv(in_channels, in_channels, r) for r in atrous_rates)
-        self.classifier = nn.Conv2d(in_channels, num_classes, 1)
-
-    def forward(self, features):
-        for conv in self.convs:
-            features = features + torch.relu(conv(features))
-        return self.classifier(features)
-
-
+README = Path(__file__).parents[2] / "README.md"
+RECIPES = re.findall(r"```python\n(# my_net\.py.*?)```", README.read_text("utf-8"), re.DOTALL)
+STRANGER = """
 class Stranger:
     pass
 """
@@ -51,7 +22,8 @@ class Stranger:
 @pytest.fixture
 def my_net(tmp_path, monkeypatch):
     """The folder of my_net.py, from which Python imports; my_net is not imported."""
-    (tmp_path / "my_net.py").write_text(MODULE)
+    assert len(RECIPES) == 2
+    (tmp_path / "my_net.py").write_text("\n".join([*RECIPES, STRANGER]))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_net", raising=False)
     yield tmp_path

@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,6 +235,8 @@ def test_a_replacement_of_the_crf_is_scored_as_the_crf_is(
     assert reports[0].refined.confusion[:, 1:].sum() == 0
 
 
+README = Path(__file__).parents[2] / "README.md"
+RECIPE = re.search(r"```python\n(# my_metric\.py.*?)```", README.read_text("utf-8"), re.DOTALL)[1]
 RIGHT = """
 from deeplab_lit.scoring.observer import Observer
 from deeplab_lit.scoring.per_image import gathered
@@ -268,3 +272,7 @@ def test_a_metric_from_outside_the_package_is_an_option_of_fit_and_of_validate(
     assert validate.main(args).record.final["metrics"] == {"right": 1}
     shown = capsys.readouterr().out.splitlines()
     assert ["right", "1"] in [line.split() for line in shown]
+    (tmp_path / "my_metric.py").write_text(RECIPE)
+    scores = validate.main([f"--ckpt_path={best}", "--metrics=my_metric.Right"]).record.final
+    # images of one size; here void counts as wrong
+    assert 0.8 * scores["pixel_accuracy"] < scores["metrics"]["right"] < scores["pixel_accuracy"]
