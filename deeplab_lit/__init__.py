@@ -94,7 +94,7 @@ def load(path: str | Path) -> "DeepLabV2":
     Raises:
         WeightsError: there is no such file, or it holds no such weights.
     """
-    from deeplab_lit.data.class_names import class_names
+    from deeplab_lit.data import class_names
     from deeplab_lit.network.weights.load import load as load_network
 
     net = load_network(path)

@@ -21,7 +21,7 @@ from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
 from deeplab_lit.cli.parser import Parser, UsageError, configs_first, parse
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import in_words
-from deeplab_lit.data.class_names import KNOWN
+from deeplab_lit.data import CLASSES_OF
 from deeplab_lit.data.image import DataError
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
@@ -185,7 +185,7 @@ def plan(options: Namespace, inference: Inference, crf: DenseCRF | None) -> Plan
     if options.submission:
         submission = Submission(options.submission, out, list(images.values()), options.ids)
         submission.check_classes(net.num_classes)
-        check_order(list(net.classes), list(KNOWN[options.submission]), path, "the server's")
+        check_order(list(net.classes), list(CLASSES_OF[options.submission]), path, "the server's")
         wanted = set(submission.images)
         images = {name: image for name, image in images.items() if image in wanted}
     jobs = [

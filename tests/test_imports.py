@@ -30,7 +30,7 @@ FLOORS = [
     ["__init__", "__main__"],
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-DATA_SETS = {"ade20k", "cityscapes", "coco_stuff", "folder", "pascal_context", "person_part", "voc"}
+DATA_SETS = {"ade20k", "cityscapes", "coco_stuff", "folder", "voc"}
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 import deeplab_lit
-from deeplab_lit.data import Shapes
-from deeplab_lit.data.class_names import KNOWN
+from deeplab_lit.data import CLASSES_OF, Shapes
 from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.predict import main
 from deeplab_lit.segment.submission import LAYOUTS
@@ -195,7 +194,7 @@ def test_a_network_with_the_servers_classes_in_another_order_submits_nothing(
     seven = replace(LAYOUTS["cityscapes"], values=(7, 8, 11, 12, 13, 17, 19))
     monkeypatch.setitem(LAYOUTS, "cityscapes", seven)
     names = list(Shapes.classes)
-    monkeypatch.setitem(KNOWN, "cityscapes", [names[1], names[0], *names[2:]])
+    monkeypatch.setitem(CLASSES_OF, "cityscapes", [names[1], names[0], *names[2:]])
     with pytest.raises(SystemExit) as stop:
         run(trained, images / "rgb.png", out=tmp_path / "out", submission="cityscapes")
     assert stop.value.code == 2

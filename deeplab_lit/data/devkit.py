@@ -1,8 +1,13 @@
-"""PASCAL's development kit: images, masks and lists of one year's VOC folder, as data sets."""
+"""PASCAL's development kit: images, masks and lists of one year's VOC folder, as data sets.
+
+With VOC 2010's images come PASCAL-Context (Mottaghi et al., 2014), the whole scene, and
+PASCAL-Person-Part (Chen et al., 2014), the parts of people. VOC 2012 is in voc.py.
+"""
 
 from pathlib import Path
 from typing import Any, ClassVar
 
+from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import Pair, check_files_exist, listed_ids, require_root
@@ -74,3 +79,59 @@ def find_devkit(root: Path, year: int) -> Path:
         f"VOCdevkit/{name}/JPEGImages/). Unpack the official VOCtrainval archive of {year}, and "
         "give its VOCdevkit folder."
     )
+
+
+CONTEXT_CLASSES = (
+    *("background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat"),
+    *("book", "bottle", "building", "bus", "cabinet", "car", "cat", "ceiling", "chair", "cloth"),
+    *("computer", "cow", "cup", "curtain", "dog", "door", "fence", "floor", "flower", "food"),
+    *("grass", "ground", "horse", "keyboard", "light", "motorbike", "mountain", "mouse", "person"),
+    *("plate", "platform", "pottedplant", "road", "rock", "sheep", "shelves", "sidewalk", "sign"),
+    *("sky", "snow", "sofa", "table", "track", "train", "tree", "truck", "tvmonitor", "wall"),
+    *("water", "window", "wood"),
+)
+
+
+class PascalContext(DevkitData):
+    """PASCAL-Context: the 59 most frequent classes and background, in the order of the alphabet.
+
+    In VOC 2010's devkit: JPEGImages/<id>.jpg, SegmentationClassContext/<id>.png, whose values are
+    class indices (0 background, 255 void), and ImageSets/SegmentationContext/<split>.txt, one id a
+    line. Splits train (4,998 images) and val (5,105).
+
+    Args:
+        root: the folder VOC2010, VOCdevkit, or the one that holds VOCdevkit.
+    """
+
+    year, masks, lists = 2010, "SegmentationClassContext", "SegmentationContext"
+    parts = {"trainval": {"train", "val"}}
+    classes = {name: voc_color(i) for i, name in enumerate(CONTEXT_CLASSES)}
+    palette = dict(enumerate(classes.values()))
+
+
+PART_CLASSES = (
+    "background",
+    "head",
+    "torso",
+    "upper arms",
+    "lower arms",
+    "upper legs",
+    "lower legs",
+)
+
+
+class PersonPart(DevkitData):
+    """PASCAL-Person-Part: six parts and background, on the images that show people.
+
+    In VOC 2010's devkit: JPEGImages/<id>.jpg, SegmentationPersonPart/<id>.png, whose values are
+    class indices (0 background, 255 void), and ImageSets/SegmentationPersonPart/<split>.txt, one id
+    a line. Splits train (1,716 images) and val (1,817).
+
+    Args:
+        root: the folder VOC2010, VOCdevkit, or the one that holds VOCdevkit.
+    """
+
+    year, masks, lists = 2010, "SegmentationPersonPart", "SegmentationPersonPart"
+    parts = {"trainval": {"train", "val"}}
+    classes = {name: voc_color(i) for i, name in enumerate(PART_CLASSES)}
+    palette = dict(enumerate(classes.values()))

@@ -9,10 +9,9 @@ import numpy as np
 from deeplab_lit.atomic import atomic_folder
 from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.decode import UNREADABLE, opened
+from deeplab_lit.data.devkit import CONTEXT_CLASSES, PART_CLASSES
 from deeplab_lit.data.image import DataError, read_colors, read_mask
-from deeplab_lit.data.pascal_context import CLASSES as CONTEXT_CLASSES
 from deeplab_lit.data.paths import lines_of, listed_ids
-from deeplab_lit.data.person_part import CLASSES as PARTS_CLASSES
 from deeplab_lit.prepare.archives import Archive, Source
 from deeplab_lit.prepare.label_maps import Reader, convert, read_mat, write_list
 from deeplab_lit.prepare.unpack import under, unpack
@@ -125,7 +124,7 @@ def read_parts(path: Path) -> np.ndarray:
     Raises:
         DataError: it cannot be read, or holds something else.
     """
-    num_classes = len(PARTS_CLASSES)
+    num_classes = len(PART_CLASSES)
     try:
         with opened(path.read_bytes()) as image:
             is_colored = image.mode == "RGB"

@@ -2,10 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_lit.data import VOC, DataError, Folder
-from deeplab_lit.data.class_names import class_names
+from deeplab_lit.data import VOC, DataError, Folder, class_names
+from deeplab_lit.data.devkit import CONTEXT_CLASSES
 from deeplab_lit.data.image import MissingFiles
-from deeplab_lit.data.pascal_context import CLASSES
 from deeplab_lit.data.paths import Pair, check_files_exist, lines_of, listed_ids, require_root
 from deeplab_lit.prepare.voc_2010 import class_table
 
@@ -31,7 +30,7 @@ def test_the_first_files_that_are_missing_are_named_and_all_are_kept(tmp_path):
     assert error.value.files == gone
 
 
-LABELS = list(enumerate(CLASSES))[1:]
+LABELS = list(enumerate(CONTEXT_CLASSES))[1:]
 
 
 def test_lines_come_without_spaces_blank_lines_and_byte_order_mark(tmp_path):
