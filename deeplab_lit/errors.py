@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: a sentence on stderr and exit code 2, no traceback.
+"""End commands plainly: a sentence on stderr and exit code 2 for a user's mistake, no traceback.
 
 Every part of the package may import this; it knows none of them.
 """
@@ -51,7 +51,7 @@ LOST_PROCESS = (
 )
 NO_HOME = "there is no home folder: set the variable HOME to a folder that can be written."
 # what libraries say, in exceptions of types that may be bugs of ours just as well
-SAID = {
+SENTENCES = {
     r"DefaultCPUAllocator|can't allocate memory|Insufficient memory|killed by signal: (Killed|Bus)"
     r"|unable to allocate shared memory|Cannot allocate memory": OUT_OF_MEMORY,
     r"DataLoader worker": DEAD_WORKER,
@@ -121,27 +121,28 @@ def explained(error: Exception) -> str | None:
     if isinstance(error, torch.OutOfMemoryError):
         return OUT_OF_GPU_MEMORY
     if isinstance(error, MemoryError):
-        asked = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        return f"{OUT_OF_MEMORY} ({asked})" if asked else OUT_OF_MEMORY
+        request = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        return f"{OUT_OF_MEMORY} ({request})" if request else OUT_OF_MEMORY
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, RuntimeError | ValueError) or type(error).__module__.startswith("cv2"):
         return next(
-            (said for pattern, said in SAID.items() if re.search(pattern, str(error))), None
+            (text for pattern, text in SENTENCES.items() if re.search(pattern, str(error))), None
         )
     return None
 
 
 def _of_the_system(error: OSError) -> str | None:
+    """Return the sentence for an error of the system; None for one that may be a bug of ours."""
     number = error.errno
-    if number is None and (found := re.search(r"\[Errno (\d+)\]", str(error))):
-        number = int(found[1])  # handed over by a worker, as above
+    if number is None and (match := re.search(r"\[Errno (\d+)\]", str(error))):
+        number = int(match[1])  # handed over by a worker, as above
     if number in DISK:
         reason = error.strerror or os.strerror(number)
         return f"{error.filename or 'the disk'}: {reason}. What was written before is kept."
     if number in PLACE and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    others = {
+    sentences = {
         errno.EMFILE: OUT_OF_FILES,
         errno.ENFILE: OUT_OF_FILES,
         errno.ENOMEM: OUT_OF_MEMORY,
@@ -150,7 +151,7 @@ def _of_the_system(error: OSError) -> str | None:
         errno.EAGAIN: "the system starts no further process: fewer --loader.num_workers or "
         "--num_workers, or a higher `ulimit -u`.",
     }
-    return others.get(number) if number is not None else None
+    return sentences.get(number) if number is not None else None
 
 
 def _output_nowhere() -> None:
@@ -163,7 +164,7 @@ def _output_nowhere() -> None:
 
 @contextmanager
 def refused_trainer() -> Iterator[None]:
-    """Around the making of Lightning's trainer: what it raises is said of its options' values.
+    """Turn what Lightning's trainer refuses, when it is made, into a mistake in its options.
 
     Raises:
         UserError: in Lightning's words.
@@ -178,7 +179,7 @@ def refused_trainer() -> Iterator[None]:
 
 @contextmanager
 def refused_arguments() -> Iterator[None]:
-    """Around a parser's `instantiate`: what a class refuses becomes a mistake, in its own words.
+    """Turn what a class refuses, in a parser's `instantiate`, into a mistake, in its own words.
 
     Raises:
         UserError: the class's own error where it is one, else one with its message; the parser
@@ -201,14 +202,14 @@ def lasting_screen() -> Iterator[None]:
 
     What is written to stdout and stderr from then on goes nowhere.
     """
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Lasting, before)
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Lasting, streams)
     try:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = streams
 
 
 class Lasting:
@@ -237,9 +238,9 @@ class Lasting:
             self._lose()
 
     def _lose(self) -> None:
-        lost, self._stream = self._stream, self._nowhere()
+        closed, self._stream = self._stream, self._nowhere()
         with suppress(OSError, ValueError):  # for what is buffered, and for libraries in C
-            os.dup2(self._stream.fileno(), lost.fileno())
+            os.dup2(self._stream.fileno(), closed.fileno())
 
     def _nowhere(self) -> TextIO:
         return Path(os.devnull).open("w", encoding="utf-8")

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -13,15 +12,20 @@ from deeplab_lit import __version__
 from deeplab_lit.cli.callbacks import build_callbacks
 from deeplab_lit.cli.checks import (
     check_classes,
-    check_options,
-    check_resumable,
     check_trainer,
     check_training,
+    images_seen,
     seen_before,
 )
-from deeplab_lit.cli.defaults import SHAPES, implied_config
+from deeplab_lit.cli.defaults import (
+    SHAPES,
+    Start,
+    find_start,
+    hold_alone,
+    implied_config,
+    with_stored,
+)
 from deeplab_lit.cli.model_option import model_class
-from deeplab_lit.cli.parser import flags, refusals
 from deeplab_lit.cli.run import (
     Run,
     RunParser,
@@ -37,64 +41,20 @@ from deeplab_lit.cli.screen import after_fit, introduce, quieten
 from deeplab_lit.data.check import table
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.loading import DataModule
-from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
-from deeplab_lit.runs.checkpoints import BEST, kept_by
+from deeplab_lit.runs.checkpoints import kept_by
 from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
-from deeplab_lit.runs.folder import (
-    NoCheckpointError,
-    check_unfinished,
-    create_run_folder,
-    hold,
-    last_checkpoint,
-    new_run_folder,
-)
+from deeplab_lit.runs.folder import create_run_folder
 from deeplab_lit.runs.loggers import build_loggers, end_wandb, log_checkpoint
 from deeplab_lit.runs.monitors import all_known, check_monitors, logged_names
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import DATA_SETS
-from deeplab_lit.text import plural, say
+from deeplab_lit.text import say
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.same_training import check_same_module
 from deeplab_lit.training.schedule import validation_interval
 
 USAGE = "python -m deeplab_lit.fit [options]"
 DESCRIPTION = "Train. Without --config and --data: on the Shapes set."
-
-
-class Checkpoint(NamedTuple):
-    """A checkpoint of `fit`, read.
-
-    Attributes:
-        path: the file.
-        content: of the file.
-    """
-
-    path: str
-    content: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        """The optimizer steps that are done."""
-        return self.content["global_step"]
-
-
-class Start(NamedTuple):
-    """Where a training begins.
-
-    Attributes:
-        folder: of the run.
-        resumes: the run goes on in a folder that it has already.
-        checkpoint: that it goes on from; None: it begins at step 0.
-    """
-
-    folder: Path
-    resumes: bool
-    checkpoint: Checkpoint | None
-
-    @property
-    def step(self) -> int:
-        """The optimizer steps that are done."""
-        return self.checkpoint.step if self.checkpoint else 0
 
 
 def main(
@@ -139,10 +99,10 @@ def build(
     parser = build_parser("fit", USAGE, DESCRIPTION, module)
     options = _parse(parser, argv)
     experiment = experiment_of(options)
-    start = _find_start(options, experiment, held)
+    start = find_start(options, experiment, held)
     if start.checkpoint is not None:
         check_same_module(start.checkpoint.content, module, start.checkpoint.path)
-        options = _with_stored(parser, argv, options, start.checkpoint)
+        options = with_stored(parser, argv, options, start.checkpoint)
     put_save_dir(options.trainer.logger, RUN_FOLDER, str(start.folder))
     set_up_process(options)
     with refused_arguments():
@@ -153,7 +113,7 @@ def build(
     built.model.evaluation = built.eval
     built.checkpoint.dirpath = str(start.folder / "checkpoints")
     about = {"seed": options.seed_everything, "deeplab_lit": __version__}
-    if start.checkpoint and not start.resumes:  # else its own, of which it has no other by then
+    if start.checkpoint and not start.resumes:  # a run that goes on names none but its own
         about["checkpoint"] = start.checkpoint.path
     record, callbacks = build_callbacks(
         "fit",
@@ -197,70 +157,6 @@ def _parse(parser: RunParser, argv: Sequence[str]) -> Namespace:
     return options
 
 
-def _find_start(options: Namespace, experiment: str, held: ExitStack) -> Start:
-    """Return where `--ckpt_path` lets the training begin; a folder in use is held."""
-    runs, path = Path(options.runs_dir), options.ckpt_path
-    if path != "last":
-        folder = new_run_folder(runs, experiment, options.run)
-        return Start(folder, False, Checkpoint(path, read_checkpoint(path)) if path else None)
-    try:
-        last = last_checkpoint(runs, experiment, options.run)
-    except NoCheckpointError:
-        if not options.run:
-            raise
-        last = runs / experiment / options.run / "checkpoints" / BEST
-    folder, best = last.parents[1], last.with_name(BEST)
-    resumes = folder.is_dir()
-    if resumes:
-        _hold(held, folder)
-    if not last.is_file():
-        check_unfinished(folder)
-        say(f"{folder} has no checkpoint to go on from: this run begins at step 0.")
-        return Start(folder, resumes, None)
-    try:
-        checkpoint = Checkpoint(str(last), read_checkpoint(last))
-    except WeightsError as error:
-        if not best.is_file() or last == best:
-            raise
-        checkpoint = Checkpoint(str(best), read_checkpoint(best))
-        say(f"WARNING: {error}. Going on from {best}, step {checkpoint.step}, instead.")
-    return Start(folder, resumes, checkpoint)
-
-
-@rank_zero_only
-def _hold(held: ExitStack, folder: Path) -> None:
-    held.enter_context(hold(folder))
-
-
-def _with_stored(
-    parser: RunParser, argv: Sequence[str], options: Namespace, checkpoint: Checkpoint
-) -> Namespace:
-    """Return the options with those that the checkpoint keeps of its module.
-
-    Raises:
-        UsageError: the checkpoint has a setting that no module has, or such a value.
-        WeightsError: it holds no training to go on with; or an option of the user's differs.
-    """
-    check_resumable(checkpoint.content, checkpoint.path)
-    defaults, typed = parser.get_defaults().model, flags(argv)
-    asked = {
-        name: value
-        for name, value in vars(options.model).items()
-        if value != defaults[name] or f"--model.{name}" in typed
-    }
-    settings = {  # those that the checkpoint is older than are at their defaults
-        name: default
-        for name, default in vars(defaults).items()
-        if not isinstance(options.model[name], Namespace)  # a class, of which it keeps the name
-    }
-    settings |= checkpoint.content["hyper_parameters"]
-    stored = {"model": {k: v for k, v in settings.items() if k not in ("classes", "_instantiator")}}
-    with refusals(parser, [], {checkpoint.path: stored}):
-        options = parser.parse_object(stored, options)
-    check_options(asked, vars(options.model), checkpoint.path)
-    return options
-
-
 def check(run: Run[DeepLabModule], start: Start) -> None:
     """Refuse everything that can be refused before the first step, and load the first weights.
 
@@ -292,17 +188,7 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
         say(f"WARNING: {suspicion}")
     if run.trainer.is_global_zero and (labels := data.train.pseudo_labels(data.num_workers)):
         say(table([labels], names), "")
-    if number := data.unlabeled_in_validation():
-        run.record.add(validation_images_unlabeled=number)
-        say(f"WARNING: {plural(number, 'validation image')} {'is' if number == 1 else 'are'} among "
-            "the unlabeled ones.")  # fmt: skip
-    if number := data.trained_in_validation():
-        run.record.add(validation_images_trained_on=number)
-        say(
-            f"WARNING: {number} of the validation images {'is' if number == 1 else 'are'} trained "
-            "on too. Their scores say "
-            "nothing about new images and compare with no published ones."
-        )
+    run.record.add(**images_seen(data))
 
 
 def create(run: Run[DeepLabModule], start: Start, held: ExitStack) -> None:
@@ -311,11 +197,11 @@ def create(run: Run[DeepLabModule], start: Start, held: ExitStack) -> None:
     Raises:
         RunFolderError: the folder is taken, or cannot be written to, or its disk is full.
     """
-    size = 4 * sum(p.numel() for p in run.module.parameters())
-    # momentum too; best, last, and one in writing
-    rank_zero_only(create_run_folder)(run.folder, 2 * size * 3, exist_ok=start.resumes)
+    weights = 4 * sum(p.numel() for p in run.module.parameters())  # bytes
+    space = 3 * 2 * weights  # best, last, and one in writing; each with momentum
+    rank_zero_only(create_run_folder)(run.folder, space, exist_ok=start.resumes)
     if not start.resumes:
-        _hold(held, run.folder)
+        hold_alone(held, run.folder)
     begun = start.checkpoint
     introduce(
         run.module,

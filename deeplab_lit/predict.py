@@ -24,14 +24,19 @@ from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.data import CLASSES_OF
 from deeplab_lit.data.image import DataError
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
-from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import DEVICE_HELP, Inference, device_of
 from deeplab_lit.network.weights.class_order import check_order
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.pictures.masks import palette_image
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint
 from deeplab_lit.runs.results_folder import open_results_folder
-from deeplab_lit.segment.images import Job, is_done, segment_images
+from deeplab_lit.segment.images import (
+    Job,
+    about_values,
+    is_done,
+    label_values,
+    segment_images,
+)
 from deeplab_lit.segment.inputs import find_images
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.submission import Server, Submission
@@ -56,56 +61,34 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="python -m deeplab_lit.predict", usage=USAGE, description=DESCRIPTION, topics=TOPICS
     )
-    parser.add_argument("--config", action="config", help="Read options from a YAML file.")
-    parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
-    parser.add_argument(
-        "--images",
-        type=str,
-        nargs="+",
-        required=True,
+    add = parser.add_argument
+    add("--config", action="config", help="Read options from a YAML file.")
+    add("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
+    add("--images", type=str, nargs="+", required=True,
         help="Files, folders (searched through) and globs; also videos, and webcam:0.",
-    )
-    parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
-    parser.add_argument("--eval", type=Inference, default=Inference())
+    )  # fmt: skip
+    add("--out", type=str, required=True, help="Folder for the results.")
+    add("--eval", type=Inference, default=Inference())
     add_crf(parser)
-    parser.add_argument(
-        "--submission",
-        type=Server | None,
-        default=None,
+    add("--submission", type=Server | None, default=None,
         help="Write label maps as a test server takes them, check and archive them.",
-    )
-    parser.add_argument(
-        "--ids",
-        type=str | None,
-        default=None,
+    )  # fmt: skip
+    add("--ids", type=str | None, default=None,
         help="Of --submission: the split's official list; other images are left out.",
-    )
-    parser.add_argument(
-        "--mask_values",
-        type=Values,
-        default="indices",
+    )  # fmt: skip
+    add("--mask_values", type=Values, default="indices",
         help="What masks hold: class indices, or the values of the label files trained on.",
-    )
-    parser.add_argument("--opacity", type=float, default=0.5, help="Of the overlays' colors.")
-    parser.add_argument(
-        "--legend",
-        type=bool,
-        default=True,
+    )  # fmt: skip
+    add("--opacity", type=float, default=0.5, help="Of the overlays' colors.")
+    add("--legend", type=bool, default=True,
         help="Of images: a strip below each overlay names the classes in it; false: none.",
-    )
-    parser.add_argument(
-        "--video_masks",
-        type=bool,
-        default=False,
+    )  # fmt: skip
+    add("--video_masks", type=bool, default=False,
         help="Of videos and webcams: a palette PNG of class indices for each frame too.",
-    )
-    parser.add_argument("--device", type=str, default="auto", help=DEVICE_HELP)
-    parser.add_argument(
-        "--num_workers",
-        type=NonNegativeInt,
-        default=min(os.cpu_count() or 1, 8),
-        help="Processes that read images ahead.",
-    )
+    )  # fmt: skip
+    add("--device", type=str, default="auto", help=DEVICE_HELP)
+    add("--num_workers", type=NonNegativeInt, default=min(os.cpu_count() or 1, 8),
+        help="Processes that read images ahead.")  # fmt: skip
     return parser
 
 
@@ -196,7 +179,7 @@ def plan(options: Namespace, inference: Inference, crf: DenseCRF | None) -> Plan
         )
         for name, image in images.items()
     ]
-    values = _label_values(net, path) if options.mask_values == "labels" else None
+    values = label_values(net, path) if options.mask_values == "labels" else None
     device = device_of(options.device)
     settings = {
         "checkpoint_sha256": sha256_of(path),
@@ -215,6 +198,7 @@ def plan(options: Namespace, inference: Inference, crf: DenseCRF | None) -> Plan
 
 
 def _inference(options: Namespace) -> Inference:
+    """Return the section `eval` as the class that it names."""
     try:
         return Inference(**vars(options))
     except ValueError as error:
@@ -249,7 +233,8 @@ def run(plan: Plan) -> list[str]:
     problems += _segment_images(plan)
     submission = plan.submission
     if not submission and (plan.jobs or plan.options.video_masks):
-        _say_values(plan.segmenter.net, plan.values)
+        for sentence in about_values(plan.segmenter.net, plan.values):
+            print(sentence)
     if submission and not problems:
         submission.check()
         print(f"Checked: {plural(len(plan.jobs), 'label map')}. To upload: {submission.pack()}")
@@ -304,35 +289,6 @@ def _segment_videos(plan: Plan) -> list[str]:
                 problems.append(cut)
                 print(cut, file=sys.stderr)
     return problems
-
-
-def _label_values(net: DeepLabV2, path: str) -> list[int]:
-    """Return the value that each class index has in the label files."""
-    values = net.label_values or {}
-    unknown = [name for name in net.classes if name not in values]
-    if unknown:
-        raise DataError(
-            f"--mask_values labels: {path} does not say which value {unknown[0]} has in labels "
-            "(fit writes that into checkpoints; older ones are without it): leave out --mask_values"
-        )
-    return [values[name] for name in net.classes]
-
-
-def _say_values(net: DeepLabV2, values: list[int] | None) -> None:
-    """Tell where class indices are not what the label files hold, or that this is not known."""
-    if net.label_values is None:
-        print(
-            "Masks hold class indices; the network's file does not say which values its labels had"
-        )
-    labels = net.label_values or {}
-    moved = [(name, i, labels.get(name, i)) for i, name in enumerate(net.classes)]
-    moved = [(name, index, value) for name, index, value in moved if index != value]
-    if moved and values is None:
-        name, index, value = moved[0]
-        print(
-            "Masks hold class indices, which are not the values of the label files trained on: "
-            f"{name} is {index} here and {value} there. --mask_values labels writes theirs."
-        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import DataError, SegmentationData
+from deeplab_lit.loading import DataModule
 from deeplab_lit.network.weights.class_order import (
     are_generic,
     check_order,
@@ -19,7 +20,7 @@ from deeplab_lit.network.weights.class_order import (
 )
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
-from deeplab_lit.text import say
+from deeplab_lit.text import plural, say
 from deeplab_lit.types import Classes
 
 Checkpoint = Mapping[str, Any]
@@ -64,8 +65,8 @@ def check_trainer(options: Namespace, *, validates: bool = False) -> None:
     Raises:
         UsageError: says which option, what it is and what it may be.
     """
-    from_one: Range = "a whole number from 1 up", lambda x: x >= 1
-    right: dict[str, Range] = {
+    at_least_one: Range = "a whole number from 1 up", lambda x: x >= 1
+    ranges: dict[str, Range] = {
         "seed_everything": (
             f"a whole number in 0…{2**32 - 1}, true or false",
             lambda x: type(x) is bool or 0 <= x < 2**32,
@@ -78,9 +79,9 @@ def check_trainer(options: Namespace, *, validates: bool = False) -> None:
             "one that is here: the package torch_xla is not installed",
             lambda x: x != "tpu" or find_spec("torch_xla") is not None,
         ),
-        "trainer.accumulate_grad_batches": from_one,
-        "trainer.log_every_n_steps": from_one,
-        "trainer.check_val_every_n_epoch": from_one,
+        "trainer.accumulate_grad_batches": at_least_one,
+        "trainer.log_every_n_steps": at_least_one,
+        "trainer.check_val_every_n_epoch": at_least_one,
         "trainer.val_check_interval": (
             "batches from 1 up, a share of an epoch in 0…1, or a time",
             lambda x: not isinstance(x, int | float) or (x > 0 and (x <= 1 or x % 1 == 0)),
@@ -103,16 +104,17 @@ def check_trainer(options: Namespace, *, validates: bool = False) -> None:
             lambda x: x,
         ),
     }
-    for name, (expected, is_right) in right.items():
+    for name, (expected, is_right) in ranges.items():
         value = options.get(name)
         if value is not None and not is_right(value):
             raise UsageError(f"--{name} is {value}, expected {expected}")
 
 
 def _devices(value: Any, accelerator: Any) -> bool:
-    """Whether so many processes, or these GPUs, may be asked for; Lightning knows which there are.
+    """Return whether so many processes, or these GPUs, may be asked for.
 
-    On a CPU every number is believed, and so many processes are started.
+    Which GPUs there are, Lightning knows. On a CPU so many processes are started, whatever the
+    number.
     """
     if value == "auto" or isinstance(value, list):
         return True
@@ -166,23 +168,23 @@ def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> 
     Raises:
         WeightsError: the numbers differ, or a class stands at another index.
     """
-    theirs, ours, name = list(classes), list(data.classes), type(data).__name__
-    found = differences(theirs, ours)
-    if not found:
+    stored, names, owner = list(classes), list(data.classes), type(data).__name__
+    words = differences(stored, names)
+    if not words:
         return
-    if len(theirs) != len(ours):
+    if len(stored) != len(names):
         raise WeightsError(
-            f"{path} has {len(theirs)} classes, but {name} has {len(ours)} (index: checkpoint → "
-            f"data; {found}): give the data set that it was trained on"
+            f"{path} has {len(stored)} classes, but {owner} has {len(names)} (index: checkpoint → "
+            f"data; {words}): give the data set that it was trained on"
         )
-    check_order(theirs, ours, path, f"{name}'s")
-    if are_generic(theirs):
-        say(f"Note: {path} only numbers its classes; they are taken for {name}'s, in its order.")
+    check_order(stored, names, path, f"{owner}'s")
+    if are_generic(stored):
+        say(f"Note: {path} only numbers its classes; they are taken for {owner}'s, in its order.")
         return
-    number = f"{len(differing(theirs, ours))} of the {len(ours)}"
+    number = f"{len(differing(stored, names))} of the {len(names)}"
     say(
-        f"WARNING: {number} classes have other names in {path} than in {name}, and are taken for "
-        f"the same by their index (checkpoint → data): {found}"
+        f"WARNING: {number} classes have other names in {path} than in {owner}, and are taken for "
+        f"the same by their index (checkpoint → data): {words}"
     )
 
 
@@ -207,7 +209,7 @@ def classes_of_scores(stored: Iterable[str], path: str, data: SegmentationData) 
 
 
 def seen_splits(data: SegmentationData, trained_on: Sequence[str]) -> list[str]:
-    """Those of the splits trained on that share images with the validation split.
+    """Return the splits trained on that share images with the validation split.
 
     Two splits share images if the data set says so of their names, or if their lists do: either
     may be wrong alone, a list where only a part of the data is there.
@@ -217,19 +219,20 @@ def seen_splits(data: SegmentationData, trained_on: Sequence[str]) -> list[str]:
         trained_on: entries like "VOC:train_aug", as `SegmentationData.label` writes them, in
             capitals or not; those of other data sets are passed over.
     """
-    own, _, val_split = data.label(data.val_split).lower().rpartition(":")
-    seen = []
+    data_set, _, val_split = data.label(data.val_split).lower().rpartition(":")
+    splits = []
     for entry in trained_on:
         name, _, split = entry.rpartition(":")
-        if name.lower() != own:
+        if name.lower() != data_set:
             continue
         parts = [data.parts.get(s, {s}) for s in (val_split, split.lower())]
         if parts[0] & parts[1] or _share_ids(data, split):
-            seen.append(entry)
-    return seen
+            splits.append(entry)
+    return splits
 
 
 def _share_ids(data: SegmentationData, split: str) -> bool:
+    """Return whether the lists of a split and of the validation split name the same images."""
     if data.id_space is None:
         return False
     try:
@@ -246,29 +249,53 @@ def seen_before(data: SegmentationData, provenance: Provenance, weights: str) ->
         provenance: of the weights.
         weights: their name for the user.
     """
-    seen = seen_splits(data, provenance.trained_on)
-    if seen:
+    splits = seen_splits(data, provenance.trained_on)
+    if splits:
         say(
-            f"WARNING: {weights} was trained on {', '.join(seen)}, which has images of "
+            f"WARNING: {weights} was trained on {', '.join(splits)}, which has images of "
             f"{data.label(data.val_split)}. Their scores say nothing about new images."
         )
-    return seen
+    return splits
 
 
 def check_unseen(
     data: SegmentationData, provenance: Provenance, path: str, *, allowed: bool
 ) -> list[str]:
-    """As `seen_before`; refuse such images unless they are allowed.
+    """Return the splits of `seen_before`; refuse images of them unless they are allowed.
 
     Raises:
         WeightsError: there are some.
     """
-    seen = seen_before(data, provenance, path)
-    if seen and not allowed:
+    splits = seen_before(data, provenance, path)
+    if splits and not allowed:
         raise WeightsError(
-            f"{path} was trained on {', '.join(seen)}. To score it on such images all the same: "
+            f"{path} was trained on {', '.join(splits)}. To score it on such images all the same: "
             "--allow_seen_split"
         )
-    if not seen and UNKNOWN in provenance.trained_on:
+    if not splits and UNKNOWN in provenance.trained_on:
         say(f"Note: it is not known which data {path} was trained on.")
-    return seen
+    return splits
+
+
+def images_seen(datamodule: DataModule) -> dict[str, int]:
+    """Count the images to validate on that are trained on too; warn of them.
+
+    Args:
+        datamodule: of a training.
+
+    Returns:
+        Entries of results.json: of images with labels, of those without; none where there is none.
+    """
+    entries: dict[str, int] = {}
+    if number := datamodule.unlabeled_in_validation():
+        entries["validation_images_unlabeled"] = number
+        are = "is" if number == 1 else "are"
+        say(f"WARNING: {plural(number, 'validation image')} {are} among the unlabeled ones.")
+    if number := datamodule.trained_in_validation():
+        entries["validation_images_trained_on"] = number
+        are = "is" if number == 1 else "are"
+        say(
+            f"WARNING: {number} of the validation images {are} trained on too. Their scores say "
+            "nothing about new images and compare with no published ones."
+        )
+    return entries

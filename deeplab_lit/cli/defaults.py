@@ -1,16 +1,27 @@
-"""What a command line leaves unsaid: the configuration of the run that a checkpoint lies in."""
+"""What a command line leaves unsaid: the run it goes on with, its configuration and checkpoint."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from deeplab_lit.cli.parser import HELP_ALL, configs, flags, peek, value_of
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from deeplab_lit.cli.checks import check_options, check_resumable
+from deeplab_lit.cli.parser import HELP_ALL, configs, flags, peek, refusals, value_of
+from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
+from deeplab_lit.runs.checkpoints import BEST
 from deeplab_lit.runs.folder import (
     NoCheckpointError,
+    check_unfinished,
     config_of,
+    hold,
     last_checkpoint,
     named_checkpoint,
+    new_run_folder,
 )
+from deeplab_lit.text import say
 
 SHAPES = Path(__file__).parents[2] / "configs/shapes.yaml"
 DATA, VAL_DATA = {"--data", "--data.class_path"}, {"--val_data", "--val_data.class_path"}
@@ -109,3 +120,114 @@ def place_of(config: Path) -> dict[str, str]:
         "experiment": run.parent.name,
         "run": run.name,
     }
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint of `fit`, read.
+
+    Attributes:
+        path: the file.
+        content: of the file.
+    """
+
+    path: str
+    content: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps that are done."""
+        return self.content["global_step"]
+
+
+class Start(NamedTuple):
+    """Where a training begins.
+
+    Attributes:
+        folder: of the run.
+        resumes: the run goes on in a folder that it has already.
+        checkpoint: that it goes on from; None: it begins at step 0.
+    """
+
+    folder: Path
+    resumes: bool
+    checkpoint: Checkpoint | None
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps that are done."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+
+def find_start(options: Namespace, experiment: str, held: ExitStack) -> Start:
+    """Return where `--ckpt_path` lets a training begin.
+
+    Args:
+        options: of `fit`, parsed.
+        experiment: of the run.
+        held: keeps other processes out of a folder in which the run goes on, until it is closed.
+
+    Raises:
+        RunFolderError: the folder cannot be used, or there is no run to go on with.
+        WeightsError: the checkpoint cannot be read.
+    """
+    runs, path = Path(options.runs_dir), options.ckpt_path
+    if path != "last":
+        folder = new_run_folder(runs, experiment, options.run)
+        return Start(folder, False, Checkpoint(path, read_checkpoint(path)) if path else None)
+    try:
+        last = last_checkpoint(runs, experiment, options.run)
+    except NoCheckpointError:
+        if not options.run:
+            raise
+        last = runs / experiment / options.run / "checkpoints" / BEST
+    folder, best = last.parents[1], last.with_name(BEST)
+    resumes = folder.is_dir()
+    if resumes:
+        hold_alone(held, folder)
+    if not last.is_file():
+        check_unfinished(folder)
+        say(f"{folder} has no checkpoint to go on from: this run begins at step 0.")
+        return Start(folder, resumes, None)
+    try:
+        checkpoint = Checkpoint(str(last), read_checkpoint(last))
+    except WeightsError as error:
+        if not best.is_file() or last == best:
+            raise
+        checkpoint = Checkpoint(str(best), read_checkpoint(best))
+        say(f"WARNING: {error}. Going on from {best}, step {checkpoint.step}, instead.")
+    return Start(folder, resumes, checkpoint)
+
+
+@rank_zero_only
+def hold_alone(held: ExitStack, folder: Path) -> None:
+    """Keep other processes out of a run's folder until `held` is closed."""
+    held.enter_context(hold(folder))
+
+
+def with_stored(
+    parser: ArgumentParser, argv: Sequence[str], options: Namespace, checkpoint: Checkpoint
+) -> Namespace:
+    """Return the options with those that the checkpoint keeps of its module.
+
+    Raises:
+        UsageError: the checkpoint has a setting that no module has, or such a value.
+        WeightsError: it holds no training to go on with; or an option of the user's differs.
+    """
+    check_resumable(checkpoint.content, checkpoint.path)
+    defaults, typed = parser.get_defaults().model, flags(argv)
+    asked = {
+        name: value
+        for name, value in vars(options.model).items()
+        if value != defaults[name] or f"--model.{name}" in typed
+    }
+    settings = {  # those that the checkpoint is older than are at their defaults
+        name: default
+        for name, default in vars(defaults).items()
+        if not isinstance(options.model[name], Namespace)  # a class, of which it keeps the name
+    }
+    settings |= checkpoint.content["hyper_parameters"]
+    stored = {"model": {k: v for k, v in settings.items() if k not in ("classes", "_instantiator")}}
+    with refusals(parser, [], {checkpoint.path: stored}):
+        options = parser.parse_object(stored, options)
+    check_options(asked, vars(options.model), checkpoint.path)
+    return options

@@ -67,35 +67,35 @@ class Refusal:
     read: dict[str, dict[str, Any]]
     help_of: Callable[[str], str]
 
-    def sentence(self, said: str) -> str:
-        """Return what is said to the user: the option, its value, what is expected.
+    def sentence(self, message: str) -> str:
+        """Return what the user is told: the option, its value, what is expected.
 
         Args:
-            said: by jsonargparse.
+            message: jsonargparse's.
         """
-        said = said.replace(f'"{self.command}.', '"')
-        keys = re.findall(r'Parser key "([^"]+)"', said)
+        message = message.replace(f'"{self.command}.', '"')
+        keys = re.findall(r'Parser key "([^"]+)"', message)
         path = ".".join(dict.fromkeys(keys))
-        if found := re.search(r"unrecognized arguments: (\S*)", said):
-            word = found[1]
+        if match := re.search(r"unrecognized arguments: (\S*)", message):
+            word = match[1]
             if not word.startswith("-"):
                 return f"{word!r} is not expected here: options begin with --"
             return self._unknown(word.partition("=")[0].lstrip("-"), dashes=word[:2])
-        if found := re.search(r"arguments are required: (.*)", said):
-            return self._missing(found[1].split(", "), path)
-        if found := re.search(r"argument ([^:]+): expected (?:one|at least one) argument", said):
-            return f"{self._without_value(found[1].rpartition('/')[2])} needs a value"
-        if found := re.search(r"invalid choice: ('.*?') \(choose from (.*)\)", said):
-            return f"{found[1]} is unknown: expected one of {found[2].replace(chr(39), '')}"
-        if found := re.search(r"to be one of \{(.*)\}, but it was not", said):
-            commands = ", ".join(re.findall(r"\w+", found[1]))
+        if match := re.search(r"arguments are required: (.*)", message):
+            return self._missing(match[1].split(", "), path)
+        if match := re.search(r"argument ([^:]+): expected (?:one|at least one) argument", message):
+            return f"{self._without_value(match[1].rpartition('/')[2])} needs a value"
+        if match := re.search(r"invalid choice: ('.*?') \(choose from (.*)\)", message):
+            return f"{match[1]} is unknown: expected one of {match[2].replace(chr(39), '')}"
+        if match := re.search(r"to be one of \{(.*)\}, but it was not", message):
+            commands = ", ".join(re.findall(r"\w+", match[1]))
             return f"a command is missing, like {commands}; --help lists them"
-        if found := re.search(r"Group '(.+)' does not accept option '(.+?)'", said):
-            return self._unknown(f"{found[1]}.{found[2]}")
-        if found := re.search(r"(?:does not accept option|Option) '(.+?)'", said):
-            owner = re.findall(r"given class_path '([^']+)'", said)
-            return self._unknown(".".join(filter(None, [path, found[1]])), *owner[-1:])
-        return self._wrong_value(path, said)
+        if match := re.search(r"Group '(.+)' does not accept option '(.+?)'", message):
+            return self._unknown(f"{match[1]}.{match[2]}")
+        if match := re.search(r"(?:does not accept option|Option) '(.+?)'", message):
+            owner = re.findall(r"given class_path '([^']+)'", message)
+            return self._unknown(".".join(filter(None, [path, match[1]])), *owner[-1:])
+        return self._wrong_value(path, message)
 
     def _unknown(self, key: str, owner: str = "", dashes: str = "--") -> str:
         place, name = self._place(key, dashes), owner.rpartition(".")[2] or self.command
@@ -107,9 +107,9 @@ class Refusal:
         section, _, last = key.rpartition(".")
         known = self._options(f"--{section}.help={owner}") if owner else self._options()
         known = known or self._options(f"--{section}.help")  # of one class
-        same = {o.rpartition(".")[2]: o for o in known if o.rpartition(".")[0] == section}
-        near = [option for option in same.values() if option.startswith(key)]
-        near += [same[name] for name in get_close_matches(last, same, 1)]
+        siblings = {o.rpartition(".")[2]: o for o in known if o.rpartition(".")[0] == section}
+        near = [option for option in siblings.values() if option.startswith(key)]
+        near += [siblings[name] for name in get_close_matches(last, siblings, 1)]
         hint = f": did you mean --{near[0]}?" if near else "; --help lists them"
         return f"{place} is no option of {name}{hint}"
 
@@ -119,19 +119,20 @@ class Refusal:
             return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
         known = self._options()
         names = [name.removeprefix(f"{self.command}.") for name in names]
-        given = [f"--{name}" if name in known else name.upper() for name in names]
-        return f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} missing"
+        options = [f"--{name}" if name in known else name.upper() for name in names]
+        return f"{' and '.join(options)} {'is' if len(options) == 1 else 'are'} missing"
 
     def _without_value(self, option: str) -> str:
         """Return the option without value; where one of a class has none, the parser blames it."""
         following = [*self.argv[1:], "-"]
-        alone = [w for w, after in zip(self.argv, following, strict=True) if after.startswith("-")]
-        return next((w for w in alone if w.startswith(f"{option}.") and "=" not in w), option)
+        pairs = zip(self.argv, following, strict=True)
+        bare = [w for w, after in pairs if after.startswith("-")]
+        return next((w for w in bare if w.startswith(f"{option}.") and "=" not in w), option)
 
-    def _wrong_value(self, path: str, said: str) -> str:
-        inner = said.rpartition(f'Parser key "{path.rpartition(".")[2]}"')[2] or said
-        found = re.search(r"(?:Got value|Given value|Not of type \w+): (.*)", inner)
-        value = found[1].partition(" does not conform")[0] if found else ""
+    def _wrong_value(self, path: str, message: str) -> str:
+        inner = message.rpartition(f'Parser key "{path.rpartition(".")[2]}"')[2] or message
+        match = re.search(r"(?:Got value|Given value|Not of type \w+): (.*)", inner)
+        value = match[1].partition(" does not conform")[0] if match else ""
         value = re.sub(r"^NestedArg\(.*val='?(.*?)'?\)$", r"\1", value)
         if named := re.search(r"'class_path': '([^']+)'", value):
             value = named[1]
@@ -145,18 +146,18 @@ class Refusal:
             return f"{place}: expected options of its own, as --{path}.…"
         if expected := self._expected(path, inner, value):
             return f"{place}: expected {expected}"
-        rest = cut(re.sub(r'Parser key "[^"]+":', "", said), 300)
+        rest = cut(re.sub(r'Parser key "[^"]+":', "", message), 300)
         return f"{place}: {rest}" if path else rest
 
     def _expected(self, path: str, inner: str, value: str) -> str:
-        if found := re.search(r"conform to restriction v(\W+)(\S+)", inner):
-            return f"a number {found[1]} {found[2]}"
-        wanted = re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value.*)?$", inner, re.MULTILINE)
+        if match := re.search(r"conform to restriction v(\W+)(\S+)", inner):
+            return f"a number {match[1]} {match[2]}"
+        kinds = re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value.*)?$", inner, re.MULTILINE)
         choices: list[str] = []
         words: list[str] = []
         if "does not correspond to a subclass" in inner:
             choices += self._classes(path)
-        for kind in wanted:
+        for kind in kinds:
             if literal := re.search(r"Literal\[(.*)\]", kind):
                 choices += re.findall(r"[^', ]+", literal[1])
             elif "dot import path" in kind:
@@ -171,8 +172,8 @@ class Refusal:
         choices = list(dict.fromkeys(choices))
         hint = ""
         if choices:
-            few = choices if len(choices) <= MOST else [*choices[:3], "…"]
-            words.insert(0, f"one of {', '.join(few)}")
+            shown = choices if len(choices) <= MOST else [*choices[:3], "…"]
+            words.insert(0, f"one of {', '.join(shown)}")
             by_name = {choice.lower(): choice for choice in choices}
             near = get_close_matches(value.lower(), by_name, 1)
             hint = f" (did you mean {by_name[near[0]]}?)" if near else ""
@@ -207,7 +208,7 @@ def cut(text: str, longest: int = 60) -> str:
 
 
 def _holds(content: Any, key: str) -> bool:
-    """Whether a configuration says something of an option."""
+    """Return whether a configuration says something of an option."""
     if not isinstance(content, dict):
         return False
     section, _, rest = key.partition(".")
@@ -249,8 +250,8 @@ def short_help(text: str, topics: Mapping[str, Sequence[str]], usage: str, descr
 
 def _options_in(text: str) -> Iterator[tuple[str, str]]:
     """Yield name and description of each option in a parser's help."""
-    found = re.findall(r"^  (\S.*?)(?:  +|\n {6,})(\S.*)$", text, re.MULTILINE)
-    for invocation, about in found:
+    pairs = re.findall(r"^  (\S.*?)(?:  +|\n {6,})(\S.*)$", text, re.MULTILINE)
+    for invocation, about in pairs:
         name = re.search(r"--([\w.]+)", invocation)
         if name and not name[1].endswith(".help") and about != SECTION_HELP:
             yield name[1].replace(".init_args.", "."), about

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,9 @@ from deeplab_lit.pictures.masks import overlay, with_legend
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.types import Classes
+
+if TYPE_CHECKING:  # torchvision, which it loads, takes a second, and `predict --help` needs none
+    from deeplab_lit.network.deeplab import DeepLabV2
 
 SOURCE = "image_sha256"  # text in a mask's PNG: of which file it was made
 
@@ -138,3 +141,45 @@ def save(picture: Image.Image, path: Path, **options: Any) -> None:
     picture.save(encoded, format="PNG" if path.suffix == ".png" else "JPEG", **options)
     with atomic_write(path) as place:
         place.write_bytes(encoded.getbuffer())
+
+
+def label_values(net: "DeepLabV2", path: str) -> list[int]:
+    """Return the value that each class index of a network has in the label files trained on.
+
+    Args:
+        net: as it was loaded.
+        path: of its file.
+
+    Raises:
+        DataError: the file does not say it.
+    """
+    values = net.label_values or {}
+    unknown = [name for name in net.classes if name not in values]
+    if unknown:
+        raise DataError(
+            f"--mask_values labels: {path} does not say which value {unknown[0]} has in labels "
+            "(fit writes that into checkpoints; older ones are without it): leave out --mask_values"
+        )
+    return [values[name] for name in net.classes]
+
+
+def about_values(net: "DeepLabV2", values: Sequence[int] | None) -> Iterator[str]:
+    """Yield what to know of masks whose values may not be those of the label files trained on.
+
+    Args:
+        net: that has made the masks.
+        values: that they hold for each class index; None: the indices.
+    """
+    if net.label_values is None:
+        yield (
+            "Masks hold class indices; the network's file does not say which values its labels had"
+        )
+    labels = net.label_values or {}
+    moved = [(name, i, labels.get(name, i)) for i, name in enumerate(net.classes)]
+    moved = [(name, index, value) for name, index, value in moved if index != value]
+    if moved and values is None:
+        name, index, value = moved[0]
+        yield (
+            "Masks hold class indices, which are not the values of the label files trained on: "
+            f"{name} is {index} here and {value} there. --mask_values labels writes theirs."
+        )

@@ -4,7 +4,7 @@ Letters: C classes · H×W image.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from deeplab_lit.crf import Refiner
 from deeplab_lit.crf.pool import RefiningPool, cores
-from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import Inference
+
+if TYPE_CHECKING:  # torchvision, which it loads, takes a second, and `predict --help` needs none
+    from deeplab_lit.network.deeplab import DeepLabV2
 
 
 class Segmenter:
@@ -26,7 +28,7 @@ class Segmenter:
     """
 
     def __init__(
-        self, net: DeepLabV2, inference: Inference | None = None, crf: Refiner | None = None
+        self, net: "DeepLabV2", inference: Inference | None = None, crf: Refiner | None = None
     ) -> None:
         self.net, self.crf = net, crf
         self.inference = inference or Inference()
