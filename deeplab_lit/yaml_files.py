@@ -77,8 +77,8 @@ def read_options(path: str | Path) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         kinds = {dict: "other keys than names", list: "a list", type(None): "nothing"}
-        found = kinds.get(type(content), "one value")
-        raise ConfigError(f"{path} is no configuration: it holds {found}, expected options")
+        kind = kinds.get(type(content), "one value")
+        raise ConfigError(f"{path} is no configuration: it holds {kind}, expected options")
     return content
 
 
@@ -155,6 +155,11 @@ def with_todays_names(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content(path: str | Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or no UTF-8 text.
+    """
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             content = file.read(LARGEST + 1)

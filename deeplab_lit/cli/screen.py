@@ -33,7 +33,7 @@ WARNINGS: dict[tuple[Literal["ignore", "once"], str], str] = {
 
 
 def quieten() -> None:
-    """Leave such words out, and Lightning's notes on how it is set up; warnings of it stay."""
+    """Silence `WARNINGS`, and Lightning's notes on how it is set up; its other warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for action, words in WARNINGS:
@@ -177,7 +177,7 @@ def command(module: str, *arguments: str) -> str:
 
 def _python() -> str:
     """Return how to call this interpreter from here."""
-    found = shutil.which("python")
-    if found and Path(found).samefile(sys.executable):
+    python = shutil.which("python")
+    if python and Path(python).samefile(sys.executable):
         return "python"
     return _relative(sys.executable)
