@@ -110,6 +110,13 @@ class Refusal:
         siblings = {o.rpartition(".")[2]: o for o in known if o.rpartition(".")[0] == section}
         near = [option for option in siblings.values() if option.startswith(key)]
         near += [siblings[name] for name in get_close_matches(last, siblings, 1)]
+        near += [
+            name
+            for former, name in FORMER.items()
+            if former.rpartition(".")[0] == section
+            and former.startswith(key)
+            and name in self._options()
+        ]
         hint = f": did you mean --{near[0]}?" if near else "; --help lists them"
         return f"{place} is no option of {name}{hint}"
 
