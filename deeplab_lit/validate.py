@@ -94,7 +94,7 @@ def build(
         crf: in place of the command line's.
 
     Returns:
-        The run; where the checkpoint's weights come from; and its optimizer step.
+        The run; the checkpoint's optimizer step; and where its weights come from.
 
     Raises:
         UserError: the command line, a configuration or the checkpoint is at fault.
