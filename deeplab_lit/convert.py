@@ -134,7 +134,7 @@ def _classes(source: "Source", data_classes: str | None, file: str) -> "Classes 
     None: the file has no head that was trained.
     """
     from deeplab_lit.data import class_names
-    from deeplab_lit.network.weights.class_order import check_order
+    from deeplab_lit.network.weights.start import check_order
 
     if source.num_classes is None:
         if data_classes:

@@ -25,7 +25,7 @@ from deeplab_lit.cli.defaults import (
     implied_config,
     with_stored,
 )
-from deeplab_lit.cli.model_option import model_class
+from deeplab_lit.cli.options import model_class
 from deeplab_lit.cli.run import (
     Run,
     RunParser,
@@ -41,11 +41,10 @@ from deeplab_lit.cli.screen import after_fit, introduce, quieten
 from deeplab_lit.data.check import table
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.loading import DataModule
-from deeplab_lit.runs.checkpoints import kept_by
+from deeplab_lit.runs.checkpoints import all_known, check_monitors, kept_by, logged_names
 from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
 from deeplab_lit.runs.folder import create_run_folder
 from deeplab_lit.runs.loggers import build_loggers, end_wandb, log_checkpoint
-from deeplab_lit.runs.monitors import all_known, check_monitors, logged_names
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import DATA_SETS
 from deeplab_lit.text import say

@@ -17,7 +17,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
-from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
+from deeplab_lit.cli.options import add_crf, crf_spelled_out
 from deeplab_lit.cli.parser import Parser, UsageError, configs_first, parse
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import in_words
@@ -25,19 +25,18 @@ from deeplab_lit.data import CLASSES_OF
 from deeplab_lit.data.image import DataError
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.inference import DEVICE_HELP, Inference, device_of
-from deeplab_lit.network.weights.class_order import check_order
 from deeplab_lit.network.weights.read import sha256_of
+from deeplab_lit.network.weights.start import check_order
 from deeplab_lit.pictures.masks import palette_image
-from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint
-from deeplab_lit.runs.results_folder import open_results_folder
+from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint, open_results_folder
 from deeplab_lit.segment.images import (
     Job,
     about_values,
+    find_images,
     is_done,
     label_values,
     segment_images,
 )
-from deeplab_lit.segment.inputs import find_images
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.submission import Server, Submission
 from deeplab_lit.segment.video import WEBCAM, check_sources, cut_short, is_video, segment_video

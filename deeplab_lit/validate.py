@@ -38,14 +38,12 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import translate
 from deeplab_lit.network.weights.load import WeightsError, load_strictly, read_checkpoint
 from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
-from deeplab_lit.runs.folder import create_run_folder, new_run_folder
+from deeplab_lit.runs.folder import create_run_folder, new_run_folder, open_results_folder
 from deeplab_lit.runs.loggers import build_loggers, end_wandb
 from deeplab_lit.runs.provenance import Provenance
-from deeplab_lit.runs.results_folder import open_results_folder
 from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
-from deeplab_lit.scoring.evaluation import ScoredNetwork
-from deeplab_lit.scoring.probability_cache import cache_key
+from deeplab_lit.scoring.evaluation import ScoredNetwork, cache_key
 from deeplab_lit.text import plural, say
 from deeplab_lit.yaml_files import read_options
 

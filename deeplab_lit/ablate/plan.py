@@ -177,7 +177,7 @@ def check_settings(runs: Sequence[Run], labels: Sequence[str]) -> None:
         SweepError: an option does not exist, or cannot have that value; names the settings.
     """
     from deeplab_lit.cli.defaults import implied_config
-    from deeplab_lit.cli.model_option import model_class
+    from deeplab_lit.cli.options import model_class
     from deeplab_lit.cli.run import RunParser, build_parser, command_line, parse_run
     from deeplab_lit.training.module import DeepLabModule
 

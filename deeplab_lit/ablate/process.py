@@ -14,7 +14,7 @@ from deeplab_lit.ablate.plan import Step
 from deeplab_lit.ablate.results import is_finished, share_done
 from deeplab_lit.ablate.sweep import SweepError
 from deeplab_lit.atomic import NoLocksError, lock
-from deeplab_lit.runs.redact import redacted_words
+from deeplab_lit.text import redacted_words
 
 FAILED = "failed: "  # how the log of a failed step ends
 STATUSES = ("done", "running", "elsewhere", "waiting", "failed", "left out")

@@ -24,15 +24,14 @@ from deeplab_lit.benchmark.crf import (
     even_size,
     probabilities,
 )
-from deeplab_lit.benchmark.data import compare_pipelines
 from deeplab_lit.benchmark.startup import compare_starts
-from deeplab_lit.benchmark.step import compare_steps
+from deeplab_lit.benchmark.training import compare_pipelines, compare_steps
 from deeplab_lit.cli.parser import Parser, joined_configs, parse
 from deeplab_lit.data.image import read_image
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.runs.folder import named_checkpoint
-from deeplab_lit.segment.inputs import find_images
+from deeplab_lit.segment.images import find_images
 from deeplab_lit.text import plural
 
 

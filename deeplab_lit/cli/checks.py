@@ -12,13 +12,13 @@ from jsonargparse import Namespace
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.loading import DataModule
-from deeplab_lit.network.weights.class_order import (
+from deeplab_lit.network.weights.load import WeightsError
+from deeplab_lit.network.weights.start import (
     are_generic,
     check_order,
     differences,
     differing,
 )
-from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
 from deeplab_lit.text import plural, say
 from deeplab_lit.types import Classes

@@ -11,9 +11,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from deeplab_lit import __version__
-from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
 from deeplab_lit.cli.defaults import SHAPES, for_command, place_of
-from deeplab_lit.cli.model_option import OPTION, with_model_class
+from deeplab_lit.cli.options import MODEL_CLASS, add_crf, crf_spelled_out, with_model_class
 from deeplab_lit.cli.parser import (
     CONFIG,
     Parser,
@@ -45,7 +44,7 @@ TOPICS = {
     "Data": ["config", "data", "val_data", "unlabeled_data"],
     "Batches": ["loader"],
     "Network": [f"model.{name}" for name in NETWORK],
-    "Training": [OPTION, "model", "seed_everything"],
+    "Training": [MODEL_CLASS, "model", "seed_everything"],
     "Evaluation": ["eval", "metrics", "allow_seen_split"],
     "CRF": ["crf"],
     "Run": ["ckpt_path", "runs_dir", "experiment", "run", "print_config"],
@@ -127,7 +126,7 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     parser.add_class_arguments(DataModule, "loader", skip=by_hand, instantiate=False)
     if fits:
         parser.add_subclass_arguments(SegmentationData, "unlabeled_data", required=False)
-        add(f"--{OPTION}", type=str | None, default=None,
+        add(f"--{MODEL_CLASS}", type=str | None, default=None,
             help="Subclass of DeepLabModule; for short --model my.Module.")  # fmt: skip
         parser.add_lightning_class_args(module, "model")
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")

@@ -13,6 +13,25 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import Pair, check_files_exist, listed_ids, require_root
 from deeplab_lit.data.split import FileSplit
 
+CONTEXT_CLASSES = (
+    *("background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat"),
+    *("book", "bottle", "building", "bus", "cabinet", "car", "cat", "ceiling", "chair", "cloth"),
+    *("computer", "cow", "cup", "curtain", "dog", "door", "fence", "floor", "flower", "food"),
+    *("grass", "ground", "horse", "keyboard", "light", "motorbike", "mountain", "mouse", "person"),
+    *("plate", "platform", "pottedplant", "road", "rock", "sheep", "shelves", "sidewalk", "sign"),
+    *("sky", "snow", "sofa", "table", "track", "train", "tree", "truck", "tvmonitor", "wall"),
+    *("water", "window", "wood"),
+)
+PART_CLASSES = (
+    "background",
+    "head",
+    "torso",
+    "upper arms",
+    "lower arms",
+    "upper legs",
+    "lower legs",
+)
+
 
 class DevkitData(SegmentationData):
     """A data set in a devkit: masks of class indices (255 void), and lists of images by split.
@@ -81,17 +100,6 @@ def find_devkit(root: Path, year: int) -> Path:
     )
 
 
-CONTEXT_CLASSES = (
-    *("background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat"),
-    *("book", "bottle", "building", "bus", "cabinet", "car", "cat", "ceiling", "chair", "cloth"),
-    *("computer", "cow", "cup", "curtain", "dog", "door", "fence", "floor", "flower", "food"),
-    *("grass", "ground", "horse", "keyboard", "light", "motorbike", "mountain", "mouse", "person"),
-    *("plate", "platform", "pottedplant", "road", "rock", "sheep", "shelves", "sidewalk", "sign"),
-    *("sky", "snow", "sofa", "table", "track", "train", "tree", "truck", "tvmonitor", "wall"),
-    *("water", "window", "wood"),
-)
-
-
 class PascalContext(DevkitData):
     """PASCAL-Context: the 59 most frequent classes and background, in the order of the alphabet.
 
@@ -107,17 +115,6 @@ class PascalContext(DevkitData):
     parts = {"trainval": {"train", "val"}}
     classes = {name: voc_color(i) for i, name in enumerate(CONTEXT_CLASSES)}
     palette = dict(enumerate(classes.values()))
-
-
-PART_CLASSES = (
-    "background",
-    "head",
-    "torso",
-    "upper arms",
-    "lower arms",
-    "upper legs",
-    "lower legs",
-)
 
 
 class PersonPart(DevkitData):

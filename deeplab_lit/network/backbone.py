@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from deeplab_lit.network.atrous import make_atrous
-from deeplab_lit.network.class_path import class_of
+from deeplab_lit.types import class_of
 
 BackboneName = Literal[
     "resnet18",

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_lit.network.backbone import Backbone, BackboneName, Norm, Style, build_backbone
-from deeplab_lit.network.class_path import path_of
 from deeplab_lit.network.head import Head, HeadName, build_head
 from deeplab_lit.network.multiscale import ScaleLogits, check_scales, multiscale_logits, resize
 from deeplab_lit.network.preprocess import Preprocess
-from deeplab_lit.types import Classes
+from deeplab_lit.types import Classes, path_of
 
 
 class DeepLabV2(nn.Module):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplab_lit.network.class_path import class_of
+from deeplab_lit.types import class_of
 
 HeadName = Literal["aspp", "largefov", "conv1x1", "aspp_concat"]
 MOST_RATES, LARGEST_RATE = 64, 1_000_000  # beyond all images

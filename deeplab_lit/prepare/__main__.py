@@ -51,8 +51,8 @@ wrong. Prints a table (images, sizes, class frequencies, void) and draws it."""
 
 def prepare_functions() -> dict[str, Callable[["Source"], str]]:
     """Return a function for each data set: puts it in place, returns the options to use it."""
-    from deeplab_lit.prepare.as_released import prepare_ade20k, prepare_cityscapes
     from deeplab_lit.prepare.coco_stuff import prepare_coco_stuff_10k, prepare_coco_stuff_164k
+    from deeplab_lit.prepare.unpack import prepare_ade20k, prepare_cityscapes
     from deeplab_lit.prepare.voc import prepare_voc
     from deeplab_lit.prepare.voc_2010 import prepare_pascal_context, prepare_person_part
 

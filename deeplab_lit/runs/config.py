@@ -10,7 +10,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.runs.loggers import log_config
-from deeplab_lit.runs.redact import redacted
+from deeplab_lit.text import redacted
 
 RUN_FOLDER = "RUN_FOLDER"  # as a logger's save_dir: the folder of the run
 IN_FOLDER = ("TensorBoardLogger", "CSVLogger", "WandbLogger")

@@ -1,4 +1,7 @@
-"""The folder of a run, runs/<experiment>/<run>/, never used twice, and which one `last` is."""
+"""The folder of a run, runs/<experiment>/<run>/, never used twice, and which one `last` is.
+
+Folders that a user names for a command's results: one folder, one kind of results.
+"""
 
 import glob
 import json
@@ -8,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from deeplab_lit.atomic import PREFIX, NoLocksError, lock
+from deeplab_lit.atomic import PREFIX, NoLocksError, atomic_write, lock
 from deeplab_lit.errors import UserError
 
 CHECKPOINT_HELP = 'Checkpoint that fit wrote; "last": the best of the newest run in runs/.'
@@ -238,3 +242,39 @@ def create_run_folder(folder: Path, bytes_needed: int, *, exist_ok: bool = False
             f"{folder}: {free / 1e6:,.0f} MB free on that disk, but the run's checkpoints take "
             f"{bytes_needed / 1e6:,.0f} MB: make room, or choose another --runs_dir"
         )
+
+
+def open_results_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Make a folder for a command's results, or go on in one begun with the same settings.
+
+    Args:
+        folder: that the user names.
+        settings: on which the results depend; kept in settings.json.
+
+    Raises:
+        RunFolderError: it holds something else, or cannot be made.
+    """
+    record = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))  # tuples are lists in a file
+    if record.is_file():
+        try:
+            before = json.loads(record.read_text("utf-8")) | {}
+        except (OSError, TypeError, ValueError) as error:
+            raise RunFolderError(f"{record} is damaged: choose another folder") from error
+        changed = [k for k in before | settings if before.get(k) != settings.get(k)]
+        if changed:
+            raise RunFolderError(
+                f"{folder} holds results of other settings ({', '.join(changed)} in {record}): "
+                "choose another folder"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(f"{folder} exists and holds something else: choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be made ({error.strerror}): choose another one"
+        ) from error
+    with atomic_write(record) as place:
+        place.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

@@ -15,8 +15,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.runs.checkpoints import kept_by
-from deeplab_lit.runs.redact import redacted_words
 from deeplab_lit.scoring.observer import Results
+from deeplab_lit.text import redacted_words
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "opencv-python-headless")
 

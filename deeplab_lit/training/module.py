@@ -8,11 +8,10 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from deeplab_lit.network.class_path import path_of
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.network.weights.start import initialize
-from deeplab_lit.runs.monitors import check_monitors
+from deeplab_lit.runs.checkpoints import check_monitors
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.scoring.evaluation import ScoredNetwork
 from deeplab_lit.training.divergence import (
@@ -42,7 +41,7 @@ from deeplab_lit.training.schedule import (
     check_policy,
     finite_steps,
 )
-from deeplab_lit.types import Classes
+from deeplab_lit.types import Classes, path_of
 
 
 class DeepLabModule(ScoredNetwork):

@@ -17,6 +17,7 @@ from deeplab_lit.pictures.charts import (
 from deeplab_lit.pictures.masks import comparison, short
 
 NAMES = ["sky", "tree", "a rather long name"]
+DEMO_CLASSES = {"sky": (10, 20, 200), "tree": (0, 150, 30)}
 
 
 def pixels(path):
@@ -136,9 +137,6 @@ def test_a_short_name_keeps_both_ends():
     assert short("a\n b\tc\x00") == "a b c"
     assert short("abcdefghij", 6) == "abc…ij"
     assert [short("abc", n) for n in (1, 2, 3)] == ["…", "a…", "abc"]
-
-
-DEMO_CLASSES = {"sky": (10, 20, 200), "tree": (0, 150, 30)}
 
 
 def halves(height=64, width=96):

@@ -17,8 +17,8 @@ from deeplab_lit.runs.folder import (
     last_checkpoint,
     named_checkpoint,
     new_run_folder,
+    open_results_folder,
 )
-from deeplab_lit.runs.results_folder import open_results_folder
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from deeplab_lit.cli.screen import cityscapes_table
 from deeplab_lit.data import Cityscapes
 from deeplab_lit.data.cityscapes import LABEL_IDS
 from deeplab_lit.scoring.cityscapes import (
@@ -15,7 +16,6 @@ from deeplab_lit.scoring.cityscapes import (
 )
 from deeplab_lit.scoring.metric import SegmentationScores, iou_of
 from deeplab_lit.scoring.per_image import count
-from deeplab_lit.scoring.tables import cityscapes_table
 
 CLASSES = list(Cityscapes.classes)
 SIZE = (120, 160)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit.runs.monitors import logged_names
+from deeplab_lit.cli.screen import score_table
+from deeplab_lit.runs.checkpoints import logged_names
 from deeplab_lit.scoring import metric as metric_file
 from deeplab_lit.scoring.metric import PixelLoss, Scalar, SegmentationScores
-from deeplab_lit.scoring.tables import score_table
 
 
 def score(prediction, mask, classes):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from deeplab_lit.cli.screen import trimap_table
 from deeplab_lit.scoring import trimap
 from deeplab_lit.scoring.metric import finite
 from deeplab_lit.scoring.observer import ScoredImage
-from deeplab_lit.scoring.tables import trimap_table
 from deeplab_lit.scoring.trimap import WIDTHS, Trimap, TrimapScores, distance
 
 

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from deeplab_lit.network.class_path import ClassPathError
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights import DEEPLAB_LIT
 from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.own import DAMAGED
 from deeplab_lit.network.weights.formats.source import (
+    UNTRAINED,
     Source,
     StateDict,
     below,
     fc6_and_fc7,
     strip,
 )
-from deeplab_lit.network.weights.formats.untrained import UNTRAINED
 from deeplab_lit.network.weights.read import WeightsError, read_weight_file
+from deeplab_lit.types import ClassPathError
 
 __all__ = ["WeightsError", "backbone_alone", "build", "load", "load_strictly", "read_checkpoint"]
 

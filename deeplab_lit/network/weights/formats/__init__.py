@@ -26,13 +26,12 @@ from deeplab_lit.network.weights.formats.adaptsegnet import (
 from deeplab_lit.network.weights.formats.caffe_names import from_caffe, is_caffe
 from deeplab_lit.network.weights.formats.kazuto1011 import from_kazuto1011, is_kazuto1011
 from deeplab_lit.network.weights.formats.own import from_own, is_own
-from deeplab_lit.network.weights.formats.source import Source, StateDict
+from deeplab_lit.network.weights.formats.source import Source, StateDict, drop_untrained_head
 from deeplab_lit.network.weights.formats.torchvision import (
     from_torchvision,
     is_torchvision,
     refuse_caffes_by_name,
 )
-from deeplab_lit.network.weights.formats.untrained import drop_untrained_head
 from deeplab_lit.network.weights.read import WeightsError, read_weight_file
 
 

@@ -18,11 +18,11 @@ from deeplab_lit.network.weights.formats.source import (
     Skip,
     Source,
     StateDict,
+    keep_branches,
     renamed,
     set_caffe_style,
     set_head,
 )
-from deeplab_lit.network.weights.formats.untrained import keep_branches
 
 ADVSEMISEG = "resnet101COCO-41f33a49"  # Caffe's values in torchvision's bare names, without head
 FIRST = "layer1.0.conv1.weight"

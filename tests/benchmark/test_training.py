@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_lit.benchmark import data as benchmark
+from deeplab_lit.benchmark import training as benchmark
 from deeplab_lit.data.voc import VOC
 
 

@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 
 import deeplab_lit
-from deeplab_lit.cli.crf_option import add_crf, crf_spelled_out
-from deeplab_lit.cli.parser import Parser, configs_first, parse
+from deeplab_lit.cli.options import add_crf, crf_spelled_out, model_class, with_model_class
+from deeplab_lit.cli.parser import Parser, UsageError, configs_first, parse
 from deeplab_lit.crf import PRESETS, DenseCRF
 from deeplab_lit.errors import UserError, refused_arguments
+from deeplab_lit.training.module import DeepLabModule
 
 FILES = Path(deeplab_lit.__file__).parents[1] / "configs/crf"
 VGG16 = str(FILES / "vgg16.yaml")
@@ -74,3 +75,18 @@ def test_mistakes_are_named(tmp_path, monkeypatch, argv, words):
     Path("list.yaml").write_text("[3]\n")
     with pytest.raises(UserError, match=words):
         built(*argv)
+
+
+@pytest.mark.parametrize(
+    "typed", [["--model", "mine.Nothing"], ["--model=nowhere.Module"], ["--model", "Shapes"],
+              ["--model=pathlib.Path"], ["--model"]]
+)  # fmt: skip
+def test_a_training_that_is_none_is_refused_in_a_sentence(typed):
+    with pytest.raises(UsageError, match=r"--model.*my_module\.MyModule"):
+        model_class(with_model_class(typed), DeepLabModule)
+
+
+def test_a_file_after_model_is_a_section_and_no_class():
+    words = ["--model", "model.yaml", "--model.lr", "1"]
+    assert with_model_class(words) == ["--model=model.yaml", "--model.lr", "1"]
+    assert model_class(words, DeepLabModule) is DeepLabModule
