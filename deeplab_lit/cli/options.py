@@ -84,8 +84,8 @@ def with_model_class(argv: Sequence[str]) -> list[str]:
         flag, equals, name = word.partition("=")
         if flag == "--model":
             name = name if equals else next(rest, "")
-            is_file = name.endswith((".yaml", ".yml")) or Path(name).is_file()
-            words.append(f"--model={name}" if is_file else f"--{MODEL_CLASS}={name}")
+            is_section = name == "null" or name.endswith((".yaml", ".yml")) or Path(name).is_file()
+            words.append(f"--model={name}" if is_section else f"--{MODEL_CLASS}={name}")
         else:
             words.append(word)
     return words
