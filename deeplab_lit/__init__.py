@@ -7,7 +7,7 @@ How data flows. B batch · C classes · D features · H×W image · h×w feature
 | files       | data/                 | ids of a split → image (H,W,3) uint8, mask (H,W) uint8   |
 | transforms  | data/transforms.py    | scale → pad → crop → mirror, still uint8                 |
 | batch       | loading/batches.py    | image (B,3,H,W) uint8, mask (B,H,W) uint8, id            |
-| preprocess  | network/preprocess.py | (x − mean) / std                                         |
+| preprocess  | network/deeplab.py    | (x − mean) / std                                         |
 | backbone    | network/backbone.py   | (B,3,H,W) → (B,D,h,w)                                    |
 | head        | network/head.py       | → logits (B,C,h,w)                                       |
 | multi-scale | network/multiscale.py | S logits and their element-wise maximum                  |

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deeplab_lit.network.preprocess import STATISTICS
+from deeplab_lit.network.deeplab import STATISTICS
 from deeplab_lit.network.weights.read import WeightsError
 from deeplab_lit.types import Classes
 
 StateDict = dict[str, Tensor]
 COUNTER = "a counter that frozen normalization does not use"
 CLASSIFIER = "the classifier of the pretraining"
-# B,G,R that AdaptSegNet and others subtract; the authors' is in network/preprocess.py
+# B,G,R that AdaptSegNet and others subtract; the authors' is in network/deeplab.py
 OTHER_MEAN = (104.00698793, 116.66876762, 122.67891434)
 INITIALIZED = "as they were initialized (normal, standard deviation 0.01)"
 UNTRAINED = f"a head whose weights are {INITIALIZED}, so it was never trained"

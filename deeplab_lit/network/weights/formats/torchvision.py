@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
-from deeplab_lit.network.preprocess import STATISTICS
+from deeplab_lit.network.deeplab import STATISTICS
 from deeplab_lit.network.weights import TORCHVISION
 from deeplab_lit.network.weights.formats.source import COUNTER, Skip, Source, StateDict, renamed
 from deeplab_lit.network.weights.read import WeightsError

@@ -6,7 +6,7 @@ import torch
 from caffe_writer import write_caffemodel
 from layouts import FACTOR, caffe_layers
 
-from deeplab_lit.network.preprocess import STATISTICS
+from deeplab_lit.network.deeplab import STATISTICS
 from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.caffe_names import from_caffe
 from deeplab_lit.network.weights.load import load
