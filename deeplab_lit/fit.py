@@ -165,28 +165,25 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     check_training(run.options)
     data, module = run.datamodule, run.module
     callbacks = run.trainer.callbacks  # type: ignore[attr-defined] # set when it is made
-    names = list(data.classes)
-    values = data.validation().label_values(len(names))
-    label_values = {names[index]: value for index, value in values.items()}
-    if all_known(callbacks) and not run.options.metrics:  # else the first validation shows them
+    data.validation()  # what it lacks comes before what the weights lack
+    is_ours = type(module) is DeepLabModule and not run.options.metrics
+    if all_known(callbacks) and is_ours:  # else the first validation shows what is logged
         known = logged_names(data.classes, crf=run.options.crf is not None)
         check_monitors(callbacks, known)
     if start.checkpoint is None:
-        provenance = module.initialize()
+        module.initialize()
     else:
         path, content = start.checkpoint
         module.check_checkpoint(content, path)
         check_classes(content["hyper_parameters"]["classes"], path, data.train)
-        provenance = Provenance.from_checkpoint(content)
+        module.set_origin(Provenance.from_checkpoint(content), None)
     weights = start.checkpoint.path if start.checkpoint else run.options.model.weights
-    if splits := seen_before(data.val, provenance, weights):
-        run.record.add(validation_split_trained_on=splits)
-    provenance = provenance.extended(__version__, data.train.label(data.train.train_split))
-    module.set_origin(provenance, label_values)
+    run.record.add(**seen_before(data.val, module.initialize(), weights))
+    module.record_data(data)
     for suspicion in data.preflight("fit"):
         say(f"WARNING: {suspicion}")
     if run.trainer.is_global_zero and (labels := data.train.pseudo_labels(data.num_workers)):
-        say(table([labels], names), "")
+        say(table([labels], list(data.classes)), "")
     run.record.add(**images_seen(data))
 
 

@@ -10,15 +10,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
 from deeplab_lit.cli.callbacks import build_callbacks
-from deeplab_lit.cli.checks import check_trainer, check_unseen, classes_of_scores
+from deeplab_lit.cli.checks import check_network, check_trainer, check_unseen, classes_of_scores
 from deeplab_lit.cli.defaults import (
     DATA,
-    VAL_DATA,
     implied_config,
     names_data,
     with_checkpoint_named,
 )
-from deeplab_lit.cli.parser import flags, value_of
+from deeplab_lit.cli.parser import UsageError, configs, flags, read_config, value_of
 from deeplab_lit.cli.run import (
     Run,
     build_parser,
@@ -109,6 +108,8 @@ def build(
     if path is None:
         raise WeightsError(NO_CHECKPOINT)
     checkpoint = read_checkpoint(path)
+    for config in configs(argv):
+        check_network(config, read_config(config), checkpoint["hyper_parameters"])
     put_save_dir(options.trainer.logger, RUN_FOLDER, str(folder))
     set_up_process(options)
     with refused_arguments():
@@ -128,7 +129,13 @@ def build(
         "checkpoint": path,
         "provenance": provenance.as_dict(),
     }
-    is_city = isinstance(data, Cityscapes) and list(classes) == list(data.classes)
+    is_city = isinstance(data, Cityscapes)
+    if is_city and list(classes) != list(data.classes):
+        is_city = False
+        say(
+            "Note: Cityscapes' iIoU and categories are not scored: the network has its classes in "
+            "another order, or by other names"
+        )
     record, callbacks = build_callbacks(
         "validate",
         folder,
@@ -156,10 +163,26 @@ def build(
 
 
 def _scored_data(options: Namespace, argv: Sequence[str]) -> Namespace:
-    """Return the data to score on: --val_data before --data, and a command line before configs."""
+    """Return the data to score on: --val_data before --data, and a command line before configs.
+
+    Raises:
+        UsageError: an option is of the data trained on, and others are scored.
+    """
     typed = flags(argv)
-    is_other = typed & DATA and not typed & VAL_DATA
-    return options.data if options.val_data is None or is_other else options.val_data
+    if options.val_data is None:
+        return options.data
+    if any(flag.startswith("--val_data") for flag in typed):
+        return options.val_data
+    if typed & DATA:
+        return options.data
+    if of_training := sorted(flag for flag in typed if flag.startswith("--data.")):
+        owner, flag = options.val_data.class_path.rpartition(".")[2], of_training[0]
+        raise UsageError(
+            f"{flag} is an option of the data trained on, but the run validates on other data "
+            f"({owner}): use {flag.replace('--data', '--val_data', 1)}, or name the data to score "
+            "on with --data"
+        )
+    return options.val_data
 
 
 def _config_of_training(argv: Sequence[str]) -> Path | None:
@@ -195,8 +218,7 @@ def check(run: Run[ScoredNetwork], provenance: Provenance) -> None:
     data, options, evaluation = run.datamodule, run.options, run.module.evaluation
     net, path = run.module.net, options.ckpt_path
     is_allowed = options.allow_seen_split
-    if splits := check_unseen(data.val, provenance, path, allowed=is_allowed):
-        run.record.add(validation_split_trained_on=splits)
+    run.record.add(**check_unseen(data.val, provenance, path, allowed=is_allowed))
     for suspicion in data.preflight("validate"):
         say(f"WARNING: {suspicion}")
     if evaluation.cache_dir is not None:

@@ -4,12 +4,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from deeplab_lit import fit, validate
@@ -17,6 +19,7 @@ from deeplab_lit.atomic import lock
 from deeplab_lit.cli.defaults import SHAPES
 from deeplab_lit.data import Shapes
 from deeplab_lit.data.shapes import draw_sample
+from deeplab_lit.training.module import DeepLabModule
 
 
 def make_folder(root, **splits):
@@ -370,3 +373,15 @@ def test_a_best_checkpoint_that_is_gone_is_not_named(tmp_path, tiny_args, capsys
     shown = capsys.readouterr().out
     assert f"{best} is not there any more" in shown
     assert "Next" not in shown
+
+
+class Watched(DeepLabModule):
+    """A training that logs a metric of its own."""
+
+
+def test_a_metric_of_a_training_of_ones_own_may_be_watched(tmp_path, tiny_args):
+    args = tiny_args(tmp_path, **{"--checkpoint.monitor": "val/mine"})
+    with ExitStack() as held:
+        fit.check(*fit.build(args, Watched, held))
+        with pytest.raises(MisconfigurationException, match="val/mine, which is not logged"):
+            fit.check(*fit.build(args, DeepLabModule, held))

@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from deeplab_lit import DataModule, DeepLabModule, Segmenter, Shapes, load
+from deeplab_lit import DataModule, DeepLabModule, Segmenter, Shapes, load, validate
 from deeplab_lit.cli.callbacks import in_run_folder
 from deeplab_lit.runs.folder import RunFolderError
 
 
-def test_a_training_in_python_keeps_its_run_in_a_folder(tmp_path):
+def test_a_training_in_python_keeps_its_run_in_a_folder(tmp_path, capsys):
     data = Shapes(train_size=4, val_size=2)
     batches = DataModule(data, batch_size=2, crop_size=65, num_workers=0)
     module = DeepLabModule(
@@ -29,6 +30,14 @@ def test_a_training_in_python_keeps_its_run_in_a_folder(tmp_path):
     net = load(folder / "checkpoints/best.ckpt")
     assert net.classes == data.classes
     assert Segmenter(net)(torch.zeros(40, 50, 3, dtype=torch.uint8)).shape == (40, 50)
+    scored = (
+        f"--ckpt_path={folder}/checkpoints/best.ckpt",
+        "--data=Shapes",
+        "--data.val_split=train",
+    )
+    with pytest.raises(SystemExit):
+        validate.main(scored)
+    assert "was trained on Shapes:train. To score it on such" in capsys.readouterr().err
     with pytest.raises(RunFolderError, match="another run has just taken this folder"):
         in_run_folder(folder)
 
@@ -41,3 +50,9 @@ def test_a_trainer_needs_no_folder(tmp_path):
     trainer.fit(module, DataModule(data, batch_size=2, crop_size=65, num_workers=0))
     assert trainer.global_step == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_further_process_of_a_training_shares_the_folder_of_the_first(tmp_path, monkeypatch):
+    in_run_folder(tmp_path / "one", wandb=False)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    in_run_folder(tmp_path / "one", wandb=False)

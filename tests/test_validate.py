@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from deeplab_lit import validate
+from deeplab_lit.cli.run import command_line
 from deeplab_lit.data import Shapes
 from deeplab_lit.network.deeplab import DeepLabV2
 
@@ -294,3 +295,42 @@ def test_an_object_of_ones_own_takes_the_crfs_place(trained, tmp_path, capsys):
     assert not any(others)
     assert refined["name"] == "all background"
     assert " s an image\n" in capsys.readouterr().out
+
+
+def test_an_option_of_the_data_trained_on_is_refused_where_others_are_scored(
+    trained, tmp_path, capsys
+):
+    data = {"class_path": "Shapes", "init_args": {"val_size": 1}}
+    config = tmp_path / "two.yaml"
+    config.write_text(json.dumps({"data": data, "val_data": data}))
+    with pytest.raises(SystemExit):
+        validate.main([f"--config={config}", f"--ckpt_path={trained}", "--data.val_split=train"])
+    said = capsys.readouterr().err
+    assert "--data.val_split is an option of the data trained on" in said
+    assert "use --val_data.val_split" in said
+
+
+def test_a_class_of_training_is_no_option_of_validate(trained, capsys):
+    with pytest.raises(SystemExit):
+        validate.main([f"--ckpt_path={trained}", "--model", "my.Module"])
+    said = capsys.readouterr().err
+    assert "--model is no option of validate: network and training are the checkpoint's" in said
+
+
+def test_a_configuration_of_another_network_is_refused(trained, tmp_path, capsys):
+    config = tmp_path / "other.yaml"
+    config.write_text("data: Shapes\nmodel: {backbone: resnet101}\n")
+    with pytest.raises(SystemExit):
+        validate.main([f"--config={config}", f"--ckpt_path={trained}"])
+    assert "other.yaml: model.backbone is resnet101, but" in capsys.readouterr().err
+
+
+def test_cityscapes_further_scores_that_are_left_out_are_told(
+    city, make_module, make_trainer, tmp_path, capsys
+):
+    module, trainer = make_module(dict(reversed(city.classes.items()))), make_trainer()
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(file := tmp_path / "reversed.ckpt")
+    words = [f"--ckpt_path={file}", "--data=Cityscapes", f"--data.root={tmp_path}"]
+    validate.build(command_line([*words, f"--runs_dir={tmp_path}"]))
+    assert "Note: Cityscapes' iIoU and categories are not scored" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
 from deeplab_lit.cli.run import CHECKPOINT
@@ -82,8 +83,11 @@ def in_run_folder(
     """Return arguments of a Trainer that keep a training in a folder, as `fit` does it.
 
     `Trainer(max_steps=1000, **in_run_folder("runs/mine/one"))` writes checkpoints, metrics.csv,
-    results.json and predictions.png, and logs to W&B. What `fit` reads from a command line is not
-    there: config.yaml, and the checks of options and data before the first step.
+    results.json and predictions.png, and logs to W&B. What `fit` does beside that is left to you:
+    config.yaml; the seed (`seed_everything`); the checks of options, data and free disk space
+    before the first step; the warning of validation images that are trained on; the lock that
+    keeps another process out of the folder; and how often to validate. A Trainer validates once an
+    epoch: give it `val_check_interval=100, check_val_every_n_epoch=None` for every 100 batches.
 
     Args:
         folder: of the run, runs/<experiment>/<run>; it does not exist yet.
@@ -95,7 +99,7 @@ def in_run_folder(
         RunFolderError: the folder is taken, or cannot be written to.
     """
     folder = Path(folder)
-    create_run_folder(folder, 0)
+    rank_zero_only(create_run_folder)(folder, 0)  # further processes of this training find it there
     _, callbacks = build_callbacks(
         "fit",
         folder,

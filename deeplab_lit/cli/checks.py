@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.loading import DataModule
+from deeplab_lit.network.deeplab import default_settings
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.network.weights.start import (
     are_generic,
@@ -25,6 +26,7 @@ from deeplab_lit.types import Classes
 
 Checkpoint = Mapping[str, Any]
 Range = tuple[str, Callable[[Any], bool]]  # what a value may be, in words and as a test
+SEEN = "validation_split_trained_on"  # in results.json
 MOST_PROCESSES = max(64, os.cpu_count() or 1)  # on one machine
 
 
@@ -157,6 +159,33 @@ def check_options(asked: Mapping[str, Any], stored: Mapping[str, Any], path: str
             )
 
 
+def check_network(name: str, content: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Refuse a configuration of another network than the checkpoint's, which is the one scored.
+
+    Args:
+        name: of the configuration.
+        content: of the configuration, whose section `model` it is about.
+        stored: the checkpoint's hyper-parameters.
+
+    Raises:
+        WeightsError: an option of the network differs.
+    """
+    model = content.get("model")
+    network = default_settings()
+    network |= {key: value for key, value in stored.items() if key in network}
+    for key, value in model.items() if isinstance(model, dict) else ():
+        if key in network and not isinstance(value, dict) and _plain(value) != _plain(network[key]):
+            raise WeightsError(
+                f"{name}: model.{key} is {value}, but the checkpoint's network, which is scored, "
+                f"has {_plain(network[key])}. Leave the option out, or give the configuration of "
+                "its training; --eval.scales says at which scales it is scored"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> None:
     """Refuse data of other classes than a network's, or in another order; tell of other names.
 
@@ -241,32 +270,46 @@ def _share_ids(data: SegmentationData, split: str) -> bool:
         return False
 
 
-def seen_before(data: SegmentationData, provenance: Provenance, weights: str) -> list[str]:
-    """Return the splits with images to validate on that weights were trained on; warn of them.
+def seen_before(
+    data: SegmentationData, provenance: Provenance, weights: str
+) -> dict[str, list[str]]:
+    """Find the splits with images to validate on that weights were trained on; warn of them.
 
     Args:
         data: with the validation split.
         provenance: of the weights.
         weights: their name for the user.
+
+    Returns:
+        Entries of results.json: the splits whose labels, and those whose images alone were trained
+        on; none where there are none.
     """
-    splits = seen_splits(data, provenance.trained_on)
-    if splits:
+    entries: dict[str, list[str]] = {}
+    if splits := seen_splits(data, provenance.trained_on):
+        entries[SEEN] = splits
         say(
             f"WARNING: {weights} was trained on {', '.join(splits)}, which has images of "
             f"{data.label(data.val_split)}. Their scores say nothing about new images."
         )
-    return splits
+    if splits := seen_splits(data, provenance.unlabeled_on):
+        entries["validation_split_unlabeled"] = splits
+        say(
+            f"WARNING: {weights} was trained on the images of {', '.join(splits)} without their "
+            f"labels, and {data.label(data.val_split)} has some of them."
+        )
+    return entries
 
 
 def check_unseen(
     data: SegmentationData, provenance: Provenance, path: str, *, allowed: bool
-) -> list[str]:
-    """Return the splits of `seen_before`; refuse images of them unless they are allowed.
+) -> dict[str, list[str]]:
+    """Return the entries of `seen_before`; refuse labeled images of them unless allowed.
 
     Raises:
         WeightsError: there are some.
     """
-    splits = seen_before(data, provenance, path)
+    entries = seen_before(data, provenance, path)
+    splits = entries.get(SEEN, [])
     if splits and not allowed:
         raise WeightsError(
             f"{path} was trained on {', '.join(splits)}. To score it on such images all the same: "
@@ -274,7 +317,7 @@ def check_unseen(
         )
     if not splits and UNKNOWN in provenance.trained_on:
         say(f"Note: it is not known which data {path} was trained on.")
-    return splits
+    return entries
 
 
 def images_seen(datamodule: DataModule) -> dict[str, int]:

@@ -98,6 +98,7 @@ class Refusal:
         return self._wrong_value(path, message)
 
     def _unknown(self, key: str, owner: str = "", dashes: str = "--") -> str:
+        key = "model" if key == "model_class" else key  # as it is typed: --model my.Module
         place, name = self._place(key, dashes), owner.rpartition(".")[2] or self.command
         if key in FORMER:
             return f"{place} is called --{FORMER[key]} now"

@@ -5,7 +5,7 @@ written earlier have it, as `command`; it is dropped when they are read.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Provenance:
         trained_on: splits like "VOC:train_aug", oldest first; "unknown" among them where it is.
         version: of deeplab_lit, that wrote the file; None: not written yet.
         origin: the provenance that stood in the source, as it stood there; None: none did.
+        unlabeled_on: splits whose images are trained on without their labels, oldest first.
     """
 
     source: str | None = None
@@ -63,6 +64,7 @@ class Provenance:
     trained_on: tuple[str, ...] = (UNKNOWN,)
     version: str | None = None
     origin: dict[str, Any] | None = None
+    unlabeled_on: tuple[str, ...] = ()
 
     @classmethod
     def from_file(cls, path: str | Path, source: Source) -> "Provenance":
@@ -77,7 +79,13 @@ class Provenance:
         if source.provenance is not None:
             before = cls.from_checkpoint({"provenance": source.provenance})
             origin = without_commands(source.provenance)
-            return replace(start, init=before.init, trained_on=before.trained_on, origin=origin)
+            return replace(
+                start,
+                init=before.init,
+                trained_on=before.trained_on,
+                unlabeled_on=before.unlabeled_on,
+                origin=origin,
+            )
         if published := _published(path.name, source):
             init, splits = published
             return replace(start, init=init, trained_on=tuple(splits))
@@ -106,24 +114,29 @@ class Provenance:
         """Return what a checkpoint of ours says; what it does not say is unknown."""
         entries = without_commands(checkpoint.get("provenance") or {})
         known = {name: entries[name] for name in cls.__dataclass_fields__ if name in entries}
-        if "trained_on" in known:
-            known["trained_on"] = tuple(known["trained_on"])
+        for name in known.keys() & {"trained_on", "unlabeled_on"}:
+            known[name] = tuple(known[name])
         return cls(**known)
 
-    def extended(self, version: str, *splits: str) -> "Provenance":
+    def extended(self, version: str, *splits: str, unlabeled: Sequence[str] = ()) -> "Provenance":
         """Return the provenance of a file about to be written.
 
         Args:
             version: of deeplab_lit.
             splits: that it is trained on besides; each is named once.
+            unlabeled: splits whose images it is trained on besides, without their labels.
         """
         return replace(
-            self, trained_on=tuple(dict.fromkeys((*self.trained_on, *splits))), version=version
+            self,
+            trained_on=tuple(dict.fromkeys((*self.trained_on, *splits))),
+            unlabeled_on=tuple(dict.fromkeys((*self.unlabeled_on, *unlabeled))),
+            version=version,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain entries, as files hold them: `weights_only` reading accepts them."""
-        return asdict(self) | {"trained_on": list(self.trained_on)}
+        lists = {"trained_on": list(self.trained_on), "unlabeled_on": list(self.unlabeled_on)}
+        return asdict(self) | lists
 
 
 def without_commands(provenance: dict[str, Any]) -> dict[str, Any]:

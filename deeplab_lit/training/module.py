@@ -8,11 +8,14 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from deeplab_lit import __version__
+from deeplab_lit.errors import UserError
+from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.network.weights.start import initialize
 from deeplab_lit.runs.checkpoints import check_monitors
-from deeplab_lit.runs.provenance import Provenance
+from deeplab_lit.runs.provenance import UNKNOWN, Provenance
 from deeplab_lit.scoring.evaluation import ScoredNetwork
 from deeplab_lit.training.divergence import (
     Stuck,
@@ -42,6 +45,10 @@ from deeplab_lit.training.schedule import (
     finite_steps,
 )
 from deeplab_lit.types import Classes, path_of
+
+
+class SeveralStepsError(UserError, RuntimeError):
+    """A training of one's own makes several counted optimizer steps a batch; says what to do."""
 
 
 class DeepLabModule(ScoredNetwork):
@@ -131,6 +138,7 @@ class DeepLabModule(ScoredNetwork):
         self._optimizer, self._momentum = optimizer, momentum
         self._policy, self._policy_options, self._warmup_steps = lr_policy, policy, warmup_steps
         self._label_values: dict[str, int] | None = None
+        self._step_begun: int | None = None  # steps done when the batch came
         self._trained_with = trained_with(self, loss, optimizer, momentum, lr_policy)
 
     def initialize(self) -> Provenance:
@@ -158,15 +166,38 @@ class DeepLabModule(ScoredNetwork):
         """
         self.provenance, self._label_values = provenance, label_values
 
+    def record_data(self, data: DataModule) -> None:
+        """Record the data of a training in what checkpoints say of where they come from.
+
+        Values of classes are those of the label files trained on, not of `mask_dir`.
+
+        Args:
+            data: of the training.
+
+        Raises:
+            DataError: the training split does not exist, or has no labels.
+        """
+        train, unlabeled, names = data.train, data.unlabeled, list(self.classes)
+        values = train.labeled(train.train_split).label_values(len(names))
+        provenance = self.initialize().extended(
+            __version__,
+            train.label(train.train_split),
+            unlabeled=[] if unlabeled is None else [unlabeled.label(unlabeled.train_split)],
+        )
+        self.set_origin(provenance, {names[index]: value for index, value in values.items()})
+
     def setup(self, stage: str) -> None:
         """Compile the network, if asked to, before a run."""
         if stage == "fit" and self._compile:
             self.net.compile()
 
     def on_fit_start(self) -> None:
-        """Load the initial weights, unless a checkpoint has been loaded."""
-        if self.trainer.ckpt_path is None:
-            self.initialize()
+        """Load the initial weights, unless a checkpoint has been loaded; record the data."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined] # set when training starts
+        if isinstance(data, DataModule):
+            self.record_data(data)
+        else:  # batches of which nothing is known
+            self.set_origin(self.initialize().extended(__version__, UNKNOWN), self._label_values)
 
     def on_train_start(self) -> None:
         """Keep frozen parts, with their statistics and dropout, as they are in evaluation."""
@@ -222,12 +253,26 @@ class DeepLabModule(ScoredNetwork):
 
     def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
         """Log the learning rate of every parameter group that has a name."""
+        self._step_begun = self.global_step
         for optimizer in self.trainer.optimizers:
             named = [group for group in optimizer.param_groups if "name" in group]
             self.log_dict({f"lr/{group['name']}": group["lr"] for group in named})
 
     def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
-        """Stop where training on is no use; looked at now and then, since looking waits."""
+        """Stop where training on is no use; looked at now and then, since looking waits.
+
+        Raises:
+            SeveralStepsError: a batch has made more than one optimizer step.
+            TrainingDiverged: a weight is no number.
+        """
+        begun, self._step_begun = self._step_begun, None
+        if begun is not None and self.global_step > begun + 1:
+            raise SeveralStepsError(
+                f"{type(self).__name__} made {self.global_step - begun} optimizer steps in one "
+                "batch, and each counts as one of --trainer.max_steps: data would be skipped and "
+                "the training end early. Step the network's optimizer with optimizer.step(), and "
+                "each other one with optimizer.optimizer.step(), which Lightning does not count"
+            )
         loss = outputs.get("loss") if isinstance(outputs, dict) else None  # a step may return none
         if loss is not None and self.global_step % log_interval(self.trainer) == 0:
             lost = not torch.isfinite(loss) and not all_finite(self.net)

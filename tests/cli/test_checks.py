@@ -4,6 +4,7 @@ from jsonargparse import Namespace
 import deeplab_lit
 from deeplab_lit.cli.checks import (
     check_classes,
+    check_network,
     check_options,
     check_resumable,
     check_trainer,
@@ -104,14 +105,34 @@ def test_images_that_were_trained_on_are_scored_only_when_that_is_allowed(capsys
     data, seen = Shapes(val_split="train"), Provenance(trained_on=("Shapes:train",))
     with pytest.raises(WeightsError, match="--allow_seen_split"):
         check_unseen(data, seen, FILE, allowed=False)
-    assert check_unseen(data, seen, FILE, allowed=True) == ["Shapes:train"]
+    assert check_unseen(data, seen, FILE, allowed=True) == {
+        "validation_split_trained_on": ["Shapes:train"]
+    }
     assert "WARNING" in capsys.readouterr().out
-    assert check_unseen(Shapes(), seen, FILE, allowed=False) == []
+    assert check_unseen(Shapes(), seen, FILE, allowed=False) == {}
     assert capsys.readouterr().out == ""
 
 
+def test_images_that_were_trained_on_without_labels_are_scored_and_told(capsys):
+    seen = Provenance(trained_on=("GTA5:train",), unlabeled_on=("Shapes:val",))
+    found = check_unseen(Shapes(), seen, FILE, allowed=False)
+    assert found == {"validation_split_unlabeled": ["Shapes:val"]}
+    words = "WARNING: some/best.ckpt was trained on the images of Shapes:val without their labels"
+    assert words in capsys.readouterr().out
+    assert check_unseen(Shapes(val_split="train"), seen, FILE, allowed=False) == {}
+
+
+def test_a_configuration_of_another_network_than_the_checkpoints_is_refused():
+    stored = {"backbone": "resnet18", "scales": (0.5, 1.0), "lr": 1.0}
+    check_network("c.yaml", {"model": {"scales": [0.5, 1], "lr": 2.0, "norm": "frozen"}}, stored)
+    check_network("c.yaml", {"data": {}, "model": None}, stored)
+    for name, value in {"backbone": "vgg16", "scales": [1.0], "norm": "batch"}.items():
+        with pytest.raises(WeightsError, match=rf"c.yaml: model.{name} is .* network.* has "):
+            check_network("c.yaml", {"model": {name: value}}, stored)
+
+
 def test_that_nothing_is_known_is_told(capsys):
-    assert check_unseen(Shapes(), Provenance(), FILE, allowed=False) == []
+    assert check_unseen(Shapes(), Provenance(), FILE, allowed=False) == {}
     assert "not known which data" in capsys.readouterr().out
 
 

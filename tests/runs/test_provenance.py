@@ -100,3 +100,14 @@ def test_imagenet_weights_are_named_by_their_file(tmp_path, monkeypatch):
     assert (
         Provenance.from_weights("imagenet", read).sha256 == hashlib.sha256(b"weights").hexdigest()
     )
+
+
+def test_images_without_labels_are_handed_on_beside_the_splits_with_them(tmp_path):
+    first = Provenance(trained_on=()).extended("0.1", "GTA5:train", unlabeled=["Cityscapes:val"])
+    entries = first.as_dict()
+    assert (entries["trained_on"], entries["unlabeled_on"]) == (["GTA5:train"], ["Cityscapes:val"])
+    assert Provenance.from_checkpoint({"provenance": entries}) == first
+    path = write(tmp_path / "best.ckpt")
+    again = Provenance.from_file(path, source("deeplab_lit", provenance=entries)).extended("0.2")
+    assert again.unlabeled_on == ("Cityscapes:val",)
+    assert Provenance.from_checkpoint({"provenance": {"trained_on": []}}).unlabeled_on == ()

@@ -8,6 +8,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from deeplab_lit.data import Shapes
+from deeplab_lit.errors import UserError
+from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.runs.provenance import Provenance
@@ -292,3 +294,50 @@ def test_a_checkpoint_says_which_values_the_labels_have(make_module):
     module.set_origin(Provenance(), {"sky": 1})
     module.on_save_checkpoint(checkpoint)
     assert checkpoint["label_values"] == {"sky": 1}
+
+
+class Numbered(Shapes):
+    """Shapes whose label files begin at 1."""
+
+    def split(self, name):
+        split = super().split(name)
+        split.label_map = np.array([255, *range(7), *[254] * 247, 255], np.uint8)
+        return split
+
+
+def test_a_checkpoint_says_the_data_and_the_values_that_were_trained_on(make_module):
+    module, unlabeled = make_module(), Shapes(train_split="val")
+    module.record_data(DataModule(Numbered(), Shapes(), unlabeled))
+    module.on_save_checkpoint(checkpoint := {})
+    values = {name: index + 1 for index, name in enumerate(Shapes.classes)}
+    assert checkpoint["label_values"] == values
+    assert checkpoint["provenance"]["trained_on"] == ["Numbered:train"]
+    assert checkpoint["provenance"]["unlabeled_on"] == ["Shapes:val"]
+
+
+def test_batches_of_ones_own_are_unknown_data(make_module, make_trainer):
+    module = make_module()
+    make_trainer(max_steps=1, limit_val_batches=0).fit(module, DataLoader([one_image()], None))
+    assert module.provenance.trained_on == ("unknown",)
+
+
+class TwoSteps(DeepLabModule):
+    """Steps a second optimizer so that Lightning counts it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.net.parameters(), 0.01) for _ in range(2)]
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+
+def test_a_second_counted_step_in_a_batch_is_refused(make_trainer):
+    module = TwoSteps(Shapes.classes, backbone="resnet10_quarter", weights="none", norm="batch")
+    trainer = make_trainer(max_steps=4, limit_val_batches=0)
+    with pytest.raises(UserError, match=r"2 optimizer steps in one batch.*optimizer\.optimizer\."):
+        trainer.fit(module, DataLoader([one_image()], None))

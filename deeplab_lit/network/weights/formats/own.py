@@ -144,9 +144,11 @@ def checked_provenance(provenance: Any) -> dict[str, Any] | None:
         raise _refused("provenance", provenance, "names and values")
     if not isinstance(provenance.get("init", ""), str):
         raise _refused("provenance.init", provenance["init"], "a word")
-    splits = provenance.get("trained_on", [])
-    if not isinstance(splits, list | tuple) or not all(isinstance(split, str) for split in splits):
-        raise _refused("provenance.trained_on", splits, "a list of splits like VOC:train_aug")
+    for name in ("trained_on", "unlabeled_on"):
+        splits = provenance.get(name, [])
+        are_listed = isinstance(splits, list | tuple)
+        if not are_listed or not all(isinstance(split, str) for split in splits):
+            raise _refused(f"provenance.{name}", splits, "a list of splits like VOC:train_aug")
     try:
         json.dumps(provenance)
     except (TypeError, ValueError) as error:
