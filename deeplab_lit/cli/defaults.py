@@ -10,6 +10,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.cli.checks import check_options, check_resumable
 from deeplab_lit.cli.parser import HELP_ALL, configs, flags, peek, refusals, value_of
+from deeplab_lit.network.backbone import Backbone
+from deeplab_lit.network.head import Head
 from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
 from deeplab_lit.runs.checkpoints import BEST
 from deeplab_lit.runs.folder import (
@@ -21,7 +23,9 @@ from deeplab_lit.runs.folder import (
     named_checkpoint,
     new_run_folder,
 )
+from deeplab_lit.runs.trained_on import named_class
 from deeplab_lit.text import say
+from deeplab_lit.types import class_of
 
 SHAPES = Path(__file__).parents[2] / "configs/shapes.yaml"
 DATA, VAL_DATA = {"--data", "--data.class_path"}, {"--val_data", "--val_data.class_path"}
@@ -78,7 +82,13 @@ def names_data(command: str, argv: Sequence[str]) -> bool:
         argv: its command line.
     """
     names = DATA | NEEDS_NO_DATA | (VAL_DATA if command == "validate" else set())
-    return bool(flags(argv) & names) or any("data" in peek(name) for name in configs(argv))
+    sections = {"data", "val_data"} if command == "validate" else {"data"}
+    typed = flags(argv)
+    return (
+        bool(typed & names)
+        or any(flag.endswith(".help") for flag in typed)
+        or any(sections & peek(name).keys() for name in configs(argv))
+    )
 
 
 def with_checkpoint_named(argv: Sequence[str]) -> list[str]:
@@ -225,7 +235,19 @@ def with_stored(
         for name, default in vars(defaults).items()
         if not isinstance(options.model[name], Namespace)  # a class, of which it keeps the name
     }
-    settings |= checkpoint.content["hyper_parameters"]
+    kept = checkpoint.content["hyper_parameters"]
+    for name, value in kept.items():
+        if name in ("backbone", "head") and isinstance(value, str) and "." in value:
+            if value != options.model[name]:
+                class_of(value, Backbone if name == "backbone" else Head)
+        elif name not in ("classes", "loss", "optimizer", "_instantiator") and (
+            path := named_class(name, value, ())
+        ):
+            raise WeightsError(
+                f"{checkpoint.path} sets {name} to {path!r:.80}: a class that a file names is not "
+                "imported unasked; start a new training from its weights with --model.weights"
+            )
+    settings |= {k: v for k, v in kept.items() if k not in ("loss", "optimizer")}
     stored = {"model": {k: v for k, v in settings.items() if k not in ("classes", "_instantiator")}}
     with refusals(parser, [], {checkpoint.path: stored}):
         options = parser.parse_object(stored, options)

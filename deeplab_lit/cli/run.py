@@ -1,6 +1,7 @@
 """What `fit` and `validate` share: their options, and the run that is built from them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from deeplab_lit.cli.parser import (
     configs_first,
     joined_configs,
     parse,
+    peek,
     read_config,
     value_of,
 )
@@ -34,6 +36,7 @@ from deeplab_lit.runs.trained_on import SCORING, neighborhood, read_run
 from deeplab_lit.scoring.evaluation import Evaluation, ScoredNetwork
 from deeplab_lit.scoring.observer import Observer
 from deeplab_lit.training.module import DeepLabModule
+from deeplab_lit.yaml_files import read_text
 
 NETWORK = ("backbone", "output_stride", "head", "atrous_rates", "scales", "style", "norm",
            "align_corners")  # fmt: skip
@@ -179,8 +182,8 @@ def parse_run(
     if implied is not None:
         argv = [f"{CONFIG}{implied}", *argv]
     if implied is not None and implied != SHAPES:
-        values = {word.partition("=")[2] or word for word in argv}
-        content = read_run(implied, None if command == "fit" else SCORING, typed=values)
+        typed = typed_classes(argv[1:])
+        content = read_run(implied, None if command == "fit" else SCORING, typed=typed)
         content = for_command(command, content) | neighborhood(implied)
         if value_of(argv, "ckpt_path") == "last":
             content |= place_of(implied)
@@ -191,6 +194,31 @@ def parse_run(
     if options.ckpt_path == "":
         raise UsageError("--ckpt_path names no file: leave it out, or give a checkpoint")
     return options
+
+
+def typed_classes(argv: Sequence[str]) -> set[str]:
+    """Return the texts on a command line, and in its configurations, that may name a class.
+
+    These are the values of the options that take one: whatever else is typed, as the name of a
+    run, allows no class of that name.
+    """
+    sections = ("data", "val_data", "unlabeled_data", "model", MODEL_CLASS, "metrics")
+    values: list[Any] = [
+        content.get(name) for file in configs(argv) for content in [peek(file)] for name in sections
+    ]
+    for word, following in pairwise([*argv, ""]):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--") and flag[2:].partition(".")[0].rstrip("+") in sections:
+            value = value if equals else following
+            values += [value, read_text(value, flag) if value.startswith(("[", "{")) else None]
+    texts = set()
+    while values:
+        value = values.pop()
+        if isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str):
+            texts.add(value)
+    return texts
 
 
 def experiment_of(options: Namespace) -> str:

@@ -8,10 +8,12 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import deeplab_lit.data as data_sets
 from deeplab_lit.crf import PRESETS
+from deeplab_lit.network.backbone import BackboneName
+from deeplab_lit.network.head import HeadName
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.yaml_files import ConfigError, read_options, with_todays_names
 
@@ -27,6 +29,16 @@ FURTHER_DATA = ("val_data", "unlabeled_data")  # data sets that a run may have b
 # options of the trainer whose words are names that Lightning knows, never paths or classes
 NAMES = {"accelerator", "devices", "gradient_clip_algorithm", "precision", "strategy"}
 EARLY_STOPPING = ("EarlyStopping", "lightning.pytorch.callbacks.EarlyStopping")
+# options of the model that take a class, which is imported → the names that are none
+CLASS_TYPED: dict[str, Collection[str]] = {
+    "loss": (),
+    "optimizer": (),
+    "lr_policy": ("poly", "step"),
+    "backbone": get_args(BackboneName),
+    "head": get_args(HeadName),
+}
+TEXT = {"weights", "freeze"}  # options of the model that are text, and never a class
+TORCH_OPTIMIZER = r"torch\.optim(\.\w+)?\.[A-Z]\w+"
 PLACES = {"dirpath", "cache_dir", "default_root_dir"}  # where something would be written
 OF_THE_PLACE = {"config", "ckpt_path", "experiment", "run", "runs_dir"}  # said by where it lies
 # section of a training's configuration → the options in it that say how it was scored; None: all
@@ -134,12 +146,23 @@ def _of_data(key: str, section: Any, typed: Collection[str]) -> str | None:
     name = spec.get("class_path")
     if not isinstance(name, str) or (name not in DATA_SETS and name not in typed):
         return f"its {key} are of the class {name!r:.80}, which is none of deeplab_lit.data"
-    return _unplain(spec.get("init_args") or {}, key)
+    arguments = spec.get("init_args") or {}
+    if name not in DATA_SETS and (path := _class_in(arguments, typed)):
+        return f"its {key} name the class {path!r:.80}"
+    return _unplain(arguments, key)
 
 
 def _of_section(name: str, section: Any, typed: Collection[str]) -> str | None:
     """Return what forbids to follow another section; None where nothing does."""
+    if name == "metrics":
+        specs = section if isinstance(section, list) else [section]
+        if path := next(filter(None, (named_class("", spec, typed) for spec in specs)), None):
+            return f"metrics are {path!r:.80}"
+        section = [None if isinstance(s, str) else _without_class(s, typed) for s in specs]
     if name == "model" and isinstance(section, dict):
+        for key, value in section.items():
+            if path := named_class(key, value, typed):
+                return f"model.{key} is {path!r:.80}"
         section = {key: _without_class(value, typed) for key, value in section.items()}
     if isinstance(section, str) and not (name == "model_class" and section in typed):
         return f"{name} is {section!r:.80}"
@@ -162,12 +185,48 @@ def _of_section(name: str, section: Any, typed: Collection[str]) -> str | None:
     return None
 
 
+def named_class(option: str, value: Any, typed: Collection[str]) -> str | None:
+    """Return a class, or a file, that an option of the model names and nobody has typed, if any.
+
+    The parser imports such a class, or follows such a file, in whatever form it is named.
+
+    Args:
+        option: of the model, without its section; "": one that takes nothing but classes.
+        value: of the option.
+        typed: class paths that the user has typed.
+    """
+    if option in TEXT:
+        return None
+    if isinstance(value, dict) and "class_path" in value:
+        value, arguments = value["class_path"], value.get("init_args")
+        if path := _class_in(arguments, typed):
+            return path
+    if option and option not in CLASS_TYPED:
+        return _class_in(value, typed)
+    if value is None or value in typed or value in CLASS_TYPED.get(option, ()):
+        return None
+    if option == "optimizer" and re.fullmatch(TORCH_OPTIMIZER, str(value)):
+        return None
+    return str(value)
+
+
+def _class_in(value: Any, typed: Collection[str]) -> str | None:
+    """Return the first text in a value that may be a class path, a section or a file, if any."""
+    if isinstance(value, dict | list | tuple):
+        parts = value.values() if isinstance(value, dict) else value
+        return next(filter(None, (_class_in(part, typed) for part in parts)), None)
+    if not isinstance(value, str) or value in typed:
+        return None
+    is_path = re.fullmatch(r"\s*[^\W\d]\w*(\.\w+)+\s*", value) or "class_path" in value
+    return value if is_path or value.endswith((".yaml", ".yml", ".json")) else None
+
+
 def _without_class(value: Any, typed: Collection[str]) -> Any:
     """Return the options of a class that the user has typed, or that is an optimizer of torch's."""
     if not isinstance(value, dict) or not value.keys() <= {"class_path", "init_args"}:
         return value
     path = str(value.get("class_path"))
-    is_known = path in typed or re.fullmatch(r"torch\.optim(\.\w+)?\.[A-Z]\w+", path)
+    is_known = path in typed or re.fullmatch(TORCH_OPTIMIZER, path)
     return (value.get("init_args") or {}) if is_known else value
 
 

@@ -13,6 +13,7 @@ from deeplab_lit.cli.defaults import (
     with_checkpoint_named,
 )
 from deeplab_lit.cli.parser import configs_first, value_of
+from deeplab_lit.cli.run import typed_classes
 from deeplab_lit.runs.folder import RunFolderError
 
 
@@ -86,6 +87,12 @@ def test_a_config_without_data_leaves_the_checkpoints_run_in_place(run):
         assert implied_config("validate", [checkpoint, *config]) == run / "config.yaml"
         assert implied_config("fit", config) is None
     assert implied_config("validate", [checkpoint, "--config=mine.yaml"]) is None
+    Path("mine.yaml").write_text("val_data: VOC\n")
+    assert implied_config("validate", [checkpoint, "--config=mine.yaml"]) is None
+
+
+def test_a_question_for_help_gets_no_configuration(run):
+    assert implied_config("fit", ["--data.help", "VOC"]) is None
 
 
 def test_the_last_of_two_values_counts_as_in_the_parser(run):
@@ -120,7 +127,9 @@ def downloaded(trained, tmp_path, monkeypatch):
     assert "evil" not in sys.modules
 
 
-@pytest.mark.parametrize("how", [{"data": SPEC}, {"trainer": {"callbacks": [SPEC]}}])
+@pytest.mark.parametrize(
+    "how", [{"data": SPEC}, {"model": {"loss": "evil.Evil"}}, {"trainer": {"callbacks": [SPEC]}}]
+)
 def test_commands_run_nothing_that_came_with_a_run(downloaded, how, capsys):
     content = yaml.safe_load((downloaded / "config.yaml").read_text())
     (downloaded / "config.yaml").write_text(yaml.safe_dump(content | how))
@@ -139,6 +148,7 @@ def test_commands_run_nothing_that_came_with_a_run(downloaded, how, capsys):
 
 @pytest.mark.parametrize("settings", [
     {"_class_path": "evil.Evil"}, {"class_path": "evil.Evil"}, {"lr": "evil.Evil"},
+    {"lr_policy": "evil.Evil"}, {"backbone": "evil.Evil"}, {"head": "evil.Evil"},
     {"lr": SPEC}, {"_instantiator": "evil.run", "weights": SPEC},
 ])  # fmt: skip
 def test_settings_in_a_checkpoint_name_nothing_to_run(downloaded, settings, capsys):
@@ -160,3 +170,10 @@ def test_a_validation_reads_nothing_of_a_checkpoint_but_its_network(downloaded):
     content["hyper_parameters"] |= {"class_path": "evil.Evil", "lr": SPEC, "weights": "evil.run"}
     torch.save(content, path)
     assert validate.main([f"--ckpt_path={path}"]).record.final["images"] == 3
+
+
+def test_only_options_that_take_a_class_allow_one_of_a_run():
+    assert typed_classes(["--run=my.Cls", "--experiment", "my.Cls"]) == set()
+    words = ["--metrics", "[my.M]", "--model.loss=my.Loss", "--config={data: my.Data}"]
+    assert typed_classes(words) >= {"my.M", "my.Loss"}
+    assert typed_classes(["--config={data: {class_path: my.Data}}"]) == {"my.Data"}

@@ -21,14 +21,14 @@ def run(tmp_path, monkeypatch):
     return folder
 
 
-DATA = {"class_path": "deeplab_lit.data.Shapes", "init_args": {"train_size": 8, "scales": [1.0]}}
+DATA = {"class_path": "deeplab_lit.data.Shapes", "init_args": {"train_size": 8}}
 SPEC = {"class_path": "evil.Evil", "init_args": {"a": 1}}
 IN_THE_DATA = {
     "a class of a module in the folder": {"data": SPEC},
     "its name alone": {"data": "evil.Evil"},
     "a class of another package": {"data": {"class_path": "lightning.pytorch.LightningDataModule"}},
     "our class by another way": {"data": {"class_path": "deeplab_lit.data.voc.os.system"}},
-    "a class among the arguments": {"data": DATA | {"init_args": {"scales": SPEC}}},
+    "a class among the arguments": {"data": DATA | {"init_args": {"train_size": SPEC}}},
     "arguments that no signature has": {"data": DATA | {"dict_kwargs": {"a": 1}}},
     "another configuration": {"data": "other.yaml"},
     "no data": {},
@@ -55,6 +55,16 @@ ELSEWHERE = {
         "model": {"optimizer": {"class_path": "torch.optim.os.system"}}},
     "an optimizer's arguments": {"model": {"optimizer": {"class_path": "torch.optim.SGD",
                                                          "init_args": {"a": SPEC}}}},
+    "a loss by name": {"model": {"loss": "evil.Evil"}},
+    "an optimizer by name": {"model": {"optimizer": "evil.Evil"}},
+    "a file as an optimizer": {"model": {"optimizer": "other"}},
+    "a policy by name": {"model": {"lr_policy": "evil.Evil"}},
+    "a backbone by name": {"model": {"backbone": "evil.Evil"}},
+    "a head by name": {"model": {"head": "evil.Evil"}},
+    "an option of a module of one's own": {"model": {"extra": "evil.Evil"}},
+    "metrics by name": {"metrics": "evil.Evil"},
+    "metrics in a list": {"metrics": ["evil.Evil"]},
+    "metrics as a class": {"metrics": [SPEC]},
     "a training step": {"model_class": "evil.Evil"},
     "a section as a class": {"crf": "evil.Evil"},
     "a section as a file": {"model": "other.yaml"},
@@ -105,7 +115,7 @@ def test_a_training_goes_on_with_all_plain_options(run):
 
 
 def test_scoring_begins_as_the_training_scored(run):
-    evaluation = {"window": [97, 97], "scales": [1.0], "cache_dir": "elsewhere", "band": "void"}
+    evaluation = {"window": [97, 97], "scales": [1.0], "cache_dir": "elsewhere"}
     trainer = {"precision": "bf16-mixed", "max_steps": 3}
     content = {"data": DATA, "eval": evaluation, "trainer": trainer}
     content |= {"model": {"lr": 1.0}, "crf": {"enabled": True}, "seed_everything": 3}
@@ -174,3 +184,11 @@ def test_a_crf_that_an_older_version_wrote_means_the_same_as_then(run, section, 
     config = run / "config.yaml"
     config.write_text(yaml.safe_dump({"data": DATA, "crf": section}))
     assert read_run(config)["crf"] == expected
+
+
+@pytest.mark.parametrize("metrics", ["my.M", ["my.M"], [{"class_path": "my.M", "init_args": {}}]])
+def test_metrics_are_followed_where_their_names_were_typed(run, metrics):
+    config = write(run, {"data": DATA, "metrics": metrics})
+    assert read_run(config, typed={"my.M"})["metrics"] == metrics
+    with pytest.raises(ConfigError, match="not followed unasked"):
+        read_run(config, typed={"my.Other"})
