@@ -150,7 +150,10 @@ def build(
     if not options.trainer.fast_dev_run:
         kept = options.clone()
         kept.allow_seen_split = False  # said anew each time: no configuration may keep it
-        saving.append(RunConfig(parser, kept, folder=folder, step=step))
+        settings = checkpoint.get("hyper_parameters", {}).items()
+        trained = {name: value for name, value in settings if name != "classes"}
+        further = {"model": trained}  # dashboards group scores by settings of the training
+        saving.append(RunConfig(parser, kept, folder=folder, step=step, further=further))
     loggers = build_loggers(
         folder,
         experiment=experiment,

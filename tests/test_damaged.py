@@ -51,7 +51,7 @@ DAMAGES = {
     "rates out of range": (setting("atrous_rates", [0, 2]), "describe no network: atrous_rates"),
     "absurdly many rates": (setting("atrous_rates", [1] * 20_000), "its atrous_rates are 20,000"),
     "an absurd rate": (setting("atrous_rates", [2, 10**20]), "a list, each a whole number"),
-    "an absurd scale": (setting("scales", [1e9]), "scales is .*expected numbers up to 100"),
+    "an absurd scale": (setting("scales", [1e9]), "scales is .*expected numbers up to 8"),
     "no scales": (setting("scales", None), "scales is None, expected a list"),
     "a stride in words": (setting("output_stride", "8"), "output_stride is '8', expected a whole"),
     "another stride": (setting("output_stride", 7), "describe no network: output_stride"),

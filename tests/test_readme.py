@@ -16,8 +16,9 @@ import deeplab_lit
 from deeplab_lit import export, fit, validate
 from deeplab_lit.__main__ import commands
 from deeplab_lit.cli.parser import configs, joined_configs, parse
+from deeplab_lit.data import Cityscapes
 from deeplab_lit.data.shapes import draw_sample
-from deeplab_lit.prepare.__main__ import build_parser, data_section
+from deeplab_lit.prepare.__main__ import build_parser, data_sections
 
 ROOT = Path(fit.__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -55,8 +56,11 @@ def test_fit_understands_what_is_shown(command, tmp_path, monkeypatch, build_fit
     (tmp_path / "classes.txt").write_text("\n".join(f"class {i}" for i in range(12)))
     monkeypatch.chdir(ROOT)
     _, args = call(command)
-    if "--data.root" in args:
-        args[args.index("--data.root") + 1] = str(tmp_path)
+    if "--val_data" in args:  # Cityscapes: the same classes, in another order
+        (tmp_path / "classes.txt").write_text("\n".join(reversed(Cityscapes.classes)))
+        (tmp_path / "leftImg8bit").mkdir()
+    for option in {"--data.root", "--val_data.root"} & set(args):
+        args[args.index(option) + 1] = str(tmp_path)
     build_fit([*args, "--trainer.accelerator=cpu", f"--runs_dir={tmp_path}"])
 
 
@@ -64,7 +68,7 @@ def test_fit_understands_what_is_shown(command, tmp_path, monkeypatch, build_fit
 def test_the_check_of_data_understands_what_is_shown(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     argv = joined_configs(call(command)[1])
-    files = {name: data_section(name) for name in configs(argv)}
+    files = {name: data_sections(name) for name in configs(argv)}
     options = parse(build_parser(), argv, files)
     assert options.check.data.class_path == "deeplab_lit.data.VOC"
     assert options.check.data.init_args.train_split == "train_aug"

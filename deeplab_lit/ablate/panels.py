@@ -228,7 +228,9 @@ def scoring_of(row: Row) -> Scoring:
 def _typed_data_sets(args: Sequence[str]) -> set[str]:
     """Return the classes of data sets on a command line and in the configurations on it."""
     words = [word.partition("=") for word in args]
-    typed = {value for name, _, value in words if name in ("--data", "--data.class_path")}
-    sections = [read_config(name).get("data") for name in configs(joined_configs(args))]
+    options = {f"--{key}{end}" for key in ("data", "val_data") for end in ("", ".class_path")}
+    typed = {value for name, _, value in words if name in options}
+    contents = [read_config(name) for name in configs(joined_configs(args))]
+    sections = [content.get(key) for content in contents for key in ("data", "val_data")]
     names = (s.get("class_path") if isinstance(s, dict) else s for s in sections)
     return typed | {name for name in names if isinstance(name, str)}

@@ -45,6 +45,7 @@ DATA_SETS = {  # name → what its --help says, first in one line
 
     0.9 GB are downloaded. Nothing is converted: labels become class indices when they are read.""",
 }
+FURTHER_DATA = ("val_data", "unlabeled_data")  # that a run may have beside its data
 CHECK = """Read every image and mask of the splits that a configuration names, and list all that is
 wrong. Prints a table (images, sizes, class frequencies, void) and draws it."""
 
@@ -113,6 +114,8 @@ def _add_check_options(parser: Parser) -> None:
         "--config", action="config", help="Configuration of a run, of which the data counts."
     )
     parser.add_subclass_arguments(SegmentationData, "data", required=True)
+    for section in FURTHER_DATA:
+        parser.add_subclass_arguments(SegmentationData, section, required=False)
     parser.add_argument(
         "--plot",
         type=str | None,
@@ -130,7 +133,7 @@ def main(args: Sequence[str] | None = None) -> int:
         argv = joined_configs(sys.argv[1:] if args is None else args)
         for_check = argv[:1] == ["check"]
         parser = build_parser(for_check)
-        contents = {name: data_section(name) for name in configs(argv)} if for_check else {}
+        contents = {name: data_sections(name) for name in configs(argv)} if for_check else {}
         options = parse(parser, argv, contents, [*DATA_SETS, "check"])
         if options.name == "check":
             return _check(parser, options)
@@ -138,14 +141,15 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def data_section(config: str) -> dict[str, Any]:
-    """Read the section `data` of a run's configuration, and leave out all others.
+def data_sections(config: str) -> dict[str, Any]:
+    """Read the sections of a run's configuration that name data sets, and leave out all others.
 
     Raises:
         ConfigError: it cannot be read.
     """
     content = with_todays_names(read_config(config))
-    return {"data": content["data"]} if "data" in content else {}
+    further = {key: content[key] for key in FURTHER_DATA if content.get(key) is not None}
+    return further | ({"data": content["data"]} if "data" in content else {})
 
 
 def _check(parser: Parser, options: Namespace) -> int:
@@ -153,7 +157,8 @@ def _check(parser: Parser, options: Namespace) -> int:
 
     with refused_arguments():
         checked = parser.instantiate(options).check
-    return check(checked.data, checked.plot, checked.num_workers)
+    further = (checked.get(section) for section in FURTHER_DATA)
+    return check(checked.data, checked.plot, checked.num_workers, *further)
 
 
 def _prepare(name: str, options: Namespace) -> None:

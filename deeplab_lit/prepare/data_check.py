@@ -6,6 +6,7 @@ Letters: C classes.
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +16,7 @@ from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.check import Summary, summarize, table
 from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.split import Split
+from deeplab_lit.loading.batches import WithoutLabels, class_table
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes
 
@@ -22,29 +24,44 @@ BAR, ROWS, LENGTH = 11, 50, 260  # height of a bar, classes in a column, length 
 LEAST = 1e-5  # share at which a bar has no length: the scale is logarithmic
 
 
-def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
+def check(
+    data: SegmentationData,
+    plot: str | None,
+    num_workers: int,
+    val: SegmentationData | None = None,
+    unlabeled: SegmentationData | None = None,
+) -> int:
     """Read every image and mask; print a table and all problems, and draw the table.
 
     Args:
         data: the data set with its splits.
         plot: picture file to write. None: data_check/<data set>.png.
         num_workers: threads that read.
+        val: the data set to validate on. None: `data`.
+        unlabeled: a data set of which images alone are used. None: there is none.
 
     Returns:
         The exit code: 0, or 1 where something is wrong.
     """
     name = type(data).__name__
-    validation = f"{name} {data.val_split}"
+    scored = data if val is None else val
+    prefix = "" if val is None else "val_data: "
+    validation = f"{prefix}{type(scored).__name__} {scored.val_split}"
     training = f"{name} {data.train_split}"
     if data.mask_dir:
         training += f", masks of {data.mask_dir}"
     splits: dict[str, Callable[[], Split]] = {
-        validation: data.validation,
         training: data.training,
+        validation: scored.validation,
     }
+    others = ""
+    if unlabeled is not None:
+        others = f"unlabeled_data: {type(unlabeled).__name__}"
+        splits[others] = lambda: WithoutLabels(unlabeled.images())
+    num_classes = {training: len(data.classes), validation: len(scored.classes), others: 0}
     problems: list[str] = []
     by_title: dict[str, Summary] = {}
-    for title in sorted(splits, key=lambda title: title == validation):
+    for title in splits:
         try:
             split = splits[title]()
         except MissingFiles as error:
@@ -54,11 +71,30 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
         except DataError as error:
             problems.append(str(error))
             continue
-        summary = summarize(split, title, len(data.classes), num_workers)
+        summary = summarize(split, title, num_classes[title], num_workers)
         problems += summary.problems
         by_title[title] = summary
+    if images := by_title.pop(others, None):
+        print(f"{others}: {plural(images.number, 'image')}")
+    if val is None:
+        findings = data.findings(by_title.get(training), by_title.get(validation))
+    else:
+        findings = data.findings(by_title.get(training), None)
+        findings += val.findings(None, by_title.get(validation))
+        try:
+            class_table(val, data.classes)
+        except DataError as error:
+            problems.append(str(error))
+            by_title.pop(validation, None)  # its classes have no place in the table
+        else:
+            if summary_of_val := by_title.get(validation):
+                order = [list(val.classes).index(name) for name in data.classes]
+                by_title[validation] = replace(
+                    summary_of_val,
+                    pixels=summary_of_val.pixels[order],
+                    images=summary_of_val.images[order],
+                )
     summaries = list(by_title.values())
-    findings = data.findings(by_title.get(training), by_title.get(validation))
     problems += [finding.sentence for finding in findings if finding.proved]
     suspicions = [finding.sentence for finding in findings if not finding.proved]
     if summaries:
@@ -68,7 +104,7 @@ def check(data: SegmentationData, plot: str | None, num_workers: int) -> int:
         with atomic_write(Path(plot).expanduser()) as temporary:
             class_plot(summaries, data.classes).save(temporary, format="PNG")
         print(f"class frequencies drawn in {plot}")
-    if len(summaries) == 2 and (both := data.shared(data.training(), data)):
+    if len(summaries) == 2 and (both := data.shared(data.training(), scored)):
         suspicions.insert(
             0, f"{plural(both, 'image')} {'is' if both == 1 else 'are'} in both splits"
         )

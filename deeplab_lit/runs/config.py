@@ -23,14 +23,23 @@ class RunConfig(SaveConfigCallback):
         folder: of the run. Where a run goes on with other options, config.yaml is the one with
             which it goes on, and the one before is kept as config_until_step_<n>.yaml.
         step: at which the run goes on.
+        further: sections that loggers get beside those of the file.
         args: of the parent.
         kwargs: of the parent.
     """
 
-    def __init__(self, *args: Any, folder: Path, step: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        folder: Path,
+        step: int,
+        further: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
         self.folder = folder
         self.step = step
+        self.further = further or {}
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it on the first process, when a run is set up."""
@@ -46,7 +55,7 @@ class RunConfig(SaveConfigCallback):
                     place.write_bytes(before)
             with atomic_write(path) as place:
                 place.write_bytes(text.encode())
-        log_config(trainer.loggers, redacted(yaml.safe_load(text)))
+        log_config(trainer.loggers, redacted(yaml.safe_load(text) | self.further))
 
     def _free_name(self) -> Path:
         path = self.folder / f"config_until_step_{self.step}.yaml"

@@ -98,6 +98,7 @@ class ScoredNetwork(LightningModule):
         super().__init__()
         self.net = net
         self.classes = dict(classes)
+        net.classes = self.classes
         self.evaluation = evaluation or Evaluation()
         self.metric = SegmentationScores(len(classes))
         self.pixel_loss = PixelLoss()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deeplab_lit.crf import Refiner
+from deeplab_lit.crf.dense_crf import Array
 from deeplab_lit.crf.pool import RefiningPool, cores
 from deeplab_lit.network.inference import Inference
 
@@ -36,12 +37,18 @@ class Segmenter:
         self.colors = list(net.classes.values())
 
     @torch.inference_mode()
-    def __call__(self, image: Tensor) -> np.ndarray:
+    def __call__(self, image: Array) -> np.ndarray:
         """Return the class indices (H,W) uint8 of an image (H,W,3) uint8 RGB on the CPU."""
+        if isinstance(image, np.ndarray):
+            image = torch.from_numpy(image.copy())  # a view may be read-only or run backward
         scores = self._logits(image)
-        if self.crf is not None:
-            scores = self.crf(image, scores.softmax(dim=0))
-        return _indices(scores.argmax(dim=0))
+        if self.crf is None:
+            return _indices(scores.argmax(dim=0))
+        probabilities = scores.softmax(dim=0)
+        if self.crf.stays_on(self.device):
+            return _indices(self.crf(image, probabilities).argmax(dim=0))
+        refined = self.crf(image.numpy(), probabilities.cpu().numpy())
+        return _indices(torch.as_tensor(refined.argmax(0)))
 
     def many(
         self, images: Iterable[tuple[Any, Tensor]]

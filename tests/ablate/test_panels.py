@@ -116,7 +116,9 @@ def test_a_class_of_ones_own_is_followed_only_where_it_was_typed(made, done, tmp
         scoring_of(made[0])
     assert "mine_alone" not in sys.modules
     (tmp_path / "typed.yaml").write_text("data: {class_path: mine_alone.Mine}")
-    for word in ("--data=mine_alone.Mine", f"--config={tmp_path / 'typed.yaml'}"):
+    (tmp_path / "scored.yaml").write_text("val_data: mine_alone.Mine")
+    files = [f"--config={tmp_path / name}" for name in ("typed.yaml", "scored.yaml")]
+    for word in ("--data=mine_alone.Mine", "--val_data=mine_alone.Mine", *files):
         run = replace(done[0], fit=replace(done[0].fit, args=(word,)))
         typed = replace(made[0], results=[replace(made[0].results[0], run=run)])
         assert type(scoring_of(typed).data).__name__ == "Mine"

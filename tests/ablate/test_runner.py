@@ -22,6 +22,14 @@ def _fast_processes(program, monkeypatch):
     monkeypatch.setattr("deeplab_lit.ablate.runner.POLL", 0.02)
 
 
+@pytest.fixture(autouse=True)
+def _usual_ctrl_c():
+    """The tests may run where it is ignored: under nohup, or behind a shell's &."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "runs/rates").mkdir(parents=True)

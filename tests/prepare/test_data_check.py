@@ -1,8 +1,10 @@
+from shutil import copytree
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from deeplab_lit.data import ADE20K, VOC, Folder
+from deeplab_lit.data import ADE20K, VOC, Folder, Images
 from deeplab_lit.data.check import Summary
 from deeplab_lit.prepare.data_check import LENGTH, check, class_plot
 from deeplab_lit.prepare.voc import prepare_voc
@@ -179,3 +181,36 @@ def test_a_class_too_rare_for_a_bar_is_not_called_nothing(monkeypatch):
     assert "below 0.001%" in texts
     assert "none" in texts
     assert "0.000%" not in texts
+
+
+def test_the_data_to_validate_on_and_images_without_labels_are_checked_too(
+    root, files, tmp_path, capsys
+):
+    other = tmp_path / "other"
+    copytree(root, other)
+    (other / "classes.txt").write_text("road\nsky\n")  # the same masks, the other way round
+    data, val, plot = Folder(str(root)), Folder(str(other)), str(tmp_path / "plot.png")
+    assert check(data, plot, 1, val, Images(str(other / "images"))) == 0
+    shown = capsys.readouterr().out
+    assert "Folder train: 3 images" in shown
+    assert "val_data: Folder val: 2 images" in shown
+    assert "unlabeled_data: Images: 5 images" in shown
+    (sky,) = [line.split() for line in shown.splitlines() if line.startswith("sky ")]
+    of_train, of_val = (float(share.rstrip("%")) for share in sky[1::2])
+    assert of_train + of_val == 100 != 2 * of_train  # val's sky is what train calls road
+
+    (other / "labels/val/val0.png").write_bytes(files.png(files.mask(2)))
+    (other / "images/train/train1.jpg").write_bytes(b"")
+    assert check(data, plot, 1, val, Images(str(other / "images"))) == 1
+    err = capsys.readouterr().err
+    assert "val0.png" in err
+    assert "train1.jpg" in err
+
+
+def test_a_data_set_of_other_classes_cannot_be_validated_on(root, tmp_path, capsys):
+    other = tmp_path / "other"
+    copytree(root, other)
+    (other / "classes.txt").write_text("sea\nroad\n")
+    plot = str(tmp_path / "plot.png")
+    assert check(Folder(str(root)), plot, 1, Folder(str(other))) == 1
+    assert "Folder has other classes than are trained" in capsys.readouterr().err

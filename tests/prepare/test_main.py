@@ -9,7 +9,7 @@ from time import sleep
 import pytest
 import yaml
 
-from deeplab_lit.prepare.__main__ import DATA_SETS, data_section, main, prepare_functions
+from deeplab_lit.prepare.__main__ import DATA_SETS, data_sections, main, prepare_functions
 from deeplab_lit.prepare.archives import alone_in
 from deeplab_lit.yaml_files import ConfigError
 
@@ -77,8 +77,24 @@ def test_of_a_configuration_only_the_data_is_looked_at(tmp_path):
     one.write_text("model:\n  lr: 1\ndata:\n  class_path: X\n  init_args: {root: a}\n")
     two.write_text("trainer:\n  max_steps: 1\n")
     data = {"class_path": "X", "init_args": {"root": "a"}}
-    assert data_section(str(one)) == {"data": data}
-    assert data_section(str(two)) == {}
+    assert data_sections(str(one)) == {"data": data}
+    assert data_sections(str(two)) == {}
+    three = tmp_path / "three.yaml"
+    three.write_text("data: X\nval_data: Y\nunlabeled_data: null\n")
+    assert data_sections(str(three)) == {"data": "X", "val_data": "Y"}
+
+
+def test_all_data_sets_of_a_run_are_checked(tmp_path, capsys):
+    (tmp_path / "none").mkdir()
+    shapes = {"class_path": "Shapes", "init_args": {"train_size": 2, "val_size": 1}}
+    images = {"class_path": "Images", "init_args": {"root": str(tmp_path / "none")}}
+    config = {"data": shapes, "val_data": shapes, "unlabeled_data": images}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    argv = ["check", f"--config={tmp_path / 'config.yaml'}", f"--plot={tmp_path / 'plot.png'}"]
+    assert main(argv) == 1
+    shown = capsys.readouterr()
+    assert "val_data: Shapes val: 1 image" in shown.out
+    assert "none: no images there" in shown.err
 
 
 @pytest.mark.parametrize("content", [None, "a: [", "just words"])
@@ -87,7 +103,7 @@ def test_what_is_no_configuration_is_named(tmp_path, content):
     if content:
         path.write_text(content)
     with pytest.raises(ConfigError, match=str(path)):
-        data_section(str(path))
+        data_sections(str(path))
 
 
 def test_a_data_set_and_its_options_may_be_one_word(tmp_path, capsys):

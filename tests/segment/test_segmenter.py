@@ -8,6 +8,7 @@ import torch
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import Inference
+from deeplab_lit.scoring.evaluation import ScoredNetwork
 from deeplab_lit.segment import segmenter
 from deeplab_lit.segment.segmenter import Segmenter
 
@@ -37,6 +38,7 @@ class Vote:
     """A replacement of the CRF: the most probable class of the image, at every pixel."""
 
     def __call__(self, image, probabilities):
+        assert type(image) is type(probabilities) is np.ndarray
         assert image.shape == (*probabilities.shape[1:], 3)
         return probabilities * 0 + probabilities.mean((1, 2))[:, None, None]
 
@@ -52,7 +54,8 @@ def test_an_object_of_ones_own_takes_the_crfs_place(net):
     with torch.no_grad():
         winner = net(image.permute(2, 0, 1)[None])[0].softmax(0).mean((1, 2)).argmax()
     segment = Segmenter(net, crf=Vote())
-    assert (segment(image) == int(winner)).all()
+    for pixels in (image, image.numpy()):
+        assert (segment(pixels) == int(winner)).all()
     assert all((mask == int(winner)).all() for *_, mask in segment.many([("a", image)] * 2))
 
 
@@ -108,3 +111,18 @@ def test_where_nobody_wants_the_rest_no_further_image_is_begun(net, monkeypatch)
 
 def test_it_says_what_an_image_costs(net):
     assert "2 passes" in Segmenter(net, Inference(flip=True)).cost((49, 65))
+
+
+def test_arrays_are_taken_even_read_only_and_backward(net):
+    image = torch.randint(256, (33, 49, 3), dtype=torch.uint8)
+    backward = image.numpy()[..., ::-1]
+    backward.flags.writeable = False
+    segment = Segmenter(net)
+    np.testing.assert_array_equal(segment(image.numpy()), segment(image))
+    np.testing.assert_array_equal(segment(backward), segment(image.flip(-1)))
+
+
+def test_the_network_of_a_module_knows_its_classes(net):
+    classes = net.classes
+    net.classes = {}
+    assert Segmenter(ScoredNetwork(net, classes).net).colors == list(classes.values())

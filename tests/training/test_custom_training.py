@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from deeplab_lit import fit, load, validate
 from deeplab_lit.errors import UserError
@@ -51,7 +52,7 @@ class WithDiscriminator(DeepLabModule):
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """The README's recipes and the class above, in a file beside the command; its name."""
-    assert len(RECIPES) == 3
+    assert len(RECIPES) == 4
     assert all(len(re.findall(r"^.*\S", recipe, re.MULTILINE)) <= 10 for recipe in RECIPES)
     (tmp_path / "code").mkdir()
     (tmp_path / "code/mine.py").write_text("\n".join([*RECIPES, OWN]))
@@ -114,6 +115,23 @@ def test_a_policy_of_ones_own_with_a_warm_up(mine, tmp_path, tiny_args):
     rates = [row.get("lr/backbone") for row in rows(tmp_path / "runs/shapes/cosine")]
     cosine = [0.5 + 0.25 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
     assert rates == pytest.approx([cosine[0] / 2, *cosine[1:]])
+
+
+def test_images_without_labels_are_trained_with_as_the_readme_shows(mine, tmp_path, tiny_args):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        image = Image.effect_noise((80, 64), 50 + number).convert("RGB")
+        image.save(tmp_path / f"photos/{number}.png")
+    weights = {}
+    for name in ("deeplab_lit.training.module.DeepLabModule", f"{mine}.Certain"):
+        run = name.rpartition(".")[2]
+        options = {"--model": name, "--run": run, "--unlabeled_data": "Images"}
+        options["--unlabeled_data.root"] = tmp_path / "photos"
+        fit.main(tiny_args(tmp_path / "runs", **options))
+        state = read(tmp_path / "runs/shapes" / run)["state_dict"]
+        weights[run] = state["net.head.branches.0.weight"]
+    assert weights["Certain"].isfinite().all()
+    assert not torch.allclose(weights["Certain"], weights["DeepLabModule"])
 
 
 def rows(folder):

@@ -12,6 +12,7 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.runs.checkpoints import BestAndLast
 from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.runs.record import RunRecord
+from deeplab_lit.scoring.validation import Validation
 from deeplab_lit.training.divergence import TrainingDiverged
 from deeplab_lit.training.resumption import SaveOnSignal, StepSeed
 
@@ -208,7 +209,8 @@ def test_what_a_killed_run_leaves_when_it_goes_on_is_what_a_whole_one_leaves(
         record = RunRecord(folder, {}, resumes=True)
         best = BestAndLast(folder, monitor="val/miou", mode="max")
         stop = EarlyStopping("val/miou", patience=100)
-        order = [StepSeed(), record, SaveOnSignal(), *callbacks, stop, best]
+        scored = Validation(report=record.take)
+        order = [StepSeed(), record, scored, SaveOnSignal(), *callbacks, stop, best]
         return *fit(**options, **more, logger=log, callbacks=order), record, stop
 
     key = f"recorded {options}"

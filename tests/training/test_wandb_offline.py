@@ -96,7 +96,7 @@ def test_a_run_is_filed_so_that_a_dashboard_needs_no_clicking(written):
 def test_the_configuration_is_nested(written):
     config = written["config"][-1]["update"]
     assert config["model"]["atrous_rates"] == [2, 4]
-    assert config["data"]["class_path"] == "deeplab_lit.data.Shapes"
+    assert config["data"]["class_path"] == "deeplab_lit.Shapes"
 
 
 def test_a_run_is_summed_up_by_its_best_miou(written, rows):
