@@ -65,6 +65,7 @@ class ADE20K(SegmentationData):
         root: the folder ADEChallengeData2016.
     """
 
+    official_ids = True
     classes = {
         name: (color >> 16, color >> 8 & 255, color & 255)
         for name, color in ((e[:-7], int(e[-6:], 16)) for e in CLASSES.split(", "))

@@ -59,6 +59,7 @@ class Cityscapes(SegmentationData):
     """
 
     parts = {"trainval": {"train", "val"}}
+    official_ids = True
     classes = {
         "road": (128, 64, 128),
         "sidewalk": (244, 35, 232),
@@ -128,7 +129,7 @@ class Cityscapes(SegmentationData):
         Returns:
             Categories as name → indices of their classes; index of each class with instances →
             its average instance's pixels; and what reads the instances of an image by its id,
-            (H,W) int32, null if an image has no instance map.
+            (H,W) int32, None if an image has no instance map.
         """
         index = {name: i for i, name in enumerate(self.classes)}
         categories = {k: tuple(index[name] for name in names) for k, names in CATEGORIES.items()}

@@ -50,6 +50,7 @@ LISTS = {"train": "train", "val": "test"}  # split → name in imageLists/
 class _CocoStuff(SegmentationData):
     classes = {name: voc_color(label) for label, name in enumerate(NAMES, 1)}
     never = frozenset(NEVER)
+    official_ids = True
 
     def __init__(self, root: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -34,12 +34,14 @@ class SegmentationData(ABC):
         parts: split → the disjoint sets of images that it is made of.
         palette: of the label files, where all have the same: value → color.
         never: classes that no label file holds.
+        official_ids: an id is the same image in every copy of the data set, wherever it lies.
     """
 
     classes: Classes
     parts: dict[str, set[str]] = {}
     palette: dict[int, Color] = {}
     never: frozenset[str] = frozenset()
+    official_ids: bool = False
 
     def __init__(
         self, *, train_split: str = "train", val_split: str = "val", mask_dir: str | None = None
@@ -52,8 +54,12 @@ class SegmentationData(ABC):
 
     @property
     def id_space(self) -> str | None:
-        """Return a name of the images that ids stand for; None where each split counts anew."""
-        return type(self).__name__
+        """Return a name of the images that ids stand for; None where each split counts anew.
+
+        Sets of one class in two folders are two sets, unless the ids are `official_ids`.
+        """
+        root = None if self.official_ids else getattr(self, "root", None)
+        return type(self).__name__ + ("" if root is None else f" in {os.path.realpath(root)}")
 
     @abstractmethod
     def split(self, name: str) -> Split:
@@ -93,24 +99,34 @@ class SegmentationData(ABC):
         return self._training
 
     def images(self) -> Split:
-        """Return the split whose images are trained on without labels: its masks are not read.
+        """Return the split whose images are trained on without labels.
+
+        Its masks must be there, as for any split, but are not read.
 
         Raises:
-            DataError: as `split`.
+            DataError: as `split`; names the way for images without masks.
         """
-        return self.labeled(self.train_split)
+        try:
+            return self.labeled(self.train_split)
+        except DataError as error:
+            raise DataError(
+                f"{str(error).removesuffix('.')}. Images without masks are --unlabeled_data Images "
+                "--unlabeled_data.root DIR, with the folder that they lie in"
+            ) from error
 
     def shared(self, split: Split, other: "SegmentationData") -> int:
-        """Count the images of a split of this data set that another validates on.
+        """Count the images of the training split that another data set validates on.
 
-        Sets that name images alike are compared by these names, others by the places of the files.
+        Sets that name images alike are compared by these names, and so is a split with itself;
+        others are compared by the places of the files.
 
         Args:
-            split: of this data set, with labels or without.
+            split: to train on, with labels or without.
             other: the data set to validate on; it may be this one.
         """
         validation = other.validation()
-        if self.id_space is not None and self.id_space == other.id_space:
+        is_same_split = other is self and self.train_split == self.val_split
+        if is_same_split or (self.id_space is not None and self.id_space == other.id_space):
             return len(set(split.ids) & set(validation.ids))
         return len(_places(split) & _places(validation))
 
@@ -147,6 +163,8 @@ class SegmentationData(ABC):
         summaries = [summary for summary in both if summary is not None]
         names = list(self.classes)
         values = summaries[-1].label_values if summaries else {}
+        if training is not None and self.mask_dir is not None:  # its own masks hold indices
+            values = self.labeled(self.train_split).label_values(len(names))
         remedies = [self.void_remedy(values.get(index, index)) for index in range(len(names))]
         findings = [Finding(f"{s.title}: {r}", proved=False) for s in summaries for r in s.remarks]
         findings += judge_names(names, remedies)
@@ -192,5 +210,10 @@ class SegmentationData(ABC):
 
 
 def _places(split: Split) -> set[str]:
-    """Return where the images of a split lie; of images that are drawn, nothing."""
-    return {os.path.abspath(image) for image in split.image_files()}  # noqa: PTH100 - no look-ups
+    """Return where the images of a split lie, past links; of images that are drawn, nothing.
+
+    Links are followed for each folder once, since a look-up for each image takes long.
+    """
+    files = split.image_files()
+    folders = {folder: folder.resolve() for folder in {file.parent for file in files}}
+    return {str(folders[file.parent] / file.name) for file in files}

@@ -157,6 +157,7 @@ class Images(SegmentationData):
     def __init__(self, root: str | None = None, **data: Any) -> None:
         super().__init__(**data)
         self.root = require_root(root)
+        self._images: ImageFiles | None = None
 
     @property
     def id_space(self) -> None:
@@ -175,15 +176,18 @@ class Images(SegmentationData):
         )
 
     def images(self) -> Split:
-        """Return all images below `root`, in the order of their names.
+        """Return all images below `root`, in the order of their names; looked for once.
 
         Raises:
             DataError: there are none.
         """
-        files = [p for p in files_below(self.root) if p.suffix.lower() in SUFFIXES]
-        if not files:
-            raise DataError(f"{self.root}: no images there")
-        return ImageFiles([p.relative_to(self.root).as_posix() for p in files], files)
+        if self._images is None:
+            files = [p for p in files_below(self.root) if p.suffix.lower() in SUFFIXES]
+            if not files:
+                raise DataError(f"{self.root}: no images there")
+            ids = [p.relative_to(self.root).as_posix() for p in files]
+            self._images = ImageFiles(ids, files)
+        return self._images
 
 
 class ImageFiles(Split):

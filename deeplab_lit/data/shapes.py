@@ -70,6 +70,11 @@ class Shapes(SegmentationData):
         self.sizes = {"train": train_size, "val": val_size, "test": val_size}
         self.draw_seed, self.max_disc = draw_seed, max_disc
 
+    @property
+    def id_space(self) -> str:
+        """Return the class with what decides the image of an index."""
+        return f"{type(self).__name__} {self.draw_seed} {float(self.max_disc)}"
+
     def split(self, name: str) -> "ShapesSplit":
         """Images 0… for train, 1,000,000… for val, 2,000,000… for test."""
         if name not in FIRST_INDEX:

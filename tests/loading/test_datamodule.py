@@ -1,3 +1,4 @@
+from shutil import copytree, rmtree
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,16 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from deeplab_lit.data import DataError, Folder, Images, Shapes, Split
+from deeplab_lit.data import (
+    Cityscapes,
+    DataError,
+    Folder,
+    Images,
+    SegmentationData,
+    Shapes,
+    Split,
+    folder,
+)
 from deeplab_lit.data.transforms import ScaleRange
 from deeplab_lit.loading.datamodule import DataModule
 
@@ -402,3 +412,81 @@ def test_unlabeled_images_are_checked_before_the_first_step(photos, tmp_path):
         module(photos).preflight("fit")
     with pytest.raises(DataError, match="no images there"):
         module(Shapes(), unlabeled=Images(str(tmp_path / "none"))).preflight("fit")
+
+
+def test_masks_of_mask_dir_that_hold_indices_are_told_with_another_set_too(
+    folder_root, tmp_path, write_mask
+):
+    (folder_root / "classes.txt").write_text("a = 10\nb = 20\n")
+    for path in folder_root.glob("labels/*/*.png"):
+        write_mask(path, np.resize([10, 20], (24, 32)))
+    for i in range(5):
+        write_mask(tmp_path / f"pseudo/{i}.png", np.resize([0, 1], (24, 32)))
+    root = str(folder_root)
+    for val in (None, Folder(root)):
+        data = module(Folder(root, mask_dir=str(tmp_path / "pseudo")), val)
+        told = [line for line in data.preflight("fit") if "class indices" in line]
+        assert len(told) == 1
+        assert "a is 0 here and 10 there" in told[0]
+
+
+def test_images_behind_a_link_to_the_validation_folder_are_counted(folder_root):
+    (folder_root / "images/train").rename(folder_root / "images/before")
+    (folder_root / "images/train").symlink_to(folder_root / "images/val")
+    data = module(Folder(str(folder_root)))
+    assert data.trained_in_validation() == 3
+    (folder_root / "images/train").unlink()
+    (folder_root / "images/before").rename(folder_root / "images/train")
+    assert module(Folder(str(folder_root))).trained_in_validation() == 0
+
+
+class Anew(Shapes):
+    """Shapes whose ids mean nothing, and that has no files."""
+
+    id_space = None
+
+
+def test_a_split_trained_and_validated_on_is_counted_without_names_or_files():
+    assert module(Anew(10, 3, val_split="train")).trained_in_validation() == 10
+    assert module(Anew(10, 3)).trained_in_validation() == 0
+
+
+def test_two_data_sets_of_one_class_share_no_images(folder_root, tmp_path, write_image):
+    def overlap(first, second):
+        return module(first, second).trained_in_validation()
+
+    assert overlap(Shapes(10), Shapes(10, val_split="train")) == 10
+    assert overlap(Shapes(10), Shapes(10, draw_seed=1, val_split="train")) == 0
+    assert overlap(Shapes(10), Shapes(10, max_disc=25, val_split="train")) == 0
+
+    class Numbered(Folder):
+        id_space = SegmentationData.id_space
+
+    copytree(folder_root, tmp_path / "other")
+    here, there = str(folder_root), str(tmp_path / "other")
+    assert overlap(Numbered(here), Numbered(here, val_split="train")) == 5
+    assert overlap(Numbered(here), Numbered(there, val_split="train")) == 0
+
+
+def test_an_official_set_is_the_same_in_every_copy(city_root, tmp_path):
+    copytree(city_root, tmp_path / "copy")
+    val = Cityscapes(str(tmp_path / "copy"), val_split="train")
+    assert module(Cityscapes(str(city_root)), val).trained_in_validation() > 0
+
+
+def test_a_folder_of_images_is_looked_through_once(photos, monkeypatch):
+    looked, find = [], folder.files_below
+    monkeypatch.setattr(folder, "files_below", lambda root: looked.append(root) or find(root))
+    data = attached(module(Shapes(10, 5), unlabeled=photos))
+    data.preflight("fit")
+    data.in_words()
+    data.train_dataloader()
+    assert len(looked) == 1
+
+
+def test_unlabeled_images_without_masks_are_told_the_way(city_root):
+    rmtree(city_root / "gtFine")
+    for split in ("train", "test"):
+        data = module(Shapes(10, 5), unlabeled=Cityscapes(str(city_root), train_split=split))
+        with pytest.raises(DataError, match=r"--unlabeled_data Images --unlabeled_data\.root DIR"):
+            data.preflight("fit")
