@@ -34,6 +34,11 @@ from deeplab_lit.types import Classes
 
 Around = Literal["void", "classes"]  # borders: void pixels, or those between classes
 
+FORMER = {  # today's name of a class → the one under which caches hold it
+    "deeplab_lit.data.devkit.PascalContext": "deeplab_lit.data.pascal_context.PascalContext",
+    "deeplab_lit.data.devkit.PersonPart": "deeplab_lit.data.person_part.PersonPart",
+}
+
 
 @dataclass
 class Evaluation(Inference):
@@ -257,8 +262,9 @@ def cache_key(ckpt_path: str, data: Namespace, split: str) -> dict[str, Any]:
     if arguments.get("root"):  # said relative to a folder, it may be other data in another one
         arguments["root"] = str(Path(arguments["root"]).absolute())
     kind: Any = locate(data.class_path)  # one class may be imported by several names
+    name = f"{kind.__module__}.{kind.__qualname__}"
     return {
         "checkpoint_sha256": sha256_of(ckpt_path),
-        "data": {"class": f"{kind.__module__}.{kind.__qualname__}", **arguments},
+        "data": {"class": FORMER.get(name, name), **arguments},
         "split": split,
     }

@@ -84,7 +84,8 @@ class SamplePictures(Observer):
             return {}
         pictures = [sample.pictures for sample in samples]
         titles = TITLES[: len(pictures[0])]
-        comparison(pictures, self.classes, titles).save(self.folder / "predictions.png")
+        with atomic_write(self.folder / "predictions.png") as place:
+            comparison(pictures, self.classes, titles).save(place)
         last = (
             trainer.state.fn != "fit" or trainer.global_step >= trainer.estimated_stepping_batches
         )

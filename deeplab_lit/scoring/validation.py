@@ -19,9 +19,10 @@ from torch import Tensor
 
 from deeplab_lit.crf.dense_crf import Refiner
 from deeplab_lit.crf.pool import RefiningPool, cores
+from deeplab_lit.errors import UserError
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.scoring.evaluation import Prediction, ScoredNetwork
-from deeplab_lit.scoring.metric import Scores, SegmentationScores
+from deeplab_lit.scoring.metric import Scores, SegmentationScores, finite
 from deeplab_lit.scoring.observer import Observer, ObserverError, Results, ScoredImage
 
 
@@ -71,7 +72,8 @@ class Validation(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Begin to refine a batch, and show what is complete."""
-        prediction: Prediction = outputs
+        needed = ("labels",) if self.refinement is None else ("labels", "logits")
+        prediction = _prediction(outputs, needed, pl_module)
         device = pl_module.device if self.refinement is None else self.refinement.device
         tensors = batch["image"].permute(0, 2, 3, 1), batch["mask"], prediction["labels"].byte()
         places = range(self.images, self.images + len(batch["id"]))
@@ -110,18 +112,17 @@ class Validation(Callback):
         )
         known = {*results.as_dict(), "step", "loss", "crf", "metrics"}
         for observer in self.observers:
-            for name, value in observer.finish(trainer, scores, refined).items():
+            for name, value in _plain_findings(observer, trainer, scores, refined).items():
                 if name in known:
                     raise ObserverError(
                         f"{type(observer).__name__}.finish returns {name!r}, which is the name of "
                         "another result: choose another one"
                     )
                 known.add(name)
-                number = value.item() if isinstance(value, Tensor) else value
-                if isinstance(number, Real):
-                    results.metrics[name] = float(number)
+                if isinstance(value, Real) and not isinstance(value, bool):
+                    results.metrics[name] = float(value)
                 else:
-                    results.entries[name] = value
+                    results.entries[name] = _for_json(value)
         network.log_dict({f"val/{k}": v for k, v in results.metrics.items()}, sync_dist=True)
         self.results = results
 
@@ -227,6 +228,71 @@ def images_here(trainer: Trainer) -> int:
     """Return how many images this process scores in a validation."""
     loader: Any = trainer.val_dataloaders
     return int(min(trainer.num_val_batches[0] * loader.batch_size, len(loader.sampler)))
+
+
+def _prediction(outputs: Any, needed: Sequence[str], module: LightningModule) -> Prediction:
+    """Return what a validation step has returned, or refuse it where tensors are missing."""
+    values: Any = outputs if isinstance(outputs, dict) else {}
+    if all(isinstance(values.get(name), Tensor) for name in needed):
+        return values
+    is_dict = isinstance(outputs, dict)
+    what = f"a dictionary with {list(outputs)}" if is_dict else type(outputs).__name__
+    raise UserError(
+        f"{type(module).__name__}.validation_step must return logits (B,C,H,W) and labels (B,H,W) "
+        f"of the batch, got {what:.80}: return what super().validation_step(batch, batch_idx) "
+        "returns, or Prediction(logits=…, labels=…) of deeplab_lit.scoring.evaluation"
+    )
+
+
+def _plain_findings(
+    observer: Observer, trainer: Trainer, scores: Scores, refined: Scores | None
+) -> dict[str, Any]:
+    """Return what an observer has found as plain data, on every process alike.
+
+    Raises:
+        ObserverError: it returns something that neither results.json nor a checkpoint can hold.
+    """
+    whose = f"{type(observer).__name__}.finish"
+    findings = observer.finish(trainer, scores, refined)
+    if not isinstance(findings, dict):
+        raise ObserverError(
+            f"{whose} returns {findings!r:.80}, expected a dictionary from names to what was "
+            "found; {} for nothing"
+        )
+    return {str(name): _plain(value, f"{whose}, {name!r}") for name, value in findings.items()}
+
+
+def _plain(value: Any, title: str) -> Any:
+    """Return numbers, text, and lists and dictionaries of them; arrays and tensors as such."""
+    if isinstance(value, Tensor | np.ndarray):
+        size = value.numel() if isinstance(value, Tensor) else value.size
+        value = value.item() if size == 1 else value.tolist()
+    elif isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dict):
+        return {_plain(key, title): _plain(part, title) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part, title) for part in value]
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)  # of a subclass, plain
+    if isinstance(value, Real):
+        return float(value)
+    raise ObserverError(
+        f"{title} is {type(value).__name__} {value!r:.80}, which results.json cannot hold: return "
+        "numbers, text, or lists and dictionaries of them"
+    )
+
+
+def _for_json(value: Any) -> Any:
+    """Return plain data with None for NaN and infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _for_json(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_for_json(part) for part in value]
+    return finite(value) if isinstance(value, float) else value
 
 
 def _network(module: LightningModule) -> ScoredNetwork:

@@ -251,3 +251,10 @@ def test_maps_of_a_sure_network_take_little_space(tmp_path):
     with gzip.open(cache.path("a")) as file:
         np.load(file)
         assert np.load(file).dtype == np.float16
+
+
+@pytest.mark.parametrize(("name", "module"), [("PascalContext", "pascal_context"),
+                                              ("PersonPart", "person_part")])  # fmt: skip
+def test_caches_begun_before_a_class_moved_are_still_taken(decided, name, module):
+    key = decided(data=f"deeplab_lit.data.{name}")
+    assert key["data"]["class"] == f"deeplab_lit.data.{module}.{name}"

@@ -213,3 +213,18 @@ def test_charts_show_the_scores_that_they_are_told(validated, tmp_path, monkeypa
     ]
     assert matrices[0][0] is refined.confusion
     assert matrices[2][0] is scores.confusion
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_one_before(tmp_path, monkeypatch):
+    class Broken:
+        def save(self, path):
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+
+    monkeypatch.setattr(galleries, "comparison", lambda *args: Broken())
+    (tmp_path / "predictions.png").write_bytes(b"before")
+    pictures = SamplePictures(tmp_path)
+    pictures.samples = {0: galleries.Sample("a", [np.zeros((2, 2, 3), np.uint8)] * 3)}
+    with pytest.raises(OSError, match="disk full"):
+        pictures.finish(None, None, None)
+    assert (tmp_path / "predictions.png").read_bytes() == b"before"

@@ -1,6 +1,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from deeplab_lit import fit, validate
 from deeplab_lit.crf import DenseCRF
+from deeplab_lit.errors import UserError
 from deeplab_lit.runs.checkpoints import kept_by
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.scoring.evaluation import ScoredNetwork
@@ -276,3 +278,67 @@ def test_a_metric_from_outside_the_package_is_an_option_of_fit_and_of_validate(
     scores = validate.main([f"--ckpt_path={best}", "--metrics=my_metric.Right"]).record.final
     # images of one size; here void counts as wrong
     assert 0.8 * scores["pixel_accuracy"] < scores["metrics"]["right"] < scores["pixel_accuracy"]
+
+
+def finding(value):
+    """Return what a validation keeps of a value that an observer returns: metric, entry."""
+
+    class Finds(Observer):
+        def finish(self, trainer, scores, refined):
+            return {"x": value}
+
+    validation = Validation([Finds()])
+    confusion = SimpleNamespace(confusion=None, as_dict=lambda classes: {})
+    network = ScoredNetwork(torch.nn.Identity(), {"a": (0, 0, 0)})
+    network.count_scores, network.log_dict = lambda: confusion, lambda values, **options: None
+    trainer = SimpleNamespace(
+        sanity_checking=False,
+        strategy=SimpleNamespace(root_device="cpu", reduce=lambda x, reduce_op: x),
+        val_dataloaders=SimpleNamespace(dataset=[]),
+    )
+    validation.on_validation_epoch_end(trainer, network)
+    return validation.results.metrics.get("x"), validation.results.entries.get("x")
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "entry"),
+    [
+        (np.float32(0.5), 0.5, None),
+        (np.array([3]), 3.0, None),
+        (torch.tensor([0.5]), 0.5, None),
+        (torch.ones(2, requires_grad=True), None, [1.0, 1.0]),
+        (np.array([1.0, np.nan]), None, [1.0, None]),
+        ({"a": np.int64(1), "b": (torch.tensor(2), float("inf"))}, None, {"a": 1, "b": [2, None]}),
+        (True, None, True),
+        (np.bool_(True), None, True),
+    ],
+)
+def test_what_an_observer_finds_is_kept_as_plain_data(value, metric, entry, tmp_path):
+    found = finding(value)
+    assert found == (metric, entry)
+    assert type(found[1]) is type(entry)
+    json.dumps(found, allow_nan=False)
+    torch.save(found, tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == found
+
+
+def test_what_no_file_can_hold_is_refused_with_the_observers_name():
+    with pytest.raises(ObserverError, match=r"Finds\.finish, 'x' is PosixPath"):
+        finding({"a": [Path("x")]})
+
+
+def test_findings_that_are_no_dictionary_are_refused(make_module, make_data, make_trainer):
+    class Forgets(Observer):
+        def finish(self, trainer, scores, refined):
+            pass
+
+    trainer = make_trainer(callbacks=[Validation([Forgets()])], limit_val_batches=1)
+    with pytest.raises(ObserverError, match=r"Forgets\.finish returns None, expected a dictionary"):
+        trainer.validate(make_module(), make_data(), verbose=False)
+
+
+@pytest.mark.parametrize("returned", [None, torch.zeros(1), {"loss": 1.0}])
+def test_a_validation_step_that_returns_something_else_is_told_what_to_return(returned):
+    network = ScoredNetwork(torch.nn.Identity(), {"a": (0, 0, 0)})
+    with pytest.raises(UserError, match=r"ScoredNetwork\.validation_step must return logits"):
+        Validation().on_validation_batch_end(None, network, returned, {}, 0)
