@@ -38,10 +38,16 @@ def deeplab_loss(
     maps = list(logits.at_scales)
     if len(maps) > 1:
         maps.append(logits.fused)
-    terms = []
-    for scale in maps:
-        target = subsample(mask, scale.shape[-2:], align_corners=align_corners)
-        terms.append(cross_entropy(scale, target) if loss is None else _term(loss, scale, target))
+    targets = [subsample(mask, m.shape[-2:], align_corners=align_corners) for m in maps]
+    if loss is None:
+        terms = [cross_entropy(*pair) for pair in zip(maps, targets, strict=True)]
+    else:  # one wait for the device, whatever the number of scales
+        is_void = torch.stack([(target == VOID).all() for target in targets]).tolist()
+        terms = [
+            # zero with zero gradients where no pixel is labeled
+            scale.float().sum() * 0 if void else _term(loss, scale, target)
+            for scale, target, void in zip(maps, targets, is_void, strict=True)
+        ]
     return torch.stack(terms).sum()
 
 
@@ -71,9 +77,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _term(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
-    """Return `loss` of one scale; 0 with zero gradients where no pixel is labeled."""
-    if bool((target == VOID).all()):
-        return logits.float().sum() * 0
+    """Return `loss` of one scale, of which some pixel is labeled."""
     value = loss(logits.float(), target.long())
     if not isinstance(value, Tensor) or value.ndim:
         returned = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -129,6 +129,7 @@ class DeepLabModule(ScoredNetwork):
         self.save_hyperparameters(logger=False, ignore=["loss", "optimizer"])
         for part in self.hparams.keys() & {"backbone", "head"}:  # a class goes by its name in files
             self.hparams[part] = path_of(self.hparams[part])
+        plain_values(self.hparams)  # refuses now what no checkpoint could hold
         self.frozen_parts = freeze_parts(self.net, freeze)
         self.loss = loss
         self.stuck = Stuck()

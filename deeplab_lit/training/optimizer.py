@@ -96,7 +96,8 @@ def freeze_parts(net: DeepLabV2, names: str | Sequence[str] | None) -> list[nn.M
     Raises:
         ValueError: there is no such part, or nothing is left to train.
     """
-    parts = dict(net.named_modules())
+    # a part may be without parameters, like normalization that is frozen already
+    parts = {n: m for n, m in net.named_modules() if n.partition(".")[0] in ("backbone", "head")}
     frozen = []
     for name in [names] if isinstance(names, str) else names or ():
         part = parts.get(f"backbone.{name}", parts.get(name)) if name else None
@@ -142,7 +143,8 @@ def check_optimizer(factory: OptimizerFactory, momentum: float) -> dict[str, Any
         momentum: of the default optimizer, which does not reach this one.
 
     Returns:
-        Its class path, as "class", and its options beside the groups' learning rates and decays.
+        Its class path, as "class", and its options beside the groups' learning rates and decays,
+        those that are plain data.
 
     Raises:
         ValueError: an option out of range or set in vain; or the optimizer takes no groups.
@@ -162,5 +164,15 @@ def check_optimizer(factory: OptimizerFactory, momentum: float) -> dict[str, Any
                 f"optimizer.{name} is {optimizer.defaults[name]}, but every parameter group has "
                 f"its own, from {name}: set --model.{name} instead"
             )
-    options = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "weight_decay")}
+    named = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "weight_decay")}
+    options = {k: v for k, v in named.items() if is_plain(v)}
     return {"class": f"{type(optimizer).__module__}.{label}", **options}
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a value is a number or text, or lists and dictionaries of them."""
+    if isinstance(value, dict):
+        return all(map(is_plain, (*value, *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)

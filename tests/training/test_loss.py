@@ -154,3 +154,17 @@ def test_labels_are_never_mixed(size, align_corners):
     found = subsample(mask, size, align_corners=align_corners)
     assert found.shape == (1, *size)
     assert set(found.unique().tolist()) <= {0, 20, 255}
+
+
+def test_a_loss_of_ones_own_waits_for_the_device_once_a_step(monkeypatch):
+    waits = []
+    for name in ("__bool__", "tolist", "item"):
+        method = getattr(torch.Tensor, name)
+        counted = lambda self, method=method: waits.append(1) or method(self)  # noqa: E731
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    maps = [torch.zeros(1, 2, n, n, requires_grad=True) for n in (3, 5, 9)]
+    mask = torch.zeros(1, 65, 65, dtype=torch.uint8)
+    loss = torch.nn.CrossEntropyLoss(ignore_index=255)
+    total = deeplab_loss(ScaleLogits(maps[2], maps), mask, loss, align_corners=True)
+    assert len(waits) == 1
+    assert total.detach().numpy() == pytest.approx(4 * math.log(2))
