@@ -277,7 +277,7 @@ def test_another_version_of_torch_may_add_an_option_to_an_optimizer(make_module)
 
 def test_only_plain_options_of_an_optimizer_are_kept(make_module):
     class Odd(torch.optim.SGD):
-        def __init__(self, groups, lr=1e-3):
+        def __init__(self, groups, lr=1e-3, weight_decay=0):
             super().__init__(groups, lr)
             self.defaults["hook"] = print
 
