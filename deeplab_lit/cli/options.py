@@ -12,7 +12,7 @@ from dataclasses import fields
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
@@ -59,8 +59,19 @@ def crf_spelled_out(argv: Sequence[str]) -> list[str]:
 
 
 def _parameters(file: str) -> str:
-    if file.startswith("{") or file == "null":
+    if file.startswith("{"):
         return f"--crf={file}"
+    return f"--crf={json.dumps(crf_section(file))}"
+
+
+def crf_section(file: str) -> dict[str, Any] | None:
+    """Return the parameters of the CRF in a file like configs/crf/vgg16.yaml; None for "null".
+
+    Raises:
+        ConfigError: the file cannot be read, or is no such file.
+    """
+    if file in ("null", "None"):  # as YAML, and as sweeps write it
+        return None
     try:
         parameters = read_options(os.path.expanduser(file))  # noqa: PTH111 - as typed in errors
     except ConfigError as error:
@@ -73,7 +84,7 @@ def _parameters(file: str) -> str:
         raise ConfigError(
             f"{file}: {min(unknown)} is no parameter of the CRF: expected {', '.join(names)}"
         )
-    return f"--crf={json.dumps(parameters)}"
+    return parameters
 
 
 def with_model_class(argv: Sequence[str]) -> list[str]:

@@ -13,7 +13,13 @@ from lightning.pytorch.loggers import Logger
 
 from deeplab_lit import __version__
 from deeplab_lit.cli.defaults import SHAPES, for_command, place_of
-from deeplab_lit.cli.options import MODEL_CLASS, add_crf, crf_spelled_out, with_model_class
+from deeplab_lit.cli.options import (
+    MODEL_CLASS,
+    add_crf,
+    crf_section,
+    crf_spelled_out,
+    with_model_class,
+)
 from deeplab_lit.cli.parser import (
     CONFIG,
     Parser,
@@ -178,7 +184,14 @@ def parse_run(
         UsageError: the parser refuses something, or no data set is named.
         ConfigError: a configuration cannot be read, or names what is not followed unasked.
     """
-    contents = {name: for_command(command, read_config(name)) for name in configs(argv)}
+    contents = {}
+    for name in configs(argv):
+        typed_content = read_config(name)
+        content = for_command(command, typed_content)
+        if isinstance(content.get("crf"), str):
+            content["crf"] = crf_section(content["crf"])
+        if content != typed_content:  # else the parser reads the file, and finds those beside it
+            contents[name] = content
     if implied is not None:
         argv = [f"{CONFIG}{implied}", *argv]
     if implied is not None and implied != SHAPES:

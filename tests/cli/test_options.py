@@ -37,6 +37,7 @@ def built(*argv):
             DenseCRF(5, iterations=4),
         ),
         (["--config={crf: {bi_w: 5}}", "--crf=null"], None),
+        (["--crf=None"], None),
     ],
 )
 def test_the_crf_is_asked_for_alone_by_file_by_parameters_and_combined(argv, expected):

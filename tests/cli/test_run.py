@@ -12,6 +12,7 @@ from PIL import Image
 
 from deeplab_lit import fit, validate
 from deeplab_lit.cli import callbacks as equipment
+from deeplab_lit.cli.run import build_parser, parse_run
 from deeplab_lit.network.head import ASPP
 from deeplab_lit.runs import folder as run_folder
 
@@ -349,3 +350,15 @@ def test_help_can_be_read_and_help_all_has_every_option(capsys):
         assert option in full
         assert option not in short
     assert "--model" not in shown(capsys, validate.main, "--help")
+
+
+def test_a_configuration_names_the_file_of_the_crf_and_of_a_section_beside_it(tmp_path):
+    (tmp_path / "crf.yaml").write_text("bi_w: 5\n")
+    (tmp_path / "model.yaml").write_text("lr: 0.5\n")
+    (tmp_path / "a.yaml").write_text("data: Shapes\nmodel: model.yaml\nrun: '1e3'\n")
+    parser = build_parser("fit", "", "")
+    options = parse_run(parser, "fit", [f"--config={tmp_path / 'a.yaml'}"], None)
+    assert (options.model.lr, options.run) == (0.5, "1e3")
+    (tmp_path / "b.yaml").write_text(f"data: Shapes\ncrf: {tmp_path / 'crf.yaml'}\n")
+    options = parse_run(parser, "fit", [f"--config={tmp_path / 'b.yaml'}"], None)
+    assert options.crf.bi_w == 5
