@@ -222,6 +222,7 @@ def _say_what_came_out(run: Run[DeepLabModule]) -> None:
     if best and run.options.wandb_checkpoint:
         log_checkpoint(run.trainer.loggers, Path(best))
     step = record.final["step"] if record.final else None
+    network = (run.module.net.backbone_name, run.module.net.head_name)
     after_fit(
         record.best,
         best,
@@ -231,6 +232,7 @@ def _say_what_came_out(run: Run[DeepLabModule]) -> None:
         monitor=record.monitor,
         # a data set of the user's is not followed unless it is typed
         config=None if _is_followed(run.options) else run.folder / "config.yaml",
+        modules=sorted({name.rpartition(".")[0] for name in network if "." in name}),
     )
 
 

@@ -15,6 +15,7 @@ from deeplab_lit.scoring.metric import SCALARS
 from deeplab_lit.scoring.trimap import NAMES
 from deeplab_lit.text import plural, say
 from deeplab_lit.training.module import DeepLabModule
+from deeplab_lit.types import VARIABLE
 
 # action and words of a warning → why
 WARNINGS: dict[tuple[Literal["ignore", "once"], str], str] = {
@@ -73,6 +74,7 @@ def after_fit(
     unscored: bool = False,
     config: Path | None = None,
     monitor: str = "val/miou",
+    modules: Sequence[str] = (),
 ) -> None:
     """Print what came out, where it is, and, as the last line, what to type next.
 
@@ -84,6 +86,7 @@ def after_fit(
         unscored: the last steps have not been validated.
         config: of the run, where validate must be given it: its data set is not of this package.
         monitor: the metric by which it is the best.
+        modules: Python modules of a backbone or head that is not of this package.
     """
     if best is None and checkpoint:  # validated by processes that have ended
         say(f"Done. Scores: {folder / 'results.json'}\nBest        {checkpoint}")
@@ -106,7 +109,8 @@ def after_fit(
         following = ["--ckpt_path", _relative(checkpoint)]
         if config is not None:
             following += ["--config", _relative(config)]
-        say(f"Next        {command('deeplab_lit.validate', *following)}")
+        allowed = f"{VARIABLE}={','.join(modules)} " if modules else ""
+        say(f"Next        {allowed}{command('deeplab_lit.validate', *following)}")
 
 
 def after_validate(
