@@ -36,9 +36,7 @@ def test_a_backbone_and_a_head_of_mine_are_trained_and_loaded_again(
     mine = {"--model.backbone": "my_net.MobileNet", "--model.head": "my_net.Cascade"}
     fit.main(tiny_args(my_net / "runs", **mine, **{"--run": "one", "--trainer.max_steps": "2"}))
     following = capsys.readouterr().out.splitlines()[-1]
-    assert following.startswith(
-        "Next        DEEPLAB_LIT_IMPORT=my_net python -m deeplab_lit.validate"
-    )
+    assert following.startswith("Next        DEEPLAB_LIT_IMPORT=my_net ")
     path = my_net / "runs/shapes/one/checkpoints/best.ckpt"
     images = torch.randint(0, 256, (1, 3, 49, 57), dtype=torch.uint8)
     net = load(path)
