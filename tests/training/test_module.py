@@ -111,7 +111,7 @@ def test_ten_batches_of_one_image_are_a_step_as_with_iter_size_10(make_module, m
 
     def gradients(batch_size, accumulate):
         module, found = make_module(norm="frozen", scales=(1.0, 0.5)), []
-        module.initialize = lambda: None  # of random weights, which frozen norms refuse
+        module.initialize = Provenance  # of random weights, which frozen norms refuse
         module.on_before_optimizer_step = lambda _: found.extend(
             p.grad.clone() for p in module.net.parameters()
         )
