@@ -34,7 +34,7 @@ Facts = dict[str, str]  # name → JSON
 
 
 class Format(NamedTuple):
-    """How a network becomes the content of a file, and how a file is run."""
+    """A format: turns a network into the content of a file, and runs a file."""
 
     content: Callable[["DeepLabV2", Facts], bytes]
     open: Callable[[Path], "Run"]

@@ -23,7 +23,7 @@ FIRST = "Run validate with --eval.trimap void or classes first, and give its run
 
 
 class Curves(NamedTuple):
-    """What a trimap.csv holds.
+    """The content of a trimap.csv.
 
     Attributes:
         around: "void" or "classes": the borders meant.

@@ -17,7 +17,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 import deeplab_lit
-from deeplab_lit.cli.options import add_crf, crf_spelled_out
+from deeplab_lit.cli.options import add_crf, crf_spelled_out, with_crf_files
 from deeplab_lit.cli.parser import Parser, UsageError, configs_first, parse
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import in_words
@@ -92,7 +92,7 @@ def build_parser() -> Parser:
 
 
 class Plan(NamedTuple):
-    """What the command is about to do.
+    """A plan of what the command is about to do.
 
     Attributes:
         out: folder of all results.
@@ -130,7 +130,7 @@ def main(args: Sequence[str] | None = None) -> int:
     with plain_errors(), lasting_screen():
         parser = build_parser()
         argv = configs_first(crf_spelled_out(sys.argv[1:] if args is None else args))
-        options = parse(parser, argv)
+        options = parse(parser, argv, with_crf_files(argv))
         inference = _inference(options.eval)
         with refused_arguments():
             crf = parser.instantiate(options).crf

@@ -108,8 +108,8 @@ def build(
     if path is None:
         raise WeightsError(NO_CHECKPOINT)
     checkpoint = read_checkpoint(path)
-    for config in configs(argv):
-        check_network(config, read_config(config), checkpoint["hyper_parameters"])
+    typed = {name: read_config(name) for name in configs(argv)}
+    check_network(typed, checkpoint["hyper_parameters"])
     put_save_dir(options.trainer.logger, RUN_FOLDER, str(folder))
     set_up_process(options)
     with refused_arguments():

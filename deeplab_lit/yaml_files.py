@@ -4,6 +4,8 @@ PyYAML takes the last of two equal keys, and follows aliases however much they m
 """
 
 import copy
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,20 @@ def load_checked(text: str) -> Any:
 
 
 set_loader(MODE, load_checked, (yaml.YAMLError,))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that jsonargparse would load as a number, and PyYAML would not: "1e3"."""
+
+
+_Dumper.add_implicit_resolver(
+    "number", re.compile(r"[-+]?[\d_.]+[eE][-+]?\d+"), list("-+.0123456789")
+)
+
+
+def as_yaml(content: Mapping[str, Any]) -> str:
+    """Return the YAML of a configuration, of which `load_checked` makes the same again."""
+    return yaml.dump(dict(content), Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
 
 def problem_in(text: str) -> str | None:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from deeplab_lit.cli.parser import Parser
-from deeplab_lit.yaml_files import ConfigError, load_checked, read_options, read_yaml
+from deeplab_lit.yaml_files import ConfigError, as_yaml, load_checked, read_options, read_yaml
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
@@ -91,3 +91,11 @@ def test_parsers_read_it_so_too(tmp_path):
         parser.parse_args([f"--config={tmp_path / 'x.yaml'}"])
     with pytest.raises(Exception, match=r"b: 1, b: 2"):
         parser.parse_args(["--a={b: 1, b: 2}"])
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "12e5", "-1.5E3", "1_0e2", "1e-3", "yes", "null", "1", "2026-11-27", "ä: b"]
+)
+def test_what_is_written_again_is_the_text_or_the_number_that_it_was(text):
+    content = {"run": text, "lr": 1e-3, "steps": 1000, "sizes": [1.0, 0.5], "none": None}
+    assert load_checked(as_yaml(content)) == content

@@ -1,4 +1,4 @@
-"""What the networks of an ablation see: predictions for the same images, and fields of view.
+"""Predictions of an ablation's networks for the same images, and their fields of view.
 
 Each network, that of the first seed, is loaded once.
 
@@ -60,7 +60,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Branch:
-    """What a branch of a head sees.
+    """The field of view of a branch of a head.
 
     Attributes:
         name: its rate, in words.
@@ -81,7 +81,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Panels:
-    """What the networks of all rows see.
+    """Predictions and fields of view of the networks of all rows.
 
     Attributes:
         classes: name → color.
@@ -193,7 +193,7 @@ def _branch(net: DeepLabV2, index: int, field: Tensor, grid: tuple[int, int]) ->
 
 
 class Scoring(NamedTuple):
-    """How a setting was scored."""
+    """Data and options with which a setting was scored."""
 
     data: SegmentationData
     inference: Inference

@@ -1,4 +1,4 @@
-"""Which runs a sweep takes: one training and one validation for each setting and seed.
+"""Plan the runs of a sweep: one training and one validation for each setting and seed.
 
 Settings that differ only in how a network is evaluated (crf.…, eval.…) share a training. The name
 of a run ends in a fingerprint of all that was asked of it, configuration files included: another

@@ -100,7 +100,7 @@ class Process:
 
 @dataclass
 class State:
-    """Where a step stands.
+    """The state of a step.
 
     Attributes:
         status: one of STATUSES. "elsewhere": a process of another call runs it; "left out": the

@@ -1,4 +1,4 @@
-"""What the runs of an ablation leave on disk: how far they are, scores, counts, curves, time.
+"""Read what the runs of an ablation leave on disk: how far they are, scores, counts, curves, time.
 
 Files are read while others write them, and after disks have failed: what a run has not written yet
 is missing, and what is damaged is named.

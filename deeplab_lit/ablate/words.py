@@ -1,4 +1,4 @@
-"""What an ablation says and what it does not, in sentences."""
+"""Sentences on what an ablation says, and what it does not."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

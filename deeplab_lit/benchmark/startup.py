@@ -18,7 +18,7 @@ LIGHTNING = ("-c", "import lightning.pytorch")
 
 
 class Start(NamedTuple):
-    """What is started, beside what, and the ratio of times that it shall not exceed.
+    """A command to start, its baseline, and the ratio of times that it shall not exceed.
 
     Attributes:
         words: behind `python`.

@@ -1,1 +1,1 @@
-"""What commands share: parser, defaults, checks, callbacks, screen."""
+"""Parts that commands share: parser, defaults, checks, callbacks, screen."""

@@ -159,21 +159,24 @@ def check_options(asked: Mapping[str, Any], stored: Mapping[str, Any], path: str
             )
 
 
-def check_network(name: str, content: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Refuse a configuration of another network than the checkpoint's, which is the one scored.
+def check_network(contents: Mapping[str, Mapping[str, Any]], stored: Mapping[str, Any]) -> None:
+    """Refuse configurations of another network than the checkpoint's, which is the one scored.
 
     Args:
-        name: of the configuration.
-        content: of the configuration, whose section `model` it is about.
+        contents: name of each configuration → its content, whose section `model` it is about. A
+            later one wins over those before it.
         stored: the checkpoint's hyper-parameters.
 
     Raises:
         WeightsError: an option of the network differs.
     """
-    model = content.get("model")
     network = default_settings()
     network |= {key: value for key, value in stored.items() if key in network}
-    for key, value in model.items() if isinstance(model, dict) else ():
+    options: dict[str, tuple[str, Any]] = {}  # option → the last configuration with it, its value
+    for name, content in contents.items():
+        model = content.get("model")
+        options |= {k: (name, v) for k, v in model.items()} if isinstance(model, dict) else {}
+    for key, (name, value) in options.items():
         if key in network and not isinstance(value, dict) and _plain(value) != _plain(network[key]):
             raise WeightsError(
                 f"{name}: model.{key} is {value}, but the checkpoint's network, which is scored, "

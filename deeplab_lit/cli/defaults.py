@@ -1,4 +1,4 @@
-"""What a command line leaves unsaid: the run it goes on with, its configuration and checkpoint."""
+"""Find what a command line leaves unsaid: the run to go on with, its config and checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -150,7 +150,7 @@ class Checkpoint(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a training begins.
+    """The beginning of a training.
 
     Attributes:
         folder: of the run.
@@ -240,8 +240,10 @@ def with_stored(
         if name in ("backbone", "head") and isinstance(value, str) and "." in value:
             if value != options.model[name]:
                 class_of(value, Backbone if name == "backbone" else Head)
-        elif name not in ("classes", "loss", "optimizer", "_instantiator") and (
-            path := named_class(name, value, ())
+        elif (
+            name not in ("classes", "loss", "optimizer", "_instantiator")
+            and value != options.model.get(name)  # else the user, or a default, says it too
+            and (path := named_class(name, value, ()))
         ):
             raise WeightsError(
                 f"{checkpoint.path} sets {name} to {path!r:.80}: a class that a file names is not "

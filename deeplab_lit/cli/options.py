@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from deeplab_lit.cli.parser import UsageError, value_of
+from deeplab_lit.cli.parser import UsageError, configs, peek, value_of
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.types import path_of
 from deeplab_lit.yaml_files import ConfigError, read_options
@@ -85,6 +85,26 @@ def crf_section(file: str) -> dict[str, Any] | None:
             f"{file}: {min(unknown)} is no parameter of the CRF: expected {', '.join(names)}"
         )
     return parameters
+
+
+def with_crf_files(argv: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read the configurations of a command line whose `crf` is a file, with that file's parameters.
+
+    Args:
+        argv: a command line of `joined_configs`.
+
+    Returns:
+        Name of the configuration → its content; none of those that the parser reads as they are.
+
+    Raises:
+        ConfigError: such a file cannot be read.
+    """
+    contents = {name: peek(name) for name in configs(argv)}
+    return {
+        name: content | {"crf": crf_section(content["crf"])}
+        for name, content in contents.items()
+        if isinstance(content.get("crf"), str)
+    }
 
 
 def with_model_class(argv: Sequence[str]) -> list[str]:

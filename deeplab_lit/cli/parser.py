@@ -1,4 +1,4 @@
-"""How every command reads its command line.
+"""Parse command lines, for every command in the same way.
 
 No option may be abbreviated, options win over configurations wherever they stand, configurations
 are checked YAML, and what is refused is refused in a sentence: the option, the value, what is
@@ -15,12 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from deeplab_lit.cli.refusal import Refusal, cut, help_of, short_help
 from deeplab_lit.errors import UserError
-from deeplab_lit.yaml_files import MODE, ConfigError, read_options, read_text
+from deeplab_lit.yaml_files import MODE, ConfigError, as_yaml, read_options, read_text
 
 CONFIG = "--config="
 SECTIONS = ("trainer", "model", "data", "loader", "eval", "checkpoint")
@@ -240,4 +239,4 @@ def _empty(content: Any, place: str = "") -> Iterator[str]:
 def _as_text(word: str, contents: Contents) -> str:
     """Return a configuration on the command line as the content that counts instead."""
     name = word.removeprefix(CONFIG)
-    return CONFIG + yaml.safe_dump(contents[name]) if word != name and name in contents else word
+    return CONFIG + as_yaml(contents[name]) if word != name and name in contents else word

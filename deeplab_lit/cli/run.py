@@ -1,4 +1,4 @@
-"""What `fit` and `validate` share: their options, and the run that is built from them."""
+"""Options that `fit` and `validate` share, and the run that is built from them."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,8 +16,8 @@ from deeplab_lit.cli.defaults import SHAPES, for_command, place_of
 from deeplab_lit.cli.options import (
     MODEL_CLASS,
     add_crf,
-    crf_section,
     crf_spelled_out,
+    with_crf_files,
     with_model_class,
 )
 from deeplab_lit.cli.parser import (
@@ -184,12 +184,10 @@ def parse_run(
         UsageError: the parser refuses something, or no data set is named.
         ConfigError: a configuration cannot be read, or names what is not followed unasked.
     """
-    contents = {}
+    contents = with_crf_files(argv)
     for name in configs(argv):
-        typed_content = read_config(name)
+        typed_content = contents.get(name) or read_config(name)
         content = for_command(command, typed_content)
-        if isinstance(content.get("crf"), str):
-            content["crf"] = crf_section(content["crf"])
         if content != typed_content:  # else the parser reads the file, and finds those beside it
             contents[name] = content
     if implied is not None:

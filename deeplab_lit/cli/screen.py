@@ -1,4 +1,4 @@
-"""What fit and validate say on the screen, with tables of scores, and what libraries shall not."""
+"""Print what fit and validate say, with tables of scores, and silence what libraries say."""
 
 import logging
 import os

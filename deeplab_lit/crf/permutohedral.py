@@ -28,7 +28,7 @@ MARGIN = 4  # cells by which vertices and their neighbors may leave the box of t
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """How D−1 lattice coordinates and a remainder pack into one integer.
+    """The packing of D−1 lattice coordinates and a remainder into one integer.
 
     The D coordinates of a vertex sum to 0 and have the same remainder k modulo D; with
     q_i = (c_i − k)/D its key is k·phase + Σ_{i<d} (q_i − low_i)·stride_i.

@@ -1,4 +1,4 @@
-"""What a split holds, and the check of it before the first step.
+"""Sum up what a split holds, and check it before the first step.
 
 Letters: C classes.
 """
@@ -26,7 +26,7 @@ SHOWN = 10  # problems listed before the rest is only counted
 
 @dataclass
 class Summary:
-    """Of one split.
+    """The sum of what the masks of one split hold.
 
     Attributes:
         title: data set and split.

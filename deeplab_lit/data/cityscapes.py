@@ -146,7 +146,7 @@ class Cityscapes(SegmentationData):
 
 
 def _read_instances(maps: dict[str, Path], id: str) -> np.ndarray:
-    """Instances of an image, (H,W) int32: 1000 × class index + number, or NO_INSTANCE.
+    """Return the instances of an image, (H,W) int32: 1000 × class index + number, or NO_INSTANCE.
 
     Regions of several objects that could not be told apart, and the instances of classes that are
     not scored, are NO_INSTANCE.

@@ -171,5 +171,5 @@ def voc_color(index: int) -> Color:
 
 
 def voc_palette() -> list[int]:
-    """VOC's colors of all indices from 0 to 255, as Pillow's `putpalette` takes them."""
+    """Return VOC's colors of all indices from 0 to 255, as Pillow's `putpalette` takes them."""
     return [channel for index in range(256) for channel in voc_color(index)]

@@ -1,4 +1,4 @@
-"""What every data set has: classes, splits, and the judgment of its masks. Needs no Lightning."""
+"""The base of all data sets: classes, splits, and the judgment of its masks. Needs no Lightning."""
 
 import os
 from abc import ABC, abstractmethod

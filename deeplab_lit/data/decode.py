@@ -64,7 +64,7 @@ def refuse_huge(width: int, height: int) -> None:
 
 
 def orientation_of(data: bytes) -> int:
-    """How EXIF says that a picture is turned or mirrored, 1 (as it lies) … 8."""
+    """Return how EXIF says that a picture is turned or mirrored, 1 (as it lies) … 8."""
     turned = opened(data).getexif().get(ORIENTATION, 1)
     return turned if turned in range(1, 9) else 1
 
@@ -171,7 +171,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def exact(data: bytes) -> Image.Image:
-    """As `opened`, of a file that holds values exactly: no lossy format, and not damaged.
+    """Open as `opened` does, a file that holds values exactly: no lossy format, and not damaged.
 
     PNG is the one format with checksums; what is damaged in another may go unseen.
 
@@ -204,7 +204,7 @@ def exact(data: bytes) -> Image.Image:
 
 
 def significant_bits(image: Image.Image, data: bytes) -> int:
-    """Bits of a sample that count: as the file says (sBIT, MaxSampleValue), else all it has."""
+    """Return the bits of a sample that count: as the file says (sBIT, MaxSampleValue), or all."""
     if image.format == "PNG" and data[24] > 8:
         for kind, content in png_chunks(data):
             if kind == b"IDAT":

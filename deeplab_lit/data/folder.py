@@ -83,7 +83,7 @@ class Folder(SegmentationData):
         return f"Folder/{self.root.resolve().name}:{split}"
 
     def void_remedy(self, value: int) -> str:
-        """As the parent; with the option, as long as it is free, or by the name of a line."""
+        """Say it as the parent does; by the option while that is free, or by the name of a line."""
         if not self.named_alone:
             return 'call its line "void" in classes.txt'
         return f"--data.void {value}" if self.void == VOID else super().void_remedy(value)
@@ -212,7 +212,7 @@ class ImageFiles(Split):
 
 
 def _key(line: ClassLine) -> int:
-    """Its place in the label map."""
+    """Return the place of a class in the label map."""
     if line.color is None:
         return line.value or 0
     red, green, blue = line.color

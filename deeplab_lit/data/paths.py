@@ -33,12 +33,12 @@ def require_root(root: str | None) -> Path:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of that name is a system's own, as "._x" and "__MACOSX" are."""
+    """Return whether a name is that of a system's own file, as "._x" and "__MACOSX" are."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden; links are followed, but not in circles."""
+    """Yield every file below a folder that is not hidden; follow links, but not in circles."""
     # folder → the real folders that it lies in
     above: dict[str, frozenset[str]] = {os.fspath(folder): frozenset()}
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -150,7 +150,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def lines_of(path: Path) -> list[str]:
-    """As `read_lines`, without the empty lines."""
+    """Read lines as `read_lines` does, without the empty lines."""
     return [line for line in read_lines(path) if line]
 
 

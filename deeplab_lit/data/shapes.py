@@ -76,7 +76,7 @@ class Shapes(SegmentationData):
         return f"{type(self).__name__} {self.draw_seed} {float(self.max_disc)}"
 
     def split(self, name: str) -> "ShapesSplit":
-        """Images 0… for train, 1,000,000… for val, 2,000,000… for test."""
+        """Return the images 0… for train, 1,000,000… for val, 2,000,000… for test."""
         if name not in FIRST_INDEX:
             raise DataError(f"Shapes has no split {name!r}; it has {', '.join(FIRST_INDEX)}")
         if not 1 <= self.sizes[name] <= 1_000_000:
@@ -243,5 +243,5 @@ def _stripes(rng: Generator, height: int, width: int, angle: float, period: floa
 
 
 def _tint(rng: Generator, brightness: np.ndarray, strength: float) -> np.ndarray:
-    """(height, width) → (height, width, 3): in a random color."""
+    """Color brightness at random: (height, width) → (height, width, 3)."""
     return brightness[..., None] * (strength * rng.uniform(0.3, 1, 3)).astype(np.float32)

@@ -34,7 +34,7 @@ Arrays = tuple[np.ndarray, np.ndarray]  # image (H,W,3) uint8 RGB, mask (H,W) ui
 
 
 class MaskContent(NamedTuple):
-    """What the mask of one image holds.
+    """The content of one mask.
 
     Attributes:
         size: (width, height) in pixels.

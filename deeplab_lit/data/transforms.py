@@ -72,7 +72,7 @@ class TrainTransform:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, rng: Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H,W,3) and mask (H,W), uint8 → (crop,crop,3) and (crop,crop), uint8."""
+        """Transform image (H,W,3) and mask (H,W), uint8 → (crop,crop,3) and (crop,crop), uint8."""
         if isinstance(self.scales, ScaleRange):
             scale = rng.uniform(self.scales.min, self.scales.max)
         else:
@@ -89,7 +89,7 @@ class TrainTransform:
 
 
 def _window(size: int, scale: float, crop: int, rng: Generator) -> tuple[int, int]:
-    """First pixel and number of pixels of a random crop along one scaled side."""
+    """Draw the first pixel and the number of pixels of a random crop along one scaled side."""
     scaled = max(int(size * scale), 1)
     return int(rng.integers(max(scaled - crop, 0) + 1)), min(crop, scaled)
 

@@ -30,7 +30,7 @@ GRACE = 15  # seconds that a worker outlives SIGTERM
 
 
 class Batch(TypedDict):
-    """What the network is trained and scored on."""
+    """A batch, for training and for scoring."""
 
     image: Tensor  # (B,3,H,W) uint8 RGB
     mask: Tensor  # (B,H,W) uint8 in {0…C−1, 255}

@@ -1,4 +1,4 @@
-"""Which image comes when: an endless training stream, and evaluation without repeats.
+"""Orders of images: an endless training stream, and evaluation without repeats.
 
 All are `DistributedSampler`s so that Lightning leaves them alone.
 """

@@ -1,4 +1,4 @@
-"""How images go through a trained network: device, scales, windows, several views of each image.
+"""Send images through a trained network: device, scales, windows, several views of each image.
 
 DeepLabv2, Sec. 4.4: Cityscapes images are split "into overlapped regions", since a whole one does
 not fit into memory. How large they are and how they are merged is not said; here logits are
@@ -48,7 +48,7 @@ def device_of(name: str) -> torch.device:
 
 @dataclass
 class Inference:
-    """How images go through a trained network; never part of a checkpoint.
+    """Options of inference; never part of a checkpoint.
 
     Args:
         scales: sizes at which images go through the network, fused by maximum. None: those that it

@@ -1,4 +1,4 @@
-"""What an atrous rate sees: fields of view of the head's branches, and taps that see nothing.
+"""Fields of view of the head's branches at their atrous rates, and taps that see nothing.
 
 - The theoretical field: the square of pixels that an output cell can depend on.
 - The effective field: where its gradient really lies (Luo et al., arXiv:1701.04128), usually far

@@ -38,7 +38,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """Where archives come from, and where everything goes.
+    """The places that archives come from, and that everything goes to.
 
     Args:
         root: folder of the data set. An archive that lies there is used, any other is downloaded

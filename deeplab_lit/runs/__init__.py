@@ -1,1 +1,1 @@
-"""What a run leaves on disk: folder, config, record, provenance, checkpoints, loggers."""
+"""Files that a run leaves on disk: folder, config, record, provenance, checkpoints, loggers."""

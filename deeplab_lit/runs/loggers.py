@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.csv always, and Weights & Biases whenever it is installed.
+"""Loggers of a run's numbers: metrics.csv always, and Weights & Biases whenever it is installed.
 
 W&B is something that a training can do without: its first failure ends the logging to it, and no
 more.

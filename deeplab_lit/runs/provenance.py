@@ -46,7 +46,7 @@ PUBLISHED: dict[str, tuple[str, list[str]]] = {
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where weights come from.
+    """The provenance of weights: where they come from.
 
     Attributes:
         source: name of the file that training or conversion started from; None: no file.

@@ -1,4 +1,4 @@
-"""What a run was trained on, and how: read from its config.yaml, which nobody has typed.
+"""Read what a run was trained on, and how, from its config.yaml, which nobody has typed.
 
 It may have come with somebody's checkpoint, so nothing in it may run code or write to a place of
 its choice.

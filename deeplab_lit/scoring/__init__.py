@@ -1,1 +1,1 @@
-"""What a trained network is worth: metrics, per-image scores, trimap, Cityscapes, galleries."""
+"""Scores of a trained network: metrics, per-image scores, trimap, Cityscapes, galleries."""

@@ -25,7 +25,7 @@ OTHER = -1  # in an instance map: no instance, or none that is scored
 
 
 class Instances(NamedTuple):
-    """What Cityscapes knows about its classes.
+    """Facts that Cityscapes has about its classes.
 
     Attributes:
         categories: name → indices of its classes.

@@ -1,4 +1,4 @@
-"""How a trained network is evaluated: what `--eval.…` says, and the module that scores it.
+"""Evaluate a trained network: the options `--eval.…`, and the module that scores it.
 
 Its probabilities can be kept on disk, so that an interrupted evaluation goes on.
 
@@ -42,7 +42,7 @@ FORMER = {  # today's name of a class → the one under which caches hold it
 
 @dataclass
 class Evaluation(Inference):
-    """How a trained network is evaluated; never part of a checkpoint.
+    """Options of an evaluation; never part of a checkpoint.
 
     Args:
         cache_dir: of validate: keep the network's probabilities there, as 16-bit floats, and take
@@ -74,7 +74,7 @@ class Evaluation(Inference):
 
 
 class Prediction(TypedDict):
-    """What a network makes of a batch of images.
+    """The predictions of a network for a batch of images.
 
     Attributes:
         logits: (B,C,H,W) float; log-probabilities where they come from a cache.

@@ -1,4 +1,4 @@
-"""Who looks at a validation: an observer, the images that it sees, and the results.
+"""Observers of a validation: their base, the images that they see, and the results.
 
 Letters: C classes · H×W image.
 """
@@ -15,7 +15,7 @@ from deeplab_lit.scoring.metric import Scores, finite
 
 
 class ObserverError(UserError, ValueError):
-    """What an observer returns cannot be kept; says why."""
+    """An observer returns something that cannot be kept; says why."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Observer:
 
 
 class Results(NamedTuple):
-    """What a validation has found, the same on every process.
+    """The results of a validation, the same on every process.
 
     Attributes:
         scores: the network's.

@@ -1,4 +1,4 @@
-"""What learns, and how fast: frozen parts, parameter groups and their optimizer.
+"""Choose what learns, and how fast: frozen parts, parameter groups and their optimizer.
 
 The groups are those of the released solver and prototxt:
 

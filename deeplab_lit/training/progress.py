@@ -1,4 +1,4 @@
-"""What a training shows of its progress: bars on the screen, speed and memory in the logs."""
+"""Show the progress of a training: bars on the screen, speed and memory in the logs."""
 
 import re
 import sys

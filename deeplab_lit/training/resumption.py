@@ -1,4 +1,4 @@
-"""What makes a run that was stopped and goes on the same as one that was never stopped.
+"""Make a run that was stopped and goes on the same as one that was never stopped.
 
 It is saved before Ctrl-C, SIGTERM, a closed terminal or an error ends it, and its random numbers
 and counters follow the optimizer steps.

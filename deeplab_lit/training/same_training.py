@@ -1,4 +1,4 @@
-"""What a checkpoint says of the classes that trained it, and whether a run may go on with it.
+"""Record the classes that train in a checkpoint, and check whether a run may go on with it.
 
 Objects (a loss, an optimizer, a policy) are not written into checkpoints, which are read as plain
 data; their class paths and plain options are, under "trained_with".

@@ -1,4 +1,4 @@
-"""When what changes: learning-rate policies (DeepLabv2, Sec. 4.1.2; Table 2), and validations.
+"""Schedules: learning-rate policies (DeepLabv2, Sec. 4.1.2; Table 2), and validations.
 
 A policy is a factor by optimizer step, which multiplies the rate of every parameter group. torch's
 PolynomialLR keeps its length in the checkpoint and trains at 0 when a run is resumed for longer;

@@ -124,11 +124,15 @@ def test_images_that_were_trained_on_without_labels_are_scored_and_told(capsys):
 
 def test_a_configuration_of_another_network_than_the_checkpoints_is_refused():
     stored = {"backbone": "resnet18", "scales": (0.5, 1.0), "lr": 1.0}
-    check_network("c.yaml", {"model": {"scales": [0.5, 1], "lr": 2.0, "norm": "frozen"}}, stored)
-    check_network("c.yaml", {"data": {}, "model": None}, stored)
+    check_network({"c": {"model": {"scales": [0.5, 1], "lr": 2.0, "norm": "frozen"}}}, stored)
+    check_network({"c": {"data": {}, "model": None}}, stored)
+    base, overlay = {"model": {"scales": [1.0]}}, {"model": {"scales": [0.5, 1.0]}}
+    check_network({"base.yaml": base, "overlay.yaml": overlay}, stored)  # the later one counts
+    with pytest.raises(WeightsError, match=r"base\.yaml: model\.scales"):
+        check_network({"overlay.yaml": overlay, "base.yaml": base}, stored)
     for name, value in {"backbone": "vgg16", "scales": [1.0], "norm": "batch"}.items():
         with pytest.raises(WeightsError, match=rf"c.yaml: model.{name} is .* network.* has "):
-            check_network("c.yaml", {"model": {name: value}}, stored)
+            check_network({"c.yaml": {"model": {name: value}}}, stored)
 
 
 def test_that_nothing_is_known_is_told(capsys):

@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 
 import deeplab_lit
-from deeplab_lit.cli.options import add_crf, crf_spelled_out, model_class, with_model_class
+from deeplab_lit.cli.options import (
+    add_crf,
+    crf_spelled_out,
+    model_class,
+    with_crf_files,
+    with_model_class,
+)
 from deeplab_lit.cli.parser import Parser, UsageError, configs_first, parse
 from deeplab_lit.crf import PRESETS, DenseCRF
 from deeplab_lit.errors import UserError, refused_arguments
@@ -17,8 +23,9 @@ def built(*argv):
     parser = Parser(prog="python -m deeplab_lit.predict")
     parser.add_argument("--config", action="config")
     add_crf(parser)
+    words = configs_first(crf_spelled_out(argv))
     with refused_arguments():
-        return parser.instantiate(parse(parser, configs_first(crf_spelled_out(argv)))).crf
+        return parser.instantiate(parse(parser, words, with_crf_files(words))).crf
 
 
 @pytest.mark.parametrize(
@@ -37,6 +44,7 @@ def built(*argv):
             DenseCRF(5, iterations=4),
         ),
         (["--config={crf: {bi_w: 5}}", "--crf=null"], None),
+        ([f"--config={{crf: {VGG16}}}"], DenseCRF(bi_xy_std=65, pos_w=2, pos_xy_std=2)),
         (["--crf=None"], None),
     ],
 )

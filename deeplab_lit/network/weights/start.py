@@ -1,4 +1,4 @@
-"""What training starts from: random weights, ImageNet's, or those of a file, as far as they fit.
+"""Initialize a network: random weights, ImageNet's, or those of a file, as far as they fit.
 
 A network knows its classes by index only: do two lists name the same ones in the same order?
 Spelling does not count: capitals, and spaces, dashes or underscores between words.

@@ -1,4 +1,4 @@
-"""What every format is converted to: weights under our names, and the network they belong to.
+"""Source: weights under our names and their network, which every format is converted to.
 
 Heads, and branches of heads, that were never trained are left out or refused: they look as they
 were initialized. The authors' prototxt and the ports alike draw the classifiers' weights from a
