@@ -29,32 +29,6 @@ def test_no_option_may_be_abbreviated(parser, word):
     assert refused(parser, "a", word).startswith(f"{word.partition('=')[0]} is no option of try")
 
 
-def test_the_option_that_was_meant_is_said(parser):
-    assert "did you mean --runs_dir?" in refused(parser, "a", "--runs=x")
-    assert "did you mean --model.lr?" in refused(parser, "a", "--model.lrr=1")
-    assert "did you mean" not in refused(parser, "a", "--nonsense=1")
-
-
-def test_a_wrong_value_is_said_with_what_is_expected(parser):
-    assert refused(parser, "a", "--model.lr=x") == "--model.lr x: expected a number"
-    assert refused(parser, "a", "--model.backbone=resnet5") == (
-        "--model.backbone resnet5: expected one of resnet50, vgg16 (did you mean resnet50?)"
-    )
-    assert refused(parser) == "FILE is missing"
-    assert refused(parser, "a", "b") == "'b' is not expected here: options begin with --"
-    assert refused(parser, "a", "--runs_dir") == "--runs_dir needs a value"
-
-
-def test_an_option_of_a_configuration_is_said_with_its_file(parser, tmp_path):
-    (tmp_path / "c.yaml").write_text("model:\n  lr: x\n")
-    file = f"--config={tmp_path / 'c.yaml'}"
-    assert refused(parser, "a", file) == f"{tmp_path / 'c.yaml'}: model.lr: x: expected a number"
-    (tmp_path / "c.yaml").write_text("model:\n  lrr: 1\n")
-    assert refused(parser, "a", file).startswith(f"{tmp_path / 'c.yaml'}: model.lrr is no option")
-    (tmp_path / "c.yaml").write_text("model: null\n")
-    assert refused(parser, "a", file).startswith(f"{tmp_path / 'c.yaml'}: model is null")
-
-
 @pytest.mark.parametrize(
     "argv", [["--config=c"], ["--config", "c"], ["-c", "c"], ["-cc"], ["-c=c"]]
 )

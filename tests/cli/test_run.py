@@ -332,26 +332,6 @@ def test_the_defaults_stand_in_the_printed_configuration(capsys):
     assert printed["eval"]["scales"] is None
 
 
-def shown(capsys, main, *argv):
-    """What a command prints for a request of help."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(argv))
-    assert stop.value.code == 0
-    return capsys.readouterr().out
-
-
-def test_help_can_be_read_and_help_all_has_every_option(capsys):
-    short, full = (shown(capsys, fit.main, flag) for flag in ("--help", "--help_all"))
-    assert len(short.splitlines()) <= 130
-    assert max(map(len, short.splitlines())) <= 120
-    for option in ("--data ", "--model.atrous_rates (6, 12, 18, 24)", "--trainer.max_steps -1"):
-        assert option in short
-    for option in ("--trainer.gradient_clip_val ", "--trainer.profiler ", "--checkpoint.filename "):
-        assert option in full
-        assert option not in short
-    assert "--model" not in shown(capsys, validate.main, "--help")
-
-
 def test_a_configuration_names_the_file_of_the_crf_and_of_a_section_beside_it(tmp_path):
     (tmp_path / "crf.yaml").write_text("bi_w: 5\n")
     (tmp_path / "model.yaml").write_text("lr: 0.5\n")
