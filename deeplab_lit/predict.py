@@ -26,7 +26,6 @@ from deeplab_lit.data.image import DataError
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.inference import DEVICE_HELP, Inference, device_of
 from deeplab_lit.network.weights.read import sha256_of
-from deeplab_lit.network.weights.start import check_order
 from deeplab_lit.pictures.masks import palette_image
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint, open_results_folder
 from deeplab_lit.segment.images import (
@@ -165,6 +164,8 @@ def plan(options: Namespace, inference: Inference, crf: DenseCRF | None) -> Plan
     net = deeplab_lit.load(path)
     submission = None
     if options.submission:
+        from deeplab_lit.network.weights.start import check_order  # torchvision: not for --help
+
         submission = Submission(options.submission, out, list(images.values()), options.ids)
         submission.check_classes(net.num_classes)
         check_order(list(net.classes), list(CLASSES_OF[options.submission]), path, "the server's")

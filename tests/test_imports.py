@@ -143,7 +143,7 @@ def test_a_file_that_one_other_imports_is_worth_a_file():
 COSTS = """
 import sys
 def loaded(what):
-    names = ("torch", "lightning", "torchmetrics", "matplotlib", "wandb")
+    names = ("torch", "torchvision", "lightning", "torchmetrics", "matplotlib", "wandb")
     print(what, *(name for name in names if name in sys.modules))
 import deeplab_lit
 loaded("package")
@@ -152,6 +152,9 @@ commands()
 loaded("commands")
 from deeplab_lit import DenseCRF
 loaded("DenseCRF")
+from deeplab_lit import predict
+predict.build_parser()
+loaded("help")
 from deeplab_lit import DeepLabV2, Segmenter, load
 net = load(sys.argv[1])
 Segmenter(net, crf=DenseCRF(iterations=1))
@@ -159,7 +162,6 @@ loaded("load")
 from deeplab_lit import VOC, Cityscapes, Folder, Shapes
 Shapes(train_size=1, val_size=1)
 loaded("data")
-from deeplab_lit import predict
 predict.main(["--ckpt_path", sys.argv[1], "--images", sys.argv[2], "--out", sys.argv[3]])
 loaded("predict")
 """
@@ -172,9 +174,11 @@ def test_each_user_pays_for_what_he_uses(trained, tmp_path):
     args = map(str, (trained, image, tmp_path / "out"))
     run = subprocess.run([sys.executable, "-c", COSTS, *args], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    names = ("package", "commands", "DenseCRF", "load", "data", "predict")
+    names = ("package", "commands", "DenseCRF", "help", "load", "data", "predict")
     steps = [line for line in run.stdout.splitlines() if line.partition(" ")[0] in names]
-    assert steps == [*names[:2], *(f"{name} torch" for name in names[2:])]
+    # torchvision takes as long again as torch: help waits for torch alone
+    expected = [*names[:2], *(f"{name} torch" for name in names[2:4])]
+    assert steps == [*expected, *(f"{name} torch torchvision" for name in names[4:])]
 
 
 def test_the_api_lists_what_it_gives():
