@@ -3,7 +3,9 @@
 Any image, folder or glob in; for each image a palette PNG of class indices in masks/ and a blended
 picture in overlays/ out, at the image's own size (turned upright where EXIF says so). Of a video or
 webcam a blended one in videos/, with --video_masks its masks too. With --submission, what the test
-servers of PASCAL VOC and Cityscapes take instead of masks/.
+servers of PASCAL VOC and Cityscapes take instead of masks/. With --pseudo_labels, the masks are
+void where the network is not sure, to be trained on: by fit's --data.mask_dir or
+--unlabeled_data.mask_dir.
 """
 
 import os
@@ -28,14 +30,17 @@ from deeplab_lit.network.inference import DEVICE_HELP, Inference, device_of
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.pictures.masks import palette_image
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint, open_results_folder
+from deeplab_lit.segment.confidence import Rule, rule_of
 from deeplab_lit.segment.images import (
     Job,
+    Results,
     about_values,
     find_images,
     is_done,
     label_values,
     segment_images,
 )
+from deeplab_lit.segment.pseudo_labels import SUMMARY, digest_of, write_pseudo_labels
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.submission import Server, Submission
 from deeplab_lit.segment.video import WEBCAM, check_sources, cut_short, is_video, segment_video
@@ -50,6 +55,7 @@ TOPICS = {
     "CRF": ["crf"],
     "Masks and overlays": ["mask_values", "opacity", "legend", "video_masks"],
     "Test servers": ["submission", "ids"],
+    "Pseudo-labels": ["pseudo_labels", "min_confidence"],
     "Machine": ["device", "num_workers"],
 }
 
@@ -73,6 +79,11 @@ def build_parser() -> Parser:
     )  # fmt: skip
     add("--ids", type=str | None, default=None,
         help="Of --submission: the split's official list; other images are left out.",
+    )  # fmt: skip
+    add("--pseudo_labels", action="store_true",
+        help="Write masks to train on: void where the network is not sure.")  # fmt: skip
+    add("--min_confidence", type=float | str | None, default=None,
+        help="Of --pseudo_labels: a probability (default: 0.9); or by class, bdl or cbst:0.2.",
     )  # fmt: skip
     add("--mask_values", type=Values, default="indices",
         help="What masks hold: class indices, or the values of the label files trained on.",
@@ -101,6 +112,7 @@ class Plan(NamedTuple):
         jobs: images, and where the results of each go.
         submission: layout of a test server; None: masks as palette PNGs.
         values: what masks hold for each class index; None: the indices.
+        rule: which pixels become pseudo-labels; None: masks hold all.
         options: of the command line.
     """
 
@@ -111,6 +123,7 @@ class Plan(NamedTuple):
     jobs: list[Job]
     submission: Submission | None
     values: list[int] | None
+    rule: Rule | None
     options: Namespace
 
 
@@ -157,6 +170,8 @@ def plan(options: Namespace, inference: Inference, crf: DenseCRF | None) -> Plan
     out = Path(options.out).expanduser()
     films = [source for source in options.images if is_video(source)]
     _check_options(options, films)
+    asked = 0.9 if options.min_confidence is None else options.min_confidence
+    rule = rule_of(asked) if options.pseudo_labels else None
     check_sources(films)
     pictures = [source for source in options.images if source not in films]
     images = find_images(pictures, leave_out=out)
@@ -189,12 +204,16 @@ def plan(options: Namespace, inference: Inference, crf: DenseCRF | None) -> Plan
     }
     if submission:
         settings["submission"] = options.submission
+    if rule:
+        settings["min_confidence"] = f"{rule.kind} {rule.value:g}"
+        if rule.needs_all:
+            settings["images_sha256"] = digest_of(jobs, out)
     if values:
         settings["mask_values"] = values
     if crf is not None:
         settings["crf"] = crf.settings(device)
     segmenter = Segmenter(net.to(device), inference, crf)
-    return Plan(out, settings, segmenter, films, jobs, submission, values, options)
+    return Plan(out, settings, segmenter, films, jobs, submission, values, rule, options)
 
 
 def _inference(options: Namespace) -> Inference:
@@ -219,6 +238,13 @@ def _check_options(options: Namespace, films: Sequence[str]) -> None:
         raise UsageError(f"--submission takes images, and {films[0]} is a video")
     if options.submission and options.mask_values == "labels":
         raise UsageError("--submission has values of its own: leave out --mask_values")
+    if options.min_confidence is not None and not options.pseudo_labels:
+        raise UsageError("--min_confidence is of --pseudo_labels, which is not given")
+    if options.pseudo_labels and (options.submission or options.mask_values == "labels" or films):
+        raise UsageError(
+            "--pseudo_labels writes masks of class indices for images, as mask_dir takes them: "
+            "leave out --submission, --mask_values labels and videos"
+        )
 
 
 def run(plan: Plan) -> list[str]:
@@ -251,17 +277,31 @@ def _segment_images(plan: Plan) -> list[str]:
     if not jobs:
         return []
     palette = partial(palette_image, colors=plan.segmenter.colors, values=plan.values)
-    unread = segment_images(
-        plan.segmenter,
-        todo,
-        as_picture=submission.picture if submission else palette,
-        opacity=plan.options.opacity,
-        legend=plan.segmenter.net.classes if plan.options.legend else None,
-        num_workers=plan.options.num_workers,
+    results = Results(
+        submission.picture if submission else palette,
+        plan.segmenter.colors,
+        plan.options.opacity,
+        plan.segmenter.net.classes if plan.options.legend else None,
     )
+    workers = plan.options.num_workers
+    if plan.rule:
+        about = {
+            "deeplab_lit": deeplab_lit.__version__,
+            "checkpoint": plan.options.ckpt_path,
+            "images_of": list(map(str, plan.options.images)),
+            **plan.settings,
+        }
+        unread = write_pseudo_labels(
+            *(plan.segmenter, jobs, todo, results, plan.rule),
+            out=plan.out, about=about, num_workers=workers,
+        )  # fmt: skip
+    else:
+        unread = segment_images(plan.segmenter, todo, results, num_workers=workers)
     masks = jobs[0].mask.parent if submission else plan.out / "masks"
     written = plural(len(todo) - len(unread), "mask")
     print(f"{written} in {masks}, overlays in {plan.out / 'overlays'}")
+    if plan.rule:
+        print(f"How they were made is in {plan.out / SUMMARY}")
     return unread
 
 

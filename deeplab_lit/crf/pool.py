@@ -1,7 +1,7 @@
 """Refine many images at once: one thread an image, since the CRF releases Python's lock (GIL)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -20,12 +20,12 @@ class Refined(NamedTuple):
 
     Attributes:
         note: what was submitted with it.
-        labels: class indices (H,W) after the CRF.
+        labels: class indices (H,W) after the CRF, or what else the pool reads.
         seconds: that the CRF took.
     """
 
     note: Any
-    labels: Tensor
+    labels: Any
     seconds: float
 
 
@@ -38,13 +38,17 @@ class RefiningPool:
     Args:
         crf: called in the workers, in each of which torch has one thread.
         workers: how many images at a time.
+        read: what is made of the refined probabilities (C,H,W), in the workers too. None: the class
+            indices (H,W).
     """
 
-    def __init__(self, crf: Refiner, workers: int) -> None:
-        self.crf = crf
+    def __init__(
+        self, crf: Refiner, workers: int, read: Callable[[Tensor], Any] | None = None
+    ) -> None:
+        self.crf, self.read = crf, read
         self.workers = workers
         self.pool = ThreadPoolExecutor(workers, "crf", torch.set_num_threads, (1,))
-        self.waiting: dict[Future[tuple[Tensor, float]], Any] = {}
+        self.waiting: dict[Future[tuple[Any, float]], Any] = {}
 
     def submit(self, note: Any, image: np.ndarray, probabilities: np.ndarray) -> list[Refined]:
         """Submit an image (H,W,3) uint8 with probabilities (C,H,W); return images that are done."""
@@ -65,9 +69,13 @@ class RefiningPool:
         """Cancel the images that nobody waits for."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
-    def _refine(self, image: np.ndarray, probabilities: np.ndarray) -> tuple[Tensor, float]:
+    def _refine(self, image: np.ndarray, probabilities: np.ndarray) -> tuple[Any, float]:
         start = perf_counter()
-        labels = torch.as_tensor(self.crf(image, probabilities).argmax(0))
+        refined = self.crf(image, probabilities)
+        if self.read is None:
+            labels = torch.as_tensor(refined.argmax(0))
+        else:
+            labels = self.read(torch.as_tensor(refined))
         return labels, perf_counter() - start
 
     def _take_one(self) -> Refined:

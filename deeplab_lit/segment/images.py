@@ -8,7 +8,8 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +25,7 @@ from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data.image import SUFFIXES, DataError, DataWarning, read_image
 from deeplab_lit.data.paths import NO_IMAGE, files_below, passed_over
 from deeplab_lit.network.weights.read import sha256_of
-from deeplab_lit.pictures.masks import overlay, with_legend
+from deeplab_lit.pictures.masks import Colors, overlay, with_legend
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.types import Classes
@@ -44,6 +45,47 @@ class Job(NamedTuple):
     overlay: Path
 
 
+class Labeled(NamedTuple):
+    """A mask, and what its file says about it.
+
+    Attributes:
+        mask: (H,W) uint8, class indices and 255 for void.
+        about: name → text, kept in the PNG.
+    """
+
+    mask: np.ndarray
+    about: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The two files that are written for an image, a mask and an overlay.
+
+    Args:
+        as_picture: turns class indices (H,W) uint8 into the picture that is written.
+        colors: of the classes.
+        opacity: of the colors over the image, 0…1.
+        legend: names and colors of the classes, of which those in the image are listed below it.
+            None: the overlay has the image's size.
+    """
+
+    as_picture: Callable[[np.ndarray], Image.Image]
+    colors: Colors
+    opacity: float = 0.5
+    legend: Classes | None = None
+
+    def write(self, job: Job, image: np.ndarray, labeled: Labeled) -> None:
+        """Write overlay and mask, the mask last, with the SHA-256 of the image in it."""
+        blended = overlay(image, labeled.mask, self.colors, self.opacity)
+        if self.legend is not None:
+            blended = with_legend(blended, labeled.mask, self.legend)
+        save(Image.fromarray(blended), job.overlay, quality=92)
+        info = PngInfo()
+        for name, text in {**labeled.about, SOURCE: sha256_of(job.image)}.items():
+            info.add_text(name, text)
+        save(self.as_picture(labeled.mask), job.mask, pnginfo=info)
+
+
 class _Images(Dataset):
     """Reads images as arrays; a broken one as its error message, so that the others go on."""
 
@@ -61,41 +103,53 @@ class _Images(Dataset):
 
 
 def segment_images(
-    segmenter: Segmenter,
-    jobs: Sequence[Job],
-    *,
-    as_picture: Callable[[np.ndarray], Image.Image],
-    opacity: float = 0.5,
-    legend: Classes | None = None,
-    num_workers: int = 2,
+    segmenter: Segmenter, jobs: Sequence[Job], results: Results, *, num_workers: int = 2
 ) -> list[str]:
-    """Write mask and overlay of every image, the mask last, with the SHA-256 of the image in it.
+    """Write mask and overlay of every image.
 
     Args:
         segmenter: segments each image.
         jobs: images and where their results go.
-        as_picture: turns class indices (H,W) uint8 into the picture that is written.
-        opacity: of the colors over the image, 0…1.
-        legend: names and colors of the classes, of which those in the image are listed below it.
-            None: the overlay has the image's size.
+        results: how they are written.
         num_workers: processes that read images ahead.
 
     Returns:
         A sentence for each image that could not be read.
     """
     problems: list[str] = []
-    images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
-    with progress_bar(desc="predicting", total=len(jobs), unit=" images") as progress:
-        readable = _readable(images, segmenter, problems, progress)
-        for index, image, mask in segmenter.many(readable):
-            job = jobs[index]
-            blended = overlay(image.numpy(), mask, segmenter.colors, opacity)
-            if legend is not None:
-                blended = with_legend(blended, mask, legend)
-            save(Image.fromarray(blended), job.overlay, quality=92)
-            save(as_picture(mask), job.mask, pnginfo=_source_of(job.image))
-            progress.update()
+    for job, image, mask in segment_each(segmenter, jobs, problems, num_workers=num_workers):
+        results.write(job, image, Labeled(mask, {}))
     return problems
+
+
+def segment_each(
+    segmenter: Segmenter,
+    jobs: Sequence[Job],
+    problems: list[str],
+    *,
+    read: Callable[[Tensor], Any] | None = None,
+    num_workers: int = 2,
+    title: str = "predicting",
+) -> Iterator[tuple[Job, np.ndarray, Any]]:
+    """Yield every image that can be read with what the network makes of it, in any order.
+
+    Args:
+        segmenter: segments each image.
+        jobs: the images.
+        problems: gets a sentence for each image that could not be read.
+        read: as for `Segmenter.many`; None: class indices (H,W) uint8.
+        num_workers: processes that read images ahead.
+        title: of the progress bar.
+
+    Yields:
+        The job, its image (H,W,3) uint8, and what `read` returns.
+    """
+    images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
+    with progress_bar(desc=title, total=len(jobs), unit=" images", disable=not jobs) as progress:
+        readable = _readable(images, segmenter, problems, progress)
+        for index, image, result in segmenter.many(readable, read):
+            yield jobs[index], image.numpy(), result
+            progress.update()
 
 
 def _readable(
@@ -126,13 +180,6 @@ def is_done(job: Job) -> bool:
     except (OSError, SyntaxError, ValueError):  # not there, or no picture
         return False
     return job.overlay.is_file() and digest == sha256_of(job.image)
-
-
-def _source_of(image: Path) -> PngInfo:
-    """Return the text in a mask that tells the image it was made of."""
-    info = PngInfo()
-    info.add_text(SOURCE, sha256_of(image))
-    return info
 
 
 def save(picture: Image.Image, path: Path, **options: Any) -> None:

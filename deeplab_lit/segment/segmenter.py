@@ -3,7 +3,7 @@
 Letters: C classes · H×W image.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,40 +39,49 @@ class Segmenter:
     @torch.inference_mode()
     def __call__(self, image: Array) -> np.ndarray:
         """Return the class indices (H,W) uint8 of an image (H,W,3) uint8 RGB on the CPU."""
-        if isinstance(image, np.ndarray):
-            image = torch.from_numpy(image.copy())  # a view may be read-only or run backward
-        scores = self._logits(image)
+        if self.crf is None:  # without their softmax, which takes long and changes nothing
+            return _labels(self._logits(_tensor(image)))
+        return _labels(self.probabilities(image))
+
+    @torch.inference_mode()
+    def probabilities(self, image: Array) -> Tensor:
+        """Return the probabilities (C,H,W) float32 of an image (H,W,3) uint8 RGB on the CPU.
+
+        They are on the device on which the network, or the CRF after it, has computed them.
+        """
+        image = _tensor(image)
+        probabilities = self._logits(image).softmax(dim=0)
         if self.crf is None:
-            return _indices(scores.argmax(dim=0))
-        probabilities = scores.softmax(dim=0)
+            return probabilities
         if self.crf.stays_on(self.device):
-            return _indices(self.crf(image, probabilities).argmax(dim=0))
-        refined = self.crf(image.numpy(), probabilities.cpu().numpy())
-        return _indices(torch.as_tensor(refined.argmax(0)))
+            return self.crf(image, probabilities)
+        return torch.as_tensor(self.crf(image.numpy(), probabilities.cpu().numpy()))
 
     def many(
-        self, images: Iterable[tuple[Any, Tensor]]
-    ) -> Iterator[tuple[Any, Tensor, np.ndarray]]:
+        self, images: Iterable[tuple[Any, Tensor]], read: Callable[[Tensor], Any] | None = None
+    ) -> Iterator[tuple[Any, Tensor, Any]]:
         """Yield each image with its note and its class indices, whichever is done first.
 
         A CRF on the CPU refines images side by side, while the network sees the next ones.
 
         Args:
             images: a note and an image (H,W,3) uint8 RGB each, of which a few are read ahead.
+            read: what is made of the probabilities (C,H,W) of an image and yielded instead of the
+                class indices; several threads call it where a CRF is on the CPU.
         """
         if self.crf is None or self.crf.stays_on(self.device):
             for note, image in images:
-                yield note, image, self(image)
+                yield note, image, self(image) if read is None else read(self.probabilities(image))
             return
-        pool = RefiningPool(self.crf, cores())
+        pool = RefiningPool(self.crf, cores(), read or _labels)
         try:
             for note, image in images:
                 with torch.inference_mode():
                     probabilities = self._logits(image).softmax(dim=0).cpu().numpy()
                 for done in pool.submit((note, image), image.numpy(), probabilities):
-                    yield *done.note, _indices(done.labels)
+                    yield *done.note, done.labels
             for done in pool.rest():
-                yield *done.note, _indices(done.labels)
+                yield *done.note, done.labels
         finally:
             pool.stop()
 
@@ -85,6 +94,11 @@ class Segmenter:
         return f"Network: {self.inference.in_words(self.net, size)}"
 
 
-def _indices(labels: Tensor) -> np.ndarray:
-    """Return labels as an array of uint8 on the CPU."""
-    return labels.to("cpu", torch.uint8).numpy()
+def _tensor(image: Array) -> Tensor:
+    """Return an image as a tensor; of an array, a copy: a view may be read-only or run backward."""
+    return torch.from_numpy(image.copy()) if isinstance(image, np.ndarray) else image
+
+
+def _labels(scores: Tensor) -> np.ndarray:
+    """Return the class indices (H,W) uint8 of the highest of scores (C,H,W), on the CPU."""
+    return scores.argmax(dim=0).to("cpu", torch.uint8).numpy()

@@ -7,7 +7,14 @@ from PIL import Image
 
 from deeplab_lit.data.image import DataError, DataWarning
 from deeplab_lit.pictures.masks import palette_image
-from deeplab_lit.segment.images import Job, find_images, is_done, save, segment_images
+from deeplab_lit.segment.images import (
+    Job,
+    Results,
+    find_images,
+    is_done,
+    save,
+    segment_images,
+)
 from deeplab_lit.segment.segmenter import Segmenter
 
 
@@ -49,9 +56,8 @@ def test_masks_and_overlays_are_written_and_a_broken_image_is_told(tmp_path, num
         Job(tmp_path / f"{n}.png", tmp_path / f"m/{n}.png", tmp_path / f"o/{n}.jpg") for n in "ab"
     ]
     as_picture = partial(palette_image, colors=Ones.colors)
-    problems = segment_images(
-        Ones(), jobs, as_picture=as_picture, opacity=0.5, num_workers=num_workers
-    )
+    results = Results(as_picture, Ones.colors, opacity=0.5)
+    problems = segment_images(Ones(), jobs, results, num_workers=num_workers)
     assert len(problems) == 1
     assert "b.png" in problems[0]
     assert np.asarray(Image.open(tmp_path / "m/a.png")).tolist() == [[1] * 30] * 20
@@ -65,7 +71,8 @@ def test_a_legend_below_an_overlay_has_the_colors_of_the_classes_in_it(tmp_path)
     jobs = [Job(tmp_path / "a.png", tmp_path / "m.png", tmp_path / "o.jpg")]
     classes = {"ground": (0, 0, 200), "tree": (200, 0, 0)}
     as_picture = partial(palette_image, colors=Ones.colors)
-    segment_images(Ones(), jobs, as_picture=as_picture, opacity=0.5, legend=classes, num_workers=0)
+    results = Results(as_picture, Ones.colors, opacity=0.5, legend=classes)
+    segment_images(Ones(), jobs, results, num_workers=0)
     shown = np.asarray(Image.open(tmp_path / "o.jpg")).astype(int)
     np.testing.assert_allclose(shown[10, 15], (150, 50, 50), atol=4)
     assert (abs(shown[22:] - (200, 0, 0)).max(-1) < 20).any()
@@ -80,7 +87,7 @@ def test_a_result_is_done_only_for_the_very_image_it_was_made_of(tmp_path):
     as_picture = partial(palette_image, colors=Ones.colors)
     job = Job(one, tmp_path / "m/x.png", tmp_path / "o/x.jpg")
     assert not is_done(job)
-    segment_images(Ones(), [job], as_picture=as_picture, num_workers=0)
+    segment_images(Ones(), [job], Results(as_picture, Ones.colors), num_workers=0)
     assert is_done(job)
     assert not is_done(job._replace(image=two))
     job.overlay.unlink()
