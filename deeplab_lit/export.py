@@ -175,7 +175,7 @@ def facts_of(net: "DeepLabV2", ckpt_path: str | Path) -> Facts:
             "mean": net.preprocess.mean.flatten().tolist(),
             "std": net.preprocess.std.flatten().tolist(),
         },
-        "network": network | {"scales": net.scales},
+        "network": network | {"scales": net.scales, "aux_head": False},
         "checkpoint": {"file": Path(ckpt_path).name, "sha256": sha256_of(ckpt_path)},
     }
     if net.label_values is not None:

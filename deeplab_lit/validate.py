@@ -35,7 +35,12 @@ from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import translate
-from deeplab_lit.network.weights.load import WeightsError, load_strictly, read_checkpoint
+from deeplab_lit.network.weights.load import (
+    WeightsError,
+    load_strictly,
+    read_checkpoint,
+    without_aux_head,
+)
 from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
 from deeplab_lit.runs.folder import create_run_folder, new_run_folder, open_results_folder
 from deeplab_lit.runs.loggers import build_loggers, end_wandb
@@ -118,7 +123,7 @@ def build(
     classes = classes_of_scores(checkpoint["hyper_parameters"]["classes"], path, data)
     with refused_arguments():
         datamodule = DataModule(data, classes=classes, **vars(built.loader))
-    source, step = translate(checkpoint), checkpoint["global_step"]
+    source, step = without_aux_head(translate(checkpoint)), checkpoint["global_step"]
     net = DeepLabV2(len(classes), **source.network)  # whatever module has trained it
     load_strictly(net, source.state, path)
     module = ScoredNetwork(net, classes, built.eval)

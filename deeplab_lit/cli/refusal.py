@@ -38,6 +38,7 @@ CLASS_HELP = "One or more arguments specifying"  # the parser's for a class with
 SECTION_HELP = "Path to a configuration file."  # of an option that stands for a whole section
 WIDTH, COLUMN = 120, 38  # of a help: its lines, and where descriptions begin
 MOST_LINES = 2  # of a description there
+NOT_SHOWN = "only in --help_all"  # the topic of rarely used options, whose section is shown
 WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -240,7 +241,7 @@ def short_help(text: str, topics: Mapping[str, Sequence[str]], usage: str, descr
     Args:
         text: a parser's help with the text of each option on one line.
         topics: heading → names of options, or of sections, of which all options are shown that no
-            topic names. Options of no topic are left out.
+            topic names. Options of no topic, and those under NOT_SHOWN, are left out.
         usage: of the command.
         description: of the command.
     """
@@ -248,6 +249,8 @@ def short_help(text: str, topics: Mapping[str, Sequence[str]], usage: str, descr
     options = dict(_options_in(text))
     lines = [f"usage: {usage}", "", *textwrap.wrap(description, WIDTH)]
     for heading, names in topics.items():
+        if heading == NOT_SHOWN:
+            continue
         lines += ["", f"{heading}:"]
         for name in names:
             below = [o for o in options if o.startswith(f"{name}.") and o not in named]

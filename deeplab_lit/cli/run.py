@@ -32,6 +32,7 @@ from deeplab_lit.cli.parser import (
     read_config,
     value_of,
 )
+from deeplab_lit.cli.refusal import NOT_SHOWN
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.errors import refused_trainer
 from deeplab_lit.loading import DataModule
@@ -46,10 +47,13 @@ from deeplab_lit.yaml_files import read_text
 
 NETWORK = ("backbone", "output_stride", "head", "atrous_rates", "scales", "style", "norm",
            "align_corners")  # fmt: skip
+RARE = ("step_size", "step_factor", "schedule_steps", "bias_lr_mult", "bias_weight_decay",
+        "aux_weight")  # fmt: skip
 COMMON = ("max_steps", "devices", "accelerator", "precision", "strategy", "val_check_interval",
           "accumulate_grad_batches", "fast_dev_run")  # fmt: skip
 # heading of --help → the options and sections below it; --help_all has what no heading has
 TOPICS = {
+    NOT_SHOWN: [f"model.{name}" for name in RARE],
     "Data": ["config", "data", "val_data", "unlabeled_data"],
     "Batches": ["loader"],
     "Network": [f"model.{name}" for name in NETWORK],

@@ -7,7 +7,7 @@ Letters: B batch · D features · H×W image · h×w feature cells (H/8 × W/8 a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
@@ -32,7 +32,7 @@ BackboneName = Literal[
     "resnet6_half",
 ]
 Style = Literal["torchvision", "caffe"]
-Norm = Literal["frozen", "batch"]
+Norm = Literal["frozen", "frozen_affine", "batch"]
 # One basic block a stage, of so many channels: for small data on a CPU, from scratch. A cell of
 # resnet6_half sees 51 pixels: what lies farther away only the head's rates bring in.
 TINY = {"resnet10_quarter": (16, 32, 64, 128), "resnet6_half": (32, 64)}
@@ -57,6 +57,18 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
         )
 
 
+def frozen_affine(channels: int) -> nn.BatchNorm2d:
+    """Return batch normalization whose weight and bias are not trained; its statistics are."""
+    return nn.BatchNorm2d(channels).requires_grad_(requires_grad=False)
+
+
+NORM_LAYERS: dict[Norm, Callable[[int], nn.Module]] = {
+    "frozen": FrozenBatchNorm2d,
+    "frozen_affine": frozen_affine,
+    "batch": nn.BatchNorm2d,
+}
+
+
 class Backbone(nn.Module, ABC):
     """Images to features: what the network needs of a backbone, ours or one of yours.
 
@@ -65,23 +77,38 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         out_channels: D, the number of features.
+        aux_channels: the number of features behind `aux_part`; None: there is no such part.
         gradient_checkpointing: in training, recompute each part's activations instead of storing
             them: less memory, one more forward pass.
     """
 
     out_channels: int
+    aux_channels: int | None = None
     gradient_checkpointing = False
 
     @abstractmethod
     def parts(self) -> Iterable[nn.Module]:
         """Return the network in forward order, cut where activations may be recomputed."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features (B,D,h,w) of preprocessed images (B,3,H,W)."""
+    def aux_part(self) -> nn.Module | None:
+        """Return the one of `parts` whose features an auxiliary head takes; None: there is none."""
+        return None
+
+    def forward(self, x: Tensor, *, with_aux: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the features (B,D,h,w) of preprocessed images (B,3,H,W).
+
+        Args:
+            x: the images.
+            with_aux: return a pair: these features, and those behind `aux_part`.
+        """
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        aux_part = self.aux_part() if with_aux else None
+        aux = x
         for part in self.parts():
             x = recomputed(part, x) if recompute else part(x)
-        return x
+            if part is aux_part:
+                aux = x
+        return (x, aux) if with_aux else x
 
 
 def recomputed(part: nn.Module, x: Tensor) -> Tensor:
@@ -119,12 +146,13 @@ class ResNet(Backbone):
             and a max-pool that rounds sizes up (ResNet-18 and -34 have no 1×1 there; nobody has
             released such weights of them). "torchvision" has it on the 3×3 and rounds down.
             Weights trained with one give wrong features in the other.
-        norm: "frozen" keeps statistics and affine fixed, as the authors do; "batch" trains them.
+        norm: "frozen" keeps statistics and affine fixed, as the authors do; "batch" trains them;
+            "frozen_affine" keeps the affine fixed, and statistics follow the training's batches.
     """
 
     def __init__(self, name: str, output_stride: int, style: Style, norm: Norm) -> None:
         super().__init__()
-        norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
+        norm_layer = NORM_LAYERS[norm]
         if name in TINY:
             net = _TinyResNet(TINY[name], norm_layer)
         else:
@@ -133,6 +161,8 @@ class ResNet(Backbone):
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4
         self.out_channels = net.inplanes
+        if len(self.layer3):  # the last stage begins with as many
+            self.aux_channels = self.layer4[0].conv1.in_channels
         if style == "caffe":
             self.maxpool.ceil_mode = True
             for block in (*self.layer2[:1], *self.layer3[:1], *self.layer4[:1]):
@@ -145,6 +175,10 @@ class ResNet(Backbone):
         yield nn.Sequential(self.conv1, self.bn1, self.relu, self.maxpool)
         yield from self._blocks()
 
+    def aux_part(self) -> nn.Module | None:
+        """Return the last block of layer3, conv4 in the papers; resnet6_half has none."""
+        return self.layer3[-1] if len(self.layer3) else None
+
     def _blocks(self) -> Iterable[nn.Module]:
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             yield from stage
@@ -153,7 +187,7 @@ class ResNet(Backbone):
 class _TinyResNet(nn.Module):
     """Stem and stages of a ResNet with one basic block each, under torchvision's names."""
 
-    def __init__(self, widths: tuple[int, ...], norm_layer: type[nn.Module]) -> None:
+    def __init__(self, widths: tuple[int, ...], norm_layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
         self.bn1, self.relu = norm_layer(widths[0]), nn.ReLU(inplace=True)

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from deeplab_lit.network.backbone import Backbone, BackboneName, Norm, Style, build_backbone
 from deeplab_lit.network.head import Head, HeadName, build_head
-from deeplab_lit.network.multiscale import ScaleLogits, check_scales, multiscale_logits, resize
+from deeplab_lit.network.multiscale import (
+    ScaleLogits,
+    at_scales,
+    check_scales,
+    fuse,
+    multiscale_logits,
+    resize,
+)
 from deeplab_lit.types import Classes, path_of
 
 # name of the weights' style: (mean, std) of R, G, B in 0…255
@@ -44,11 +51,17 @@ class DeepLabV2(nn.Module):
             (1, 0.75, 0.5) is the paper's MSC, (1,) is a single scale.
         style: whose weights fit: "caffe" (the authors'; stride on the 1×1, sizes rounded up, mean
             color only) or "torchvision" (stride on the 3×3, rounded down, mean and std).
-        norm: "frozen" batch normalization (the paper's), or "batch" to train it, as from scratch.
+        norm: "frozen" batch normalization (the paper's), "batch" to train it, as from scratch, or
+            "frozen_affine": statistics follow the training's batches, weight and bias are fixed
+            (AdaptSegNet and its followers). Every image that goes through the network in training
+            moves the statistics with which it is evaluated: those of a target domain adapt them,
+            whatever their loss.
         align_corners: convention of all bilinear resizing; the authors' Caffe layer has true.
         channels_last: keep activations in the memory order that mixed precision likes.
         gradient_checkpointing: recompute the backbone's activations in the backward pass: less
             memory, about a third more time.
+        aux_head: a second head like the first, on the features of layer3 (conv4), for training only
+            (AdaptSegNet); `logits_and_aux` gives its logits.
 
     Attributes:
         classes: name → RGB color, in the order of the class indices; empty: not known.
@@ -74,6 +87,7 @@ class DeepLabV2(nn.Module):
         align_corners: bool = True,
         channels_last: bool = False,
         gradient_checkpointing: bool = False,
+        aux_head: bool = False,
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -92,13 +106,18 @@ class DeepLabV2(nn.Module):
         self.preprocess = Preprocess(style)
         self.backbone = build_backbone(backbone, output_stride, style, norm)
         self.backbone.gradient_checkpointing = gradient_checkpointing
-        self.head = build_head(
-            head,
-            vgg=backbone == "vgg16",
-            in_channels=self.backbone.out_channels,
-            num_classes=num_classes,
-            atrous_rates=tuple(atrous_rates),
-        )
+        like = {"vgg": backbone == "vgg16", "num_classes": num_classes}
+        like["atrous_rates"] = self.atrous_rates
+        self.head = build_head(head, in_channels=self.backbone.out_channels, **like)
+        self.aux_head: Head | None = None
+        if aux_head:
+            if self.backbone.aux_channels is None:
+                raise ValueError(
+                    f"aux_head is true, but the backbone {self.backbone_name} has no layer3 for an "
+                    "auxiliary head: take resnet10_quarter or one of the larger ResNets, or leave "
+                    "it out"
+                )
+            self.aux_head = build_head(head, in_channels=self.backbone.aux_channels, **like)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
 
@@ -129,14 +148,43 @@ class DeepLabV2(nn.Module):
         images = self.preprocess(images).contiguous(memory_format=self.memory_format)
         return multiscale_logits(self._dense, images, scales, align_corners=self.align_corners)
 
+    def logits_and_aux(
+        self, images: Tensor, scales: tuple[float, ...] | None = None
+    ) -> tuple[ScaleLogits, ScaleLogits]:
+        """Return what `logits` does, and the same of the auxiliary head: one pass for both.
+
+        At output stride 32 the auxiliary head's grid is the finer one.
+
+        Args:
+            images: (B,3,H,W) RGB, uint8 or float in 0…255.
+            scales: instead of the network's own.
+
+        Raises:
+            ValueError: the network has no auxiliary head.
+        """
+        if self.aux_head is None:
+            raise ValueError("the network has no auxiliary head: set --model.aux_head true")
+        scales = self.scales if scales is None else check_scales(scales)
+        images = self.preprocess(images).contiguous(memory_format=self.memory_format)
+        coarse, coarse_aux = [], []
+        for at_scale in at_scales(images, scales, align_corners=self.align_corners):
+            features, aux_features = self.backbone(at_scale, with_aux=True)
+            coarse.append(self.head(features))
+            coarse_aux.append(self.aux_head(aux_features))
+        return (
+            fuse(coarse, scales, align_corners=self.align_corners),
+            fuse(coarse_aux, scales, align_corners=self.align_corners),
+        )
+
     def _dense(self, images: Tensor) -> Tensor:
         """Return the coarse logits (B,C,h,w) of preprocessed images at one scale."""
         return self.head(self.backbone(images))
 
     def compile(self, *args, **kwargs) -> None:
-        """Compile backbone and head, in place: the names of the weights stay as they are."""
-        self.backbone.compile(*args, **kwargs)
-        self.head.compile(*args, **kwargs)
+        """Compile backbone and heads, in place: the names of the weights stay as they are."""
+        for part in (self.backbone, self.head, self.aux_head):
+            if part is not None:
+                part.compile(*args, **kwargs)
 
 
 def default_settings() -> dict[str, Any]:

@@ -10,7 +10,7 @@ and the maximum.
 Letters: B batch · C classes · H×W image · h×w grid of the largest scale.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -49,11 +49,23 @@ def multiscale_logits(
         scales: sizes relative to the image, in any order.
         align_corners: the convention of every resize; Caffe's Interp has True.
     """
-    coarse = []
+    coarse = [network(x) for x in at_scales(images, scales, align_corners=align_corners)]
+    return fuse(coarse, scales, align_corners=align_corners)
+
+
+def at_scales(
+    images: Tensor, scales: tuple[float, ...], *, align_corners: bool
+) -> Iterator[Tensor]:
+    """Yield the images (B,3,H,W) at each scale, as `multiscale_logits` takes them."""
     for scale in scales:
         size = scaled_size(images.shape[-2:], scale, align_corners=align_corners)
-        at_scale = images if scale == 1 else resize(images, size, align_corners=align_corners)
-        coarse.append(network(at_scale))
+        yield images if scale == 1 else resize(images, size, align_corners=align_corners)
+
+
+def fuse(
+    coarse: Sequence[Tensor], scales: tuple[float, ...], *, align_corners: bool
+) -> ScaleLogits:
+    """Fuse the logits of each scale (B,C,·,·), each on its own grid, by maximum."""
     largest = coarse[scales.index(max(scales))]
     upsampled = [
         x if x is largest else resize(x, largest.shape[-2:], align_corners=align_corners)
@@ -62,11 +74,11 @@ def multiscale_logits(
     fused = upsampled[0]
     for logits in upsampled[1:]:
         fused = torch.maximum(fused, logits)
-    at_scales = [
+    scored = [
         on_its_grid if (1 / scale).is_integer() else on_the_largest
         for scale, on_its_grid, on_the_largest in zip(scales, coarse, upsampled, strict=True)
     ]
-    return ScaleLogits(fused, at_scales)
+    return ScaleLogits(fused, scored)
 
 
 def check_scales(scales: Iterable[float]) -> tuple[float, ...]:

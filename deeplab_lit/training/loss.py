@@ -1,5 +1,7 @@
 """The authors' loss: cross-entropy on the network's grids, summed over scales and their maximum.
 
+Descendants of the method score logits at the labels' size instead: `loss_size` image.
+
 DeepLabv2, Sec. 4.1: "sum of cross-entropy terms for each spatial position in the CNN output map
 (subsampled by 8 compared to the original image). All positions and labels are equally weighted in
 the overall loss function (except for unlabeled pixels which are ignored)"; released train.prototxt:
@@ -9,18 +11,26 @@ Letters: B batch · C classes · H×W image · h×w feature grid.
 """
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_lit.errors import UserError
-from deeplab_lit.network.multiscale import ScaleLogits
+from deeplab_lit.network.multiscale import ScaleLogits, resize
 from deeplab_lit.types import VOID
+
+LossSize = Literal["grid", "image"]
 
 
 def deeplab_loss(
-    logits: ScaleLogits, mask: Tensor, loss: nn.Module | None = None, *, align_corners: bool
+    logits: ScaleLogits,
+    mask: Tensor,
+    loss: nn.Module | None = None,
+    *,
+    align_corners: bool,
+    size: LossSize = "grid",
 ) -> Tensor:
     """Return the sum of one loss for each scale and, with several scales, one for the maximum.
 
@@ -31,6 +41,9 @@ def deeplab_loss(
             and 255, to a scalar. It is not called where all targets are void. None: the authors'
             `cross_entropy`.
         align_corners: the convention by which grids and image match.
+        size: "grid" brings the mask to each scale's h×w by `subsample`; "image" brings the logits
+            of each scale, and the maximum, to H×W by bilinear interpolation, so that every labeled
+            pixel counts. One such map (B,C,H,W) float32 a scale is kept for the backward pass.
 
     Returns:
         A scalar, float32; 0 with zero gradients where everything is void.
@@ -38,25 +51,32 @@ def deeplab_loss(
     maps = list(logits.at_scales)
     if len(maps) > 1:
         maps.append(logits.fused)
-    targets = [subsample(mask, m.shape[-2:], align_corners=align_corners) for m in maps]
-    if loss is None:
-        terms = [cross_entropy(*pair) for pair in zip(maps, targets, strict=True)]
-    else:  # one wait for the device, whatever the number of scales
-        is_void = torch.stack([(target == VOID).all() for target in targets]).tolist()
-        terms = [
-            # zero with zero gradients where no pixel is labeled
-            scale.float().sum() * 0 if void else _term(loss, scale, target)
-            for scale, target, void in zip(maps, targets, is_void, strict=True)
-        ]
+    if size == "image":
+        targets = [mask.long()] * len(maps)  # one, which all terms share
+    else:
+        targets = [subsample(mask, m.shape[-2:], align_corners=align_corners) for m in maps]
+    voids = [False] * len(maps)
+    if loss is not None:  # one wait for the device, whatever the number of scales
+        voids = torch.stack([(target == VOID).all() for target in targets]).tolist()
+    terms = []
+    for scale, target, void in zip(maps, targets, voids, strict=True):
+        if void:  # zero with zero gradients where no pixel is labeled
+            terms.append(scale.float().sum() * 0)
+            continue
+        if size == "image":  # of one scale at a time: it is large
+            scale = resize(scale.float(), mask.shape[-2:], align_corners=align_corners)
+        terms.append(cross_entropy(scale, target) if loss is None else _term(loss, scale, target))
     return torch.stack(terms).sum()
 
 
-def check_loss(loss: nn.Module | None) -> None:
-    """Refuse a loss that has something to learn itself.
+def check_loss(loss: nn.Module | None, size: LossSize) -> None:
+    """Refuse a loss that has something to learn itself, and an unknown size.
 
     Raises:
-        ValueError: it has trainable parameters, which no optimizer would know.
+        ValueError: the size; or trainable parameters, which no optimizer would know.
     """
+    if size not in get_args(LossSize):
+        raise ValueError(f"loss_size must be one of {', '.join(get_args(LossSize))}, got {size!r}")
     if loss is not None and any(p.requires_grad for p in loss.parameters()):
         raise ValueError(
             f"the loss {type(loss).__name__} has parameters to train, which are in no group of the "

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from deeplab_lit import __version__
 from deeplab_lit.errors import UserError
@@ -26,7 +28,7 @@ from deeplab_lit.training.divergence import (
     loss_of,
     watch,
 )
-from deeplab_lit.training.loss import check_loss, deeplab_loss
+from deeplab_lit.training.loss import LossSize, check_loss, deeplab_loss
 from deeplab_lit.training.optimizer import (
     MOMENTUM,
     OptimizerFactory,
@@ -65,6 +67,9 @@ class DeepLabModule(ScoredNetwork):
             project.
         loss: of one scale: an nn.Module from logits (B,C,h,w) and targets (B,h,w), class indices
             and 255 for void, to a scalar (`training/loss.py`). None: the authors' cross-entropy.
+        loss_size: where logits and labels meet: "grid", the authors' every eighth pixel, or
+            "image", logits brought to the labels' size.
+        aux_weight: of the auxiliary head's loss, with `aux_head`, beside the network's own.
         optimizer: of the parameter groups, by its name in torch.optim or its class path; its
             options follow, as `--model.optimizer.betas`. None: SGD with `momentum`.
         lr: base learning rate. The paper: 2.5e-4 for ResNet-101, 1e-3 for VGG-16, both for a total
@@ -77,8 +82,12 @@ class DeepLabModule(ScoredNetwork):
         step_size: step: it stays the same for so many optimizer steps (None: a third of the
             training's, as the paper's 2,000 of 6,000), ...
         step_factor: ... and is then multiplied by this.
+        schedule_steps: length of the policy in optimizer steps, where the training is to end
+            before it does. None: the training's.
         warmup_steps: optimizer steps in which the learning rate rises linearly to the policy's.
-        head_lr_mult: the head's weights learn at this multiple of lr, its biases at twice that.
+        head_lr_mult: the head's weights learn at this multiple of lr.
+        bias_lr_mult: biases learn at this multiple of their weights' rate; PyTorch's usual is 1.
+        bias_weight_decay: biases have weight decay too.
         freeze: parts of the network that do not learn, normalization statistics included:
             "backbone", or a list of parts, like [conv1, bn1, layer1].
         collapse_share: end a training in which one class swallows more than this share of the
@@ -100,6 +109,8 @@ class DeepLabModule(ScoredNetwork):
         *,
         weights: str = "imagenet",
         loss: nn.Module | None = None,
+        loss_size: LossSize = "grid",
+        aux_weight: float = 0.1,
         optimizer: OptimizerFactory | None = None,
         lr: float = 2.5e-4,
         momentum: float = MOMENTUM,
@@ -108,23 +119,27 @@ class DeepLabModule(ScoredNetwork):
         poly_power: float = 0.9,
         step_size: int | None = None,
         step_factor: float = 0.1,
+        schedule_steps: int | None = None,
         warmup_steps: int = 0,
         head_lr_mult: float = 10.0,
+        bias_lr_mult: float = 2.0,
+        bias_weight_decay: bool = False,
         freeze: str | list[str] | None = None,
         collapse_share: float = 0.99,
         compile: bool = False,
         **network,
     ) -> None:
-        check_rates(lr, momentum, weight_decay, head_lr_mult)
+        check_rates(lr, momentum, weight_decay, head_lr_mult, bias_lr_mult, aux_weight)
         check_share(collapse_share)
         policy = {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor}
-        check_policy(lr_policy, policy, warmup_steps)
-        if compile and network.get("gradient_checkpointing") and network.get("norm") == "batch":
+        check_policy(lr_policy, policy, warmup_steps, schedule_steps)
+        counts_batches = network.get("norm", "frozen") != "frozen"
+        if compile and network.get("gradient_checkpointing") and counts_batches:
             raise ValueError(
                 "torch.compile cannot recompute trained normalization: leave out compile or "
                 "gradient_checkpointing, or set norm frozen"
             )
-        check_loss(loss)
+        check_loss(loss, loss_size)
         super().__init__(DeepLabV2(len(classes), **network), classes)
         self.save_hyperparameters(logger=False, ignore=["loss", "optimizer"])
         for part in self.hparams.keys() & {"backbone", "head"}:  # a class goes by its name in files
@@ -132,12 +147,17 @@ class DeepLabModule(ScoredNetwork):
         plain_values(self.hparams)  # refuses now what no checkpoint could hold
         self.frozen_parts = freeze_parts(self.net, freeze)
         self.loss = loss
+        self.loss_size, self.aux_weight = loss_size, aux_weight
         self.stuck = Stuck()
         self.provenance: Provenance | None = None
         self._weights, self._compile, self._collapse_share = weights, compile, collapse_share
-        self._rates = {"lr": lr, "weight_decay": weight_decay, "head_lr_mult": head_lr_mult}
+        self._rates = {
+            "lr": lr, "weight_decay": weight_decay, "head_lr_mult": head_lr_mult,
+            "bias_lr_mult": bias_lr_mult, "bias_weight_decay": bias_weight_decay,
+        }  # fmt: skip
         self._optimizer, self._momentum = optimizer, momentum
         self._policy, self._policy_options, self._warmup_steps = lr_policy, policy, warmup_steps
+        self._schedule_steps = schedule_steps
         self._label_values: dict[str, int] | None = None
         self._step_begun: int | None = None  # steps done when the batch came
         self._trained_with = trained_with(self, loss, optimizer, momentum, lr_policy)
@@ -244,11 +264,25 @@ class DeepLabModule(ScoredNetwork):
             logits: of the network, at each scale (B,C,h,w) and fused.
             mask: (B,H,W) uint8, class indices and 255 for void.
         """
-        return deeplab_loss(logits, mask, self.loss, align_corners=self.net.align_corners)
+        return deeplab_loss(
+            logits, mask, self.loss, align_corners=self.net.align_corners, size=self.loss_size
+        )
+
+    def labeled_loss(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Return the `training_loss` of images, with that of the auxiliary head where there is one.
+
+        Args:
+            images: (B,3,H,W) uint8 RGB.
+            mask: (B,H,W) uint8, class indices and 255 for void.
+        """
+        if self.net.aux_head is None:
+            return self.training_loss(self.net.logits(images), mask)
+        logits, aux = self.net.logits_and_aux(images)
+        return self.training_loss(logits, mask) + self.aux_weight * self.training_loss(aux, mask)
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        loss = self.training_loss(self.net.logits(batch["image"]), batch["mask"])
+        loss = self.labeled_loss(batch["image"], batch["mask"])
         self.log("train/loss", loss, batch_size=len(batch["id"]), prog_bar=True)
         return loss
 
@@ -311,11 +345,34 @@ class DeepLabModule(ScoredNetwork):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of the parameter groups, and its schedule by optimizer step."""
-        optimizer = build_optimizer(self.parameter_groups(), self._optimizer, self._momentum)
+        return self.with_schedule(
+            build_optimizer(self.parameter_groups(), self._optimizer, self._momentum)
+        )
+
+    def with_schedule(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return an optimizer with the training's schedule, for `configure_optimizers`.
+
+        For another optimizer's groups too, a discriminator's say, each from its own base rate.
+        """
         schedule = build_schedule(
-            optimizer, self._policy, self._policy_options, self._warmup_steps, self.count_steps
+            optimizer,
+            self._policy,
+            self._policy_options,
+            self._warmup_steps,
+            self.count_steps,
+            self._schedule_steps,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def step_schedules(self) -> None:
+        """Move every schedule on by one optimizer step.
+
+        For the end of a `training_step` with manual optimization; else Lightning does it.
+        """
+        schedules = self.lr_schedulers()
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            if isinstance(schedule, LRScheduler):
+                schedule.step()
 
     def count_steps(self) -> int:
         """Return the optimizer steps of the whole training.

@@ -6,8 +6,10 @@ The groups are those of the released solver and prototxt:
 |---|---|---|---|
 | backbone | pretrained weights, and all normalization in the backbone | × 1 | yes |
 | backbone.bias | pretrained biases (VGG-16 only) | × 2 | no |
-| head.weight | weights of layers that no pretrained file holds | × 10 | yes |
+| head.weight | weights of layers that no pretrained file holds, in both heads | × 10 | yes |
 | head.bias | their biases | × 20 | no |
+
+Networks in PyTorch mostly treat biases like weights: `bias_lr_mult` 1 and `bias_weight_decay`.
 """
 
 import inspect
@@ -23,10 +25,17 @@ from deeplab_lit.network.deeplab import DeepLabV2
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]  # parameter groups → optimizer
 MOMENTUM = 0.9  # the authors'
+PARTS = ("backbone", "head", "aux_head")  # of the network, that can be frozen
 
 
 def parameter_groups(
-    net: DeepLabV2, *, lr: float, weight_decay: float, head_lr_mult: float
+    net: DeepLabV2,
+    *,
+    lr: float,
+    weight_decay: float,
+    head_lr_mult: float,
+    bias_lr_mult: float = 2.0,
+    bias_weight_decay: bool = False,
 ) -> list[dict[str, Any]]:
     """Put every trainable parameter into exactly one group; leave out groups without parameters.
 
@@ -36,22 +45,26 @@ def parameter_groups(
         net: the network.
         lr: base learning rate.
         weight_decay: of the groups that have one.
-        head_lr_mult: of the head's weights; twice that for its biases.
+        head_lr_mult: of the heads' weights.
+        bias_lr_mult: of biases, relative to the weights beside them.
+        bias_weight_decay: biases have the weights' decay; else none.
 
     Returns:
         Groups for an optimizer: name, params, lr, weight_decay.
     """
-    new = {id(p) for layer in net.head.new_layers() for p in layer.parameters()}
+    heads = [head for head in (net.head, net.aux_head) if head is not None]
+    new = {id(p) for head in heads for layer in head.new_layers() for p in layer.parameters()}
     biases = {
         id(m.bias)
         for m in net.modules()
         if getattr(m, "bias", None) is not None and (isinstance(m, nn.Conv2d) or id(m.bias) in new)
     }
+    bias_decay = weight_decay if bias_weight_decay else 0.0
     groups = {
         "backbone": {"lr": lr, "weight_decay": weight_decay},
-        "backbone.bias": {"lr": 2 * lr, "weight_decay": 0.0},
+        "backbone.bias": {"lr": bias_lr_mult * lr, "weight_decay": bias_decay},
         "head.weight": {"lr": head_lr_mult * lr, "weight_decay": weight_decay},
-        "head.bias": {"lr": 2 * head_lr_mult * lr, "weight_decay": 0.0},
+        "head.bias": {"lr": bias_lr_mult * head_lr_mult * lr, "weight_decay": bias_decay},
     }
     members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     for parameter in net.parameters():
@@ -87,8 +100,8 @@ def freeze_parts(net: DeepLabV2, names: str | Sequence[str] | None) -> list[nn.M
 
     Args:
         net: changed in place.
-        names: of parts: "backbone", "head", or one inside, as "layer1", "backbone.layer1" or
-            "features.0"; None: no part.
+        names: of parts: "backbone", "head", "aux_head", or one inside, as "layer1",
+            "backbone.layer1" or "features.0"; None: no part.
 
     Returns:
         The parts, which should be in eval mode while the others train.
@@ -97,7 +110,7 @@ def freeze_parts(net: DeepLabV2, names: str | Sequence[str] | None) -> list[nn.M
         ValueError: there is no such part, or nothing is left to train.
     """
     # a part may be without parameters, like normalization that is frozen already
-    parts = {n: m for n, m in net.named_modules() if n.partition(".")[0] in ("backbone", "head")}
+    parts = {n: m for n, m in net.named_modules() if n.partition(".")[0] in PARTS}
     frozen = []
     for name in [names] if isinstance(names, str) else names or ():
         part = parts.get(f"backbone.{name}", parts.get(name)) if name else None
@@ -113,7 +126,14 @@ def freeze_parts(net: DeepLabV2, names: str | Sequence[str] | None) -> list[nn.M
     return frozen
 
 
-def check_rates(lr: float, momentum: float, weight_decay: float, head_lr_mult: float) -> None:
+def check_rates(
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    head_lr_mult: float,
+    bias_lr_mult: float = 2.0,
+    aux_weight: float = 0.1,
+) -> None:
     """Refuse numbers with which nothing can be trained.
 
     Raises:
@@ -124,14 +144,17 @@ def check_rates(lr: float, momentum: float, weight_decay: float, head_lr_mult: f
         "momentum": (momentum, "0 or more, below 1", 0 <= momentum < 1),
         "weight_decay": (weight_decay, "0 or more", 0 <= weight_decay < math.inf),
         "head_lr_mult": (head_lr_mult, "0 or more", 0 <= head_lr_mult < math.inf),
+        "bias_lr_mult": (bias_lr_mult, "0 or more", 0 <= bias_lr_mult < math.inf),
+        "aux_weight": (aux_weight, "0 or more", 0 <= aux_weight < math.inf),
     }
     for name, (value, expected, right) in in_range.items():
         if not right:
             raise ValueError(f"{name} is out of range: {value}, expected {expected}")
-    if max(2 * lr * max(head_lr_mult, 1), weight_decay) > torch.finfo(torch.float32).max:
+    largest_rate = lr * max(head_lr_mult, 1) * max(bias_lr_mult, 1)
+    if max(largest_rate, aux_weight, weight_decay) > torch.finfo(torch.float32).max:
         raise ValueError(
-            f"lr {lr}, head_lr_mult {head_lr_mult} or weight_decay {weight_decay} is out of "
-            "range: larger than float32 holds"
+            f"lr {lr}, head_lr_mult {head_lr_mult}, bias_lr_mult {bias_lr_mult}, weight_decay "
+            f"{weight_decay} or aux_weight {aux_weight} is out of range: larger than float32 holds"
         )
 
 

@@ -55,6 +55,7 @@ def build_schedule(
     options: Mapping[str, float | None],
     warmup_steps: int,
     count_steps: Callable[[], int],
+    schedule_steps: int | None = None,
 ) -> LambdaLR:
     """Build the schedule of all groups' learning rates, to be stepped after each optimizer step.
 
@@ -65,19 +66,37 @@ def build_schedule(
         warmup_steps: over so many steps the policy's factor is multiplied by a linear ramp: by
             1/warmup_steps at the first step, by 1 from step warmup_steps − 1 on. 0: no ramp.
         count_steps: returns the optimizer steps of the whole training; called where they matter.
+        schedule_steps: length of the policy, where the training is stopped before its end, as the
+            250,000 of AdaptSegNet at 150,000. None: the training's.
+
+    Raises:
+        ValueError: the training is longer than the policy.
     """
     factor: Callable[[int], float]
+
+    def policy_steps() -> int:
+        steps = count_steps()
+        if schedule_steps is None:
+            return steps
+        if schedule_steps < steps:
+            raise ValueError(
+                f"schedule_steps is {schedule_steps:,}, but the training has {steps:,} optimizer "
+                "steps: behind the policy's end there is nothing to learn with. Set it to as many "
+                "or more, or leave it out"
+            )
+        return schedule_steps
+
     if policy == "poly":
-        steps, power = count_steps(), options["poly_power"]
+        steps, power = policy_steps(), options["poly_power"]
         assert power is not None
         factor = lambda step: poly(step, steps, power)  # noqa: E731 - LambdaLR stores no function
     elif policy == "step":
-        size = options["step_size"] or max(count_steps() // 3, 1)
+        size = options["step_size"] or max(policy_steps() // 3, 1)
         falls = options["step_factor"]
         assert falls is not None
         factor = lambda step: stairs(step, int(size), falls)  # noqa: E731
     else:
-        total, custom = count_steps(), policy
+        total, custom = policy_steps(), policy
         factor = lambda step: custom(step, total)  # noqa: E731
     if not warmup_steps:
         return LambdaLR(optimizer, factor)
@@ -122,7 +141,10 @@ def validation_interval(batches: int) -> int:
 
 
 def check_policy(
-    policy: PolicyName | Policy, options: Mapping[str, float | None], warmup_steps: int
+    policy: PolicyName | Policy,
+    options: Mapping[str, float | None],
+    warmup_steps: int,
+    schedule_steps: int | None = None,
 ) -> None:
     """Refuse options out of range, and those that the policy does not read: set in vain.
 
@@ -130,6 +152,7 @@ def check_policy(
         policy: a name, or an object of your own.
         options: of all named policies, by name; None: follows from the training's length.
         warmup_steps: length of the warm-up, in optimizer steps.
+        schedule_steps: length of the policy, likewise; None: the training's.
 
     Raises:
         ValueError: an unknown policy; an option out of range; an option of another policy that is
@@ -142,6 +165,16 @@ def check_policy(
         )
     if not 0 <= warmup_steps <= sys.maxsize:
         raise ValueError(f"warmup_steps is out of range: {warmup_steps}, expected 0 or more")
+    if schedule_steps is not None:
+        if not 1 <= schedule_steps <= sys.maxsize:
+            raise ValueError(
+                f"schedule_steps is out of range: {schedule_steps}, expected 1 or more"
+            )
+        if policy == "step" and options["step_size"] is not None:
+            raise ValueError(
+                f"schedule_steps is {schedule_steps}, but with a step_size lr_policy step does not "
+                "use it: leave one of them out"
+            )
     for owner, defaults in DEFAULTS.items():
         for name, default in defaults.items():
             value = options[name]

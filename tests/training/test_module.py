@@ -191,7 +191,8 @@ def test_a_checkpoint_holds_the_training_and_nothing_of_the_evaluation(fitted, t
         assert hparams.keys() == {
             "classes", "weights", "lr", "momentum", "weight_decay", "poly_power", "head_lr_mult",
             "lr_policy", "step_size", "step_factor", "warmup_steps", "freeze", "compile",
-            "backbone", "norm", "scales", "atrous_rates", "collapse_share",
+            "backbone", "norm", "scales", "atrous_rates", "collapse_share", "loss_size",
+            "aux_weight", "bias_lr_mult", "bias_weight_decay", "schedule_steps",
         }  # fmt: skip
 
 

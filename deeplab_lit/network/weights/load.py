@@ -28,7 +28,7 @@ __all__ = ["WeightsError", "backbone_alone", "build", "load", "load_strictly", "
 
 
 def load(path: str | Path) -> DeepLabV2:
-    """Load the network of a trained weight file, in eval mode.
+    """Load the network of a trained weight file, in eval mode, without an auxiliary head.
 
     Args:
         path: a checkpoint of `fit` or `convert`, or a file of any format of
@@ -41,10 +41,17 @@ def load(path: str | Path) -> DeepLabV2:
     Raises:
         WeightsError: there is no such file, or it holds no such weights.
     """
-    source = read_source(path)
+    source = without_aux_head(read_source(path))
     net = build(source, path)
     net.classes, net.label_values = source.classes or {}, source.label_values
     return net.eval()
+
+
+def without_aux_head(source: Source) -> Source:
+    """Return the source as it is evaluated: the auxiliary head is for training only."""
+    state = {k: v for k, v in source.state.items() if not k.startswith("aux_head.")}
+    network = {k: v for k, v in source.network.items() if k != "aux_head"}
+    return replace(source, state=state, network=network)
 
 
 def build(source: Source, path: str | Path, allow_missing: tuple[str, ...] = ()) -> DeepLabV2:
@@ -115,7 +122,16 @@ def load_fitting(net: DeepLabV2, source: Source, path: str | Path) -> None:
     """
     head, state = below("head.", net.state_dict()), below("head.", source.state)
     if _shapes(head) == _shapes(state):
-        load_strictly(net, below("preprocess.", net.state_dict()) | source.state, path)
+        aux_head = below("aux_head.", net.state_dict())
+        if _shapes(aux_head) != _shapes(below("aux_head.", source.state)):
+            source = without_aux_head(source)
+            if aux_head:
+                warnings.warn(
+                    f"{path} has no auxiliary head that fits: the network's starts anew",
+                    stacklevel=3,
+                )
+        initial = aux_head | below("preprocess.", net.state_dict())
+        load_strictly(net, initial | source.state, path)
         return
     load_strictly(net.backbone, strip(source.state, "backbone."), path)
     inner = _inner(state, head)

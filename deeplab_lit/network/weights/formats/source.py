@@ -33,9 +33,9 @@ class Source:
 
     Attributes:
         format: of the file; "deeplab_lit" is our own.
-        state: "preprocess.…", "backbone.…", "head.…" as in DeepLabV2. Without a head, or with a
-            head of one branch without classifier (VGG-16's fc6 and fc7), it can start training
-            only.
+        state: "preprocess.…", "backbone.…", "head.…", "aux_head.…" as in DeepLabV2. Without a
+            head, or with a head of one branch without classifier (VGG-16's fc6 and fc7), it can
+            start training only.
         network: arguments of DeepLabV2 that the format fixes.
         num_classes: C; None where the file has no classifier of a segmentation network.
         copied: name in the file → our name, of the weights that are used.
@@ -154,9 +154,11 @@ def drop_head(source: Source, reason: str) -> None:
         reason: why, for the report.
     """
     head = below("head.", source.state)
-    leave_out(source, head.keys() - fc6_and_fc7(head).keys(), reason)
+    inner = fc6_and_fc7(head)
+    names = [n for n in source.state if n.startswith(("head.", "aux_head.")) and n not in inner]
+    leave_out(source, names, reason)
     source.num_classes = source.classes = None
-    for name in ("head", "atrous_rates"):
+    for name in ("head", "atrous_rates", "aux_head"):
         source.network.pop(name, None)
 
 
