@@ -7,7 +7,8 @@ file names its class, too; but importing runs code, so that a name in a file alo
 import importlib
 import os
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from deeplab_lit.errors import UserError
 
@@ -16,11 +17,34 @@ VOID = 255  # in a mask: a pixel that is neither trained on nor scored
 Color = tuple[int, int, int]  # R, G, B in 0…255
 Classes = dict[str, Color]  # name → color, in the order of the class indices
 
+Size = tuple[int, int]  # height and width in pixels, as options have them
+Filter = Literal["bicubic", "bilinear"]  # of images that are resized, as Pillow names them
+SMALLEST_SIDE, LARGEST_SIDE = 33, 8192  # pixels: 33 are 5 feature cells of stride 8
+
 VARIABLE = "DEEPLAB_LIT_IMPORT"  # modules, separated by commas, whose classes a file may name
 
 
 class ClassPathError(UserError, ValueError):
     """A class cannot be had by its name; says which, why and what to do."""
+
+
+def check_size(name: str, size: Sequence[int]) -> Size:
+    """Return a height and a width as a tuple.
+
+    Args:
+        name: of the option.
+        size: its value.
+
+    Raises:
+        ValueError: a side is out of range.
+    """
+    height, width = size
+    if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (height, width)):
+        raise ValueError(
+            f"{name} must be a height and a width in {SMALLEST_SIDE}…{LARGEST_SIDE} pixels, got "
+            f"{list(size)}"
+        )
+    return height, width
 
 
 def path_of(part: str | type) -> str:

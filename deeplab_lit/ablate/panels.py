@@ -35,7 +35,7 @@ from deeplab_lit.network.receptive_field import (
     theoretical_field,
 )
 from deeplab_lit.runs.folder import RunFolderError
-from deeplab_lit.runs.trained_on import SCORING, read_run
+from deeplab_lit.runs.trained_on import INFERENCE, read_run
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.types import Classes
 
@@ -211,7 +211,7 @@ def scoring_of(row: Row) -> Scoring:
     """
     run = row.results[0].run
     path = run.validate.folder / "config.yaml"
-    sections = {"data": None, "eval": SCORING["eval"], "crf": None}
+    sections = {"data": None, "eval": INFERENCE, "crf": None}
     content = read_run(path, sections, typed=_typed_data_sets(run.fit.args))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(SegmentationData, "data")

@@ -180,7 +180,9 @@ class Refusal:
             words = [word for word in words if word != "null"]
         choices = list(dict.fromkeys(choices))
         hint = ""
-        if choices:
+        if len(choices) == 1 and words:  # the one word beside numbers
+            words.append(choices[0])
+        elif choices:
             shown = choices if len(choices) <= MOST else [*choices[:3], "…"]
             words.insert(0, f"one of {', '.join(shown)}")
             by_name = {choice.lower(): choice for choice in choices}

@@ -1,10 +1,10 @@
-"""From splits to batches: views of a split, map-style datasets, and their DataLoader.
+"""From splits to batches: map-style datasets, and their DataLoader.
 
 Letters: B batch · C classes · H×W image.
 """
 
 import signal
-from collections.abc import Iterable
+from functools import partial
 from typing import NotRequired, TypedDict
 
 import cv2
@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.split import Arrays, Split
+from deeplab_lit.data.split import Split
 from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.loading.sampler import EverySampleOnce, PairedStream, TrainStream
-from deeplab_lit.text import first_few
-from deeplab_lit.types import VOID
 
 AUGMENTATION, UNLABELED_AUGMENTATION = (
     2,
@@ -39,81 +36,11 @@ class Batch(TypedDict):
 
 
 class Unlabeled(TypedDict):
-    """The part of a training batch that has no labels."""
+    """The part of a training batch that has no labels, or pseudo-labels."""
 
     image: Tensor  # (B,3,H,W) uint8 RGB
     id: list[str]
-
-
-class ReorderedSplit(Split):
-    """A split whose class indices are mapped to those of the same classes in another order.
-
-    Args:
-        split: the split.
-        table: (256,) uint8, from its class indices to the others.
-    """
-
-    def __init__(self, split: Split, table: np.ndarray) -> None:
-        self.ids, self.split, self.table = split.ids, split, table
-
-    def read(self, index: int) -> Arrays:
-        """Read an image and its mask, mapped."""
-        image, mask = self.split.read(index)
-        return image, self.table[mask]
-
-    def label_values(self, num_classes: int) -> dict[int, int]:
-        """Return class index → its lowest value in the label files."""
-        values = self.split.label_values(num_classes)
-        return {int(self.table[index]): value for index, value in values.items()}
-
-
-class WithoutLabels(Split):
-    """The images of a split, with masks of nothing but void; its own masks are not read.
-
-    Args:
-        split: the split.
-    """
-
-    def __init__(self, split: Split) -> None:
-        self.ids, self.split = split.ids, split
-
-    def read(self, index: int) -> Arrays:
-        """Read an image, and make a mask of void."""
-        image = self.split.image(index)
-        return image, np.full(image.shape[:2], VOID, np.uint8)
-
-
-def class_table(data: SegmentationData, classes: Iterable[str]) -> np.ndarray | None:
-    """Return the table (256,) uint8 that maps a data set's class indices to a network's.
-
-    Args:
-        data: the data set.
-        classes: names in the order of the network's class indices.
-
-    Returns:
-        None where the order is the same. Void stays void.
-
-    Raises:
-        DataError: the two have other classes.
-    """
-    names, network = list(data.classes), list(classes)
-    if names == network:
-        return None
-    if set(names) != set(network):
-        only_here = [name for name in names if name not in network]
-        only_there = [name for name in network if name not in names]
-        raise DataError(
-            f"{type(data).__name__} has other classes than are trained: "
-            + "; ".join(
-                f"{first_few(those)} {'is' if len(those) == 1 else 'are'} only {where}"
-                for those, where in ((only_here, "there"), (only_there, "trained"))
-                if those
-            )
-            + ". Scores need the same names on both sides, in any order"
-        )
-    table = np.full(256, VOID, np.uint8)
-    table[: len(names)] = [network.index(name) for name in names]
-    return table
+    mask: NotRequired[Tensor]  # (B,H,W) uint8 in {0…C−1, 255}, where there is a mask_dir
 
 
 class SegmentationDataset(Dataset):
@@ -162,10 +89,18 @@ class PairedDataset(Dataset):
     Args:
         labeled: the dataset of the first.
         unlabeled: the dataset of the second.
+        pseudo_labeled: the masks of the second are worth something.
     """
 
-    def __init__(self, labeled: SegmentationDataset, unlabeled: SegmentationDataset) -> None:
+    def __init__(
+        self,
+        labeled: SegmentationDataset,
+        unlabeled: SegmentationDataset,
+        *,
+        pseudo_labeled: bool = False,
+    ) -> None:
         self.labeled, self.unlabeled = labeled, unlabeled
+        self.pseudo_labeled = pseudo_labeled
 
     def __len__(self) -> int:
         return len(self.labeled)
@@ -175,11 +110,18 @@ class PairedDataset(Dataset):
         return self.labeled[keys[0]], self.unlabeled[keys[1]]
 
 
-def collate_pairs(pairs: list[tuple[Sample, Sample]]) -> Batch:
-    """Make a batch of the labeled samples, and a part of it of the unlabeled ones."""
+def collate_pairs(pairs: list[tuple[Sample, Sample]], *, pseudo_labeled: bool = False) -> Batch:
+    """Make a batch of the labeled samples, and a part of it of the unlabeled ones.
+
+    Args:
+        pairs: a labeled and an unlabeled sample each.
+        pseudo_labeled: the part has the masks of the unlabeled samples too.
+    """
     batch = collate([labeled for labeled, _ in pairs])
     others = collate([unlabeled for _, unlabeled in pairs])
     batch["unlabeled"] = {"image": others["image"], "id": others["id"]}
+    if pseudo_labeled:
+        batch["unlabeled"]["mask"] = others["mask"]
     return batch
 
 
@@ -196,7 +138,8 @@ def collate(samples: list[Sample]) -> Batch:
         )
         raise DataError(
             f"images of different sizes cannot share a batch ({sizes}): "
-            "set --loader.eval_batch_size 1"
+            "set --loader.eval_batch_size 1; in training --loader.batch_size 1, or bring them to "
+            "one size with --loader.resize"
         )
     return {
         "image": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
@@ -227,7 +170,9 @@ def build_loader(
         batch_size,
         sampler=sampler,
         num_workers=num_workers,
-        collate_fn=collate_pairs if isinstance(dataset, PairedDataset) else collate,
+        collate_fn=partial(collate_pairs, pseudo_labeled=dataset.pseudo_labeled)
+        if isinstance(dataset, PairedDataset)
+        else collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=keep_workers and num_workers > 0,
         worker_init_fn=_prepare_worker,

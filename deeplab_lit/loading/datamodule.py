@@ -1,6 +1,7 @@
 """The LightningDataModule: a data set to train on, one to validate on, and how both are batched."""
 
 import os
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -10,17 +11,19 @@ from torch.utils.data import DataLoader
 from deeplab_lit.data.check import Check, Summary, preflight
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.meaning import refuse_proved
+from deeplab_lit.data.meaning import Finding, refuse_proved
 from deeplab_lit.data.split import Split
-from deeplab_lit.data.transforms import ScaleRange, TrainTransform
+from deeplab_lit.data.transforms import CropSize, ScaleRange, TrainTransform
+from deeplab_lit.loading.batch_sizes import (
+    refuse_beyond_memory,
+    refuse_mixed_scales,
+    refuse_mixed_sizes,
+)
 from deeplab_lit.loading.batches import (
     UNLABELED_AUGMENTATION,
     PairedDataset,
-    ReorderedSplit,
     SegmentationDataset,
-    WithoutLabels,
     build_loader,
-    class_table,
 )
 from deeplab_lit.loading.sampler import (
     ORDER,
@@ -29,11 +32,16 @@ from deeplab_lit.loading.sampler import (
     PairedStream,
     TrainStream,
 )
+from deeplab_lit.loading.views import (
+    ReorderedSplit,
+    WithoutLabels,
+    class_table,
+    refuse_other_indices,
+)
 from deeplab_lit.text import plural
-from deeplab_lit.types import Classes
+from deeplab_lit.types import Classes, Filter, Size
 
 LARGEST_BATCH, MOST_WORKERS = 65536, 512  # workers: beside each process that trains
-TRAINING_BYTES = 16  # a pixel of a batch at least: image, mask, and the image in float32
 
 
 class DataModule(LightningDataModule):
@@ -44,14 +52,21 @@ class DataModule(LightningDataModule):
         val: the data set to validate on, of the same classes in any order. None: `train`.
         unlabeled: a data set whose images are a second part of each training batch, without their
             masks: batch["unlabeled"] = {"image", "id"}, as many as there are labeled ones. They are
-            augmented alike, and an epoch is one of `train`. None: no such part.
+            augmented alike, and an epoch is one of `train`. With a `mask_dir`, its masks are there
+            too, as "mask". None: no such part.
         classes: name → color, in the order of the network's class indices. None: as in `train`.
         batch_size: images that each process takes at once in training.
         total_batch_size: images that an optimizer step is meant to see: processes × batch_size ×
             trainer.accumulate_grad_batches. The learning rate belongs to it, so a run with another
             total says so. None: any.
         crop_size: side of the training crop in pixels, (crop_size − 1) divisible by 32 for the
-            paper's scales: 321 for PASCAL VOC.
+            paper's scales: 321 for PASCAL VOC; or [height, width]; or "whole" for whole images.
+        resize: [height, width] of training images before they are scaled and cropped. Resized as
+            Pillow does it, masks by the nearest pixel. None: images keep their size.
+        resize_filter: of these images, and of the unlabeled ones: "bicubic" or "bilinear".
+        mirror: mirror every other training image.
+        unlabeled_crop_size: as `crop_size`, for unlabeled images. None: the same.
+        unlabeled_resize: as `resize`, for unlabeled images. None: the same.
         scales: random scaling in training: a list to choose from, or {min: …, max: …}.
         color_jitter: random brightness, contrast and saturation in training, as a fraction.
         eval_batch_size: images that each process evaluates at once; more than 1 only where all
@@ -61,8 +76,8 @@ class DataModule(LightningDataModule):
         check: how much of the data to read before the first step: "quick" or "full".
 
     Raises:
-        ValueError: a number out of range.
-        DataError: `val` has other classes.
+        ValueError: a number out of range, or a crop that fits no image.
+        DataError: `val` has other classes; or `unlabeled` has, and a `mask_dir`.
     """
 
     def __init__(
@@ -74,9 +89,14 @@ class DataModule(LightningDataModule):
         *,
         batch_size: int = 10,
         total_batch_size: int | None = None,
-        crop_size: int = 321,
+        crop_size: CropSize = 321,
         scales: tuple[float, ...] | ScaleRange = (0.5, 0.75, 1.0, 1.25, 1.5),
+        resize: Size | None = None,
+        resize_filter: Filter = "bicubic",
+        mirror: bool = True,
         color_jitter: float = 0.0,
+        unlabeled_crop_size: CropSize | None = None,
+        unlabeled_resize: Size | None = None,
         eval_batch_size: int = 1,
         num_workers: int | None = None,
         check: Check = "quick",
@@ -91,13 +111,28 @@ class DataModule(LightningDataModule):
             raise ValueError(f"total_batch_size must be 1 or more, or null, got {total_batch_size}")
         if num_workers is not None and not 0 <= num_workers <= MOST_WORKERS:
             raise ValueError(f"num_workers must be in 0…{MOST_WORKERS}, or null, got {num_workers}")
-        _refuse_beyond_memory(batch_size * (1 if unlabeled is None else 2), crop_size)
+        alike: dict[str, Any] = {"resize_filter": resize_filter, "mirror": mirror}
+        self.transform = TrainTransform(crop_size, scales, color_jitter, resize=resize, **alike)
+        self.unlabeled_transform = self.transform
+        if unlabeled_crop_size is not None or unlabeled_resize is not None:
+            crop_size = crop_size if unlabeled_crop_size is None else unlabeled_crop_size
+            resize = resize if unlabeled_resize is None else unlabeled_resize
+            try:
+                self.unlabeled_transform = TrainTransform(
+                    crop_size, scales, color_jitter, resize=resize, **alike
+                )
+            except ValueError as error:
+                raise ValueError(f"of unlabeled images, {error}") from error
+        transforms = [self.transform] + ([] if unlabeled is None else [self.unlabeled_transform])
+        refuse_mixed_scales(batch_size, transforms)
+        refuse_beyond_memory(batch_size, transforms)
         self.train, self.val, self.unlabeled = train, train if val is None else val, unlabeled
         self.classes = train.classes if classes is None else classes
         self.class_table = class_table(self.val, self.classes)
+        if unlabeled is not None and unlabeled.mask_dir is not None:
+            refuse_other_indices(unlabeled, self.classes)
         self.batch_size = batch_size
         self.total_batch_size = total_batch_size
-        self.transform = TrainTransform(crop_size, scales, color_jitter)
         self.eval_batch_size = eval_batch_size
         self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
         self.check = check
@@ -123,18 +158,42 @@ class DataModule(LightningDataModule):
         Raises:
             DataError: what is wrong, with its file.
         """
-        training = None
+        training: Summary | None = None
+        findings: list[Finding] = []
         if stage == "fit":
             training = self._look_at(self.train, self.train.training(), self.train.train_split)
-            if self.unlabeled is not None:
-                title = f"unlabeled {type(self.unlabeled).__name__}"
-                images = WithoutLabels(self.unlabeled.images())
-                preflight(images, title, self.check, self.num_workers, num_classes=0)
+            refuse_mixed_sizes(training, self.transform, self.batch_size, "resize")
+            findings = self._look_at_unlabeled()
         validation = self._look_at(self.val, self.val.validation(), self.val.val_split)
         if self.val is self.train:
-            return refuse_proved(self.train.findings(training, validation))
-        findings = [] if training is None else self.train.findings(training, None)
+            return refuse_proved(self.train.findings(training, validation) + findings)
+        findings += [] if training is None else self.train.findings(training, None)
         return refuse_proved(findings + self.val.findings(None, validation))
+
+    def _look_at_unlabeled(self) -> list[Finding]:
+        """Check the unlabeled images, and their masks where they have some.
+
+        Raises:
+            DataError: what is wrong, with its file.
+        """
+        data = self.unlabeled
+        if data is None:
+            return []
+        title = f"unlabeled {type(data).__name__}"
+        number = 0 if data.mask_dir is None else len(data.classes)
+        split = self._unlabeled_split(data)
+        summary = preflight(split, title, self.check, self.num_workers, number)
+        transform = self.unlabeled_transform
+        refuse_mixed_sizes(summary, transform, self.batch_size, "unlabeled_resize")
+        return [] if data.mask_dir is None else data.findings(summary, None)
+
+    def _unlabeled_split(self, data: SegmentationData) -> Split:
+        """Return the unlabeled images, with the masks of `mask_dir` or with void ones.
+
+        Raises:
+            DataError: images or masks are missing.
+        """
+        return WithoutLabels(data.images()) if data.mask_dir is None else data.training()
 
     def _look_at(self, data: SegmentationData, split: Split, name: str) -> Summary:
         title = f"{type(data).__name__} {name}"
@@ -176,9 +235,10 @@ class DataModule(LightningDataModule):
         sizes = self.batch_size, self.num_workers
         if self.unlabeled is None:
             return build_loader(labeled, stream, *sizes, keep_workers=True)
-        split = WithoutLabels(self.unlabeled.images())
-        images = SegmentationDataset(split, self.transform, self.seed, UNLABELED_AUGMENTATION)
-        pairs = PairedDataset(labeled, images)
+        split, transform = self._unlabeled_split(self.unlabeled), self.unlabeled_transform
+        images = SegmentationDataset(split, transform, self.seed, UNLABELED_AUGMENTATION)
+        has_masks = self.unlabeled.mask_dir is not None
+        pairs = PairedDataset(labeled, images, pseudo_labeled=has_masks)
         both = PairedStream(stream, self._stream(images, UNLABELED_ORDER))
         return build_loader(pairs, both, *sizes, keep_workers=True)
 
@@ -227,18 +287,3 @@ class DataModule(LightningDataModule):
             )
         sampler = EverySampleOnce(dataset, processes, trainer.global_rank)
         return build_loader(dataset, sampler, self.eval_batch_size, self.num_workers)
-
-
-def _refuse_beyond_memory(batch_size: int, crop_size: int) -> None:
-    """Refuse batches that this machine cannot hold, instead of reading for them for hours."""
-    needed = TRAINING_BYTES * batch_size * crop_size**2
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return
-    if needed > memory > 0:
-        raise ValueError(
-            f"a batch of {batch_size} crops of {crop_size}×{crop_size} takes at least "
-            f"{needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f}: set a smaller "
-            "--loader.batch_size or --loader.crop_size"
-        )

@@ -4,6 +4,10 @@ DeepLabv2, Sec. 4.4: Cityscapes images are split "into overlapped regions", sinc
 not fit into memory. How large they are and how they are merged is not said; here logits are
 averaged where windows overlap.
 
+Domain adaptation shows the network 2048×1024 images at 1024×512 and scores its logits at 2048×1024
+(AdaptSegNet, evaluate_cityscapes.py: PIL's BICUBIC; logits bilinear, corners aligned). BDL takes
+the softmax on the coarse grid and enlarges that; here logits are enlarged, as AdaptSegNet's are.
+
 Letters: B batch · C classes · H×W image.
 """
 
@@ -14,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.multiscale import check_scales, resize, scaled_size
+from deeplab_lit.types import SMALLEST_SIDE, Filter, Size, check_size
 
 if TYPE_CHECKING:  # torchvision, which it loads, takes a second, and `predict --help` needs none
     from deeplab_lit.network.deeplab import DeepLabV2
@@ -62,16 +68,21 @@ class Inference:
         flip: see each image mirrored too.
         tta_scales: see each image at these sizes, each time with all of `scales`. None: as it is.
         fuse: of the probabilities of the mirrored and scaled views: "mean" or "max".
+        resize: [height, width] at which the network sees every image, in pixels; logits come back
+            at the image's own size. None: it sees images as they are.
+        resize_filter: of that: "bicubic" or "bilinear", antialiased like Pillow's.
     """
 
     scales: tuple[float, ...] | None = None
-    window: int | tuple[int, int] | None = None
+    window: int | Size | None = None
     overlap: float = 0.25
     blend: Blend = "flat"
     window_batch: int = 1
     flip: bool = False
     tta_scales: tuple[float, ...] | None = None
     fuse: Literal["mean", "max"] = "mean"
+    resize: Size | None = None
+    resize_filter: Filter = "bicubic"
 
     def __post_init__(self) -> None:
         if self.scales is not None:
@@ -80,14 +91,16 @@ class Inference:
             self.tta_scales = check_scales(self.tta_scales)
         if (size := self._window()) is not None:
             self.window = size
-            if min(size) < 33:  # 5 feature cells of stride 8, which see next to nothing
-                raise ValueError(f"window must be from 33 pixels up, got {list(size)}")
+            if min(size) < SMALLEST_SIDE:
+                raise ValueError(f"window must be from {SMALLEST_SIDE} pixels up, got {list(size)}")
+        if self.resize is not None:
+            self.resize = check_size("resize", self.resize)
         if not 0 <= self.overlap < 1:
             raise ValueError(f"overlap must be from 0 to below 1, got {self.overlap}")
         if self.window_batch < 1:
             raise ValueError(f"window_batch must be at least 1, got {self.window_batch}")
 
-    def _window(self) -> tuple[int, int] | None:
+    def _window(self) -> Size | None:
         """Return height and width of a window; None: images stay whole."""
         if self.window is None:
             return None
@@ -106,19 +119,19 @@ class Inference:
         Returns:
             (B,C,H,W) float32.
         """
-        views = self._views()
+        size, views = images.shape[-2:], self._views()
+        if self.resize is not None:
+            images = resample(images, self.resize, self.resize_filter)
         if views == [(1.0, False)]:
-            return self._windows(net, images)
-        size = images.shape[-2:]
+            return self._at_size(net, images, size)
         fused = torch.empty(0)  # until the first view
         for scale, mirrored in views:
             view = images
             if scale != 1:
-                at_scale = scaled_size(size, scale, align_corners=net.align_corners)
-                view = resize(images.float(), at_scale, align_corners=net.align_corners)
-            logits = self._windows(net, view.flip(-1) if mirrored else view)
-            logits = logits.flip(-1) if mirrored else logits
-            probabilities = resize(logits, size, align_corners=net.align_corners).softmax(dim=1)
+                shape = scaled_size(view.shape[-2:], scale, align_corners=net.align_corners)
+                view = resize(view.float(), shape, align_corners=net.align_corners)
+            logits = self._at_size(net, view.flip(-1) if mirrored else view, size)
+            probabilities = (logits.flip(-1) if mirrored else logits).softmax(dim=1)
             if not len(fused):
                 fused = probabilities
             elif self.fuse == "mean":  # the sum, which softmax makes the mean
@@ -132,19 +145,29 @@ class Inference:
         mirrored = (False, True) if self.flip else (False,)
         return [(scale, flip) for scale in self.tta_scales or (1.0,) for flip in mirrored]
 
-    def _windows(self, net: "DeepLabV2", images: Tensor) -> Tensor:
-        """Return the logits of one view, whole or from windows."""
+    def _at_size(self, net: "DeepLabV2", view: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the logits of one view, whole or from windows, at a size (height, width).
+
+        Where images are resized, a whole view's go there from the network's grid in one step.
+        """
         window = self._window()
-        if window is None:
-            return net(images, self.scales)
-        return sliding_window(
-            lambda crops: net(crops, self.scales),
-            images,
-            window,
-            overlap=self.overlap,
-            blend=self.blend,
-            window_batch=self.window_batch,
+        is_whole = window is None or all(
+            k >= n for k, n in zip(window, view.shape[-2:], strict=True)
         )
+        if self.resize is not None and is_whole:
+            logits = net.logits(view, self.scales).fused.float()
+        elif window is None:
+            logits = net(view, self.scales)
+        else:
+            logits = sliding_window(
+                lambda crops: net(crops, self.scales),
+                view,
+                window,
+                overlap=self.overlap,
+                blend=self.blend,
+                window_batch=self.window_batch,
+            )
+        return resize(logits, size, align_corners=net.align_corners)
 
     def settings(self, net: "DeepLabV2") -> dict[str, Any]:
         """Return what decides about the result, for records: the options that do something."""
@@ -158,6 +181,8 @@ class Inference:
             settings["tta_scales"] = list(self.tta_scales)
         if len(self._views()) > 1:
             settings["fuse"] = self.fuse
+        if self.resize is not None:
+            settings |= {"resize": list(self.resize), "resize_filter": self.resize_filter}
         return settings
 
     def cost(self, net: "DeepLabV2", size: Sequence[int]) -> tuple[int, float]:
@@ -173,7 +198,7 @@ class Inference:
         scales = self.scales or net.scales
         passes, pixels = 0, 0.0
         for scale, _ in self._views():
-            view = scaled_size(size, scale, align_corners=net.align_corners)
+            view = scaled_size(self.resize or size, scale, align_corners=net.align_corners)
             window = self._window() or view
             rows, columns = windows_of(view, window, self.overlap)
             number = len(rows) * len(columns)
@@ -186,10 +211,34 @@ class Inference:
         """Say what an image (height, width) costs."""
         passes, pixels = self.cost(net, size)
         many = "pass" if passes == 1 else "passes"
+        seen = "" if self.resize is None else f" seen at {self.resize[1]}×{self.resize[0]}"
         return (
-            f"{passes} {many} through the network for an image of {size[1]}×{size[0]}, "
+            f"{passes} {many} through the network for an image of {size[1]}×{size[0]}{seen}, "
             f"{pixels:.2f} times its pixels"
         )
+
+
+def resample(images: Tensor, size: Size, resampling: Filter) -> Tensor:
+    """Return images at a size, antialiased as Pillow does it, within one gray level.
+
+    The width first, then the height, and each time rounded and cut to 0…255, where bicubic weights
+    overshoot. (Of some sizes Pillow 13 takes the height first, which shows at hard edges.)
+
+    Args:
+        images: (B,3,H,W), uint8 or float in 0…255.
+        size: height and width.
+        resampling: "bicubic" or "bilinear".
+
+    Returns:
+        (B,3,*size), of the same type.
+    """
+    height, width = size
+    x = images.float()
+    for shape in ((x.shape[-2], width), (height, width)):
+        if tuple(x.shape[-2:]) != shape:
+            x = F.interpolate(x, shape, mode=resampling, align_corners=False, antialias=True)
+            x = (x + 0.5).floor().clamp(0, 255)  # not `round`, which takes a half to the even side
+    return x.to(images.dtype)
 
 
 def sliding_window(

@@ -16,7 +16,7 @@ from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.check import Summary, summarize, table
 from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.split import Split
-from deeplab_lit.loading.batches import WithoutLabels, class_table
+from deeplab_lit.loading.views import WithoutLabels, class_table
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes
 

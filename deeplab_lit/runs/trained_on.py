@@ -41,12 +41,13 @@ TEXT = {"weights", "freeze"}  # options of the model that are text, and never a 
 TORCH_OPTIMIZER = r"torch\.optim(\.\w+)?\.[A-Z]\w+"
 PLACES = {"dirpath", "cache_dir", "default_root_dir"}  # where something would be written
 OF_THE_PLACE = {"config", "ckpt_path", "experiment", "run", "runs_dir"}  # said by where it lies
+INFERENCE = [field.name for field in fields(Inference)]  # options of how images are seen
 # section of a training's configuration → the options in it that say how it was scored; None: all
 SCORING: dict[str, Collection[str] | None] = {
     "data": None,
     "val_data": None,
     "loader": None,
-    "eval": [field.name for field in fields(Inference)],
+    "eval": [*INFERENCE, "score_resized"],
     "trainer": ("accelerator", "devices", "precision"),
 }
 

@@ -26,8 +26,9 @@ from torch import Tensor
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.crf.dense_crf import LEAST_PROBABILITY
 from deeplab_lit.data import SegmentationData
+from deeplab_lit.data.transforms import resized
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.inference import Inference
+from deeplab_lit.network.inference import Inference, resample
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.scoring.metric import PixelLoss, Scores, SegmentationScores
 from deeplab_lit.types import Classes
@@ -49,16 +50,45 @@ class Evaluation(Inference):
             those of images that are there already.
         trimap: of validate: mIoU of the pixels near borders too, by their distance from them:
             "void" (the paper's Fig. 10) or "classes"; see scoring/trimap.py.
+        score_resized: score at `resize`, masks brought there by the nearest pixel (DACS).
     """
 
     cache_dir: str | None = None
     trimap: Around | None = None
+    score_resized: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.score_resized and self.resize is None:
+            raise ValueError(
+                "--eval.score_resized true scores at the size of --eval.resize: give it, as "
+                "--eval.resize '[512, 1024]'"
+            )
         if self.cache_dir == "":
             raise ValueError("--eval.cache_dir must name a folder, got nothing")
         self._cache: CachedProbabilities | None = None
+
+    def as_scored(self, batch: dict) -> dict:
+        """Return a batch as it is scored: itself, or its images and masks at the size of `resize`.
+
+        Masks are resized as PIL's NEAREST does it (DACS, evaluateUDA.py).
+
+        Args:
+            batch: of the validation.
+        """
+        if not self.score_resized or self.resize is None:
+            return batch
+        masks = [resized(mask, self.resize, "nearest") for mask in batch["mask"].cpu().numpy()]
+        return {
+            "image": resample(batch["image"], self.resize, self.resize_filter),
+            "mask": torch.from_numpy(np.stack(masks)).to(batch["mask"].device),
+            "id": batch["id"],
+        }
+
+    def settings(self, net: DeepLabV2) -> dict[str, Any]:
+        """Return what decides about the result, for records: the options that do something."""
+        scored = {"score_resized": True} if self.score_resized else {}
+        return super().settings(net) | scored
 
     def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
         """Return the logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
@@ -120,6 +150,7 @@ class ScoredNetwork(LightningModule):
         The labels are returned too: at 2048×1024 and 19 classes the maximum takes longer than
         anything else beside the network.
         """
+        batch = self.evaluation.as_scored(batch)
         logits = self.evaluation.logits(self.net, batch)
         labels = logits.argmax(dim=1)
         self.metric.update(labels, batch["mask"])

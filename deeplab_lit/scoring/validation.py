@@ -75,6 +75,7 @@ class Validation(Callback):
         needed = ("labels",) if self.refinement is None else ("labels", "logits")
         prediction = _prediction(outputs, needed, pl_module)
         device = pl_module.device if self.refinement is None else self.refinement.device
+        batch = _network(pl_module).evaluation.as_scored(batch)
         tensors = batch["image"].permute(0, 2, 3, 1), batch["mask"], prediction["labels"].byte()
         places = range(self.images, self.images + len(batch["id"]))
         self.images += len(batch["id"])
