@@ -35,7 +35,7 @@ DATA_SETS = {"ade20k", "cityscapes", "coco_stuff", "folder", "voc"}
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
-MODULES = 142
+MODULES = 144
 
 
 def modules():

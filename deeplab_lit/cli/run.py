@@ -47,13 +47,14 @@ from deeplab_lit.yaml_files import read_text
 
 NETWORK = ("backbone", "output_stride", "head", "atrous_rates", "scales", "style", "norm",
            "align_corners")  # fmt: skip
-RARE = ("step_size", "step_factor", "schedule_steps", "bias_lr_mult", "bias_weight_decay",
-        "aux_weight")  # fmt: skip
+RARE = ("model.step_size", "model.step_factor", "model.schedule_steps", "model.bias_lr_mult",
+        "model.bias_weight_decay", "model.aux_weight", "loader.resize_filter",
+        "loader.unlabeled_crop_size", "loader.unlabeled_resize", "eval.resize_filter")  # fmt: skip
 COMMON = ("max_steps", "devices", "accelerator", "precision", "strategy", "val_check_interval",
           "accumulate_grad_batches", "fast_dev_run")  # fmt: skip
 # heading of --help → the options and sections below it; --help_all has what no heading has
 TOPICS = {
-    NOT_SHOWN: [f"model.{name}" for name in RARE],
+    NOT_SHOWN: RARE,
     "Data": ["config", "data", "val_data", "unlabeled_data"],
     "Batches": ["loader"],
     "Network": [f"model.{name}" for name in NETWORK],
