@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from deeplab_lit.data.decode import FORMATS
-from deeplab_lit.data.split import FileSplit
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.data.voc import VOC
 from deeplab_lit.loading.batches import SegmentationDataset, collate

@@ -11,11 +11,14 @@ from deeplab_lit.data.classes import read_class_list, voc_color
 from deeplab_lit.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.devkit import PascalContext, PersonPart
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.folder import Folder, Images
+from deeplab_lit.data.gta5 import GTA5
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import Pair
 from deeplab_lit.data.shapes import Shapes
-from deeplab_lit.data.split import FileSplit, Split
+from deeplab_lit.data.split import Split
+from deeplab_lit.data.synthia import Synthia
 from deeplab_lit.data.voc import VOC
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes
@@ -23,6 +26,7 @@ from deeplab_lit.types import Classes
 __all__ = [
     "ADE20K",
     "CLASSES_OF",
+    "GTA5",
     "VOC",
     "Cityscapes",
     "CocoStuff10k",
@@ -37,6 +41,7 @@ __all__ = [
     "SegmentationData",
     "Shapes",
     "Split",
+    "Synthia",
     "class_names",
 ]
 

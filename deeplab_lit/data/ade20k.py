@@ -6,10 +6,11 @@ import numpy as np
 
 from deeplab_lit.data.check import Summary
 from deeplab_lit.data.dataset import SegmentationData
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
 from deeplab_lit.data.paths import Pair, check_files_exist, matching, require_root
-from deeplab_lit.data.split import INVALID, FileSplit
+from deeplab_lit.data.split import INVALID
 from deeplab_lit.types import VOID
 
 # the first name of each line of the challenge's objectInfo150.txt; its usual color, hexadecimal

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError, damage_kept
-from deeplab_lit.data.split import INVALID, FileSplit, MaskContent, Split
+from deeplab_lit.data.split import INVALID, MaskContent, Split
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.text import plural
 from deeplab_lit.types import VOID, Color
@@ -41,7 +42,8 @@ class Summary:
         values: (256,) int64, pixels of each value in the mask files.
         with_255: masks in which the value 255 occurs beside others.
         colors: value in the files and its color in a palette → the first file with both.
-        remarks: sentences on files that are passed over, damaged or turned.
+        damage: sentences on images that are damaged, but could be read.
+        notes: sentences on files that are passed over, turned or resized.
     """
 
     title: str
@@ -56,12 +58,18 @@ class Summary:
     values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     with_255: int = 0
     colors: dict[tuple[int, Color], str] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def number(self) -> int:
         """Masks that could be read."""
         return sum(self.sizes.values())
+
+    @property
+    def remarks(self) -> list[str]:
+        """All sentences on files that are not wrong, but may not be meant."""
+        return self.notes + self.damage
 
     @property
     def whole(self) -> bool:
@@ -79,33 +87,38 @@ class Summary:
         return self.void / max(self.pixels.sum() + self.void, 1)
 
 
-def summarize(
-    split: Split,
-    title: str,
-    num_classes: int,
-    num_workers: int,
-    pairs: Sequence[int] | None = None,
-    masks: Sequence[int] = (),
-) -> Summary:
-    """Read images and masks of a split.
+def summarize(split: Split, title: str, num_classes: int, num_workers: int) -> Summary:
+    """Read all images and masks of a split.
 
     Args:
         split: to be read.
         title: how to call it.
         num_classes: C.
         num_workers: threads that read.
-        pairs: indices of the images to be read with their masks. None: all.
-        masks: indices of which the mask alone is enough.
     """
+    everything = range(len(split.ids))
+    summary = _summarize(split, title, num_classes, num_workers, everything)
+    summary.notes = split.remarks(everything)
+    return summary
+
+
+def _summarize(
+    split: Split,
+    title: str,
+    num_classes: int,
+    num_workers: int,
+    pairs: Sequence[int],
+    masks: Sequence[int] = (),
+) -> Summary:
+    """Read the pairs of some indices, and of others the masks alone; notes are left empty."""
     zeros = np.zeros(num_classes, np.int64)
     summary = Summary(title, zeros, zeros.copy(), total=len(split.ids))
     summary.label_values = split.label_values(num_classes)
     if not split.ids:
         summary.problems.append(f"{title} is empty")
-    with_image = set(range(len(split.ids)) if pairs is None else pairs)
+    with_image = set(pairs)
     indices = sorted(with_image | set(masks))
-    summary.remarks = split.remarks(indices)
-    with damage_kept(summary.remarks), ThreadPoolExecutor(max(num_workers, 1)) as pool:
+    with damage_kept(summary.damage), ThreadPoolExecutor(max(num_workers, 1)) as pool:
         read = pool.map(lambda index: _read(split, index, index in with_image), indices)
         for found in progress_bar(
             read,
@@ -157,16 +170,19 @@ def preflight(
     number = len(split.ids)
     if number == 0:
         raise DataError(f"{name} is empty")
-    pairs = range(number) if check == "full" else _spread(number, QUICK)
+    looked_at = pairs = range(number) if check == "full" else _spread(number, QUICK)
     found = _sound(split, name, num_workers, num_classes, pairs)
     if isinstance(split, FileSplit) and not found.whole:
-        seen = found.remarks
+        damage = found.damage
         pixels = sum(width * height * often for (width, height), often in found.sizes.items())
         enough = max(QUICK, min(MASKS, PIXELS * len(pairs) // pixels))
-        found = _sound(split, name, num_workers, num_classes, (), _spread(number, enough))
+        masks = _spread(number, enough)
+        found = _sound(split, name, num_workers, num_classes, (), masks)
         if (found.pixels > 0).sum() < 2:
-            found = _sound(split, name, num_workers, num_classes, (), range(number))
-        found.remarks = list(dict.fromkeys([*seen, *found.remarks]))
+            masks = range(number)
+            found = _sound(split, name, num_workers, num_classes, (), masks)
+        found.damage, looked_at = damage, sorted({*pairs, *masks})
+    found.notes = split.remarks(looked_at)
     return found
 
 
@@ -182,7 +198,7 @@ def _sound(
     pairs: Sequence[int],
     masks: Sequence[int] = (),
 ) -> Summary:
-    found = summarize(split, name, num_classes, num_workers, pairs, masks)
+    found = _summarize(split, name, num_classes, num_workers, pairs, masks)
     if found.problems:
         checked = found.number + len(found.problems)
         raise DataError("\n".join(first_of(found.problems, name, checked)))

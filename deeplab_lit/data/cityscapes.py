@@ -1,4 +1,4 @@
-"""Cityscapes, fine annotations (Cordts et al., 2016)."""
+"""Cityscapes, fine and coarse annotations (Cordts et al., 2016)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,10 +10,11 @@ import numpy as np
 from deeplab_lit.data.check import Summary
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.decode import UNREADABLE, exact
+from deeplab_lit.data.file_split import FileSplit, ImageFiles
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
-from deeplab_lit.data.paths import Pair, check_files_exist, matching, require_root
-from deeplab_lit.data.split import INVALID, FileSplit
+from deeplab_lit.data.paths import Pair, check_files_exist, matching, refuse_one_name, require_root
+from deeplab_lit.data.split import INVALID
 from deeplab_lit.types import VOID
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -37,14 +38,38 @@ AVERAGE_SIZE = {  # of an instance in the training set, in pixels; from the eval
     "bicycle": 4672.3249222261,
 }
 NO_INSTANCE = -1
+COARSE = "_coarse"  # ends the name of a split with coarse labels, of images that have fine ones
+FOLDERS = {"trainval": ["train", "val"]}
+SPLITS = ("train", "val", "trainval", "train_extra", "train_coarse", "val_coarse")
+LABEL_FILE = "_labelIds.png"
+TRAIN_IDS = (LABEL_FILE, "_labelTrainIds.png")
+KINDS = (
+    "A labelIds file holds label ids (0…33), a labelTrainIds file train ids (0…18, and 255 for "
+    "void): put the official files of gtFine_trainvaltest.zip or gtCoarse.zip there."
+)
 
 
-def _label_map() -> np.ndarray:
+def label_map_of(largest: int) -> np.ndarray:
+    """Return the table (256,) uint8 from label ids to the 19 training ids; others are void.
+
+    Args:
+        largest: label id in the files. 255, which is label −1 in 8 bits, is void too; what else is
+            above it is INVALID.
+    """
     label_map = np.full(256, INVALID, np.uint8)
-    label_map[:34] = VOID
-    label_map[255] = VOID  # label −1, the license plate, in 8 bits
+    label_map[: largest + 1] = VOID
+    label_map[255] = VOID
     label_map[list(LABEL_IDS)] = range(len(LABEL_IDS))
     return label_map
+
+
+def are_train_ids(values: np.ndarray) -> bool:
+    """Return whether values (256,) that occur are train ids, and not label ids.
+
+    Train ids are 0…18 and 255; of label ids most pixels have one above 18.
+    """
+    there = set(np.flatnonzero(values).tolist())
+    return there <= {*range(19), VOID} and VOID in there and bool(there & set(range(7)))
 
 
 class Cityscapes(SegmentationData):
@@ -52,13 +77,22 @@ class Cityscapes(SegmentationData):
 
     The official layout under `root`: leftImg8bit/<split>/<city>/<id>_leftImg8bit.png and
     gtFine/<split>/<city>/<id>_gtFine_labelIds.png, whose 34 label ids are mapped to the 19 training
-    ids as they are read. Splits train and val; test has no labels.
+    ids as they are read; where a split has …_labelTrainIds.png instead, these are read. Splits
+    train, val, trainval, and train_extra with the coarse labels of gtCoarse/; train_coarse,
+    val_coarse and trainval_coarse take gtCoarse/ for the same images too. The test split has images
+    alone, and so may the others be used as --unlabeled_data, or with `mask_dir`.
 
     Args:
-        root: the folder with leftImg8bit/ and gtFine/.
+        root: the folder with leftImg8bit/, and gtFine/ or gtCoarse/.
+        data: of SegmentationData.
     """
 
-    parts = {"trainval": {"train", "val"}}
+    parts = {
+        "trainval": {"train", "val"},
+        "train_coarse": {"train"},
+        "val_coarse": {"val"},
+        "trainval_coarse": {"train", "val"},
+    }
     official_ids = True
     classes = {
         "road": (128, 64, 128),
@@ -82,40 +116,66 @@ class Cityscapes(SegmentationData):
         "bicycle": (119, 11, 32),
     }
 
-    def __init__(self, root: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, root: str | None = None, **data: Any) -> None:
+        super().__init__(**data)
         self.root = require_root(root)
 
     def split(self, name: str) -> FileSplit:
-        """List the frames of leftImg8bit/`name`, in the order of their names."""
+        """List the frames of a split with their labels, in the order of their names."""
         if name == "test":
             raise DataError(
                 "Cityscapes test has no labels: run predict --images on its images instead"
             )
-        images = matching(self.root / "leftImg8bit" / name, "*/*_leftImg8bit.png")
-        if not images:
-            raise DataError(
-                f"{self.root / 'leftImg8bit' / name}/<city>/*_leftImg8bit.png: no such images. "
-                "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into one folder "
-                "and give it as --data.root."
-            )
-        pairs = []
-        for image in images:
-            id = image.name.removesuffix("_leftImg8bit.png")
-            mask = self.root / "gtFine" / name / image.parent.name / f"{id}_gtFine_labelIds.png"
-            pairs.append(Pair(id, image, mask))
+        pairs, label_map, notes = self._pairs(name), label_map_of(33), []
+        if not any(pair.mask.is_file() for pair in pairs):
+            others = [
+                p._replace(mask=p.mask.with_name(p.mask.name.replace(*TRAIN_IDS))) for p in pairs
+            ]
+            if any(pair.mask.is_file() for pair in others):
+                pairs, label_map = others, None
+                notes = ["there is no …{}, so …{} is read".format(*TRAIN_IDS)]
         check_files_exist(pairs)
-        return FileSplit(pairs, len(self.classes), _label_map())
+        return FileSplit(pairs, len(self.classes), label_map, notes=notes, remedy=KINDS)
+
+    def images_of(self, name: str) -> ImageFiles:
+        """List the frames of a split, whether there are labels or not."""
+        pairs = self._pairs(name)
+        refuse_one_name(pairs)
+        images = [pair.image for pair in pairs]
+        return ImageFiles([pair.id for pair in pairs], images, label_map_of(33))
+
+    def _pairs(self, name: str) -> list[Pair]:
+        """Return the images of a split with their files of label ids, which need not exist."""
+        is_coarse = name == "train_extra" or name.endswith(COARSE)
+        labels = "gtCoarse" if is_coarse else "gtFine"
+        pairs = []
+        for folder in FOLDERS.get(name.removesuffix(COARSE), [name.removesuffix(COARSE)]):
+            images = matching(self.root / "leftImg8bit" / folder, "*/*_leftImg8bit.png")
+            if not images:
+                archives = (
+                    "leftImg8bit_trainextra.zip and gtCoarse.zip"
+                    if folder == "train_extra"
+                    else "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip"
+                )
+                raise DataError(
+                    f"{self.root / 'leftImg8bit' / folder}/<city>/*_leftImg8bit.png: no such "
+                    f"images. Unpack {archives} into one folder and give it as --data.root. "
+                    f"Splits: {', '.join(SPLITS)}"
+                )
+            for image in images:
+                id = image.name.removesuffix("_leftImg8bit.png")
+                city = self.root / labels / folder / image.parent.name
+                pairs.append(Pair(id, image, city / f"{id}_{labels}{LABEL_FILE}"))
+        return pairs
 
     def odd_values(self, found: Summary) -> Finding | None:
-        """Tell train ids (0…18, and 255) from label ids, of which most pixels have one above 18."""
-        there = set(np.flatnonzero(found.values).tolist())
-        if not there <= {*range(19), VOID} or VOID not in there or not there & set(range(7)):
+        """Find train ids in files that are called labelIds."""
+        if found.label_values.get(0) == 0 or not are_train_ids(found.values):
             return None
         return Finding(
-            f"{found.title}: the {found.number:,} …_gtFine_labelIds.png looked at hold nothing but "
-            "0…18 and 255: these are train ids, where label ids are expected (road is 7, not 0; "
-            "car is 26, not 13). Put the official gtFine files there",
+            f"{found.title}: the {found.number:,} …{LABEL_FILE} looked at hold nothing but 0…18 "
+            "and 255: these are train ids, where label ids are expected (road is 7, not 0; car is "
+            f"26, not 13). {KINDS}",
             proved=True,
         )
 
@@ -159,6 +219,6 @@ def _read_instances(maps: dict[str, Path], id: str) -> np.ndarray:
             raw = np.asarray(picture).astype(np.int32)
     except UNREADABLE as error:
         raise DataError(f"{maps[id]}: cannot be read as an instance map ({error})") from error
-    index = _label_map()[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
+    index = label_map_of(33)[raw.clip(0) // 1000].astype(np.int32)  # of what is below 1000: void
     scored = (raw >= 1000) & (index < len(LABEL_IDS))
     return np.where(scored, 1000 * index + raw % 1000, NO_INSTANCE)

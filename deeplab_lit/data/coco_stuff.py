@@ -8,10 +8,10 @@ import numpy as np
 from deeplab_lit.data.check import Summary
 from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.dataset import SegmentationData
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding
 from deeplab_lit.data.paths import Pair, check_files_exist, listed_ids, matching, require_root
-from deeplab_lit.data.split import FileSplit
 
 # labels 1…182 of the authors' labels.txt, here from 0 as in their PNGs
 NAMES = (

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from deeplab_lit.data.check import Summary, first_of, summarize
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import (
     Finding,
@@ -13,8 +14,8 @@ from deeplab_lit.data.meaning import (
     judge_palettes,
     refuse_proved,
 )
-from deeplab_lit.data.paths import masks_of
-from deeplab_lit.data.split import FileSplit, Split
+from deeplab_lit.data.paths import Pair, masks_of
+from deeplab_lit.data.split import Split
 from deeplab_lit.types import Classes, Color
 
 
@@ -26,8 +27,9 @@ class SegmentationData(ABC):
     Args:
         train_split: which split to train on.
         val_split: which split to validate on.
-        mask_dir: folder with a mask <id>.png for every training image, to train on instead of the
-            ground truth (pseudo-labels); its values are class indices, and 255 for void.
+        mask_dir: folder with a mask for every training image, called <id>.png or as the image is,
+            to train on instead of the ground truth (pseudo-labels), which need not be there; its
+            values are class indices, and 255 for void.
 
     Attributes:
         classes: name → color, in the order of the class indices.
@@ -51,6 +53,7 @@ class SegmentationData(ABC):
         self.mask_dir = Path(mask_dir).expanduser() if mask_dir else None
         self._built: dict[str, Split] = {}
         self._training: Split | None = None
+        self._images: Split | None = None
 
     @property
     def id_space(self) -> str | None:
@@ -94,20 +97,32 @@ class SegmentationData(ABC):
             DataError: as `split`; or masks are missing.
         """
         if self._training is None:
-            split = self.labeled(self.train_split)
-            self._training = split if self.mask_dir is None else self._with_masks_of(split)
+            if self.mask_dir is None:
+                self._training = self.labeled(self.train_split)
+            else:
+                self._training = self._with_masks_of(self.mask_dir)
         return self._training
 
     def images(self) -> Split:
-        """Return the split whose images are trained on without labels.
+        """Return the images of the training split, for use without its labels; looked for once.
 
-        Its masks must be there, as for any split, but are not read.
+        Raises:
+            DataError: as `images_of`.
+        """
+        if self._images is None:
+            self._images = self.images_of(self.train_split)
+        return self._images
+
+    def images_of(self, name: str) -> Split:
+        """Find the images of a split, whose masks are not read.
+
+        A data set that can list images alone overrides this; else masks must be there too.
 
         Raises:
             DataError: as `split`; names the way for images without masks.
         """
         try:
-            return self.labeled(self.train_split)
+            return self.labeled(name)
         except DataError as error:
             raise DataError(
                 f"{str(error).removesuffix('.')}. Images without masks are --unlabeled_data Images "
@@ -164,7 +179,7 @@ class SegmentationData(ABC):
         names = list(self.classes)
         values = summaries[-1].label_values if summaries else {}
         if training is not None and self.mask_dir is not None:  # its own masks hold indices
-            values = self.labeled(self.train_split).label_values(len(names))
+            values = self.label_values()
         remedies = [self.void_remedy(values.get(index, index)) for index in range(len(names))]
         findings = [Finding(f"{s.title}: {r}", proved=False) for s in summaries for r in s.remarks]
         findings += judge_names(names, remedies)
@@ -192,6 +207,17 @@ class SegmentationData(ABC):
         colors = {entry: file for s in reversed(of_label_files) for entry, file in s.colors.items()}
         return findings + list(judge_palettes(colors, self.palette))
 
+    def label_values(self) -> dict[int, int]:
+        """Return class index → its value in the label files of the training split.
+
+        Those of `mask_dir` hold indices instead.
+
+        Raises:
+            DataError: as `training`.
+        """
+        split = self.labeled(self.train_split) if self.mask_dir is None else self.images()
+        return split.label_values(len(self.classes))
+
     def odd_values(self, summary: Summary) -> Finding | None:
         """Judge the values in a split's label files by what the official ones hold."""
         return None
@@ -200,13 +226,14 @@ class SegmentationData(ABC):
         """Say how to make the class of a value void, as the end of a sentence."""
         return f"write 255 instead of {value}"
 
-    def _with_masks_of(self, split: Split) -> FileSplit:
-        if not isinstance(split, FileSplit):
+    def _with_masks_of(self, folder: Path) -> FileSplit:
+        split = self.images()
+        images = split.image_files()
+        if not images:
             raise DataError(f"mask_dir: {type(self).__name__} has no mask files to replace")
-        assert self.mask_dir is not None
-        masks = masks_of(split.ids, self.mask_dir)
-        pairs = [p._replace(mask=mask) for p, mask in zip(split.pairs, masks, strict=True)]
-        return FileSplit(pairs, split.num_classes, passed_over=split.passed_over)
+        masks = masks_of(split.ids, folder, [image.stem for image in images])
+        pairs = [Pair(*pair) for pair in zip(split.ids, images, masks, strict=True)]
+        return FileSplit(pairs, len(self.classes), notes=split.remarks([]))
 
 
 def _places(split: Split) -> set[str]:

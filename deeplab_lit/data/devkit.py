@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.dataset import SegmentationData
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import Pair, check_files_exist, listed_ids, require_root
-from deeplab_lit.data.split import FileSplit
 
 CONTEXT_CLASSES = (
     *("background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat"),

@@ -1,8 +1,6 @@
 """Your own images: a folder of images and masks. CamVid is one."""
 
-from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +8,8 @@ import numpy as np
 from deeplab_lit.data.classes import ClassLine, read_class_list, voc_color
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.decode import UNREADABLE, opened
-from deeplab_lit.data.image import LOSSLESS, SUFFIXES, DataError, read_image
+from deeplab_lit.data.file_split import FileSplit, ImageFiles
+from deeplab_lit.data.image import LOSSLESS, SUFFIXES, DataError
 from deeplab_lit.data.paths import (
     NO_IMAGE,
     Pair,
@@ -20,7 +19,7 @@ from deeplab_lit.data.paths import (
     passed_over,
     require_root,
 )
-from deeplab_lit.data.split import INVALID, Arrays, FileSplit, Split
+from deeplab_lit.data.split import INVALID, Split
 from deeplab_lit.types import VOID, Classes, Color
 
 
@@ -188,27 +187,6 @@ class Images(SegmentationData):
             ids = [p.relative_to(self.root).as_posix() for p in files]
             self._images = ImageFiles(ids, files)
         return self._images
-
-
-class ImageFiles(Split):
-    """Image files that have no masks: every pixel is void.
-
-    Args:
-        ids: a name for each image, unique.
-        files: their files.
-    """
-
-    def __init__(self, ids: Sequence[str], files: Sequence[Path]) -> None:
-        self.ids, self.files = ids, files
-
-    def image_files(self) -> list[Path]:
-        """Return the files, in their order."""
-        return list(self.files)
-
-    def read(self, index: int) -> Arrays:
-        """Read an image, and make a mask of void."""
-        image = read_image(self.files[index])
-        return image, np.full(image.shape[:2], VOID, np.uint8)
 
 
 def _key(line: ClassLine) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from deeplab_lit.data.decode import (
+    FORMATS,
     ORIENTATION,
     UNREADABLE,
     decode_jpeg,
@@ -31,6 +32,10 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
+IN_COLORS = (
+    "Save it as a gray or palette PNG of class indices; or, with --data Folder, give each class "
+    'its color in classes.txt ("name  red green blue").'
+)
 DARK = 4095  # 16-bit values that stay below look black
 
 
@@ -69,6 +74,16 @@ class MissingFiles(DataError):
         super().__init__(f"{message}. {hint}" if hint else message)
         self.files = files
         self.hint = hint
+
+
+def size_in_file(path: Path) -> tuple[int, int]:
+    """Return (width, height) of a picture by the head of its file, not turned by EXIF.
+
+    Raises:
+        UNREADABLE: missing, or none of the formats.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        return image.size
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -130,11 +145,15 @@ def _to_rgb8(image: Image.Image, data: bytes) -> np.ndarray:
     return np.array(ImageOps.exif_transpose(image).convert("RGB"))  # writable
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, remedy: str | None = None) -> np.ndarray:
     """Read a mask's raw values: (H,W) uint8; of a palette image the indices, never its colors.
 
     EXIF orientation is not looked at: a mask is as its pixels lie. `.mat` files are read as
     SBD's (GTcls.Segmentation).
+
+    Args:
+        path: of the file.
+        remedy: the end of the message about a mask in colors. None: something for any mask.
 
     Raises:
         DataError: missing, damaged, not an image, in a lossy format, in color, or with values
@@ -151,8 +170,7 @@ def read_mask(path: Path) -> np.ndarray:
     if values.ndim != 2:
         raise DataError(
             f"{path}: a mask holds one class index a pixel, but this image has mode {mode}. "
-            "Save it as a gray or palette PNG of class indices; or, with --data Folder, give each "
-            'class its color in classes.txt ("name  red green blue").'
+            + (remedy or IN_COLORS)
         )
     if values.dtype == np.uint8:
         return values

@@ -4,12 +4,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from deeplab_lit.data.image import LOSSLESS, DataError, MissingFiles
 from deeplab_lit.text import first_few, plural
 
+TRIED = 20  # missing masks for which all files are looked through
 NO_IMAGE = "not the suffix of an image"
 
 
@@ -63,8 +65,14 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     return sorted(p for p in folder.glob(pattern) if not any(map(is_hidden, p.parts[-2:])))
 
 
-def masks_of(ids: Sequence[str], folder: Path) -> list[Path]:
+def masks_of(ids: Sequence[str], folder: Path, stems: Sequence[str] | None = None) -> list[Path]:
     """Find the mask of each image: the file of its name in `folder`, in any lossless format.
+
+    Args:
+        ids: names of the images.
+        folder: of the masks.
+        stems: names of the image files. Where such a name is not the last part of the id, a mask
+            may have either, in any folder below: `predict` names masks after files.
 
     Raises:
         DataError: an image has two.
@@ -73,15 +81,24 @@ def masks_of(ids: Sequence[str], folder: Path) -> list[Path]:
     found: dict[str, list[Path]] = {}
     for file in files_below(folder):
         found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    by_stem: dict[str, list[Path]] = {}
+    for file in (file for files in found.values() for file in files):
+        by_stem.setdefault(file.stem, []).append(file)
+    last_parts = [id.rpartition("/")[2] for id in ids]
     masks, missing = [], []
-    for id in ids:
-        there = [file for file in found.get(id, []) if file.suffix.lower() in LOSSLESS]
+    for id, last, stem in zip(ids, last_parts, stems or last_parts, strict=True):
+        named = found.get(id, [])
+        if stem != last:
+            named = by_stem.get(id, []) + by_stem.get(stem, [])
+        there = [file for file in named if file.suffix.lower() in LOSSLESS]
         if len(there) > 1:
-            raise DataError(f"{there[0]} and {there[1].name} are masks of one image: remove one")
+            other = there[1].relative_to(folder)
+            raise DataError(f"{there[0]} and {other} are masks of one image: remove one")
         masks += there or [folder / f"{id}.png"]
         missing += [] if there else [masks[-1]]
     if missing:
-        hint = _instead(ids, {id for id in ids if folder / f"{id}.png" in missing}, found)
+        gone = set(missing)
+        hint = _instead(ids, {id for id in ids if folder / f"{id}.png" in gone}, found)
         raise MissingFiles(_missing(missing, 2 * len(ids)), missing, hint)
     return masks
 
@@ -95,7 +112,7 @@ def _instead(ids: Sequence[str], missing: set[str], found: dict[str, list[Path]]
             "values, and with them classes: save masks as PNG from the original annotations"
         )
     taken = set(ids)
-    for id in (id for id in ids if id in missing):
+    for id in islice((id for id in ids if id in missing), TRIED):
         stem = re.escape(id.rpartition("/")[2])
         other = re.compile(rf"([^\d]*[_\-. ])?{stem}([_\-. ][^\d]*)?")
         for name, files in found.items():
@@ -114,11 +131,28 @@ def check_files_exist(pairs: Sequence[Pair]) -> None:
         DataError: two images have the same name.
         MissingFiles: the files that are missing.
     """
+    refuse_one_name(pairs)
+    refuse_missing([path for pair in pairs for path in (pair.image, pair.mask)])
+
+
+def refuse_one_name(pairs: Sequence[Pair]) -> None:
+    """Refuse two images of one name.
+
+    Raises:
+        DataError: there are some.
+    """
     by_id = {pair.id: pair for pair in pairs}
     for pair in pairs:
         if by_id[pair.id] is not pair:
             raise DataError(f"{pair.image} and {by_id[pair.id].image} have one name, {pair.id}")
-    files = [path for pair in pairs for path in (pair.image, pair.mask)]
+
+
+def refuse_missing(files: Sequence[Path]) -> None:
+    """Refuse files that are missing.
+
+    Raises:
+        MissingFiles: some are.
+    """
     if missing := [path for path in files if not path.is_file()]:
         raise MissingFiles(_missing(missing, len(files)), missing)
 
@@ -167,6 +201,26 @@ def listed_ids(path: Path) -> list[str]:
     odd = next((id for id in ids if len(id.split()) > 1 or "/" in id), None)
     if odd is not None:
         raise DataError(f"{path}: expected an image name a line, found {odd!r}")
+    _refuse_repetitions(path, ids)
+    return ids
+
+
+def listed_frames(path: Path) -> list[str]:
+    """Read the names of the frames that a list names, one a line, in its order.
+
+    Lists of published code have "00001.png", "images/00001.png", or the image and its label with a
+    space between them: what counts is the first name, without folder and suffix.
+
+    Raises:
+        DataError: a frame is named twice; or it is no text.
+        OSError: it cannot be opened.
+    """
+    ids = [PurePosixPath(line.split()[0]).stem for line in lines_of(path)]
+    _refuse_repetitions(path, ids)
+    return ids
+
+
+def _refuse_repetitions(path: Path, ids: Sequence[str]) -> None:
     twice = [id for id, number in Counter(ids).items() if number > 1]
     if twice:
         raise DataError(
@@ -174,4 +228,3 @@ def listed_ids(path: Path) -> list[str]:
             f"{'is' if len(twice) == 1 else 'are'} there twice or more ({first_few(twice)}). "
             "Remove the repetitions"
         )
-    return ids

@@ -5,9 +5,9 @@ from typing import Any
 
 from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.devkit import DevkitData
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import Pair, matching
-from deeplab_lit.data.split import FileSplit
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),

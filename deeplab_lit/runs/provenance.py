@@ -31,7 +31,7 @@ PUBLISHED: dict[str, tuple[str, list[str]]] = {
     r"MS_DeepLab_resnet_trained_VOC\.pth": ("coco", ["VOC:train_aug"]),
     # its own author says COCO, the papers that use it say ImageNet
     r"DeepLab_resnet_pretrained_(init|imagenet).*\.pth": (UNKNOWN, []),
-    r"GTA2Cityscapes_multi-.*\.pth": (UNKNOWN, ["GTA5:train", "Cityscapes:train"]),
+    r"GTA2Cityscapes_multi-.*\.pth": (UNKNOWN, ["GTA5:all", "Cityscapes:train"]),
     r"resnet101COCO-41f33a49\.pth": ("coco", []),
     r"vgg16_20M\.caffemodel": ("imagenet", []),
     # torchvision's first and second ImageNet weights; before them those of its old versions

@@ -199,7 +199,7 @@ class DeepLabModule(ScoredNetwork):
             DataError: the training split does not exist, or has no labels.
         """
         train, unlabeled, names = data.train, data.unlabeled, list(self.classes)
-        values = train.labeled(train.train_split).label_values(len(names))
+        values = train.label_values()
         provenance = self.initialize().extended(
             __version__,
             train.label(train.train_split),

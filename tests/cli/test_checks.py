@@ -237,10 +237,9 @@ def test_trainval_holds_val(city_root):
 
 
 def test_every_published_file_names_data_sets_as_they_call_themselves():
-    foreign = {"GTA5"}
     known = {name for name in dir(deeplab_lit.data) if name[0].isupper()}
     for _, splits in PUBLISHED.values():
-        assert {entry.rpartition(":")[0] for entry in splits} <= known | foreign
+        assert {entry.rpartition(":")[0] for entry in splits} <= known
 
 
 def test_folders_of_different_names_are_different_data_sets(folder_root):

@@ -484,9 +484,18 @@ def test_a_folder_of_images_is_looked_through_once(photos, monkeypatch):
     assert len(looked) == 1
 
 
-def test_unlabeled_images_without_masks_are_told_the_way(city_root):
-    rmtree(city_root / "gtFine")
+def test_unlabeled_images_without_masks_are_told_the_way(folder_root):
+    rmtree(folder_root / "labels")
     for split in ("train", "test"):
-        data = module(Shapes(10, 5), unlabeled=Cityscapes(str(city_root), train_split=split))
+        data = module(Shapes(10, 5), unlabeled=Folder(str(folder_root), train_split=split))
         with pytest.raises(DataError, match=r"--unlabeled_data Images --unlabeled_data\.root DIR"):
             data.preflight("fit")
+
+
+def test_a_target_domain_of_images_alone_needs_no_label_files(city_root):
+    rmtree(city_root / "gtFine")
+    data = attached(module(Shapes(10, 5), unlabeled=Cityscapes(str(city_root))))
+    data.preflight("fit")
+    assert "Cityscapes: 3 unlabeled images" in data.in_words()
+    seen = [id for batch in data.train_dataloader() for id in batch["unlabeled"]["id"]]
+    assert set(seen) == {"aachen_000000_000019", "aachen_000001_000019", "zurich_000000_000019"}

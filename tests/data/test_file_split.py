@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import Pair
-from deeplab_lit.data.split import INVALID, FileSplit
+from deeplab_lit.data.split import INVALID
 
 
 @pytest.fixture
