@@ -15,6 +15,7 @@ from deeplab_lit.network.head import ASPP
 CONFIGS = Path(fit.__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted(CONFIGS.glob("table*/*.yaml"))
+ADAPTATION = CONFIGS / "adaptation"
 
 # rates, scales of the network and of the augmentation, lr, crop: from the papers' texts and the
 # released solvers, not from the files
@@ -239,3 +240,17 @@ def test_a_name_in_the_tables_is_a_setting(path, build):
         assert built.trainer.max_steps == int(steps.removesuffix("k")) * 1000
         if policy == "step":
             assert (model.hparams.step_size, model.hparams.step_factor) == (2000, 0.1)
+
+
+def test_the_toy_of_adaptation_scores_plain_shapes_whatever_it_trains_on(build):
+    source = build(ADAPTATION / "shapes.yaml")
+    oracle = build(ADAPTATION / "shapes.yaml", ADAPTATION / "shapes_oracle.yaml")
+    for built, style in ((source, "night"), (oracle, "plain")):
+        check_run(built)
+        assert built.datamodule.train.style == style
+        assert built.datamodule.val.style == "plain"
+        assert built.datamodule.unlabeled is None
+        assert built.datamodule.trained_in_validation() == 0
+    assert oracle.folder.parent.name == "shapes_oracle"
+    one, other = options(source), options(oracle)
+    assert {key for key in one if one[key] != other[key]} == {"data.style"}

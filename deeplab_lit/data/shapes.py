@@ -9,10 +9,13 @@ larger than any eye gives itself away; `max_disc: 25` leaves none). As in PASCAL
 
 Everything is drawn from signed distances d(x, y) to an outline in pixels, negative inside: colors
 are blended where |d| < ½; the mask holds the object where d < 0 and void where 0 ≤ d < 1.
+
+The same world comes in a second style, as a source domain to adapt from: `night` has the shapes,
+sizes and classes of `plain`, but less light, a blue cast and a noisier camera.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.random import Generator
@@ -38,6 +41,10 @@ DISC, SQUARE, TRIANGLE, CROSS, WIRE, EYE = range(1, 7)  # as in Shapes.classes; 
 
 Y, X = np.mgrid[:SIZE, :SIZE].astype(np.float32)
 
+Style = Literal["plain", "night"]
+LIGHT = np.array([0.5, 0.55, 0.7], np.float32)  # at night: factors of red, green, blue
+HAZE, NOISE = np.float32(20), np.float32(4)  # at night: brightness of black, noise of a channel
+
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (x, y) from the center → d
 
 
@@ -50,6 +57,8 @@ class Shapes(SegmentationData):
         draw_seed: another number gives another set of images; seed_everything does not.
         max_disc: greatest radius of a disc, in pixels. At 25, that of an eye, nothing but the ring
             tells the two apart.
+        style: "plain", or "night" for a source domain: other images of the same classes and
+            geometry, in less light, bluer and noisier.
     """
 
     classes = CLASSES
@@ -60,6 +69,7 @@ class Shapes(SegmentationData):
         val_size: int = 200,
         draw_seed: int = 0,
         max_disc: float = MAX_RADIUS,
+        style: Style = "plain",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,13 +77,26 @@ class Shapes(SegmentationData):
             raise DataError(f"--data.draw_seed must be 0 or more, got {draw_seed}")
         if not MIN_RADIUS <= max_disc <= MAX_RADIUS:
             raise DataError(f"--data.max_disc must be in {MIN_RADIUS}…{MAX_RADIUS}, got {max_disc}")
+        if style not in get_args(Style):
+            styles = ", ".join(get_args(Style))
+            raise DataError(f"--data.style must be one of {styles}, got {style!r}")
         self.sizes = {"train": train_size, "val": val_size, "test": val_size}
-        self.draw_seed, self.max_disc = draw_seed, max_disc
+        self.draw_seed, self.max_disc, self.style = draw_seed, max_disc, style
 
     @property
     def id_space(self) -> str:
         """Return the class with what decides the image of an index."""
-        return f"{type(self).__name__} {self.draw_seed} {float(self.max_disc)}"
+        return f"{self._name} {self.draw_seed} {float(self.max_disc)}"
+
+    @property
+    def _name(self) -> str:
+        """The name of the class, with the style where it is not the plain one."""
+        name = type(self).__name__
+        return name if self.style == "plain" else f"{name}/{self.style}"
+
+    def label(self, split: str) -> str:
+        """Return a split's name with that of the style, since it is a data set of its own."""
+        return f"{self._name}:{split}"
 
     def split(self, name: str) -> "ShapesSplit":
         """Return the images 0… for train, 1,000,000… for val, 2,000,000… for test."""
@@ -85,6 +108,7 @@ class Shapes(SegmentationData):
             range(FIRST_INDEX[name], FIRST_INDEX[name] + self.sizes[name]),
             self.draw_seed,
             self.max_disc,
+            self.style,
         )
 
 
@@ -95,25 +119,30 @@ class ShapesSplit(Split):
         indices: what to draw.
         seed: of the whole set.
         max_disc: see `Shapes`.
+        style: see `Shapes`.
     """
 
-    def __init__(self, indices: range, seed: int, max_disc: float) -> None:
+    def __init__(self, indices: range, seed: int, max_disc: float, style: Style) -> None:
         self.indices = indices
         self.ids = [str(index) for index in indices]
-        self.seed, self.max_disc = seed, max_disc
+        self.seed, self.max_disc, self.style = seed, max_disc, style
 
     def read(self, index: int) -> Arrays:
         """Draw the `index`-th image."""
-        return draw_sample(self.seed, self.indices[index], self.max_disc)
+        return draw_sample(self.seed, self.indices[index], self.max_disc, self.style)
 
 
-def draw_sample(seed: int, index: int, max_disc: float = MAX_RADIUS) -> Arrays:
+def draw_sample(
+    seed: int, index: int, max_disc: float = MAX_RADIUS, style: Style = "plain"
+) -> Arrays:
     """Draw the image and mask of an index: always the same for the same arguments.
+
+    The styles share no mask, so that the labels of one say nothing about the images of the other.
 
     Returns:
         RGB image (161,161,3) uint8, and mask (161,161) uint8 in {0…6, 255}.
     """
-    rng = np.random.default_rng((seed, index))
+    rng = np.random.default_rng((seed, index) if style == "plain" else (seed, index, 1))
     ground = rng.uniform(40, 215, 3).astype(np.float32)
     grain = rng.standard_normal((SIZE, SIZE, 1), dtype=np.float32) * np.float32(rng.uniform(5, 15))
     image = ground + _cloth(rng, SIZE, SIZE) + grain
@@ -123,7 +152,14 @@ def draw_sample(seed: int, index: int, max_disc: float = MAX_RADIUS) -> Arrays:
         angle = rng.uniform(0, 2 * np.pi)
         for label, distance, reach in _object(rng, max_disc):
             _paint(rng, image, mask, label, distance, reach, center, angle, ground)
+    image = image if style == "plain" else _night(rng, image)
     return image.clip(0, 255).astype(np.uint8), mask
+
+
+def _night(rng: Generator, image: np.ndarray) -> np.ndarray:
+    """Dim (H,W,3) in 0…255, red most and blue least, and add haze and noise."""
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    return image.clip(0, 255) * LIGHT + (HAZE + NOISE * noise)
 
 
 def _object(rng: Generator, max_disc: float) -> list[tuple[int, Distance, float]]:

@@ -197,3 +197,39 @@ def test_objects_can_be_seen(samples):
                 if shape.sum() >= 30:
                     contrast.append(np.abs(pixels - background).max(1).mean())
     assert min(contrast) > 20
+
+
+def test_night_is_a_set_of_its_own_for_the_guards():
+    plain, night = Shapes(), Shapes(style="night")
+    assert (plain.id_space, plain.label("val")) == ("Shapes 0 50.0", "Shapes:val")
+    assert night.id_space != plain.id_space
+    assert night.label("val") == "Shapes/night:val"
+    assert night.shared(night.labeled("val"), plain) == 0
+    assert night.shared(night.labeled("val"), Shapes(style="night", draw_seed=0)) == 200
+
+
+def test_a_style_that_does_not_exist_is_refused():
+    with pytest.raises(DataError, match=r"--data\.style must be one of plain, night, got 'day'"):
+        Shapes(style="day")
+
+
+def test_images_stay_the_same_in_the_plain_style():
+    image = draw_sample(0, 5, style="plain")[0]
+    expected = "be45b0043e94a43a25958653026da2ce9acb8edd9f01630e29ac828ef21c5597"
+    assert hashlib.sha256(image.tobytes()).hexdigest() == expected
+
+
+def test_night_differs_in_its_looks_and_not_in_what_is_drawn(samples):
+    split = Shapes(style="night", train_size=NUMBER).split("train")
+    night = [split.read(index) for index in range(NUMBER)]
+    assert not any((a[1] == b[1]).all() for a, b in zip(night, samples, strict=True))
+    shares = [
+        np.bincount(np.concatenate([mask.ravel() for _, mask in drawn]), minlength=256) / NUMBER
+        for drawn in (night, samples)
+    ]
+    np.testing.assert_allclose(shares[0], shares[1], rtol=0.25)
+    colors, plain = (
+        np.mean([image.mean((0, 1)) for image, _ in drawn], axis=0) for drawn in (night, samples)
+    )
+    assert (colors < plain - 10).all()
+    assert colors[0] < colors[1] < colors[2]
