@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from deeplab_lit import __version__
+from deeplab_lit.data import DataError
 from deeplab_lit.errors import UserError
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import DeepLabV2
@@ -101,7 +102,10 @@ class DeepLabModule(ScoredNetwork):
         evaluation: how it is evaluated; may be changed at any time.
         scores: of the last validation.
         provenance: of the weights; written into checkpoints. None before there are any.
+        needs_unlabeled: of a class: whether it trains with images without labels too.
     """
+
+    needs_unlabeled = False
 
     def __init__(
         self,
@@ -196,8 +200,14 @@ class DeepLabModule(ScoredNetwork):
             data: of the training.
 
         Raises:
-            DataError: the training split does not exist, or has no labels.
+            DataError: the training split does not exist, or has no labels; or this training needs
+                images without labels too, and there are none.
         """
+        if self.needs_unlabeled and data.unlabeled is None:
+            raise DataError(
+                f"{type(self).__name__} needs --unlabeled_data: the data set whose images it "
+                "learns from without labels, as --unlabeled_data Images --unlabeled_data.root DIR"
+            )
         train, unlabeled, names = data.train, data.unlabeled, list(self.classes)
         values = train.label_values()
         provenance = self.initialize().extended(
