@@ -16,6 +16,7 @@ Letters: B batch · C classes · H×W image · h×w feature grid.
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
-from deeplab_lit.errors import UserError
+from deeplab_lit.data import DataError
+from deeplab_lit.loading import DataModule
 from deeplab_lit.methods.panel import show_batch
 from deeplab_lit.network.multiscale import ScaleLogits, resize
 from deeplab_lit.runs.provenance import Provenance
@@ -101,15 +103,24 @@ class DACS(DeepLabModule):
             self.teacher.load_state_dict(self.net.state_dict())
         return provenance
 
+    def record_data(self, data: DataModule) -> None:
+        """Record the data of a training; refuse crops of two sizes, and masks in vain.
+
+        Raises:
+            DataError: those.
+        """
+        _check_sizes(data.transform.crop, data.unlabeled_transform.crop)
+        if data.unlabeled is not None and data.unlabeled.mask_dir is not None:
+            raise DataError(
+                "DACS makes its pseudo-labels itself: leave out --unlabeled_data.mask_dir, or "
+                "train with --model deeplab_lit.methods.SelfTraining"
+            )
+        super().record_data(data)
+
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """Return the loss of a batch: labels of the source, and those of the mixture."""
         images, mask, target = batch["image"], batch["mask"], batch["unlabeled"]["image"]
-        if images.shape != target.shape:
-            raise UserError(
-                f"DACS mixes images of one size, but source crops are {_size(images)} and target "
-                f"crops {_size(target)}: leave out --loader.unlabeled_crop_size, or set it to the "
-                "same"
-            )
+        _check_sizes(images.shape[-2:], target.shape[-2:])
         rng = self.generator(batch_idx)
         labels, share = self.pseudo_labels(target)
         pasted = torch.stack([class_mask(each, self.picks, rng) for each in mask])
@@ -242,5 +253,12 @@ def blurred(images: Tensor, blur: bool, rng: Generator) -> Tensor:
     return vision.gaussian_blur(images, [KERNEL, KERNEL], [rng.uniform(*SIGMAS)])
 
 
-def _size(images: Tensor) -> str:
-    return f"{images.shape[-1]}×{images.shape[-2]}"
+def _check_sizes(source: Sequence[int] | None, target: Sequence[int] | None) -> None:
+    """Refuse to mix crops of two sizes (height, width); None: whole images."""
+    if source != target:
+        words = [f"{size[1]}×{size[0]}" if size else "whole images" for size in (source, target)]
+        raise DataError(
+            f"DACS mixes crops of one size, but those of the source are {words[0]} and those of "
+            f"the target {words[1]}: leave out --loader.unlabeled_crop_size, or choose a "
+            "--loader.crop_size that fits both"
+        )

@@ -46,9 +46,9 @@ def steps(probabilities: np.ndarray) -> np.ndarray:
     return np.rint(np.interp(probabilities, ENDS, STEPS)).astype(np.uint16)
 
 
-def probability(step: np.ndarray | int) -> np.ndarray:
-    """Return the probability of steps, float64."""
-    return np.interp(step, STEPS, ENDS)
+def probability(step: int) -> float:
+    """Return the probability of a step."""
+    return float(np.interp(step, STEPS, ENDS))
 
 
 def counts_of(labels: np.ndarray, confidence: np.ndarray, num_classes: int) -> np.ndarray:
@@ -158,4 +158,4 @@ def _at(row: np.ndarray, place: int) -> float | None:
     upto = np.cumsum(row)
     if place >= upto[-1]:
         return None
-    return float(probability(int(np.searchsorted(upto, place, side="right"))))
+    return probability(int(np.searchsorted(upto, place, side="right")))

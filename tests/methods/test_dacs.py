@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from deeplab_lit.errors import UserError
+from deeplab_lit.data import DataError
 from deeplab_lit.methods.dacs import (
     DACS,
     blurred,
@@ -220,7 +220,7 @@ def test_crops_of_two_sizes_cannot_be_mixed(make_dacs):
         "mask": torch.zeros(1, 65, 65, dtype=torch.uint8),
         "unlabeled": {"image": torch.zeros(1, 3, 33, 65, dtype=torch.uint8)},
     }
-    with pytest.raises(UserError, match="source crops are 65×65 and target crops 65×33"):
+    with pytest.raises(DataError, match="the source are 65×65 and those of the target 65×33"):
         make_dacs().training_step(batch, 0)
 
 
