@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from deeplab_lit.crf.dense_crf import DenseCRF
     from deeplab_lit.data.cityscapes import Cityscapes
     from deeplab_lit.data.folder import Folder
+    from deeplab_lit.data.gta5 import GTA5
     from deeplab_lit.data.shapes import Shapes
+    from deeplab_lit.data.synthia import Synthia
     from deeplab_lit.data.voc import VOC
     from deeplab_lit.loading.datamodule import DataModule
     from deeplab_lit.network.deeplab import DeepLabV2
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "GTA5",
     "VOC",
     "Cityscapes",
     "DataModule",
@@ -49,6 +52,7 @@ __all__ = [
     "Folder",
     "Segmenter",
     "Shapes",
+    "Synthia",
     "__version__",
     "load",
 ]
@@ -59,8 +63,10 @@ _MODULES = {
     "DeepLabV2": "network.deeplab",
     "DenseCRF": "crf.dense_crf",
     "Folder": "data.folder",
+    "GTA5": "data.gta5",
     "Segmenter": "segment.segmenter",
     "Shapes": "data.shapes",
+    "Synthia": "data.synthia",
     "VOC": "data.voc",
 }
 

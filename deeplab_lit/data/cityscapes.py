@@ -126,7 +126,8 @@ class Cityscapes(SegmentationData):
             raise DataError(
                 "Cityscapes test has no labels: run predict --images on its images instead"
             )
-        pairs, label_map, notes = self._pairs(name), label_map_of(33), []
+        pairs, notes = self._pairs(name), []
+        label_map: np.ndarray | None = label_map_of(33)
         if not any(pair.mask.is_file() for pair in pairs):
             others = [
                 p._replace(mask=p.mask.with_name(p.mask.name.replace(*TRAIN_IDS))) for p in pairs

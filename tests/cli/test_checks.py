@@ -13,7 +13,7 @@ from deeplab_lit.cli.checks import (
     seen_splits,
 )
 from deeplab_lit.cli.parser import UsageError
-from deeplab_lit.data import VOC, Cityscapes, Folder, Shapes
+from deeplab_lit.data import GTA5, VOC, Cityscapes, Folder, Shapes, Synthia
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import PUBLISHED, Provenance
 
@@ -234,6 +234,21 @@ def test_cityscapes_and_shapes_splits_are_disjoint(city_root):
 def test_trainval_holds_val(city_root):
     data = Cityscapes(root=str(city_root))
     assert seen_splits(data, ["Cityscapes:trainval"]) == ["Cityscapes:trainval"]
+
+
+def test_splits_of_the_source_domains_contain_each_other(tmp_path):
+    (tmp_path / "RGB").mkdir()
+    for data in (GTA5(root=str(tmp_path)), Synthia(root=str(tmp_path))):
+        name = type(data).__name__
+        entries = [f"{name}:{split}" for split in ("all", "train", "val")]
+        assert seen_splits(data, entries) == [f"{name}:all", f"{name}:val"]
+
+
+def test_coarse_labels_are_of_the_same_images(city_root):
+    data = Cityscapes(root=str(city_root))
+    coarse = ["train_extra", "train_coarse", "val_coarse", "trainval_coarse"]
+    seen = seen_splits(data, [f"Cityscapes:{split}" for split in coarse])
+    assert seen == ["Cityscapes:val_coarse", "Cityscapes:trainval_coarse"]
 
 
 def test_every_published_file_names_data_sets_as_they_call_themselves():

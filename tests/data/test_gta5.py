@@ -152,6 +152,15 @@ def test_a_mask_of_another_size_is_brought_to_the_images_and_counted(root, write
     assert re.search(r"00002\.png: 32×26, its image: 32×24", said)
 
 
+def test_a_quick_look_counts_pairs_of_different_size_once(root, write_image, write_mask):
+    for number in range(100, 160):
+        write_image(root / f"images/{number:05d}.png", size=(4, 5))
+        write_mask(root / f"labels/{number:05d}.png", np.resize(range(35), (5 + number % 2, 7)))
+    found = preflight(GTA5(str(root)).split("all"), "GTA5 all", "quick", 1, 19)
+    (said,) = found.remarks
+    assert said.startswith("60 of the 64 pairs looked at have a mask of another size")
+
+
 def test_labels_in_colors_are_refused_with_what_the_right_ones_are(root):
     Image.new("RGB", (32, 24), (128, 64, 128)).save(root / "labels/00001.png")
     with pytest.raises(DataError, match=r"mode RGB\. GTA5's label files are .*01_labels\.zip"):
