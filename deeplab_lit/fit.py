@@ -162,7 +162,7 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     Raises:
         UserError: data, weights or the metrics to watch are at fault.
     """
-    check_training(run.options)
+    check_training(run.options, manual=not run.module.automatic_optimization)
     data, module = run.datamodule, run.module
     callbacks = run.trainer.callbacks  # type: ignore[attr-defined] # set when it is made
     data.validation()  # what it lacks comes before what the weights lack

@@ -30,11 +30,12 @@ SEEN = "validation_split_trained_on"  # in results.json
 MOST_PROCESSES = max(64, os.cpu_count() or 1)  # on one machine
 
 
-def check_training(options: Namespace) -> None:
+def check_training(options: Namespace, *, manual: bool = False) -> None:
     """Refuse a training without an end, and options that would spoil its validations or files.
 
     Args:
         options: of `fit`, parsed.
+        manual: the module steps its optimizers itself, for which Lightning does not accumulate.
 
     Raises:
         UsageError: says which.
@@ -44,6 +45,12 @@ def check_training(options: Namespace) -> None:
         raise UsageError(
             "the run must know when training ends: set --trainer.max_steps or --trainer.max_epochs"
         )
+    for name, unused in (("accumulate_grad_batches", (None, 1)), ("gradient_clip_val", (None, 0))):
+        if manual and trainer[name] not in unused:
+            raise UsageError(
+                f"--trainer.{name} is {trainer[name]}, but this --model steps its optimizers "
+                "itself, batch by batch, where Lightning does not do that: leave it out"
+            )
     # a cache would keep the first validation's probabilities
     for name in ("cache_dir", "trimap"):
         if options.eval[name] is not None:

@@ -84,7 +84,7 @@ def diverged(loss: float, step: int) -> TrainingDiverged:
     """Build the error for weights that are no numbers any more.
 
     Args:
-        loss: the latest.
+        loss: the latest; NaN where it is not known.
         step: optimizer steps done.
     """
     return TrainingDiverged(

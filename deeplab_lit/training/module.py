@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -49,6 +50,8 @@ from deeplab_lit.training.schedule import (
 )
 from deeplab_lit.types import Classes, path_of
 
+AUX_WEIGHT = 0.1  # AdaptSegNet's
+
 
 class SeveralStepsError(UserError, RuntimeError):
     """A training of one's own makes several counted optimizer steps a batch; says what to do."""
@@ -59,7 +62,9 @@ class DeepLabModule(ScoredNetwork):
 
     Methods to override in a subclass (`--model my.Module`), from small to large: `training_loss`,
     `parameter_groups`, `configure_optimizers`, `training_step`. Arguments of the subclass's
-    `__init__` are options of the command line beside these.
+    `__init__` are options of the command line beside these. For several optimizers there are
+    `with_schedule`, `step_uncounted` and `step_schedules`. Modules beside the network are in
+    checkpoints too, and no other command takes them for it.
 
     Args:
         classes: name → RGB color of each class, in the order of the class indices.
@@ -114,7 +119,7 @@ class DeepLabModule(ScoredNetwork):
         weights: str = "imagenet",
         loss: nn.Module | None = None,
         loss_size: LossSize = "grid",
-        aux_weight: float = 0.1,
+        aux_weight: float = AUX_WEIGHT,
         optimizer: OptimizerFactory | None = None,
         lr: float = 2.5e-4,
         momentum: float = MOMENTUM,
@@ -134,6 +139,11 @@ class DeepLabModule(ScoredNetwork):
         **network,
     ) -> None:
         check_rates(lr, momentum, weight_decay, head_lr_mult, bias_lr_mult, aux_weight)
+        if aux_weight != AUX_WEIGHT and not network.get("aux_head"):
+            raise ValueError(
+                f"aux_weight is {aux_weight}, but there is no auxiliary head: set --model.aux_head "
+                "true, or leave it out"
+            )
         check_share(collapse_share)
         policy = {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor}
         check_policy(lr_policy, policy, warmup_steps, schedule_steps)
@@ -303,6 +313,25 @@ class DeepLabModule(ScoredNetwork):
             named = [group for group in optimizer.param_groups if "name" in group]
             self.log_dict({f"lr/{group['name']}": group["lr"] for group in named})
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Refuse a first step in which the auxiliary head has no part.
+
+        It would stay random; and several processes would wait for its gradients.
+
+        Raises:
+            UserError: says which module, and what to do.
+        """
+        if self.net.aux_head is None or self.global_step:
+            return
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        trained = [p for p in self.net.aux_head.parameters() if id(p) in stepped]
+        if trained and all(p.grad is None for p in trained):
+            raise UserError(
+                f"{type(self).__name__} trains the network without its auxiliary head: take the "
+                "loss from labeled_loss or the logits from net.logits_and_aux, or leave out "
+                "--model.aux_head"
+            )
+
     def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
         """Stop where training on is no use; looked at now and then, since looking waits.
 
@@ -316,12 +345,14 @@ class DeepLabModule(ScoredNetwork):
                 f"{type(self).__name__} made {self.global_step - begun} optimizer steps in one "
                 "batch, and each counts as one of --trainer.max_steps: data would be skipped and "
                 "the training end early. Step the network's optimizer with optimizer.step(), and "
-                "each other one with optimizer.optimizer.step(), which Lightning does not count"
+                "each other one with self.step_uncounted(optimizer) (without 16-bit floats "
+                "optimizer.optimizer.step() does too), which Lightning does not count"
             )
-        loss = outputs.get("loss") if isinstance(outputs, dict) else None  # a step may return none
-        if loss is not None and self.global_step % log_interval(self.trainer) == 0:
-            lost = not torch.isfinite(loss) and not all_finite(self.net)
-            self._stop_where(lost, loss.item())
+        if self.global_step % log_interval(self.trainer) == 0:
+            loss = outputs.get("loss") if isinstance(outputs, dict) else None
+            # a step that returns no loss may still have lost the weights
+            lost = (loss is None or not torch.isfinite(loss)) and not all_finite(self.net)
+            self._stop_where(lost, math.nan if loss is None else loss.item())
 
     def _stop_where(self, lost: bool, loss: float) -> None:
         """Stop all processes at once: one alone would leave the others waiting."""
@@ -373,6 +404,13 @@ class DeepLabModule(ScoredNetwork):
             self._schedule_steps,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def step_uncounted(self, optimizer: LightningOptimizer) -> None:
+        """Step an optimizer beside the network's, one of `self.optimizers()`.
+
+        Lightning counts every `optimizer.step()` as one of the training's steps, but not this one.
+        """
+        self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
 
     def step_schedules(self) -> None:
         """Move every schedule on by one optimizer step.

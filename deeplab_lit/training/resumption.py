@@ -45,7 +45,7 @@ class SaveOnSignal(Callback):
         self.saved = False
         self.saved_step: int | None = None  # before training starts
         self.steps_done = 0
-        self.stepping = -1  # the optimizer is taking the step behind so many
+        self.stepping = False  # weights have begun to change in this batch
         self.validating = False
         self.handlers: dict[int, Any] = {}
 
@@ -100,7 +100,18 @@ class SaveOnSignal(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Note that the weights are about to change."""
-        self.stepping = trainer.global_step
+        self.stepping = True
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict,
+        batch_idx: int,
+    ) -> None:
+        """Note that the step is whole, with however many optimizers it was made."""
+        self.stepping = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that a validation is under way."""
@@ -150,7 +161,7 @@ class SaveOnSignal(Callback):
         sound = isinstance(exception, Exception) and not isinstance(exception, TrainingDiverged)
         trained = self.saved_step is not None and trainer.global_step != self.saved_step
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        whole = self.stepping < trainer.global_step and batches.processed == batches.completed
+        whole = not self.stepping and batches.processed == batches.completed
         if sound and trained and whole and trainer.world_size == 1 and not is_fast_dev_run(trainer):
             try:
                 self._save(trainer)

@@ -86,6 +86,46 @@ def test_a_training_step_leaves_frozen_buffers_alone_and_trains_the_rest(norm):
     assert bool(trained) == (norm == "batch")
 
 
+def batch_norms(net):
+    return [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_with_frozen_affine_statistics_follow_the_batches_and_weight_and_bias_stay():
+    """As in the networks of AdaptSegNet: normalization that is trained, but for its parameters."""
+    net = build_backbone("resnet10_quarter", 8, "torchvision", "frozen_affine").train()
+    plain = build_backbone("resnet10_quarter", 8, "torchvision", "batch").train()
+    for norm in batch_norms(plain):
+        norm.load_state_dict(norm_statistics(norm.num_features), strict=False)
+        for parameter in norm.parameters():
+            parameter.requires_grad = False
+    net.load_state_dict(plain.state_dict())
+    affine = copy.deepcopy([norm.weight for norm in batch_norms(net)])
+    for _ in range(2):
+        x = torch.randn(2, 3, 33, 33)
+        for backbone in (plain, net):
+            optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1, weight_decay=0.1)
+            optimizer.zero_grad()
+            backbone(x).square().mean().backward()
+            optimizer.step()
+    for (name, expected), found in zip(
+        plain.state_dict().items(), net.state_dict().values(), strict=True
+    ):
+        assert found.equal(expected), name
+    assert all(norm.weight.equal(w) for norm, w in zip(batch_norms(net), affine, strict=True))
+    assert all(norm.weight.grad is None for norm in batch_norms(net))
+    assert {int(norm.num_batches_tracked) for norm in batch_norms(net)} == {2}
+    net.eval()
+    torch.testing.assert_close(net(x[:1]), net(x)[:1])  # by the running statistics
+
+
+def test_frozen_affine_stays_so_where_processes_share_their_statistics():
+    net = build_backbone("resnet10_quarter", 8, "torchvision", "frozen_affine")
+    shared = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    norms = [m for m in shared.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert len(norms) == 12
+    assert not any(p.requires_grad for norm in norms for p in norm.parameters())
+
+
 @pytest.mark.parametrize("name", RESNETS)
 def test_every_resnet_has_torchvisions_weights_without_the_classifier(name):
     with torch.device("meta"):
@@ -105,7 +145,7 @@ def test_vgg_has_torchvisions_feature_weights():
 
 
 @pytest.mark.parametrize("name", BackboneName.__args__)
-@pytest.mark.parametrize("norm", ["frozen", "batch"])
+@pytest.mark.parametrize("norm", ["frozen", "frozen_affine", "batch"])
 def test_every_name_gives_features_of_the_promised_width(name, norm):
     with torch.device("meta"):
         net = build_backbone(name, 8, "caffe", norm)
@@ -174,7 +214,12 @@ def build_vgg():
 
 @pytest.mark.parametrize(
     ("name", "norm"),
-    [("resnet10_quarter", "frozen"), ("resnet10_quarter", "batch"), ("vgg16", "frozen")],
+    [
+        ("resnet10_quarter", "frozen"),
+        ("resnet10_quarter", "frozen_affine"),
+        ("resnet10_quarter", "batch"),
+        ("vgg16", "frozen"),
+    ],
 )
 def test_gradient_checkpointing_changes_memory_only(name, norm):
     vgg = name == "vgg16"
@@ -188,6 +233,9 @@ def test_gradient_checkpointing_changes_memory_only(name, norm):
         net.train()(x).square().mean().backward()
     assert len(calls) == 2  # it did compute a second time
     for (n, p), q in zip(plain.named_parameters(), thrifty.parameters(), strict=True):
+        if not p.requires_grad:
+            assert q.grad is None
+            continue
         assert p.grad.any(), n
         torch.testing.assert_close(q.grad, p.grad, rtol=0, atol=0, msg=n)
     for (n, p), q in zip(plain.named_buffers(), thrifty.buffers(), strict=True):

@@ -1,11 +1,14 @@
 """The whole network: sizes, precision, and that every argument reaches what it names."""
 
+import copy
 import warnings
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as T
 
 from deeplab_lit.network.deeplab import DeepLabV2, Preprocess
@@ -130,6 +133,141 @@ def test_arguments_reach_the_parts():
     assert isinstance(net.backbone.bn1, nn.BatchNorm2d)
     assert net.backbone.gradient_checkpointing
     assert not build().backbone.gradient_checkpointing
+
+
+class PlainMulti(nn.Module):
+    """A multi-level DeepLab as its descendants write it, of torchvision's own dilated ResNet."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        dilated = {"replace_stride_with_dilation": [False, True, True]}
+        self.resnet = torchvision.models.resnet50(**dilated)
+        self.layer5, self.layer6 = (
+            nn.ModuleList(nn.Conv2d(width, num_classes, 3, 1, r, r) for r in (6, 12))
+            for width in (1024, 2048)
+        )
+
+    def forward(self, images):
+        mean, std = torch.tensor([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]])
+        x = (images - mean[:, None, None]) / std[:, None, None]
+        net = self.resnet
+        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        layer3 = net.layer3(net.layer2(net.layer1(x)))
+        layer4 = net.layer4(layer3)
+        return sum(c(layer4) for c in self.layer6), sum(c(layer3) for c in self.layer5)
+
+    def weights_as_ours(self):
+        names = {"resnet": "backbone", "layer5": "aux_head.branches", "layer6": "head.branches"}
+        parts = ((*name.split(".", 1), value) for name, value in self.state_dict().items())
+        return {f"{names[k]}.{rest}": v for k, rest, v in parts if not rest.startswith("fc.")}
+
+
+def multi(**kwargs):
+    return build(aux_head=True, **kwargs)
+
+
+def test_the_auxiliary_head_is_a_second_aspp_on_layer3():
+    plain = PlainMulti(5).train()
+    options = {"backbone": "resnet50", "norm": "frozen_affine", "scales": (1,)}
+    net = DeepLabV2(5, atrous_rates=(6, 12), aux_head=True, **options).train()
+    net.load_state_dict(net.preprocess.state_dict(prefix="preprocess.") | plain.weights_as_ours())
+    images = picture(65, 49, batch=2)
+    expected, expected_aux = plain(images)
+    logits, aux = net.logits_and_aux(images)
+    for found, wanted in ((logits, expected), (aux, expected_aux)):
+        assert found.fused.shape == (2, 5, 9, 7)
+        torch.testing.assert_close(found.fused, wanted, rtol=1e-4, atol=1e-4)
+        assert found.at_scales[0].equal(found.fused)
+    assert net.backbone.layer4[2].bn3.num_batches_tracked == 1  # one pass has counted once
+    moved = net.backbone.layer4[2].bn3.running_var
+    torch.testing.assert_close(moved, plain.resnet.layer4[2].bn3.running_var)
+
+
+@pytest.mark.parametrize("output_stride", [8, 32])
+@torch.no_grad()
+def test_one_backbone_pass_a_scale_gives_both_heads_logits_at_all_scales(output_stride):
+    net, images, passes = multi(output_stride=output_stride), picture(65, 97), []
+    for head in (net.head, net.aux_head):  # logits far apart
+        for branch in head.branches:
+            nn.init.normal_(branch.weight, std=0.5)
+    net.backbone.register_forward_hook(lambda *_: passes.append(1))
+    logits, aux = net.logits_and_aux(images)
+    assert len(passes) == 3
+    expected = net.logits(images)
+    assert all(map(torch.equal, [logits.fused, *logits.at_scales],
+                   [expected.fused, *expected.at_scales]))  # fmt: skip
+    alone = copy.deepcopy(net)
+    alone.backbone.layer4, alone.head = nn.Sequential(), net.aux_head  # layer3 is its last stage
+    expected = alone.logits(images)
+    assert all(map(torch.equal, [aux.fused, *aux.at_scales],
+                   [expected.fused, *expected.at_scales]))  # fmt: skip
+    assert aux.fused.shape[-2:] == ((5, 7) if output_stride == 32 else (9, 13))  # of 1/16 there
+    assert not aux.fused.equal(logits.fused)
+
+
+@torch.no_grad()
+def test_nothing_but_training_computes_the_auxiliary_head():
+    net, images = multi(), picture(65, 49)
+    net.aux_head.register_forward_hook(lambda *_: pytest.fail("it was computed"))
+    assert net(images).equal(net(images, MSC))
+    net.logits(images)
+
+
+def test_gradient_checkpointing_and_compilation_leave_the_auxiliary_head_as_it_is():
+    plain, images = multi(norm="frozen_affine").train(), picture(65, 49)
+    thrifty, compiled = copy.deepcopy(plain), copy.deepcopy(plain)
+    thrifty.backbone.gradient_checkpointing = True
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    try:
+        compiled.compile(backend=backend)
+        for net in (plain, thrifty, compiled):
+            logits, aux = net.logits_and_aux(images, (1,))
+            (logits.fused.square().mean() + aux.fused.square().mean()).backward()
+    finally:
+        torch._dynamo.reset()
+    assert len(graphs) == 3  # backbone and heads
+    for net in (thrifty, compiled):
+        for (name, p), q in zip(plain.named_parameters(), net.parameters(), strict=True):
+            assert (p.grad is None) == (q.grad is None) == (not p.requires_grad), name
+            if p.requires_grad:
+                torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-7, msg=name)
+        for (name, b), c in zip(plain.named_buffers(), net.buffers(), strict=True):
+            torch.testing.assert_close(c, b, msg=name)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet6_half"])
+def test_a_backbone_without_layer3_has_no_place_for_an_auxiliary_head(backbone):
+    with torch.device("meta"), pytest.raises(ValueError, match=f"backbone {backbone} has no layer"):
+        multi(backbone=backbone)
+    with pytest.raises(ValueError, match=r"no auxiliary head: set --model\.aux_head"):
+        build().logits_and_aux(picture(33, 33))
+
+
+@pytest.mark.parametrize(
+    ("options", "grid", "giga_macs", "parameters"),
+    [
+        ({}, (65, 129), 373.656133632, 43_901_068),
+        ({"atrous_rates": (6, 12)}, (65, 129), 367.783145472, 43_200_614),
+        ({"aux_head": True}, (65, 129), 379.529, 44_601_560),
+        ({"style": "torchvision"}, (64, 128), 365.969801216, 43_901_068),
+    ],
+    ids=["four_branches", "two_branches", "aux_head", "torchvision"],
+)
+def test_cost_of_the_network_that_domain_adaptation_uses(options, grid, giga_macs, parameters):
+    """ResNet-101 of 19 classes on a frame of 512×1024; the counts of such papers' networks."""
+    settings = {"style": "caffe", "norm": "frozen_affine", "scales": (1,), **options}
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        net = DeepLabV2(19, **settings).eval()
+        images = torch.empty(1, 3, 512, 1024, dtype=torch.uint8)
+        logits = net.logits_and_aux(images)[1] if net.aux_head else net.logits(images)
+    assert logits.fused.shape == (1, 19, *grid)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(giga_macs, abs=0.0005)
+    assert sum(p.numel() for p in net.parameters()) == parameters
 
 
 @pytest.mark.parametrize("head", ["aspp", "largefov"])

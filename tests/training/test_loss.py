@@ -168,3 +168,91 @@ def test_a_loss_of_ones_own_waits_for_the_device_once_a_step(monkeypatch):
     total = deeplab_loss(ScaleLogits(maps[2], maps), mask, loss, align_corners=True)
     assert len(waits) == 1
     assert total.detach().numpy() == pytest.approx(4 * math.log(2))
+
+
+def corner_to_corner(logits, height, width):
+    """Bilinear with aligned corners, at any size: by two matrices of weights."""
+
+    def weights(cells, pixels):
+        matrix = np.zeros((pixels, cells))
+        for i in range(pixels):
+            y = i * (cells - 1) / (pixels - 1)
+            matrix[i, int(y)] += 1 - y % 1
+            matrix[i, min(int(y) + 1, cells - 1)] += y % 1
+        return matrix
+
+    rows, columns = weights(logits.shape[-2], height), weights(logits.shape[-1], width)
+    return np.einsum("yh,xw,bchw->bcyx", rows, columns, logits)
+
+
+def test_logits_at_the_labels_size_are_scored_on_every_labeled_pixel():
+    """What AdaptSegNet and its descendants train with: each scale, and the maximum, in full."""
+    maps = [torch.randn(2, 3, *size) * 3 for size in ((5, 4), (5, 4), (3, 2), (5, 4))]
+    mask = torch.randint(0, 3, (2, 33, 25), dtype=torch.uint8)
+    mask[torch.rand(mask.shape) < 0.2] = 255
+    expected = 0
+    for logits in maps:
+        full = corner_to_corner(logits.double().numpy(), 33, 25)
+        log_p = full - np.log(np.exp(full).sum(1, keepdims=True))
+        truth = mask.numpy()
+        labeled = [
+            log_p[b, truth[b, y, x], y, x]
+            for b, y, x in np.ndindex(truth.shape)
+            if truth[b, y, x] != 255
+        ]
+        expected -= np.mean(labeled)
+    logits = ScaleLogits(maps[3], maps[:3])
+    found = deeplab_loss(logits, mask, align_corners=True, size="image")
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    own = torch.nn.CrossEntropyLoss(ignore_index=255)
+    for align_corners in (True, False):
+        ours, theirs = (
+            deeplab_loss(logits, mask, loss, align_corners=align_corners, size="image")
+            for loss in (None, own)
+        )
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    assert theirs.item() != pytest.approx(expected, rel=1e-3)
+
+
+def test_a_mask_of_void_gives_zero_at_its_size_too():
+    logits = torch.randn(1, 3, 5, 5, requires_grad=True)
+    mask = torch.full((1, 33, 33), 255, dtype=torch.uint8)
+    for loss in (None, torch.nn.CrossEntropyLoss(ignore_index=255)):
+        value = deeplab_loss(
+            ScaleLogits(logits, [logits]), mask, loss, align_corners=True, size="image"
+        )
+        value.backward()
+        assert value.item() == 0
+        assert not logits.grad.any()
+
+
+def test_logits_in_half_precision_are_enlarged_in_float32():
+    logits = torch.randn(1, 3, 5, 5)
+    mask = checkerboard(33, 3)
+    exact, half = (
+        deeplab_loss(ScaleLogits(x, [x]), mask, align_corners=True, size="image")
+        for x in (logits.bfloat16().float(), logits.bfloat16())
+    )
+    assert half.dtype == torch.float32
+    assert half.equal(exact)
+
+
+def test_at_the_labels_size_one_map_a_scale_waits_for_the_backward_pass():
+    maps = [torch.randn(2, 19, 9, 17, requires_grad=True) for _ in range(4)]
+    mask = torch.randint(0, 19, (2, 65, 129), dtype=torch.uint8)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        deeplab_loss(ScaleLogits(maps[3], maps[:3]), mask, align_corners=True, size="image")
+    map_bytes = 4 * 19 * mask.numel()
+    target_bytes = 8 * mask.numel()  # one for all scales
+    assert 4 * map_bytes <= sum(kept.values()) <= 4 * map_bytes + target_bytes + 1000
+
+
+def test_an_unknown_size_is_refused(make_module):
+    with pytest.raises(ValueError, match="loss_size must be one of grid, image, got 'full'"):
+        make_module(loss_size="full")

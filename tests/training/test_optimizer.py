@@ -112,3 +112,44 @@ def test_two_steps_worked_out_by_hand():
     assert weight.unique().tolist() == pytest.approx([-4.0])
     # rate 2, no decay: p₁ = 1 − 2·2 = −3; v₂ = 1.8 + 1, p₂ = −3 − 5.6
     assert bias.unique().tolist() == pytest.approx([-8.6])
+
+
+@pytest.mark.parametrize("name", ["resnet_frozen", "vgg16_aspp"])
+def test_biases_may_learn_and_decay_like_the_weights_beside_them(name):
+    """The groups of AdaptSegNet's optim_parameters: lr, and ten times that for the heads."""
+    net = build(name)
+    like_weights = {"bias_lr_mult": 1.0, "bias_weight_decay": True}
+    groups = {g["name"]: g for g in parameter_groups(net, **BASE, **like_weights)}
+    plain = {g["name"]: g for g in parameter_groups(net, **BASE)}
+    assert groups.keys() == plain.keys()
+    for group, before in ((groups[name], plain[name]) for name in groups):
+        assert list(map(id, group["params"])) == list(map(id, before["params"]))
+        assert group["lr"] == pytest.approx(2.5e-3 if "head" in group["name"] else 2.5e-4)
+        assert group["weight_decay"] == 5e-4
+
+
+def test_both_heads_learn_fast():
+    with torch.device("meta"):
+        net = DeepLabV2(19, backbone="resnet50", norm="frozen_affine", aux_head=True)
+    groups = names_by_group(net)
+    heads = [f"{head}.branches.{i}" for head in ("head", "aux_head") for i in range(4)]
+    assert groups["head.weight"] == {f"{name}.weight" for name in heads}
+    assert groups["head.bias"] == {f"{name}.bias" for name in heads}
+    assert not [name for name in groups["backbone"] if "bn" in name or "downsample.1" in name]
+    assert len(groups["backbone"]) == 53  # ResNet-50's convolutions
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"bias_lr_mult": -1.0}, "bias_lr_mult is out of range: -1.0, expected 0 or more"),
+        ({"bias_lr_mult": float("nan")}, "bias_lr_mult is out of range: nan"),
+        ({"bias_lr_mult": 1e300}, "bias_lr_mult 1e\\+300.* larger than float32 holds"),
+        ({"aux_weight": -0.1, "aux_head": True}, "aux_weight is out of range: -0.1"),
+        ({"aux_weight": 0.5}, "aux_weight is 0.5, .* set --model.aux_head true"),
+    ],
+    ids=str,
+)
+def test_numbers_with_which_nothing_can_be_trained_are_refused(make_module, options, words):
+    with pytest.raises(ValueError, match=words):
+        make_module(**options)

@@ -101,6 +101,73 @@ def test_the_papers_learning_rate(step, expected):
     assert 2.5e-4 * poly(step, 20_000, 0.9) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("lr", "step", "expected"),
+    [
+        (2.5e-4, 125_000, 1.339717e-4),
+        (2.5e-4, 120_000, 1.387852e-4),
+        (2.5e-4, 149_999, 1.095968e-4),
+        (1e-4, 125_000, 5.358867e-5),  # a discriminator's
+    ],
+)
+def test_the_learning_rate_of_a_training_that_is_stopped_before_the_policy_ends(lr, step, expected):
+    """AdaptSegNet: poly over 250,000 steps, of which 150,000 are taken."""
+    options = {"poly_power": 0.9}
+    schedule = build_schedule(sgd(lr), "poly", options, 0, lambda: 150_000, 250_000)
+    factor = schedule.lr_lambdas[0]
+    assert lr * factor(step) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["poly", "step"])
+def test_a_training_longer_than_its_policy_is_refused(make_module, make_trainer, make_data, policy):
+    module = make_module(lr_policy=policy, schedule_steps=3)
+    with pytest.raises(ValueError, match=r"schedule_steps is 3, but the training has 4 optimizer"):
+        make_trainer(max_steps=4).fit(module, make_data())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"schedule_steps": 0}, "schedule_steps is out of range: 0, expected 1 or more"),
+        ({"schedule_steps": 9, "lr_policy": "step", "step_size": 3}, "step_size .* leave one"),
+    ],
+)
+def test_a_length_of_the_policy_that_does_nothing_is_refused(make_module, options, words):
+    with pytest.raises(ValueError, match=words):
+        make_module(**options)
+
+
+def test_the_step_policy_falls_after_thirds_of_its_own_length():
+    options = {"step_size": None, "step_factor": 0.1}
+    factor = build_schedule(sgd(1.0), "step", options, 0, lambda: 4, 9).lr_lambdas[0]
+    assert [factor(step) for step in (0, 2, 3, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_daformers_recipe_can_be_typed(make_module, make_trainer, make_data):
+    """AdamW 6e-5, decay 0.01, the head at ten times that, a warm-up of 1500, a straight line to 0.
+
+    Where the warm-up begins differs: there at 1e-6, here at 1/1500 of the rate.
+    """
+    module = make_module(
+        optimizer=torch.optim.AdamW, lr=6e-5, weight_decay=0.01, bias_lr_mult=1.0,
+        bias_weight_decay=True, warmup_steps=1500, poly_power=1.0, norm="batch",
+    )  # fmt: skip
+    rates = Rates()
+    trainer = make_trainer(max_steps=40_000, limit_val_batches=0, callbacks=[rates])
+    module.on_train_batch_end = lambda *_: setattr(trainer, "should_stop", trainer.global_step == 2)
+    trainer.fit(module, make_data(train_size=4))
+    assert type(trainer.optimizers[0]) is torch.optim.AdamW
+    groups = {group["name"]: group for group in trainer.optimizers[0].param_groups}
+    assert {g["weight_decay"] for g in groups.values()} == {0.01}
+    base = {name: group["initial_lr"] for name, group in groups.items()}
+    expected = {"backbone": 6e-5, "head.weight": 6e-4, "head.bias": 6e-4}
+    assert base == pytest.approx(expected)
+    expected = [6e-5 * (n + 1) / 1500 * (1 - n / 40_000) for n in range(2)]
+    assert [lr for _, lr in rates.seen] == pytest.approx(expected)
+    factor = trainer.lr_scheduler_configs[0].scheduler.lr_lambdas[0]
+    assert factor(20_000) == 0.5
+
+
 def test_learning_rate_is_zero_at_the_end_and_after_it():
     assert poly(20_000, 20_000, 0.9) == 0
     assert poly(20_001, 20_000, 0.9) == 0
