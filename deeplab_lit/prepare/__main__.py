@@ -44,6 +44,14 @@ DATA_SETS = {  # name → what its --help says, first in one line
     "ade20k": """ADE20K, the challenge's 150 classes: 20,210 training and 2,000 validation images.
 
     0.9 GB are downloaded. Nothing is converted: labels become class indices when they are read.""",
+    "gta5": """GTA5 ("Playing for Data"): 24,966 frames of a game, labeled as Cityscapes is.
+
+    Twenty zips (01_images.zip … 10_images.zip, 01_labels.zip … 10_labels.zip) and read_mapping.zip
+    are downloaded. They have no published checksums: the files are counted.""",
+    "synthia": """SYNTHIA-RAND-CITYSCAPES: 9,400 rendered frames with Cityscapes' classes.
+
+    SYNTHIA_RAND_CITYSCAPES.rar is downloaded, over http and without a checksum, and unpacked by
+    unar, bsdtar, unrar or 7z, whichever is there. The files are counted, and all are decoded.""",
 }
 FURTHER_DATA = ("val_data", "unlabeled_data")  # that a run may have beside its data
 CHECK = """Read every image and mask of the splits that a configuration names, and list all that is
@@ -53,6 +61,8 @@ wrong. Prints a table (images, sizes, class frequencies, void) and draws it."""
 def prepare_functions() -> dict[str, Callable[["Source"], str]]:
     """Return a function for each data set: puts it in place, returns the options to use it."""
     from deeplab_lit.prepare.coco_stuff import prepare_coco_stuff_10k, prepare_coco_stuff_164k
+    from deeplab_lit.prepare.gta5 import prepare_gta5
+    from deeplab_lit.prepare.synthia import prepare_synthia
     from deeplab_lit.prepare.unpack import prepare_ade20k, prepare_cityscapes
     from deeplab_lit.prepare.voc import prepare_voc
     from deeplab_lit.prepare.voc_2010 import prepare_pascal_context, prepare_person_part
@@ -65,6 +75,8 @@ def prepare_functions() -> dict[str, Callable[["Source"], str]]:
         "coco_stuff_10k": prepare_coco_stuff_10k,
         "coco_stuff_164k": prepare_coco_stuff_164k,
         "ade20k": prepare_ade20k,
+        "gta5": prepare_gta5,
+        "synthia": prepare_synthia,
     }
 
 

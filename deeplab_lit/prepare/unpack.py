@@ -62,6 +62,12 @@ def under(folder: str, to: str = "") -> Rename:
     return rename
 
 
+def points_outside(name: str) -> bool:
+    """Tell whether the name of a member is absolute, has a drive, or leads up."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or ":" in name.partition("/")[0]
+
+
 def unpack(archive: Path, folder: Path, rename: Rename) -> None:
     """Unpack a .tar, .tar.gz, .tgz or .zip; skip files that exist with the right size.
 
@@ -122,15 +128,15 @@ def _zip_members(archive: Path, folder: Path, rename: Rename) -> Generator[_Memb
         missing = (n for name, n in sizes.items() if name and not (folder / name).is_file())
         check_room(folder, sum(missing))
         for info in file.infolist():
-            path = PurePosixPath(info.filename)
-            drive = ":" in info.filename.partition("/")[0]
-            if path.is_absolute() or ".." in path.parts or "\\" in info.filename or drive:
+            if points_outside(info.filename) or "\\" in info.filename:
                 raise DataError(f"{archive}: {info.filename} points outside; it is refused")
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise DataError(f"{archive}: {info.filename} is a link; it is refused")
             if not info.is_dir():
                 end = info.header_offset + info.compress_size
-                yield _Member(str(path), info.file_size, partial(file.open, info), end)
+                yield _Member(
+                    str(PurePosixPath(info.filename)), info.file_size, partial(file.open, info), end
+                )
 
 
 def _tar_members(archive: Path, folder: Path, rename: Rename) -> Generator[_Member, None, None]:
