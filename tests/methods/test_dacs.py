@@ -1,8 +1,13 @@
+import csv
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from deeplab_lit import fit, load, validate
 from deeplab_lit.data import DataError
 from deeplab_lit.methods.dacs import (
     DACS,
@@ -237,3 +242,76 @@ def test_crops_of_two_sizes_cannot_be_mixed(make_dacs):
 def test_options_out_of_range_are_refused(make_dacs, options, words):
     with pytest.raises(ValueError, match=words):
         make_dacs(**options)
+
+
+def dacs_args(tiny_args, runs, **changes):
+    options = {"--model": "deeplab_lit.methods.DACS", "--unlabeled_data": "Shapes"}
+    options |= {"--unlabeled_data.draw_seed": "5", "--trainer.log_every_n_steps": "1"}
+    return tiny_args(runs, **options | changes)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path, tiny_args):
+    """Random classes, colors and blur, the teacher, and two batches an optimizer step."""
+    options = {"--model.schedule_steps": "5", "--trainer.accumulate_grad_batches": "2"}
+    whole = fit.main(dacs_args(tiny_args, tmp_path / "a", **options, **{"--trainer.max_steps": 5}))
+    options |= {"--run": "x"}
+    fit.main(dacs_args(tiny_args, tmp_path / "b", **options, **{"--trainer.max_steps": "3"}))
+    more = {"--trainer.max_steps": "5", "--ckpt_path": "last"}
+    parts = fit.main(dacs_args(tiny_args, tmp_path / "b", **options, **more))
+    first, second = (
+        torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)
+        for run in (whole, parts)
+    )
+    assert first["global_step"] == second["global_step"] == 5
+    assert all(value.equal(second["state_dict"][k]) for k, value in first["state_dict"].items())
+    with (whole.folder / "metrics.csv").open() as one, (parts.folder / "metrics.csv").open() as two:
+        rows = [[row["train/mix_loss"] for row in csv.DictReader(file)] for file in (one, two)]
+    assert rows[0] == rows[1]
+    assert len(list((whole.folder / "training").iterdir())) == 5
+
+
+def test_other_commands_take_the_network_and_leave_the_teacher(tmp_path, tiny_args):
+    run = fit.main(dacs_args(tiny_args, tmp_path, **{"--run": "x"}))
+    path = run.folder / "checkpoints/last.ckpt"
+    state = torch.load(path, weights_only=True)["state_dict"]
+    name = "backbone.conv1.weight"
+    assert not state[f"net.{name}"].equal(state[f"teacher.{name}"])
+    assert load(path).state_dict()[name].equal(state[f"net.{name}"])
+    scored = validate.main(["--ckpt_path", str(path), "--trainer.accelerator", "cpu"])
+    assert scored.module.net.state_dict()[name].equal(state[f"net.{name}"])
+    again = {"--model.weights": str(path), "--trainer.max_steps": "1", "--model.lr": "0"}
+    more = fit.main(dacs_args(tiny_args, tmp_path, **again, **{"--run": "y"}))
+    teacher, net = more.module.teacher.state_dict(), more.module.net.state_dict()
+    assert teacher[name].equal(net[name])
+    assert net[name].equal(state[f"net.{name}"])
+
+
+def test_two_processes_train_one_teacher(tmp_path, tiny_args):
+    options = {"--trainer.devices": "2", "--trainer.strategy": "ddp", "--run": "two"}
+    args = dacs_args(tiny_args, tmp_path, **options)
+    command = [sys.executable, "-m", "deeplab_lit.fit", *args]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    folder = tmp_path / "shapes/two"
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+    assert len(list((folder / "training").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--unlabeled_data": None, "--unlabeled_data.draw_seed": None}, "needs --unlabeled_data"),
+        ({"--loader.unlabeled_crop_size": "97"}, "the source are 65×65 and those of the target 97"),
+        ({"--unlabeled_data.mask_dir": "masks"}, "DACS makes its pseudo-labels itself"),
+        ({"--model.confidence": "2"}, "confidence is out of range: 2.0, expected 0…1"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    tmp_path, tiny_args, capsys, changes, words
+):
+    with pytest.raises(SystemExit) as stop:
+        fit.main(dacs_args(tiny_args, tmp_path / "runs", **changes))
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
