@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 GONE = "…"
@@ -21,6 +22,13 @@ def plural(number: int, noun: str) -> str:
 def first_few(names: Sequence[str]) -> str:
     """Return the first three of many names: "sky, road, car, …"."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def shared_end(lines: Sequence[str]) -> str:
+    """Return the sentences that all of some lines end with, after the ". " before; or ""."""
+    behind = [reversed(line.split(". ")[1:]) for line in lines]
+    shared = takewhile(lambda ends: len(set(ends)) == 1, zip(*behind, strict=False))
+    return ". ".join(reversed([ends[0] for ends in shared]))
 
 
 def say(*lines: str) -> None:

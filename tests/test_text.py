@@ -1,6 +1,6 @@
 import pytest
 
-from deeplab_lit.text import first_few, plural, redacted, redacted_words
+from deeplab_lit.text import first_few, plural, redacted, redacted_words, shared_end
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,16 @@ def test_passwords_with_slashes_and_other_names_of_secrets_are_gone():
     shown = " ".join(redacted_words(words))
     assert "p/w" not in shown
     assert "hidden" not in shown
+
+
+@pytest.mark.parametrize(
+    ("lines", "end"),
+    [
+        (["a is wrong. Do this. Or that", "b is wrong. Do this. Or that"], "Do this. Or that"),
+        (["a is wrong", "b is wrong"], ""),
+        (["a. Do this", "b. Do that"], ""),
+        (["a. Do this", "a. Do this"], "Do this"),
+    ],
+)
+def test_the_sentences_that_end_all_lines_are_found(lines, end):
+    assert shared_end(lines) == end

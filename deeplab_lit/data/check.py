@@ -15,7 +15,7 @@ from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError, damage_kept
 from deeplab_lit.data.split import INVALID, MaskContent, Split
 from deeplab_lit.progress_bar import progress_bar
-from deeplab_lit.text import plural
+from deeplab_lit.text import plural, shared_end
 from deeplab_lit.types import VOID, Color
 
 Check = Literal["quick", "full"]
@@ -206,12 +206,15 @@ def _sound(
 
 
 def first_of(found: list[str], name: str, checked: int) -> Iterator[str]:
-    """Return the first of many problems as lines, under their number."""
+    """Return the first of many problems as lines, under their number; once what ends them all."""
+    end = shared_end(found) if len(found) > 1 else ""
     if len(found) > 1:
         yield f"{len(found)} of {checked} images checked in {name} have a problem:"
-    yield from found[:SHOWN]
+    yield from (problem.removesuffix(end).strip() for problem in found[:SHOWN])
     if len(found) > SHOWN:
         yield f"… and {len(found) - SHOWN} more"
+    if end:
+        yield end
 
 
 def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:

@@ -190,7 +190,8 @@ class GTA5(SegmentationData):
         if path is None:
             raise DataError(
                 f"{places[0]} does not exist, nor {places[1]}: it says which frames are train, val "
-                "and test, and comes in read_mapping.zip (…/from_games/code/). Split all needs none"
+                "and test, and comes in read_mapping.zip (…/from_games/code/). Split all needs "
+                "none; to score on another domain: --val_data Cityscapes"
             )
         numbers = {split: _numbers(path, key) for split, key in MAT_KEYS.items()}
         often = Counter(number for those in numbers.values() for number in those)

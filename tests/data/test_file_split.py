@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deeplab_lit.data.file_split import FileSplit
+from deeplab_lit.data.file_split import FileSplit, ImageFiles
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import Pair
 from deeplab_lit.data.split import INVALID
@@ -76,3 +76,32 @@ def test_a_split_knows_which_value_of_its_files_a_class_has(values, expected):
     if values is not None:
         label_map[: len(values)] = values
     assert FileSplit([], 3, label_map).label_values(3) == expected
+
+
+@pytest.mark.parametrize("size", [(23, 32), (26, 35), (12, 16), (48, 64)])
+def test_a_mask_is_brought_to_its_images_size_where_that_is_asked_for(pair, write_mask, size):
+    """Each pixel takes the value of the mask's pixel that its center lies in."""
+    values = write_mask(pair.mask, np.random.default_rng(0).integers(0, 3, size))
+    rows = [int((i + 0.5) * size[0] / 24) for i in range(24)]
+    columns = [int((i + 0.5) * size[1] / 32) for i in range(32)]
+    split = FileSplit([pair], 3, fit_masks=True)
+    np.testing.assert_array_equal(split.read(0)[1], values[np.ix_(rows, columns)])
+    assert split.content(0).size == size[::-1]
+    assert "1 of the 1 pair looked at" in split.remarks([0])[0]
+    assert split.remarks([]) == []
+
+
+def test_a_data_set_may_read_its_masks_and_say_what_they_should_be(pair, write_mask):
+    write_mask(pair.mask, np.full((24, 32), 5))
+    split = FileSplit([pair], 3, read_values=lambda path: np.ones((24, 32), np.uint8))
+    assert (split.read(0)[1] == 1).all()
+    assert split.content(0).values[1] == 24 * 32
+    with pytest.raises(DataError, match=r"mask value 5, .*Take the masks of the archive\.$"):
+        FileSplit([pair], 3, remedy="Take the masks of the archive.").read(0)
+
+
+def test_of_images_alone_masks_are_void_and_not_read(pair):
+    split = ImageFiles(["one"], [pair.image])
+    assert split.image_files() == [pair.image]
+    assert (split.read(0)[1] == 255).all()
+    assert split.label_values(2) == {0: 0, 1: 1}

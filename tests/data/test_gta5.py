@@ -165,6 +165,13 @@ def test_labels_in_colors_are_refused_with_what_the_right_ones_are(root):
     Image.new("RGB", (32, 24), (128, 64, 128)).save(root / "labels/00001.png")
     with pytest.raises(DataError, match=r"mode RGB\. GTA5's label files are .*01_labels\.zip"):
         judged(GTA5(str(root)))
+    Image.new("RGB", (32, 24), (128, 64, 128)).save(root / "labels/00002.png")
+    with pytest.raises(DataError) as error:
+        judged(GTA5(str(root)))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 4
+    assert [line[-19:] for line in lines[1:3]] == ["image has mode RGB."] * 2
+    assert lines[3].startswith("GTA5's label files are")  # once
 
 
 def test_colors_converted_to_a_palette_are_refused(root):
