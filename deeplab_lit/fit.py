@@ -47,6 +47,7 @@ from deeplab_lit.runs.folder import create_run_folder
 from deeplab_lit.runs.loggers import build_loggers, end_wandb, log_checkpoint
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import DATA_SETS
+from deeplab_lit.scoring.subsets import choose_subsets
 from deeplab_lit.text import say
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.same_training import check_same_module
@@ -110,6 +111,9 @@ def build(
             built.data, built.val_data, built.unlabeled_data, **vars(built.loader)
         )
     built.model.evaluation = built.eval
+    built.model.subsets = choose_subsets(
+        datamodule.val, built.model.classes, built.eval.subsets, datamodule.train.never
+    )
     built.checkpoint.dirpath = str(start.folder / "checkpoints")
     about = {"seed": options.seed_everything, "deeplab_lit": __version__}
     if start.checkpoint and not start.resumes:  # a run that goes on names none but its own
@@ -168,7 +172,8 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     data.validation()  # what it lacks comes before what the weights lack
     is_ours = type(module) is DeepLabModule and not run.options.metrics
     if all_known(callbacks) and is_ours:  # else the first validation shows what is logged
-        known = logged_names(data.classes, crf=run.options.crf is not None)
+        subsets = module.subsets.members
+        known = logged_names(data.classes, crf=run.options.crf is not None, subsets=subsets)
         check_monitors(callbacks, known)
     if start.checkpoint is None:
         module.initialize()

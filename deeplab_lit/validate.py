@@ -48,6 +48,7 @@ from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
 from deeplab_lit.scoring.evaluation import ScoredNetwork, cache_key
+from deeplab_lit.scoring.subsets import choose_subsets, lacked_by
 from deeplab_lit.text import plural, say
 from deeplab_lit.yaml_files import read_options
 
@@ -126,8 +127,10 @@ def build(
     source, step = without_aux_head(translate(checkpoint)), checkpoint["global_step"]
     net = DeepLabV2(len(classes), **source.network)  # whatever module has trained it
     load_strictly(net, source.state, path)
-    module = ScoredNetwork(net, classes, built.eval)
     provenance = Provenance.from_checkpoint(checkpoint)
+    lacked = lacked_by(provenance.trained_on)
+    subsets = choose_subsets(data, classes, built.eval.subsets, lacked)
+    module = ScoredNetwork(net, classes, built.eval, subsets)
     about = {
         "seed": options.seed_everything,
         "deeplab_lit": __version__,

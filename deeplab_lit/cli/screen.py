@@ -1,4 +1,4 @@
-"""Print what fit and validate say, with tables of scores, and silence what libraries say."""
+"""Print what fit and validate say, and silence what libraries say."""
 
 import logging
 import os
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from deeplab_lit.cli.score_tables import cityscapes_table, score_table, trimap_table
 from deeplab_lit.crf.parameters import in_words
-from deeplab_lit.scoring.metric import SCALARS
-from deeplab_lit.scoring.trimap import NAMES
 from deeplab_lit.text import plural, say
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import VARIABLE
@@ -186,91 +185,3 @@ def _python() -> str:
     if python and Path(python).samefile(sys.executable):
         return "python"
     return _relative(sys.executable)
-
-
-def score_table(scores: dict[str, Any]) -> str:
-    """Return per-class IoU and totals in percent; "–" for a class that is absent.
-
-    Where one is, the line of the mIoU says over how many classes it is the mean. With scores after
-    the CRF there are two more columns: those, and the gain. Metrics of observers come last.
-
-    Args:
-        scores: as results.json holds them.
-    """
-    columns = [_column(scores)]
-    lines = []
-    if "crf" in scores:
-        columns.append(_column(scores["crf"]))
-        columns.append([_difference(*pair) for pair in zip(*columns, strict=True)])
-    metrics = scores.get("metrics", {})
-    names = [*scores["iou"], *(scalar.title for scalar in SCALARS.values())]
-    width = max(map(len, [*names, *metrics]))
-    if "crf" in scores:
-        lines.append(f"  {'':<{width}}  before   after    gain")
-    for i, name in enumerate(names):
-        if i == len(scores["iou"]):
-            lines.append("  " + "─" * (width + 8 * len(columns)))
-        values = "".join(f" {column[i]:>7}" for column in columns)
-        over = _over(scores) if i == len(scores["iou"]) else ""  # beside the mIoU
-        lines.append(f"  {name:<{width}}{values}{over}")
-    for name, value in metrics.items():
-        lines.append(f"  {name:<{width}} {'–' if value is None else f'{value:.4g}':>7}")
-    return "\n".join(lines)
-
-
-def _over(scores: dict[str, Any]) -> str:
-    present = sum(value is not None for value in scores["iou"].values())
-    number = len(scores["iou"])
-    return f"  over {present} of {number} classes" if present < number else ""
-
-
-def _column(scores: dict[str, Any]) -> list[str]:
-    values = [*scores["iou"].values(), *(scores.get(name) for name in SCALARS)]
-    return ["–" if value is None else f"{100 * value:.2f}" for value in values]
-
-
-def _difference(before: str, after: str) -> str:
-    return "–" if "–" in (before, after) else f"{float(after) - float(before):+.2f}"
-
-
-def cityscapes_table(results: dict[str, Any]) -> str:
-    """Return Cityscapes' further scores in percent: means, and each class and category.
-
-    Args:
-        results: as `CityscapesScores` returns them.
-    """
-    titles = {
-        "iou_category": "IoU of categories",
-        "iiou": "iIoU of classes",
-        "iiou_category": "iIoU of categories",
-    }
-    columns = [results] + ([results["crf"]] if "crf" in results else [])
-    lines = [] if "iiou" in results else ["  no iIoU: images without *_gtFine_instanceIds.png"]
-    for key, title in titles.items():
-        if key in results:
-            lines.append(_line(f"  {title}, mean", [column[f"{key}_mean"] for column in columns]))
-            lines += [
-                _line(f"    {name}", [column[key][name] for column in columns])
-                for name in results[key]
-            ]
-    return "\n".join(lines)
-
-
-def _line(title: str, values: list[float | None]) -> str:
-    numbers = ("–" if value is None else f"{100 * value:.2f}" for value in values)
-    return f"{title:<28}" + "".join(f"{value:>8}" for value in numbers)
-
-
-def trimap_table(curves: dict[str, Any], widths: Sequence[int] = (1, 2, 5, 10, 20, 40)) -> str:
-    """Return the mIoU in percent of the bands of some widths.
-
-    Args:
-        curves: as `Trimap` returns them.
-        widths: in pixels.
-    """
-    lines = ["  pixels from a border  " + "".join(f"{f'≤ {width}':>7}" for width in widths)]
-    for name in [name for name in NAMES if name in curves]:
-        values = [curves[name][curves["width"].index(width)] for width in widths]
-        cells = (f"{'–':>7}" if value is None else f"{100 * value:7.2f}" for value in values)
-        lines.append(f"  {NAMES[name]:<22}{''.join(cells)}")
-    return "\n".join(lines)

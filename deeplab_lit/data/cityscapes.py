@@ -47,6 +47,8 @@ KINDS = (
     "A labelIds file holds label ids (0…33), a labelTrainIds file train ids (0…18, and 255 for "
     "void): put the official files of gtFine_trainvaltest.zip or gtCoarse.zip there."
 )
+NOT_IN_16 = ("terrain", "truck", "train")  # SYNTHIA has none of them
+NOT_IN_13 = ("wall", "fence", "pole")  # thin or rare; nor those above
 
 
 def label_map_of(largest: int) -> np.ndarray:
@@ -114,6 +116,10 @@ class Cityscapes(SegmentationData):
         "train": (0, 80, 100),
         "motorcycle": (0, 0, 230),
         "bicycle": (119, 11, 32),
+    }
+    subsets = {
+        "16": tuple(name for name in classes if name not in NOT_IN_16),
+        "13": tuple(name for name in classes if name not in NOT_IN_16 + NOT_IN_13),
     }
 
     def __init__(self, root: str | None = None, **data: Any) -> None:

@@ -36,6 +36,8 @@ class SegmentationData(ABC):
         parts: split → the disjoint sets of images that it is made of.
         palette: of the label files, where all have the same: value → color.
         never: classes that no label file holds.
+        subsets: name → classes that are scored beside all of them where it is asked for, as
+            val/miou<name> (`--eval.subsets`).
         official_ids: an id is the same image in every copy of the data set, wherever it lies.
     """
 
@@ -43,6 +45,7 @@ class SegmentationData(ABC):
     parts: dict[str, set[str]] = {}
     palette: dict[int, Color] = {}
     never: frozenset[str] = frozenset()
+    subsets: dict[str, tuple[str, ...]] = {}
     official_ids: bool = False
 
     def __init__(

@@ -62,6 +62,7 @@ class GTA5(SegmentationData):
     """
 
     classes = Cityscapes.classes
+    subsets = Cityscapes.subsets
     official_ids = True
     parts = {"all": {"train", "val", "test"}}
 

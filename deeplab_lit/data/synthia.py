@@ -81,6 +81,7 @@ class Synthia(SegmentationData):
     """
 
     classes = Cityscapes.classes
+    subsets = Cityscapes.subsets
     official_ids = True
     never = frozenset({"terrain", "truck", "train"})
     parts = {"all": {"train", "val"}}

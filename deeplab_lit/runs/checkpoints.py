@@ -223,14 +223,16 @@ class BestAndLast(ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
 
 
-def logged_names(classes: Iterable[str], *, crf: bool) -> list[str]:
+def logged_names(classes: Iterable[str], *, crf: bool, subsets: Iterable[str] = ()) -> list[str]:
     """List the names of all that a run of ours logs in training and validation.
 
     Args:
         classes: names of the classes.
         crf: whether validations are scored after the CRF too.
+        subsets: names of the subsets of classes that are scored too.
     """
-    scores = [*SCALARS, *(f"iou/{name}" for name in classes)]
+    scores = [*SCALARS, *(f"miou{name}" for name in subsets)]
+    scores += [f"iou/{name}" for name in classes]
     groups = ("backbone", "backbone.bias", "head.weight", "head.bias")  # training/optimizer.py
     names = ["train/loss", *(f"lr/{group}" for group in groups), "val/loss"]
     names += [f"{prefix}/{score}" for prefix in ("val", "val_crf")[: 1 + crf] for score in scores]

@@ -23,7 +23,8 @@ from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.text import say
 
 PROJECT = "deeplab_lit"
-BEST = ("val/miou", "val_crf/miou")  # metrics of which a run's highest value counts
+# metrics of which a run's highest value counts; with * those of subsets of the classes
+BEST = ("val/miou", "val_crf/miou", "val/miou*", "val_crf/miou*")
 LONGEST_ID = 100  # W&B allows 128 to names that it makes of the id, of tables for example
 
 

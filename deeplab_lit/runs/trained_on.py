@@ -47,7 +47,7 @@ SCORING: dict[str, Collection[str] | None] = {
     "data": None,
     "val_data": None,
     "loader": None,
-    "eval": [*INFERENCE, "score_resized"],
+    "eval": [*INFERENCE, "score_resized", "subsets"],
     "trainer": ("accelerator", "devices", "precision"),
 }
 

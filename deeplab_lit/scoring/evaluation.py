@@ -31,6 +31,7 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import Inference, resample
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.scoring.metric import PixelLoss, Scores, SegmentationScores
+from deeplab_lit.scoring.subsets import NO_SUBSETS, Rule, Subsets
 from deeplab_lit.types import Classes
 
 Around = Literal["void", "classes"]  # borders: void pixels, or those between classes
@@ -50,12 +51,18 @@ class Evaluation(Inference):
             those of images that are there already.
         trimap: of validate: mIoU of the pixels near borders too, by their distance from them:
             "void" (the paper's Fig. 10) or "classes"; see scoring/trimap.py.
-        score_resized: score at `resize`, masks brought there by the nearest pixel (DACS).
+            score_resized: score at `resize`, masks brought there by the nearest pixel (DACS).
+    =======
+        subsets: score subsets of the classes too, as Cityscapes' 16 and 13: by "rows" of the whole
+            matrix, or without the other classes' "pixels"; see scoring/subsets.py. None: "rows"
+            where the training data lack classes.
+    >>>>>>> Stashed changes
     """
 
     cache_dir: str | None = None
     trimap: Around | None = None
     score_resized: bool = False
+    subsets: Rule | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,19 +129,25 @@ class ScoredNetwork(LightningModule):
         net: the network.
         classes: name → RGB color of each class, in the order of the class indices.
         evaluation: how images go through it. None: whole, at the scales it was trained with.
+        subsets: of the classes, to be scored too; may be changed at any time.
 
     Attributes:
         scores: of the last validation, the same on every process; None before the first.
     """
 
     def __init__(
-        self, net: DeepLabV2, classes: Classes, evaluation: Evaluation | None = None
+        self,
+        net: DeepLabV2,
+        classes: Classes,
+        evaluation: Evaluation | None = None,
+        subsets: Subsets = NO_SUBSETS,
     ) -> None:
         super().__init__()
         self.net = net
         self.classes = dict(classes)
         net.classes = self.classes
         self.evaluation = evaluation or Evaluation()
+        self.subsets = subsets
         self.metric = SegmentationScores(len(classes))
         self.pixel_loss = PixelLoss()
         self.scores: Scores | None = None
@@ -162,7 +175,8 @@ class ScoredNetwork(LightningModule):
 
         The processes talk once, however often it is called.
         """
-        return Scores(self.metric.compute().confusion, self.pixel_loss.compute())
+        confusion, loss = self.metric.compute().confusion, self.pixel_loss.compute()
+        return Scores(confusion, loss, self.subsets)
 
     def on_validation_epoch_end(self) -> None:
         """Keep the scores and log them as val/…."""

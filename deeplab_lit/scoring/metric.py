@@ -9,7 +9,7 @@ Letters: B batch · C classes · H×W image.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.utilities import dim_zero_cat
 
+from deeplab_lit.scoring.subsets import NO_SUBSETS, Subsets
 from deeplab_lit.types import VOID
 
 ROWS = 128  # of an image, whose loss is computed at once
@@ -86,17 +87,28 @@ class Scores:
         confusion: (C,C) int64 on the CPU, pixels by true class (row) and predicted class (column).
         loss: mean cross-entropy of the labeled pixels (`PixelLoss`); None where there are labels
             only, as after the CRF.
+        subsets: of the classes, to be scored too, and by which rule.
 
     Attributes:
         iou: (C,) double, IoU of each class in 0…1; NaN for a class that is absent.
-        scalars: value of each score in SCALARS.
+        iou_in_subsets: (C,) the same of the pixels that count by the rule of `subsets`.
+        scalars: value of each score in SCALARS, and of each subset's mean IoU, as "miou16".
     """
 
-    def __init__(self, confusion: Tensor, loss: float | None = None) -> None:
+    def __init__(
+        self, confusion: Tensor, loss: float | None = None, subsets: Subsets = NO_SUBSETS
+    ) -> None:
         self.confusion = confusion
         self.loss = loss
+        self.subsets = subsets
         self.iou = iou_of(confusion)
-        self.scalars = {name: scalar.of(confusion) for name, scalar in SCALARS.items()}
+        self.iou_in_subsets = iou_of(subsets.counted(confusion))
+        means = {
+            f"miou{name}": self.iou_in_subsets[list(members)].nanmean().item()
+            for name, members in subsets.members.items()
+        }
+        first, *others = ((name, scalar.of(confusion)) for name, scalar in SCALARS.items())
+        self.scalars = dict([first, *means.items(), *others])  # the mean IoU first, then its kin
 
     @property
     def miou(self) -> float:
@@ -114,13 +126,24 @@ class Scores:
         """Return what results.json holds: plain numbers, None for what is undefined."""
         scalars = {name: finite(value) for name, value in self.scalars.items()}
         present = int((~self.iou.isnan()).sum())
+        names = list(classes)
         return {
             "miou": scalars["miou"],
             "classes_in_miou": present,
             **scalars,
             **({} if self.loss is None else {"loss": finite(self.loss)}),
-            "iou": dict(zip(classes, map(finite, self.iou.tolist()), strict=True)),
+            "iou": dict(zip(names, map(finite, self.iou.tolist()), strict=True)),
+            **({"subsets": self._subsets_as_dict(names)} if self.subsets.members else {}),
         }
+
+    def _subsets_as_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return by which rule subsets are scored, and of each the IoU of its classes."""
+        values = self.iou_in_subsets.tolist()
+        iou = {
+            subset: {names[i]: finite(values[i]) for i in members}
+            for subset, members in self.subsets.members.items()
+        }
+        return {"rule": self.subsets.rule, "iou": iou}
 
 
 def finite(value: float) -> float | None:

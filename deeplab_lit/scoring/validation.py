@@ -166,6 +166,7 @@ class Refinement:
         self.device = network.device if self.on_device else torch.device("cpu")
         self.about = self.crf.settings(network.device)
         self.metric = SegmentationScores(len(network.classes)).to(network.device)
+        self.subsets = network.subsets
         self.pool = RefiningPool(self.crf, max(cores() // trainer.num_devices, 1))
         self.seconds: list[float] = []
         alone = trainer.state.fn == "validate" and trainer.is_global_zero
@@ -216,7 +217,8 @@ class Refinement:
     def scores(self) -> tuple[Scores, dict[str, Any]]:
         """Return the scores of all processes; and the CRF's parameters, backend and seconds."""
         seconds = float(np.median(self.seconds)) if self.seconds else None
-        return self.metric.compute(), {**self.about, "seconds_per_image": seconds}
+        scores = Scores(self.metric.compute().confusion, subsets=self.subsets)
+        return scores, {**self.about, "seconds_per_image": seconds}
 
     def stop(self) -> None:
         """Do not begin what nobody waits for."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_lit.cli.screen import cityscapes_table
+from deeplab_lit.cli.score_tables import cityscapes_table
 from deeplab_lit.data import Cityscapes
 from deeplab_lit.data.cityscapes import LABEL_IDS
 from deeplab_lit.scoring.cityscapes import (

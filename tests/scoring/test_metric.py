@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit.cli.screen import score_table
+from deeplab_lit.cli.score_tables import score_table
 from deeplab_lit.runs.checkpoints import logged_names
 from deeplab_lit.scoring import metric as metric_file
 from deeplab_lit.scoring.metric import PixelLoss, Scalar, SegmentationScores

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit.cli.screen import trimap_table
+from deeplab_lit.cli.score_tables import trimap_table
 from deeplab_lit.scoring import trimap
 from deeplab_lit.scoring.metric import finite
 from deeplab_lit.scoring.observer import ScoredImage
