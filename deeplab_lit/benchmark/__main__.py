@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli, auto_parser
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from deeplab_lit import load
 from deeplab_lit.benchmark.crf import (
@@ -24,15 +24,18 @@ from deeplab_lit.benchmark.crf import (
     even_size,
     probabilities,
 )
+from deeplab_lit.benchmark.network import measure, spelled_out
 from deeplab_lit.benchmark.startup import compare_starts
 from deeplab_lit.benchmark.training import compare_pipelines, compare_steps
 from deeplab_lit.cli.parser import Parser, joined_configs, parse
 from deeplab_lit.data.image import read_image
-from deeplab_lit.errors import plain_errors
-from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.errors import UserError, plain_errors
+from deeplab_lit.network.deeplab import DeepLabV2, default_settings
 from deeplab_lit.runs.folder import named_checkpoint
 from deeplab_lit.segment.images import find_images
 from deeplab_lit.text import plural
+
+CITYSCAPES = 19  # classes
 
 
 def step(
@@ -145,6 +148,42 @@ def _crf_whole_set(samples: Samples, workers: int, rounds: int) -> None:
             )
 
 
+def network(
+    size: tuple[PositiveInt, PositiveInt] = (512, 1024),
+    ckpt_path: str | None = None,
+    num_classes: PositiveInt | None = None,
+    device: str | None = None,
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    rounds: NonNegativeInt = 10,
+    **network: Any,
+) -> None:
+    """Count parameters and multiply-adds of a network; measure its latency and memory.
+
+    `--config FILE` takes a training's configuration: what it says of the network.
+
+    Args:
+        size: height and width of the image.
+        ckpt_path: a network of a weight file; "last": the best of the newest run in runs/.
+        num_classes: of another network; None: Cityscapes' 19.
+        device: cpu, cuda, …; None: the GPU where there is one.
+        precision: of autocast.
+        rounds: passes that are timed; 0: nothing is measured, which takes no time.
+        network: of DeepLabV2.
+    """
+    if ckpt_path:
+        defaults = {"num_classes": None, **default_settings()}
+        options = {"num_classes": num_classes, **network}
+        if typed := next((key for key, value in options.items() if value != defaults[key]), None):
+            raise UserError(
+                f"--ckpt_path {ckpt_path} says what the network is: leave out --{typed}"
+            )
+        net = load(named_checkpoint(ckpt_path))
+    else:
+        net = DeepLabV2(num_classes or CITYSCAPES, **network)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    measure(net.to(device), size, precision, rounds)
+
+
 def startup(rounds: PositiveInt = 5) -> None:
     """Compare the start of commands with the import of torch, and fit's with Lightning's.
 
@@ -163,7 +202,10 @@ def main(args: Sequence[str] | None = None) -> None:
             "prog": "python -m deeplab_lit.benchmark",
             "parser_class": Parser,
         }
-        commands = {"step": step, "data": data, "crf": crf, "startup": startup}
+        if argv[:1] == ["network"]:
+            argv = ["network", *spelled_out(argv[1:])]
+        commands = {"step": step, "data": data, "crf": crf, "network": network}
+        commands["startup"] = startup
         functions: list[Any] = [*commands.values()]
         parse(auto_parser(functions, **about), argv, commands=commands)  # says what is wrong
         auto_cli(functions, args=argv, **about)

@@ -63,7 +63,7 @@ def compare_steps(
         for label, step in steps.items():
             start = perf_counter()
             if turn == 0:
-                memory[label] = _peak_memory(step, device)
+                memory[label] = peak_memory(step, device)
                 continue
             step()
             times[label].append(perf_counter() - start)
@@ -105,7 +105,7 @@ def _step(net: DeepLabV2, dtype: torch.dtype, batch_size: int, crop: int) -> Cal
     return step
 
 
-def _peak_memory(step: Callable[[], None], device: torch.device) -> float | None:
+def peak_memory(step: Callable[[], None], device: torch.device) -> float | None:
     """Return the bytes that a step takes beyond those in use before it; None where unknown."""
     gc.collect()
     if device.type == "cuda":
