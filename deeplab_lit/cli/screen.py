@@ -54,7 +54,7 @@ def introduce(module: DeepLabModule, data: str, run: str) -> None:
         f"{group['name']} {sum(p.numel() for p in group['params']):,} at {group['lr']:g}"
         for group in module.parameter_groups()
     )
-    parameters = sum(p.numel() for p in module.parameters())
+    parameters = sum(p.numel() for p in net.parameters())
     say(
         f"Data      {data}",
         f"Network   {net.backbone_name}, output stride {net.output_stride}, {net.head_name} "

@@ -1,6 +1,8 @@
 """Published methods on top of DeepLabModule, each a page to copy and change."""
 
+from deeplab_lit.methods.advent import AdvEnt, MinEnt
+from deeplab_lit.methods.adversarial import AdaptSegNet, Discriminator
 from deeplab_lit.methods.dacs import DACS
 from deeplab_lit.methods.self_training import SelfTraining
 
-__all__ = ["DACS", "SelfTraining"]
+__all__ = ["DACS", "AdaptSegNet", "AdvEnt", "Discriminator", "MinEnt", "SelfTraining"]
