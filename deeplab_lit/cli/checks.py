@@ -22,6 +22,7 @@ from deeplab_lit.network.weights.start import (
 )
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
 from deeplab_lit.text import plural, say
+from deeplab_lit.training.schedule import policy_steps
 from deeplab_lit.types import Classes
 
 Checkpoint = Mapping[str, Any]
@@ -38,13 +39,14 @@ def check_training(options: Namespace, *, manual: bool = False) -> None:
         manual: the module steps its optimizers itself, for which Lightning does not accumulate.
 
     Raises:
-        UsageError: says which.
+        UserError: says which.
     """
     trainer = options.trainer
     if trainer.max_steps in (-1, 0) and trainer.max_epochs in (None, -1, 0):
         raise UsageError(
             "the run must know when training ends: set --trainer.max_steps or --trainer.max_epochs"
         )
+    policy_steps(options.model.schedule_steps, trainer.max_steps)  # -1: not known yet
     for name, unused in (("accumulate_grad_batches", (None, 1)), ("gradient_clip_val", (None, 0))):
         if manual and trainer[name] not in unused:
             raise UsageError(

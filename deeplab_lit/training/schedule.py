@@ -15,12 +15,18 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from deeplab_lit.errors import UserError
+
 PolicyName = Literal["poly", "step"]
 DEFAULTS: dict[PolicyName, dict[str, float | None]] = {  # the paper's
     "poly": {"poly_power": 0.9},
     "step": {"step_size": None, "step_factor": 0.1},
 }
 FORMER = {"step_size": 2000}  # a default of before, which older checkpoints hold with poly too
+
+
+class ScheduleError(UserError, ValueError):
+    """A learning-rate policy that ends before the training; says what to do."""
 
 
 class Policy(ABC):
@@ -70,33 +76,21 @@ def build_schedule(
             250,000 of AdaptSegNet at 150,000. None: the training's.
 
     Raises:
-        ValueError: the training is longer than the policy.
+        ScheduleError: the training is longer than the policy.
     """
     factor: Callable[[int], float]
-
-    def policy_steps() -> int:
-        steps = count_steps()
-        if schedule_steps is None:
-            return steps
-        if schedule_steps < steps:
-            raise ValueError(
-                f"schedule_steps is {schedule_steps:,}, but the training has {steps:,} optimizer "
-                "steps: behind the policy's end there is nothing to learn with. Set it to as many "
-                "or more, or leave it out"
-            )
-        return schedule_steps
-
     if policy == "poly":
-        steps, power = policy_steps(), options["poly_power"]
+        steps, power = policy_steps(schedule_steps, count_steps()), options["poly_power"]
         assert power is not None
         factor = lambda step: poly(step, steps, power)  # noqa: E731 - LambdaLR stores no function
     elif policy == "step":
-        size = options["step_size"] or max(policy_steps() // 3, 1)
+        size = options["step_size"]
+        size = size or max(policy_steps(schedule_steps, count_steps()) // 3, 1)
         falls = options["step_factor"]
         assert falls is not None
         factor = lambda step: stairs(step, int(size), falls)  # noqa: E731
     else:
-        total, custom = policy_steps(), policy
+        total, custom = policy_steps(schedule_steps, count_steps()), policy
         factor = lambda step: custom(step, total)  # noqa: E731
     if not warmup_steps:
         return LambdaLR(optimizer, factor)
@@ -106,6 +100,25 @@ def build_schedule(
             "ends before the learning rate is reached"
         )
     return LambdaLR(optimizer, lambda step: factor(step) * min((step + 1) / warmup_steps, 1.0))
+
+
+def policy_steps(schedule_steps: int | None, steps: float) -> int:
+    """Return the length of a policy in optimizer steps.
+
+    Args:
+        schedule_steps: as it is set; None: the training's.
+        steps: of the whole training.
+
+    Raises:
+        ScheduleError: the training is longer.
+    """
+    if schedule_steps is not None and schedule_steps < steps:
+        raise ScheduleError(
+            f"--model.schedule_steps is {schedule_steps:,}, but the training has {steps:,} optimizer "
+            "steps: behind the policy's end there is nothing to learn with. Set it to as many or "
+            "more, or leave it out"
+        )
+    return int(steps) if schedule_steps is None else schedule_steps
 
 
 def finite_steps(steps: float, policy: PolicyName | Policy) -> int:

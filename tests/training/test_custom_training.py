@@ -1,6 +1,7 @@
 """Losses, optimizers, policies and training steps of a user's own, from outside the package."""
 
 import csv
+import importlib
 import math
 import re
 import sys
@@ -11,11 +12,16 @@ import torch
 from PIL import Image
 
 from deeplab_lit import fit, load, validate
+from deeplab_lit.data import Shapes
 from deeplab_lit.errors import UserError
+from deeplab_lit.training.divergence import TrainingDiverged
 
 README = Path(__file__).parents[2] / "README.md"
 RECIPES = re.findall(r"```python\n(# mine\.py.*?)```", README.read_text("utf-8"), re.DOTALL)
+SMALL = {"backbone": "resnet10_quarter", "weights": "none", "norm": "batch", "scales": (1.0,)}
 OWN = """
+import copy
+
 import torch
 from torch import nn
 
@@ -45,6 +51,67 @@ class WithDiscriminator(DeepLabModule):
         self.manual_backward(self.discriminator(logits.fused.detach().softmax(1)).mean())
         critic.optimizer.step()  # not critic.step(): Lightning would count it as a training step
         self.log("train/loss", loss)
+
+
+class Adversarial(DeepLabModule):  # a critic for each head; source and target in one step
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+        self.critics = nn.ModuleList(nn.Conv2d(len(self.classes), 1, 1) for _ in range(2))
+
+    def configure_optimizers(self):
+        groups = [[{"name": f"critic{i}", "params": critic.parameters()}]
+                  for i, critic in enumerate(self.critics)]
+        critics = [torch.optim.Adam(group, lr=1e-4, betas=(0.9, 0.99)) for group in groups]
+        return [super().configure_optimizers(), *map(self.with_schedule, critics)]
+
+    def training_step(self, batch, index):
+        network, *others = self.optimizers()
+        for optimizer in (network, *others):
+            optimizer.zero_grad()
+        self.manual_backward(self.labeled_loss(batch["image"], batch["mask"]))
+        heads = self.net.logits_and_aux(batch["unlabeled"]["image"])
+        for critic in self.critics:
+            critic.requires_grad_(False)
+        fooled = [c(x.fused.softmax(1)).mean() for c, x in zip(self.critics, heads)]
+        self.manual_backward(1e-3 * sum(fooled))
+        for critic in self.critics:
+            critic.requires_grad_(True)
+        told = [c(x.fused.detach().softmax(1)).mean() for c, x in zip(self.critics, heads)]
+        self.manual_backward(sum(told))
+        network.step()
+        for optimizer in others:
+            self.step_uncounted(optimizer)
+        self.step_schedules()
+
+
+class MeanTeacher(DeepLabModule):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.teacher = copy.deepcopy(self.net).requires_grad_(False)
+
+    def training_step(self, batch, index):
+        with torch.no_grad():
+            for mine, its in zip(self.teacher.parameters(), self.net.parameters()):
+                mine.lerp_(its, 0.5)
+        return super().training_step(batch, index)
+
+
+class HeadAlone(DeepLabModule):
+    def training_step(self, batch, index):
+        return self.training_loss(self.net.logits(batch["image"]), batch["mask"])
+
+
+class ReturnsNothing(DeepLabModule):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, index):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.labeled_loss(batch["image"], batch["mask"]) * torch.nan)
+        optimizer.step()
 """
 
 
@@ -171,6 +238,105 @@ def test_a_module_of_ones_own_trains_goes_on_and_is_a_network_for_every_command(
         assert weight.equal(trained)
     name = "head.branches.0.weight"
     assert net.state_dict()[name].equal(again["state_dict"][f"net.{name}"])
+
+
+ADVERSARIAL = {
+    "--unlabeled_data": "Shapes",
+    "--unlabeled_data.train_split": "val",
+    "--model.aux_head": "true",
+    "--model.loss_size": "image",
+    "--model.norm": "frozen_affine",
+    "--model.bias_lr_mult": 1,
+    "--model.bias_weight_decay": "true",
+    "--model.schedule_steps": 8,
+    "--trainer.log_every_n_steps": 1,
+}
+
+
+def test_three_optimizers_share_a_schedule_and_a_run_that_was_interrupted_ends_the_same(
+    mine, tmp_path, tiny_args, capsys
+):
+    runs = tmp_path / "runs"
+    options = {**ADVERSARIAL, "--model": f"{mine}.Adversarial"}
+    fit.main(tiny_args(runs, **options, **{"--run": "whole"}))
+    fit.main(tiny_args(runs, **options, **{"--run": "parts", "--trainer.max_steps": 2}))
+    fit.main(["--ckpt_path=last", f"--runs_dir={runs}", "--model", f"{mine}.Adversarial",
+              "--trainer.max_steps=4"])  # fmt: skip
+    whole, parts = read(runs / "shapes/whole"), read(runs / "shapes/parts")
+    assert parts["global_step"] == 4  # not twelve
+    for name, value in whole["state_dict"].items():
+        assert parts["state_dict"][name].equal(value), name
+    assert len(parts["optimizer_states"]) == len(parts["lr_schedulers"]) == 3
+    assert [s["last_epoch"] for s in parts["lr_schedulers"]] == [4, 4, 4]
+    for base, name in ((0.01, "backbone"), (0.1, "head.bias"), (1e-4, "critic0")):
+        for folder in ("whole", "parts"):
+            rates = [row[f"lr/{name}"] for row in rows(runs / "shapes" / folder)]
+            assert rates == pytest.approx([base * (1 - step / 8) ** 0.9 for step in range(4)])
+
+    capsys.readouterr()
+    options |= {"--run": "parts", "--ckpt_path": "last"}
+    for changed, words in (
+        ({"--model.aux_weight": 0.5}, "aux_weight"),
+        ({"--model.schedule_steps": 9}, "schedule_steps"),
+        ({"--trainer.max_steps": 9}, "error: --model.schedule_steps is 8, but the training has 9"),
+    ):
+        with pytest.raises(SystemExit):
+            fit.main(tiny_args(runs, **(options | changed)))
+        assert words in capsys.readouterr().err
+
+    path = runs / "shapes/parts/checkpoints/last.ckpt"
+    scored = validate.main(["--ckpt_path", str(path), "--trainer.accelerator", "cpu"])
+    net = load(path)
+    assert net.aux_head is None
+    assert net.norm == "frozen_affine"
+    for name, value in net.state_dict().items():
+        assert value.equal(parts["state_dict"][f"net.{name}"]), name
+        assert value.equal(scored.module.net.state_dict()[name]), name
+
+
+def test_a_teacher_is_in_the_checkpoint_but_is_neither_trained_nor_taken_for_the_network(
+    mine, tmp_path, tiny_args
+):
+    options = {"--model": f"{mine}.MeanTeacher", "--run": "mean"}
+    fit.main(tiny_args(tmp_path / "runs", **options))
+    content = read(tmp_path / "runs/shapes/mean")
+    trained = sum(len(g["params"]) for g in content["optimizer_states"][0]["param_groups"])
+    net = load(tmp_path / "runs/shapes/mean/checkpoints/last.ckpt")
+    assert trained == len(list(net.parameters()))
+    name = "head.branches.0.weight"
+    assert net.state_dict()[name].equal(content["state_dict"][f"net.{name}"])
+    assert not net.state_dict()[name].equal(content["state_dict"][f"teacher.{name}"])
+
+
+def test_a_step_that_leaves_out_the_auxiliary_head_is_refused(mine, make_trainer, make_data):
+    module = importlib.import_module(mine).HeadAlone
+    module = module(Shapes.classes, **SMALL, aux_head=True)
+    with pytest.raises(UserError, match=r"HeadAlone trains .*labeled_loss.*--model\.aux_head"):
+        make_trainer(limit_val_batches=0).fit(module, make_data())
+    frozen = type(module)(Shapes.classes, **SMALL, aux_head=True, freeze="aux_head")
+    make_trainer(limit_val_batches=0, max_steps=1).fit(frozen, make_data())
+
+
+def test_weights_that_are_no_numbers_end_a_training_whose_step_returns_no_loss(
+    mine, make_trainer, make_data
+):
+    module = importlib.import_module(mine).ReturnsNothing(Shapes.classes, **SMALL)
+    trainer = make_trainer(limit_val_batches=0, max_steps=9, log_every_n_steps=2)
+    with pytest.raises(TrainingDiverged, match="at step 2, and the weights are no numbers"):
+        trainer.fit(module, make_data())
+
+
+@pytest.mark.parametrize(
+    "option", ["--trainer.accumulate_grad_batches=2", "--trainer.gradient_clip_val=1"]
+)
+def test_what_lightning_does_not_do_for_several_optimizers_is_said_first(
+    mine, tmp_path, tiny_args, capsys, option
+):
+    options = {"--model": f"{mine}.ReturnsNothing"}
+    with pytest.raises(SystemExit) as stop:
+        fit.main([*tiny_args(tmp_path / "runs", **options), option])
+    assert stop.value.code == 2
+    assert "this --model steps its optimizers itself" in capsys.readouterr().err
 
 
 def test_frozen_parts_do_not_change_and_get_no_gradients(make_module, make_data, make_trainer):
