@@ -46,7 +46,7 @@ def check_training(options: Namespace, *, manual: bool = False) -> None:
         raise UsageError(
             "the run must know when training ends: set --trainer.max_steps or --trainer.max_epochs"
         )
-    policy_steps(options.model.schedule_steps, trainer.max_steps)  # -1: not known yet
+    policy_steps(options.get("model.schedule_steps"), trainer.max_steps)  # -1: not known yet
     for name, unused in (("accumulate_grad_batches", (None, 1)), ("gradient_clip_val", (None, 0))):
         if manual and trainer[name] not in unused:
             raise UsageError(

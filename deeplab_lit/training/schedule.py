@@ -114,9 +114,9 @@ def policy_steps(schedule_steps: int | None, steps: float) -> int:
     """
     if schedule_steps is not None and schedule_steps < steps:
         raise ScheduleError(
-            f"--model.schedule_steps is {schedule_steps:,}, but the training has {steps:,} optimizer "
-            "steps: behind the policy's end there is nothing to learn with. Set it to as many or "
-            "more, or leave it out"
+            f"--model.schedule_steps is {schedule_steps:,}, but the training has {steps:,} "
+            "optimizer steps: behind the policy's end there is nothing to learn with. Set it to as "
+            "many or more, or leave it out"
         )
     return int(steps) if schedule_steps is None else schedule_steps
 

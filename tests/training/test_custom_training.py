@@ -290,6 +290,8 @@ def test_three_optimizers_share_a_schedule_and_a_run_that_was_interrupted_ends_t
     assert net.aux_head is None
     assert net.norm == "frozen_affine"
     for name, value in net.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
         assert value.equal(parts["state_dict"][f"net.{name}"]), name
         assert value.equal(scored.module.net.state_dict()[name]), name
 
