@@ -47,6 +47,7 @@ from deeplab_lit.runs.folder import create_run_folder
 from deeplab_lit.runs.loggers import build_loggers, end_wandb, log_checkpoint
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import DATA_SETS
+from deeplab_lit.scoring.evaluation import SCORED_RESIZED
 from deeplab_lit.scoring.subsets import choose_subsets
 from deeplab_lit.text import say
 from deeplab_lit.training.module import DeepLabModule
@@ -187,9 +188,12 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     module.record_data(data)
     for suspicion in data.preflight("fit"):
         say(f"WARNING: {suspicion}")
-    if run.trainer.is_global_zero and (labels := data.train.pseudo_labels(data.num_workers)):
-        say(table([labels], list(data.classes)), "")
-    run.record.add(**images_seen(data))
+    for part in filter(None, (data.train, data.unlabeled) if run.trainer.is_global_zero else ()):
+        if labels := part.pseudo_labels(data.num_workers):
+            say(table([labels], list(data.classes)), "")
+    run.record.add(**images_seen(data), inference=module.evaluation.settings(module.net))
+    if module.evaluation.score_resized:
+        say(SCORED_RESIZED)
 
 
 def create(run: Run[DeepLabModule], start: Start, held: ExitStack) -> None:

@@ -47,7 +47,7 @@ from deeplab_lit.runs.loggers import build_loggers, end_wandb
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
-from deeplab_lit.scoring.evaluation import ScoredNetwork, cache_key
+from deeplab_lit.scoring.evaluation import SCORED_RESIZED, ScoredNetwork, cache_key
 from deeplab_lit.scoring.subsets import choose_subsets, lacked_by
 from deeplab_lit.text import plural, say
 from deeplab_lit.yaml_files import read_options
@@ -138,6 +138,9 @@ def build(
         "provenance": provenance.as_dict(),
     }
     is_city = isinstance(data, Cityscapes)
+    if is_city and built.eval.score_resized:
+        is_city = False
+        say("Note: Cityscapes' iIoU and categories are not scored at another size than its own")
     if is_city and list(classes) != list(data.classes):
         is_city = False
         say(
@@ -240,6 +243,8 @@ def check(run: Run[ScoredNetwork], provenance: Provenance) -> None:
     image = data.validation().image(0)
     run.record.add(inference=evaluation.settings(net))
     say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
+    if evaluation.score_resized:
+        say(SCORED_RESIZED)
 
 
 def _say_what_came_out(run: Run[ScoredNetwork], step: int, typed: Sequence[str]) -> None:
@@ -253,13 +258,14 @@ def _say_what_came_out(run: Run[ScoredNetwork], step: int, typed: Sequence[str])
         return
     if reused:
         say(f"Cached      {reused}")
-    scales = list(run.module.evaluation.scales or run.module.net.scales)
+    evaluation, net = run.module.evaluation, run.module.net
     what = f"{run.options.ckpt_path} (step {step})"
-    split = f"{type(data.val).__name__} {data.val.val_split}, {scored(final)}, scales {scales}"
+    split = f"{type(data.val).__name__} {data.val.val_split}"
+    title = f"{what} on {split}, {scored(final)}, {evaluation.title(net)}"
     is_last_word = "crf" in final or "--run" in flags(typed)
     after_validate(
         final,
-        f"{what} on {split}",
+        title,
         run.folder,
         wandb=wandb,
         following=[] if is_last_word else [*typed, "--crf"],

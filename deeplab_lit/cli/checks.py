@@ -59,6 +59,11 @@ def check_training(options: Namespace, *, manual: bool = False) -> None:
             raise UsageError(
                 f"--eval.{name} is for validate; leave it out of fit, and of its configurations"
             )
+    for name in ("unlabeled_crop_size", "unlabeled_resize"):
+        if options.loader[name] is not None and options.unlabeled_data is None:
+            raise UsageError(
+                f"--loader.{name} is for the images of --unlabeled_data, which is not given"
+            )
     if options.checkpoint.dirpath is not None:
         raise UsageError(
             f"--checkpoint.dirpath is {options.checkpoint.dirpath}: checkpoints lie in their run's "
@@ -345,7 +350,9 @@ def images_seen(datamodule: DataModule) -> dict[str, int]:
     if number := datamodule.unlabeled_in_validation():
         entries["validation_images_unlabeled"] = number
         are = "is" if number == 1 else "are"
-        say(f"WARNING: {plural(number, 'validation image')} {are} among the unlabeled ones.")
+        masks = datamodule.unlabeled.mask_dir if datamodule.unlabeled else None
+        but = f", which have the masks of {masks}: these must not be the truth" if masks else ""
+        say(f"WARNING: {plural(number, 'validation image')} {are} among the unlabeled ones{but}.")
     if number := datamodule.trained_in_validation():
         entries["validation_images_trained_on"] = number
         are = "is" if number == 1 else "are"

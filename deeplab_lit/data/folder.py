@@ -1,5 +1,6 @@
 """Your own images: a folder of images and masks. CamVid is one."""
 
+from copy import copy
 from itertools import pairwise
 from typing import Any
 
@@ -148,7 +149,7 @@ class Images(SegmentationData):
 
     Args:
         root: the folder.
-        data: of SegmentationData.
+        data: of SegmentationData; masks of `mask_dir` hold the indices of the classes trained.
     """
 
     classes: Classes = {}
@@ -162,6 +163,12 @@ class Images(SegmentationData):
     def id_space(self) -> None:
         """Return None: a name stands for another image in each folder."""
         return None
+
+    def of_classes(self, classes: Classes) -> "Images":
+        """Return the same images as a data set of these classes, of which `mask_dir` has masks."""
+        same = copy(self)
+        same.classes = classes
+        return same
 
     def split(self, name: str) -> Split:
         """Refuse to name a labeled split.

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from deeplab_lit.data.check import Check, Summary, preflight
 from deeplab_lit.data.dataset import SegmentationData
+from deeplab_lit.data.folder import Images
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.meaning import Finding, refuse_proved
 from deeplab_lit.data.split import Split
@@ -126,11 +127,14 @@ class DataModule(LightningDataModule):
         transforms = [self.transform] + ([] if unlabeled is None else [self.unlabeled_transform])
         refuse_mixed_scales(batch_size, transforms)
         refuse_beyond_memory(batch_size, transforms)
-        self.train, self.val, self.unlabeled = train, train if val is None else val, unlabeled
+        self.train, self.val = train, train if val is None else val
         self.classes = train.classes if classes is None else classes
         self.class_table = class_table(self.val, self.classes)
+        if isinstance(unlabeled, Images):
+            unlabeled = unlabeled.of_classes(self.classes)
         if unlabeled is not None and unlabeled.mask_dir is not None:
             refuse_other_indices(unlabeled, self.classes)
+        self.unlabeled = unlabeled
         self.batch_size = batch_size
         self.total_batch_size = total_batch_size
         self.eval_batch_size = eval_batch_size

@@ -36,6 +36,11 @@ from deeplab_lit.types import Classes
 
 Around = Literal["void", "classes"]  # borders: void pixels, or those between classes
 
+SCORED_RESIZED = (
+    "Note: masks are brought to --eval.resize and scored there (--eval.score_resized): such scores "
+    "compare with those of papers that do the same, and are higher as a rule"
+)
+
 FORMER = {  # today's name of a class → the one under which caches hold it
     "deeplab_lit.data.devkit.PascalContext": "deeplab_lit.data.pascal_context.PascalContext",
     "deeplab_lit.data.devkit.PersonPart": "deeplab_lit.data.person_part.PersonPart",
@@ -51,12 +56,10 @@ class Evaluation(Inference):
             those of images that are there already.
         trimap: of validate: mIoU of the pixels near borders too, by their distance from them:
             "void" (the paper's Fig. 10) or "classes"; see scoring/trimap.py.
-            score_resized: score at `resize`, masks brought there by the nearest pixel (DACS).
-    =======
+        score_resized: score at `resize`, masks brought there by the nearest pixel (DACS).
         subsets: score subsets of the classes too, as Cityscapes' 16 and 13: by "rows" of the whole
             matrix, or without the other classes' "pixels"; see scoring/subsets.py. None: "rows"
             where the training data lack classes.
-    >>>>>>> Stashed changes
     """
 
     cache_dir: str | None = None
@@ -96,6 +99,14 @@ class Evaluation(Inference):
         """Return what decides about the result, for records: the options that do something."""
         scored = {"score_resized": True} if self.score_resized else {}
         return super().settings(net) | scored
+
+    def title(self, net: DeepLabV2) -> str:
+        """Say how images are seen and scored, for the title of a table."""
+        words = f"scales {list(self.scales or net.scales)}"
+        if self.resize is not None:
+            words += f", seen {'and scored ' if self.score_resized else ''}at "
+            words += f"{self.resize[1]}×{self.resize[0]}"
+        return words
 
     def logits(self, net: DeepLabV2, batch: dict) -> Tensor:
         """Return the logits (B,C,H,W) of a batch; log-probabilities where they are cached."""
