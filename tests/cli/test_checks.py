@@ -25,6 +25,8 @@ def options_of_fit(**changes):
     options.update(
         Namespace({"eval.cache_dir": None, "eval.trimap": None, "checkpoint.dirpath": None})
     )
+    none = ("loader.unlabeled_crop_size", "loader.unlabeled_resize", "unlabeled_data")
+    options.update(Namespace(dict.fromkeys(none)))
     options.update(Namespace(changes))
     return options
 
@@ -138,6 +140,16 @@ def test_a_configuration_of_another_network_than_the_checkpoints_is_refused():
 def test_that_nothing_is_known_is_told(capsys):
     assert check_unseen(Shapes(), Provenance(), FILE, allowed=False) == {}
     assert "not known which data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("unlabeled_crop_size", "whole"), ("unlabeled_resize", (512, 1024))]
+)
+def test_sizes_of_unlabeled_images_need_some(name, value):
+    changes = {f"loader.{name}": value}
+    with pytest.raises(UsageError, match=rf"--loader\.{name} is for .* --unlabeled_data"):
+        check_training(options_of_fit(**changes))
+    check_training(options_of_fit(**changes, unlabeled_data="Images"))
 
 
 def trainer_options(name, value):

@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
-from deeplab_lit.data.transforms import ScaleRange, TrainTransform
+from deeplab_lit.data.transforms import ScaleRange, TrainTransform, resized
 
 AUTHORS = (0.5, 0.75, 1.0, 1.25, 1.5)
 ODD = (0.3, 0.61, 0.8, 0.9999, 1.1, 1.37, 2.7)
@@ -37,21 +38,22 @@ def scaled_up(image, mask, scale):
 
 def slow(image, mask, crop, scales, rng):
     """The documented augmentation on the whole image: scale, pad, crop, mirror."""
+    high, wide = (crop, crop) if isinstance(crop, int) else crop
     if isinstance(scales, ScaleRange):
         scale = rng.uniform(scales.min, scales.max)
     else:
         scale = scales[rng.integers(len(scales))]
     image, mask = scaled_up(image, mask, scale)
     height, width = mask.shape
-    padded = np.empty((max(height, crop), max(width, crop), 3), np.uint8)
+    padded = np.empty((max(height, high), max(width, wide), 3), np.uint8)
     padded[:] = MEAN
     padded[:height, :width] = image
     labels = np.full(padded.shape[:2], 255, np.uint8)
     labels[:height, :width] = mask
-    top = rng.integers(labels.shape[0] - crop + 1)
-    left = rng.integers(labels.shape[1] - crop + 1)
-    image = padded[top : top + crop, left : left + crop]
-    mask = labels[top : top + crop, left : left + crop]
+    top = rng.integers(labels.shape[0] - high + 1)
+    left = rng.integers(labels.shape[1] - wide + 1)
+    image = padded[top : top + high, left : left + wide]
+    mask = labels[top : top + high, left : left + wide]
     return (image[:, ::-1], mask[:, ::-1]) if rng.random() < 0.5 else (image, mask)
 
 
@@ -77,6 +79,96 @@ def test_crop_with_the_scale_chosen_at_random(size):
         fast, expected = both(image, mask, 49, AUTHORS, seed)
         np.testing.assert_array_equal(fast[0], expected[0])
         np.testing.assert_array_equal(fast[1], expected[1])
+
+
+@pytest.mark.parametrize("crop", [(33, 97), (70, 40), (161, 50)])
+def test_a_crop_may_have_two_sides(crop):
+    image, mask = sample((96, 81))
+    for seed in range(20):
+        fast, expected = both(image, mask, crop, AUTHORS, seed)
+        assert fast[1].shape == crop
+        np.testing.assert_array_equal(fast[0], expected[0])
+        np.testing.assert_array_equal(fast[1], expected[1])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 1.25])
+def test_whole_images_are_scaled_and_mirrored_and_nothing_else(scale):
+    image, mask = sample((52, 84))
+    expected = scaled_up(image, mask, scale)
+    seen = set()
+    for whole in crops(TrainTransform("whole", (scale,)), image, mask, 12):
+        mirrored = not np.array_equal(whole[1], expected[1])
+        turn = np.s_[:, ::-1] if mirrored else np.s_[:]
+        np.testing.assert_array_equal(whole[0][turn], expected[0])
+        np.testing.assert_array_equal(whole[1][turn], expected[1])
+        seen.add(mirrored)
+    assert seen == {True, False}
+
+
+def test_without_mirroring_all_else_is_drawn_alike():
+    image, mask = sample((90, 80))
+    plain, unmirrored = (
+        TrainTransform(49, AUTHORS, 0.2),
+        TrainTransform(49, AUTHORS, 0.2, mirror=False),
+    )
+    turned = 0
+    for seed in range(20):
+        one, other = (t(image, mask, np.random.default_rng(seed)) for t in (plain, unmirrored))
+        flip = not np.array_equal(one[1], other[1])
+        np.testing.assert_array_equal(one[1][:, ::-1] if flip else one[1], other[1])
+        np.testing.assert_array_equal(one[0][:, ::-1] if flip else one[0], other[0])
+        turned += flip
+    assert 0 < turned < 20
+
+
+@pytest.mark.parametrize("resampling", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("crop", [65, (40, 81), "whole"])
+def test_resizing_comes_first_and_is_pillows(resampling, crop):
+    image, mask = sample((143, 171))
+    other = sample((145, 170))[1]  # a GTA5 pair: the mask is of another size
+    for labels in (mask, other):
+        before = [
+            np.asarray(Image.fromarray(pixels).resize((121, 90), getattr(Image, name.upper())))
+            for pixels, name in ((image, resampling), (labels, "nearest"))
+        ]
+        fast = TrainTransform(crop, AUTHORS, resize=(90, 121), resize_filter=resampling)
+        for seed in range(6):
+            found = fast(image, labels, np.random.default_rng(seed))
+            expected = TrainTransform(crop, AUTHORS)(*before, np.random.default_rng(seed))
+            np.testing.assert_array_equal(found[0], expected[0])
+            np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_a_resized_mask_has_the_pixels_under_the_new_centers():
+    mask = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    rows, columns = [0, 2, 4], [0, 2, 4, 6]  # centers (i + ½)·5/3 and (i + ½)·7/4, cut off
+    np.testing.assert_array_equal(resized(mask, (3, 4), "nearest"), mask[np.ix_(rows, columns)])
+
+
+@pytest.mark.parametrize("scales", [AUTHORS, (1.0,), ScaleRange(0.5, 1.5)])
+def test_a_crop_that_no_scale_of_the_resized_image_fills_is_refused(scales):
+    largest = 1 if scales == (1.0,) else 1.5
+    high, wide = int(72 * largest), int(128 * largest)
+    TrainTransform((high, wide), scales, resize=(72, 128))
+    TrainTransform((high + 1, wide), scales)
+    for crop in ((high + 1, wide), (high, wide + 1)):
+        with pytest.raises(ValueError, match=rf"crop_size .*{crop[0]}, {crop[1]}.* larger than"):
+            TrainTransform(crop, scales, resize=(72, 128))
+
+
+@pytest.mark.parametrize(
+    ("crop", "options", "message"),
+    [
+        ((32, 65), {}, r"crop_size must be .* got \[32, 65\]"),
+        ((65, 100_000), {}, "crop_size must be"),
+        ("all", {}, "crop_size must be a number, a pair or whole, got 'all'"),
+        (65, {"resize": (720, 8193)}, r"resize must be .* got \[720, 8193\]"),
+        (65, {"resize": (0, 720)}, "resize must be"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(crop, options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainTransform(crop, AUTHORS, **options)
 
 
 @pytest.mark.parametrize("scales", [(s,) for s in ODD] + [ScaleRange(0.4, 2.2)])
