@@ -161,8 +161,10 @@ class ResNet(Backbone):
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4
         self.out_channels = net.inplanes
-        if len(self.layer3):  # the last stage begins with as many
-            self.aux_channels = self.layer4[0].conv1.in_channels
+        if len(self.layer3):
+            following = self.layer4[0].conv1
+            assert isinstance(following, nn.Conv2d)
+            self.aux_channels = following.in_channels
         if style == "caffe":
             self.maxpool.ceil_mode = True
             for block in (*self.layer2[:1], *self.layer3[:1], *self.layer4[:1]):

@@ -9,6 +9,7 @@ Letters: B batch · C classes · D features · H×W image · h×w feature cells.
 
 import inspect
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,9 +107,14 @@ class DeepLabV2(nn.Module):
         self.preprocess = Preprocess(style)
         self.backbone = build_backbone(backbone, output_stride, style, norm)
         self.backbone.gradient_checkpointing = gradient_checkpointing
-        like = {"vgg": backbone == "vgg16", "num_classes": num_classes}
-        like["atrous_rates"] = self.atrous_rates
-        self.head = build_head(head, in_channels=self.backbone.out_channels, **like)
+        build_one = partial(
+            build_head,
+            head,
+            vgg=backbone == "vgg16",
+            num_classes=num_classes,
+            atrous_rates=self.atrous_rates,
+        )
+        self.head = build_one(in_channels=self.backbone.out_channels)
         self.aux_head: Head | None = None
         if aux_head:
             if self.backbone.aux_channels is None:
@@ -117,7 +123,7 @@ class DeepLabV2(nn.Module):
                     "auxiliary head: take resnet10_quarter or one of the larger ResNets, or leave "
                     "it out"
                 )
-            self.aux_head = build_head(head, in_channels=self.backbone.aux_channels, **like)
+            self.aux_head = build_one(in_channels=self.backbone.aux_channels)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
 

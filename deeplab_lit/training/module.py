@@ -165,7 +165,7 @@ class DeepLabModule(ScoredNetwork):
         self.stuck = Stuck()
         self.provenance: Provenance | None = None
         self._weights, self._compile, self._collapse_share = weights, compile, collapse_share
-        self._rates = {
+        self._rates: dict[str, Any] = {
             "lr": lr, "weight_decay": weight_decay, "head_lr_mult": head_lr_mult,
             "bias_lr_mult": bias_lr_mult, "bias_weight_decay": bias_weight_decay,
         }  # fmt: skip

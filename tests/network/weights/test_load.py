@@ -5,6 +5,7 @@ import torch
 from own_files import CLASSES, build, lightning_checkpoint, same, save
 from torch import nn
 
+from deeplab_lit import export
 from deeplab_lit.network.weights.load import WeightsError, load, load_strictly, read_checkpoint
 from deeplab_lit.network.weights.start import initialize
 
@@ -87,3 +88,24 @@ def test_counters_of_batches_are_not_asked_for():
     state = {k: v + 1 for k, v in norm.state_dict().items() if "num_batches" not in k}
     load_strictly(norm, state, "some.pth")
     assert torch.equal(norm.bias, torch.ones(2))
+
+
+def test_a_network_is_loaded_without_its_auxiliary_head(tmp_path):
+    trained = build(aux_head=True, norm="frozen_affine")
+    facts = {"aux_head": True, "norm": "frozen_affine"}
+    path = lightning_checkpoint(trained, tmp_path / "multi.ckpt", **facts)
+    net = load(path)
+    assert net.aux_head is None
+    assert net.norm == "frozen_affine"
+    without = {k: v for k, v in trained.state_dict().items() if not k.startswith("aux_head.")}
+    assert same(net, without | {k: v for k, v in net.state_dict().items() if "num_batches" in k})
+    assert read_checkpoint(path)["hyper_parameters"]["aux_head"]  # to go on with
+    out = tmp_path / "net.safetensors"
+    export.main([f"--ckpt_path={path}", f"--out={out}"])
+    assert same(load(out), net.state_dict())
+
+
+def test_an_auxiliary_head_that_a_checkpoint_only_claims_is_refused(tmp_path):
+    path = lightning_checkpoint(build(), tmp_path / "multi.ckpt", aux_head=True)
+    with pytest.raises(WeightsError, match=r"missing aux_head\.branches\.0\.bias"):
+        read_checkpoint(path)

@@ -341,3 +341,38 @@ def test_the_same_classes_in_another_order_are_told_from_others():
     assert is_reordered(["Road", "car"], ["Car", "road"])
     assert not is_reordered("abc", "abc")
     assert not is_reordered("abc", "bcd")
+
+
+def test_training_starts_from_the_auxiliary_head_of_a_file_that_has_one(tmp_path):
+    trained, net = build(aux_head=True), build(aux_head=True)
+    path = lightning_checkpoint(trained, tmp_path / "multi.ckpt", aux_head=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        initialize(net, str(path))
+        initialize(single := build(), str(path))
+    assert same(net, trained.state_dict())
+    assert same(single, {k: v for k, v in trained.state_dict().items() if "aux_head" not in k})
+
+
+def test_an_auxiliary_head_that_no_file_has_starts_anew_and_that_is_said(tmp_path):
+    trained, net = build(), build(aux_head=True)
+    initial = net.aux_head.branches[0].weight.clone()
+    path = lightning_checkpoint(trained, tmp_path / "single.ckpt")
+    with pytest.warns(UserWarning, match="no auxiliary head that fits: the network's starts anew"):
+        initialize(net, str(path))
+    assert net.aux_head.branches[0].weight.equal(initial)
+    assert net.head.branches[0].weight.equal(trained.head.branches[0].weight)
+
+
+def test_with_other_classes_neither_head_is_taken(tmp_path):
+    path = lightning_checkpoint(build(aux_head=True), tmp_path / "multi.ckpt", aux_head=True)
+    net = build(4, aux_head=True)
+    initial = net.aux_head.branches[0].weight.clone()
+    with pytest.warns(UserWarning, match="its head does not fit; only the backbone is"):
+        initialize(net, str(path))
+    assert net.aux_head.branches[0].weight.equal(initial)
+
+
+def test_random_weights_are_normalized_with_a_fixed_affine_too():
+    net = build(norm="frozen_affine")
+    assert initialize(net, "none") is None
