@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deeplab_lit.methods.adversarial import AdaptSegNet
 from deeplab_lit.methods.levels import USUAL_AUX, by_level, level_logits, level_probabilities
+from deeplab_lit.methods.panel import show_batch
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import Classes
 
@@ -77,6 +78,7 @@ class MinEnt(DeepLabModule):
         images = len(batch["id"])
         self.log("train/loss", loss, batch_size=images, prog_bar=True)
         self.log_dict({f"train/{k}": v for k, v in losses.items()}, batch_size=images)
+        show_batch(self, batch, batch_idx, target=target["main"])
         return loss
 
 

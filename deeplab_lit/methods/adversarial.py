@@ -20,11 +20,13 @@ from torch.nn import functional as F
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.methods.levels import USUAL_AUX, by_level, level_logits, level_probabilities
+from deeplab_lit.methods.panel import show_batch
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import Classes
 
 Gan = Literal["bce", "ls"]
 SOURCE, TARGET = 0.0, 1.0  # what a discriminator is to say
+SMALLEST = 32  # pixels: what five convolutions of stride 2 make one of
 
 
 class Discriminator(nn.Sequential):
@@ -45,7 +47,17 @@ class Discriminator(nn.Sequential):
         super().__init__(*layers[:-1])
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return logits of the target (B,1,⌊H/32⌋,⌊W/32⌋) of maps (B,C,H,W) float32."""
+        """Return logits of the target (B,1,⌊H/32⌋,⌊W/32⌋) of maps (B,C,H,W) float32.
+
+        Raises:
+            UserError: maps of less than 32 pixels in one direction.
+        """
+        if min(maps.shape[-2:]) < SMALLEST:
+            raise UserError(
+                f"a discriminator sees images of {SMALLEST}×{SMALLEST} pixels or more, got "
+                f"{maps.shape[-1]}×{maps.shape[-2]}: set a larger --loader.crop_size or "
+                "--loader.unlabeled_crop_size"
+            )
         with torch.autocast(maps.device.type, enabled=False):
             return super().forward(maps)
 
@@ -137,7 +149,6 @@ class AdaptSegNet(DeepLabModule):
         adams = self.trainer.optimizers[1:]
         source_images, target_images = batch["image"], batch["unlabeled"]["image"]
         levels = self.discriminators.items()
-        losses = {}
 
         # 1. The network learns the labels of the source, ...
         network.zero_grad()
@@ -148,6 +159,7 @@ class AdaptSegNet(DeepLabModule):
             aux_loss = self.training_loss(logits["aux"], batch["mask"])
             source_loss = source_loss + self.aux_weight * aux_loss
         self.manual_backward(source_loss)
+        losses = {"source_loss": source_loss}
 
         # 2. ... and to be taken for the source on the target.
         target_logits = level_logits(self.net, target_images)
@@ -171,6 +183,7 @@ class AdaptSegNet(DeepLabModule):
             for parameter in discriminator.parameters():
                 self.trainer.strategy.reduce(parameter.grad, reduce_op="mean")  # in place
             losses[f"discriminator_loss_{level}"] = loss
+        show_batch(self, batch, batch_idx, target=target["main"])
 
         # 4. All step at once.
         network.step()
@@ -180,7 +193,6 @@ class AdaptSegNet(DeepLabModule):
         self._share_statistics()
 
         total = (source_loss + adversarial_loss).detach()
-        losses |= {"source_loss": source_loss}
         images = len(batch["id"])
         self.log("train/loss", total, batch_size=images, prog_bar=True)
         self.log_dict({f"train/{k}": v for k, v in losses.items()}, batch_size=images)

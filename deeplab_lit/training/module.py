@@ -351,7 +351,7 @@ class DeepLabModule(ScoredNetwork):
         if self.global_step % log_interval(self.trainer) == 0:
             loss = outputs.get("loss") if isinstance(outputs, dict) else None
             # a step that returns no loss may still have lost the weights
-            lost = (loss is None or not torch.isfinite(loss)) and not all_finite(self.net)
+            lost = (loss is None or not torch.isfinite(loss)) and not all_finite(self)
             self._stop_where(lost, math.nan if loss is None else loss.item())
 
     def _stop_where(self, lost: bool, loss: float) -> None:
@@ -377,7 +377,7 @@ class DeepLabModule(ScoredNetwork):
         if (scores := self.scores) is None or not self._counts():
             return
         loss = loss_of(scores)
-        self._stop_where(not math.isfinite(loss) and not all_finite(self.net), loss)
+        self._stop_where(not math.isfinite(loss) and not all_finite(self), loss)
         check_collapse(self.stuck, scores, list(self.classes), self.global_step, self.count_steps())
 
     def parameter_groups(self) -> list[dict[str, Any]]:

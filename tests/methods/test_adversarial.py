@@ -4,16 +4,19 @@ import copy
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.strategies import FSDPStrategy
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from deeplab_lit import fit, load, predict, validate
 from deeplab_lit.data import Shapes
+from deeplab_lit.errors import UserError
 from deeplab_lit.methods import AdaptSegNet, AdvEnt, Discriminator
 from deeplab_lit.methods.adversarial import SOURCE, TARGET, gan_loss
 
@@ -151,6 +154,11 @@ def test_the_discriminator_computes_in_float32_under_mixed_precision():
         assert Discriminator(2)(torch.rand(1, 2, 32, 32)).dtype is torch.float32
 
 
+def test_images_smaller_than_the_discriminator_sees_are_refused():
+    with pytest.raises(UserError, match="32×32 pixels or more, got 65×31"):
+        Discriminator(2)(torch.rand(1, 2, 31, 65))
+
+
 @pytest.mark.parametrize(
     ("logit", "domain", "gan", "value"),
     [
@@ -222,15 +230,15 @@ def columns(run):
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights_and_rates(adapt_args):
-    """Stopped in the middle of an epoch (four steps); all three optimizers and schedules."""
-    options = {"--model.aux_head": "true", "--model.schedule_steps": "8"}
-    whole = fit.main(adapt_args(**options, **{"--trainer.max_steps": "6", "--run": "whole"}))
-    part = {"--trainer.max_steps": "3", "--run": "part"}
-    fit.main(adapt_args(**options, **part))
-    part |= {"--trainer.max_steps": "6", "--ckpt_path": "last"}
-    part = fit.main(adapt_args(**options, **part))
+    """Stopped in the middle of an epoch; all three optimizers and their schedules."""
+    options = {"--model.aux_head": "true", "--model.schedule_steps": "6"}
+    options |= {"--trainer.val_check_interval": "4"}
+    whole = fit.main(adapt_args(**options, **{"--trainer.max_steps": "4", "--run": "whole"}))
+    fit.main(adapt_args(**options, **{"--trainer.max_steps": "2", "--run": "part"}))
+    longer = {"--trainer.max_steps": "4", "--run": "part", "--ckpt_path": "last"}
+    part = fit.main(adapt_args(**options, **longer))
     expected, result = read(whole), read(part)
-    assert result["global_step"] == expected["global_step"] == 6
+    assert result["global_step"] == expected["global_step"] == 4
     assert len(result["optimizer_states"]) == len(result["lr_schedulers"]) == 3
     for name, value in expected["state_dict"].items():
         assert result["state_dict"][name].equal(value), name
@@ -238,7 +246,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights_and_rates(adapt_args
     for run in (whole, part):
         rates = columns(run)
         for name, base in (("backbone", 0.01), ("discriminator_main", 1e-4)):
-            poly = [base * (1 - step / 8) ** 0.9 for step in range(6)]
+            poly = [base * (1 - step / 6) ** 0.9 for step in range(4)]
             assert rates[f"lr/{name}"] == pytest.approx(poly)
         assert rates["lr/discriminator_aux"] == rates["lr/discriminator_main"]
 
@@ -250,6 +258,7 @@ def test_losses_are_logged_and_the_network_is_one_for_every_command(adapt_args, 
     both = zip(logged["train/source_loss"], logged["train/adversarial_loss_main"], strict=True)
     assert logged["train/loss"] == pytest.approx([one + 0.5 * other for one, other in both])
     assert len(logged["train/discriminator_loss_main"]) == 2
+    assert (run.folder / "training/000000.png").is_file()
     path = run.folder / "checkpoints/last.ckpt"
     scored = validate.main([f"--ckpt_path={path}", "--trainer.accelerator=cpu"])
     assert scored.module.net.state_dict().keys() == load(path).state_dict().keys()
@@ -285,3 +294,20 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(
     assert stop.value.code == 2
     assert words in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "runs").exists()
+
+
+def test_strategies_that_split_a_network_over_processes_are_refused():
+    module = build()
+    module.trainer = SimpleNamespace(strategy=FSDPStrategy())
+    with pytest.raises(UserError, match=r"AdaptSegNet trains on one process, .* has FSDPStrategy"):
+        module.on_fit_start()
+
+
+def test_a_discriminator_that_is_lost_ends_the_training(adapt_args, capsys, monkeypatch):
+    """Under float16 the network would be kept from its gradients for ever, in silence."""
+    monkeypatch.setattr(Discriminator, "forward", lambda self, maps: self[0](maps) * math.nan)
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, closure=None: closure and closure())
+    with pytest.raises(SystemExit) as stop:
+        fit.main(adapt_args())
+    assert stop.value.code == 2
+    assert "the weights are no numbers any more" in capsys.readouterr().err
