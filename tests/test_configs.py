@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,24 @@ import torch
 import yaml
 
 from deeplab_lit import fit
-from deeplab_lit.data import VOC, Cityscapes, Folder, PascalContext, PersonPart, Shapes
+from deeplab_lit.data import (
+    GTA5,
+    VOC,
+    Cityscapes,
+    Folder,
+    PascalContext,
+    PersonPart,
+    Shapes,
+    Synthia,
+)
 from deeplab_lit.network.head import ASPP
 
 CONFIGS = Path(fit.__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted(CONFIGS.glob("table*/*.yaml"))
 ADAPTATION = CONFIGS / "adaptation"
+TOYS = sorted(ADAPTATION.glob("shapes*.yaml"))
+STREETS = sorted(path for path in ADAPTATION.rglob("*.yaml") if path not in TOYS)
 
 # rates, scales of the network and of the augmentation, lr, crop: from the papers' texts and the
 # released solvers, not from the files
@@ -43,6 +55,8 @@ DATA = {
     "context": (PascalContext, 60),
     "person": (PersonPart, 7),
     "cityscapes": (Cityscapes, 19),
+    "gta5": (GTA5, 19),
+    "synthia": (Synthia, 19),
     "shapes": (Shapes, 7),
     "camvid": (Folder, 11),
 }
@@ -77,17 +91,28 @@ ROWS = {
 }
 
 
+# domain adaptation: size that training frames are brought to (height, width)
+FRAMES = {
+    "gta5_to_cityscapes": (720, 1280),
+    "synthia_to_cityscapes": None,  # 760×1280 as they are
+    "cityscapes_oracle": (512, 1024),
+}
+
+
 @pytest.fixture(scope="module")
 def build(tmp_path_factory, build_fit):
     """The run of configurations, with everything built and nothing run."""
     root = tmp_path_factory.mktemp("data")
     for year in (2010, 2012):
         (root / f"VOCdevkit/VOC{year}/JPEGImages").mkdir(parents=True)
+    (root / "RGB").mkdir()
     (root / "classes.txt").write_text("\n".join(f"class {i}" for i in range(12)))
 
     @cache
     def run(*paths):
-        data = [] if paths[0].stem == "shapes" else [f"--data.root={root}"]
+        sections = {key for path in paths for key in yaml.safe_load(path.read_text("utf-8"))}
+        sets = sections & {"data", "val_data", "unlabeled_data"}
+        data = [] if paths[0].stem == "shapes" else [f"--{name}.root={root}" for name in sets]
         configs = [f"--config={path}" for path in paths]
         with torch.device("meta"):  # weights without memory
             return build_fit([*configs, *data, "--trainer.accelerator=cpu"])
@@ -173,13 +198,14 @@ def test_a_config_says_what_it_claims_and_how_to_run_it(path):
         assert "mIoU" in text
         assert "Not measured by this project" in text
     assert yaml.safe_load(path.read_text("utf-8"))["experiment"] == path.stem
-    for overlay in re.findall(r"configs/(table\w+/\w*)", text):
-        assert list(CONFIGS.glob(f"{overlay}*.yaml")), overlay
+    for overlay in re.findall(r"configs/((?:table|adaptation)\w*/\w*)", text):
+        assert list(CONFIGS.glob(f"{overlay}*")), overlay
 
 
 def test_every_row_of_the_tables_has_an_overlay_or_is_a_base():
     assert {name_of(path) for path in OVERLAYS} == ROWS.keys()
-    assert PAPER.keys() == {path.stem for path in BASES} - {"shapes", "camvid"}
+    others = {"shapes", "camvid", *FRAMES}
+    assert PAPER.keys() == {path.stem for path in BASES} - others
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
@@ -254,3 +280,74 @@ def test_the_toy_of_adaptation_scores_plain_shapes_whatever_it_trains_on(build):
     assert oracle.folder.parent.name == "shapes_oracle"
     one, other = options(source), options(oracle)
     assert {key for key in one if one[key] != other[key]} == {"data.style"}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_source_only_and_oracle_are_trained_as_adaptsegnet_is_but_for_normalization(name, build):
+    path = CONFIGS / f"{name}.yaml"
+    built = build(path)
+    model, data = built.module, built.datamodule
+    assert isinstance(data.val, Cityscapes)
+    assert (data.train.train_split, data.val.val_split) == (
+        "train" if name == "cityscapes_oracle" else "all",
+        "val",
+    )
+    loader, settings = built.options.loader, model.hparams
+    size = loader.resize and tuple(loader.resize)
+    assert (size, loader.crop_size, loader.mirror) == (FRAMES[name], "whole", False)
+    assert tuple(loader.scales) == model.net.scales == (1,)
+    assert images_a_step(built) == 1
+    assert [branch.dilation[0] for branch in model.net.head.branches] == [6, 12]
+    assert (model.net.style, settings.norm, settings.loss_size) == ("caffe", "frozen", "image")
+    groups = model.parameter_groups()
+    assert {group["lr"] for group in groups} == {2.5e-4, 2.5e-3}
+    assert {group["weight_decay"] for group in groups} == {5e-4}
+    assert (settings.momentum, settings.lr_policy, settings.poly_power) == (0.9, "poly", 0.9)
+    assert (settings.schedule_steps, built.trainer.max_steps) == (250_000, 150_000)
+    assert tuple(model.evaluation.resize) == (512, 1024)
+    assert model.evaluation.subsets == (None if name.startswith("gta5") else "rows")
+    text = header(path)
+    assert "Quoted" in text
+    assert "Not measured by this project" in text
+
+
+def bases_of(path):
+    """The bases that an overlay of domain adaptation stands on."""
+    said = re.search(r" bases: (.*?) changes: ", header(path))[1]
+    return [CONFIGS.parent / name.strip() for name in said.split(",")]
+
+
+@pytest.mark.parametrize("path", STREETS, ids=lambda path: path.stem)
+def test_an_overlay_of_domain_adaptation_changes_exactly_what_it_says(path, build):
+    text = header(path)
+    said = re.search(r" changes: (.*?)  ", text)[1].split(", ")
+    assert len(said) == len(set(said))
+    place = path.relative_to(CONFIGS.parent)
+    for base in bases_of(path):
+        before, built = options(build(base)), build(base, path)
+        after = options(built)
+        of_class = set(signature(type(built.module)).parameters)  # options of a method's own
+        changed = {
+            re.sub(r"^(unlabeled_data|model\.optimizer)\..*", r"\1", key)
+            for key in before.keys() | after.keys()
+            if before.get(key) != after.get(key)
+            and not (key not in before and key.removeprefix("model.") in of_class)
+        }
+        assert changed == set(said), base
+        check_run(built)
+        assert built.folder.parent.name == yaml.safe_load(path.read_text("utf-8"))["experiment"]
+    base = bases_of(path)[0].relative_to(CONFIGS.parent)
+    command = f"python -m deeplab_lit.fit --config {base} \\ --config {place} "
+    assert command in text
+    assert "easured" in text
+
+
+@pytest.mark.parametrize("path", [*STREETS, *(CONFIGS / f"{name}.yaml" for name in FRAMES)])
+def test_every_configuration_of_domain_adaptation_is_listed_with_what_was_quoted(path):
+    listed = (CONFIGS / "README.md").read_text("utf-8")
+    folder = path.parent.relative_to(CONFIGS)
+    if folder.name in ("recipes", "methods"):
+        (row,) = re.findall(rf"^\| `{folder}/` \|(.*)$", listed, re.MULTILINE)
+        assert f"`{path.stem}`" in row
+    else:
+        assert f"`{path.relative_to(CONFIGS)}`" in listed

@@ -52,14 +52,15 @@ def test_every_command_is_shown():
 
 @pytest.mark.parametrize("command", [c for c in CALLS if " -m deeplab_lit.fit" in c])
 def test_fit_understands_what_is_shown(command, tmp_path, monkeypatch, build_fit):
-    (tmp_path / "VOC2012/JPEGImages").mkdir(parents=True)
+    for folder in ("VOC2012/JPEGImages", "RGB"):  # of VOC, of Synthia
+        (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "classes.txt").write_text("\n".join(f"class {i}" for i in range(12)))
     monkeypatch.chdir(ROOT)
     _, args = call(command)
     if "--val_data" in args:  # Cityscapes: the same classes, in another order
         (tmp_path / "classes.txt").write_text("\n".join(reversed(Cityscapes.classes)))
         (tmp_path / "leftImg8bit").mkdir()
-    for option in {"--data.root", "--val_data.root"} & set(args):
+    for option in {f"--{name}.root" for name in ("data", "val_data", "unlabeled_data")} & {*args}:
         args[args.index(option) + 1] = str(tmp_path)
     build_fit([*args, "--trainer.accelerator=cpu", f"--runs_dir={tmp_path}"])
 
@@ -69,9 +70,9 @@ def test_the_check_of_data_understands_what_is_shown(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     argv = joined_configs(call(command)[1])
     files = {name: data_sections(name) for name in configs(argv)}
-    options = parse(build_parser(), argv, files)
-    assert options.check.data.class_path == "deeplab_lit.data.VOC"
-    assert options.check.data.init_args.train_split == "train_aug"
+    data = parse(build_parser(), argv, files).check.data
+    told = (data.class_path.rpartition(".")[2], data.init_args.train_split)
+    assert told in (("VOC", "train_aug"), ("GTA5", "all"), ("Synthia", "all"))
 
 
 @pytest.mark.parametrize("command", [c for c in CALLS if not re.search(r"\.fit|prepare check", c)])
@@ -90,6 +91,8 @@ def test_the_other_commands_have_the_options_that_are_shown(command, capsys):
 def test_every_config_and_every_module_that_is_named_exists():
     for name in re.findall(r"`(\w+\.yaml)`", README):
         assert (ROOT / "configs" / name).is_file() or name in ("config.yaml", "best.yaml")
+    for name in re.findall(r"`(?:configs/)?(\w+/[\w/]+\.yaml)`", README):
+        assert (ROOT / "configs" / name).is_file(), name
     flow = README.split("## How data flows")[1].split("\n## ")[0]
     parts = re.findall(r"^\|[^|]*\| `(\w+)/(.*?)` ", flow, re.MULTILINE)
     assert len(parts) > 8

@@ -22,6 +22,7 @@ NAMES = {
     "learning_policy",
     "head",
     "crf",
+    "early_return",
 }
 
 
@@ -41,6 +42,7 @@ def test_each_question_has_a_grid_for_voc_and_one_for_a_cpu():
         *NAMES,
         *(f"shapes_{name}" for name in NAMES),
         "camvid_atrous_rates",
+        "camvid_early_return",
     }
 
 
