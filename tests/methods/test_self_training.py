@@ -1,6 +1,5 @@
 import csv
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,14 +14,12 @@ NAME = "deeplab_lit.methods.SelfTraining"
 
 @pytest.fixture
 def target(tmp_path):
-    """A folder of drawn images, laid out as a data set whose masks are wrong on purpose."""
+    """A folder of drawn images, laid out as a data set without labels."""
     root = tmp_path / "target"
     (root / "images/train").mkdir(parents=True)
-    (root / "labels/train").mkdir(parents=True)
     for i in range(4):
-        image, mask = draw_sample(7, i)
+        image, _ = draw_sample(7, i)
         Image.fromarray(image).save(root / f"images/train/{i}.png")
-        Image.fromarray(np.zeros_like(mask)).save(root / f"labels/train/{i}.png")
     (root / "classes.txt").write_text("\n".join(Shapes.classes))
     return root
 
