@@ -90,6 +90,7 @@ def test_the_loss_is_that_of_both_batches_and_void_counts_nothing():
         ({"--unlabeled_data": None, "--unlabeled_data.root": None}, "needs --unlabeled_data"),
         ({"--model.target_weight": "-1"}, "target_weight is out of range: -1.0"),
         ({"--unlabeled_data.mask_dir": "{target}/none"}, "files are missing"),
+        ({"--unlabeled_data": "Images", "--unlabeled_data.mask_dir": "x"}, "Images does not say"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(
