@@ -1,7 +1,7 @@
 """python -m deeplab_lit.tune_crf: search the CRF's parameters for a checkpoint; see --help.
 
 The network runs once over some labeled images; its probabilities are kept in OUT/probabilities as
-16-bit floats (see scoring/evaluation.py). Then the paper's grid is searched on them, on all
+16-bit floats (see scoring/probability_cache.py). Then the paper's grid is searched on them, on all
 cores, and the best is compared with the released parameters and with the network alone, with
 intervals over the images. Started again, it goes on where it was stopped.
 """
@@ -49,8 +49,8 @@ from deeplab_lit.pictures.charts import heat_maps
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, open_results_folder
 from deeplab_lit.runs.trained_on import read_run
-from deeplab_lit.scoring.evaluation import CachedProbabilities, cache_key
 from deeplab_lit.scoring.per_image import count
+from deeplab_lit.scoring.probability_cache import CachedProbabilities, cache_key
 from deeplab_lit.text import plural
 
 

@@ -47,7 +47,8 @@ from deeplab_lit.runs.loggers import build_loggers, end_wandb
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
-from deeplab_lit.scoring.evaluation import SCORED_RESIZED, ScoredNetwork, cache_key
+from deeplab_lit.scoring.evaluation import SCORED_RESIZED, ScoredNetwork
+from deeplab_lit.scoring.probability_cache import cache_key
 from deeplab_lit.scoring.subsets import choose_subsets, lacked_by
 from deeplab_lit.text import plural, say
 from deeplab_lit.yaml_files import read_options

@@ -18,7 +18,7 @@ from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.search import Point
 from deeplab_lit.data import Shapes
 from deeplab_lit.data.shapes import draw_sample
-from deeplab_lit.scoring.evaluation import CachedProbabilities
+from deeplab_lit.scoring.probability_cache import CachedProbabilities
 from deeplab_lit.tune_crf import main
 
 

@@ -18,7 +18,7 @@ from deeplab_lit.data import (
     Split,
     folder,
 )
-from deeplab_lit.data.transforms import ScaleRange
+from deeplab_lit.data.transforms import ScaleRange, TrainTransform, resized
 from deeplab_lit.loading.datamodule import DataModule
 
 
@@ -499,3 +499,158 @@ def test_a_target_domain_of_images_alone_needs_no_label_files(city_root):
     assert "Cityscapes: 3 unlabeled images" in data.in_words()
     seen = [id for batch in data.train_dataloader() for id in batch["unlabeled"]["id"]]
     assert set(seen) == {"aachen_000000_000019", "aachen_000001_000019", "zurich_000000_000019"}
+
+
+def sized(batch):
+    return [tuple(part["image"].shape[-2:]) for part in (batch, batch.get("unlabeled", batch))]
+
+
+def test_labeled_and_unlabeled_images_have_sizes_of_their_own(photos):
+    sizes = {"crop_size": (40, 72), "resize": (48, 80)}
+    theirs = {"unlabeled_crop_size": 33, "unlabeled_resize": (36, 70)}
+    for options, expected in (
+        (sizes, [(40, 72), (40, 72)]),
+        (sizes | theirs, [(40, 72), (33, 33)]),
+        ({"crop_size": 65} | theirs, [(65, 65), (33, 33)]),
+        (sizes | {"unlabeled_resize": (41, 80)}, [(40, 72), (40, 72)]),
+        (sizes | theirs | {"unlabeled_crop_size": "whole"}, [(40, 72), (36, 70)]),
+    ):
+        options = {"scales": (1.0,), **options}
+        data = attached(module(Shapes(10, 5), unlabeled=photos, **options))
+        assert sized(next(iter(data.train_dataloader()))) == expected
+
+
+def test_a_resized_batch_is_that_of_resized_images():
+    data = attached(shapes(resize=(70, 90), resize_filter="bilinear", mirror=False))
+    batch = next(iter(data.train_dataloader()))
+    split = Shapes(10, 5).training()
+    for image, mask, id in zip(batch["image"], batch["mask"], batch["id"], strict=True):
+        pixels, labels = split.read(split.ids.index(id))
+        position = batch["id"].index(id)
+        transform = TrainTransform(65, (0.5, 0.75, 1.0, 1.25, 1.5), mirror=False)
+        rng = np.random.default_rng((data.seed, position, 2))
+        small = resized(pixels, (70, 90), "bilinear"), resized(labels, (70, 90), "nearest")
+        expected = transform(*small, rng)
+        np.testing.assert_array_equal(image.permute(1, 2, 0), expected[0])
+        np.testing.assert_array_equal(mask, expected[1])
+
+
+def test_whole_images_share_a_batch_where_they_have_one_size(folder_root, write_image, write_mask):
+    whole = {"crop_size": "whole", "scales": (1.0,)}
+    data = attached(module(Folder(str(folder_root)), **whole))
+    data.preflight("fit")
+    assert sized(next(iter(data.train_dataloader())))[0] == (24, 32)
+    write_image(folder_root / "images/train/wide.png", size=(20, 50))
+    write_mask(folder_root / "labels/train/wide.png", np.zeros((20, 50)))
+    data = attached(module(Folder(str(folder_root)), **whole))
+    with pytest.raises(DataError, match=r"2 sizes or more.*--loader\.resize .*batch_size 1"):
+        data.preflight("fit")
+    data.preflight("validate")
+    with pytest.raises(DataError, match=r"different sizes.*in training --loader\.batch_size 1"):
+        list(data.train_dataloader())
+    for options in ({"batch_size": 1}, {"resize": (40, 60)}):
+        data = attached(module(Folder(str(folder_root)), **whole, **options))
+        data.preflight("fit")
+        assert len(list(data.train_dataloader())) == 6 // data.batch_size
+    data = module(Shapes(10, 5), unlabeled=Folder(str(folder_root)), **whole)
+    with pytest.raises(DataError, match=r"unlabeled Folder .*--loader\.unlabeled_resize"):
+        data.preflight("fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_size": "whole"}, r"crop_size whole with several scales .*batch_size 2"),
+        ({"crop_size": "whole", "scales": ScaleRange(0.5, 1)}, "crop_size whole with several"),
+        ({"crop_size": (100, 65), "resize": (64, 128)}, r"crop_size \[100, 65\] .* larger than"),
+        ({"crop_size": (33, 16)}, r"crop_size must be .* got \[33, 16\]"),
+        ({"unlabeled_crop_size": 20}, "^of unlabeled images, crop_size must be"),
+        ({"crop_size": 33, "unlabeled_resize": (33, 20)}, "^of unlabeled images, resize must be"),
+        ({"unlabeled_resize": (40, 40)}, r"^of unlabeled images, crop_size \[65, 65\] .* larger"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        module(Shapes(10, 5), **options)
+
+
+def test_whole_images_at_several_scales_go_one_by_one():
+    data = attached(shapes(crop_size="whole", batch_size=1))
+    assert len({sized(batch)[0] for batch in data.train_dataloader()}) > 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [
+        ({"crop_size": (4000, 8000)}, "of 8000×4000 takes"),
+        (
+            {"crop_size": "whole", "resize": (4000, 8000), "scales": (0.5,)},
+            "of 4000×2000 takes",
+        ),
+        (
+            {"crop_size": (4000, 8000), "unlabeled_crop_size": 100},
+            "of 8000×4000 and as many of 100×100 takes",
+        ),
+    ],
+)
+def test_batches_beyond_memory_are_refused_whatever_their_shape(photos, sizes, shown):
+    with pytest.raises(ValueError, match=f"a batch of 60000 crops {shown}"):
+        DataModule(Shapes(), None, photos if "unlabeled" in str(sizes) else None,
+                   batch_size=60_000, **sizes)  # fmt: skip
+
+
+@pytest.fixture
+def pseudo_labeled(tmp_path, photos, write_mask):
+    """The photos with masks as predict names them, which hold the number of the image."""
+    for i in range(7):
+        write_mask(tmp_path / f"pseudo/{i % 2}/{i}.png", np.full((24, 32), i if i < 6 else 255))
+    return Images(str(tmp_path / "photos"), mask_dir=str(tmp_path / "pseudo"))
+
+
+def test_pseudo_labels_are_in_the_unlabeled_part_of_the_batch(photos, pseudo_labeled):
+    plain = attached(module(Shapes(10, 5), unlabeled=photos)).train_dataloader()
+    data = attached(module(Shapes(10, 5), unlabeled=pseudo_labeled))
+    data.preflight("fit")
+    for batch, without in zip(data.train_dataloader(), plain, strict=True):
+        assert "mask" not in without["unlabeled"]
+        part = batch["unlabeled"]
+        assert torch.equal(part["image"], without["unlabeled"]["image"])
+        assert part["mask"].shape == (2, 65, 65)
+        assert part["mask"].dtype == torch.uint8
+        for id, mask in zip(part["id"], part["mask"], strict=True):
+            number = int(id.rpartition("/")[2].partition(".")[0])
+            assert set(mask.unique().tolist()) <= {number if number < 6 else 255, 255}
+    summary = data.unlabeled.pseudo_labels(0)
+    assert summary.images.tolist() == [1, 1, 1, 1, 1, 1, 0]
+    assert summary.all_void == 1
+
+
+def test_pseudo_labels_of_unlabeled_images_are_checked(tmp_path, pseudo_labeled, write_mask):
+    write_mask(tmp_path / "pseudo/0/2.png", np.full((24, 32), 7))
+    data = module(Shapes(10, 5), unlabeled=pseudo_labeled)
+    with pytest.raises(DataError, match=r"pseudo/0/2\.png: mask value 7, .* 7 classes"):
+        data.preflight("fit")
+    data.preflight("validate")
+    (tmp_path / "pseudo/1/3.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 14 files are missing: .*3"):
+        module(Shapes(10, 5), unlabeled=pseudo_labeled).preflight("fit")
+
+
+def test_pseudo_labels_of_other_classes_are_refused_and_images_alone_are_not(folder_root, tmp_path):
+    other = Folder(str(folder_root), mask_dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"^Folder has other classes than are trained"):
+        module(Shapes(10, 5), unlabeled=other)
+    with pytest.raises(DataError, match=r"mask_dir .*index 0 is eye in Reversed, but background"):
+        module(Shapes(10, 5), unlabeled=Reversed(10, 5, mask_dir=str(tmp_path)))
+    for unlabeled in (Folder(str(folder_root)), Reversed(10, 5)):
+        module(Shapes(10, 5), unlabeled=unlabeled).preflight("fit")
+
+
+def test_pseudo_labels_resume_with_their_images(pseudo_labeled):
+    def batches(step):
+        data = module(Shapes(10, 5), unlabeled=pseudo_labeled)
+        return list(attached(data, global_step=step).train_dataloader())
+
+    one, other = batches(0)[2]["unlabeled"], batches(2)[0]["unlabeled"]
+    assert one["id"] == other["id"]
+    assert torch.equal(one["mask"], other["mask"])

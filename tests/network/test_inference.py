@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from deeplab_lit.network.deeplab import DeepLabV2
@@ -10,6 +11,7 @@ from deeplab_lit.network.inference import (
     DeviceError,
     Inference,
     device_of,
+    resample,
     sliding_window,
     windows_of,
 )
@@ -104,6 +106,77 @@ def test_the_cost_is_what_really_runs(net, monkeypatch, options, size, passes, p
     assert f"{passes} passes" in inference.in_words(net, size) or passes == 1
 
 
+def pillows(images, size, name):
+    """Images (B,3,H,W) uint8, resized one after the other by Pillow."""
+    resampling = getattr(Image.Resampling, name.upper())
+    pictures = (Image.fromarray(x.permute(1, 2, 0).numpy()) for x in images)
+    arrays = [np.asarray(x.resize((size[1], size[0]), resampling)) for x in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("resampling", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(
+    "size", [(32, 64), (45, 77), (64, 128), (128, 256), (64, 100), (33, 128), (80, 140)]
+)
+def test_images_are_resized_as_pillow_does_it_within_a_gray_level(size, resampling):
+    hard = np.kron(np.random.default_rng(0).integers(0, 2, (13, 26, 3)), np.ones((5, 5, 1)))
+    smooth = torch.randint(256, (3, 64, 128), dtype=torch.uint8)
+    images = torch.stack([smooth, torch.tensor(hard[:64, :128] * 255).byte().permute(2, 0, 1)])
+    expected = pillows(images, size, resampling).int()
+    for given in (images, images.float()):
+        found = resample(given, size, resampling)
+        assert found.dtype == given.dtype
+        assert (found.int() - expected).abs().max() <= 1
+    assert (resample(images, size, resampling).int() != expected).float().mean() < 0.05
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5)])
+@pytest.mark.parametrize("resampling", ["bicubic", "bilinear"])
+def test_the_network_sees_another_size_and_its_logits_come_back(net, images, scales, resampling):
+    """AdaptSegNet's order: PIL's resize, the network, one bilinear step from grid to image."""
+    small = pillows(images, (33, 49), resampling)
+    grid = net.logits(small, scales).fused
+    expected = F.interpolate(grid, images.shape[-2:], mode="bilinear", align_corners=True)
+    inference = Inference(scales, resize=(33, 49), resize_filter=resampling)
+    found = inference(net, images)
+    assert found.shape == (2, 3, 65, 81)
+    torch.testing.assert_close(found, expected, atol=0.05 * expected.std().item(), rtol=0)
+    assert Inference(scales, resize=(65, 81))(net, images).equal(net(images, scales))
+    wide = Inference(scales, resize=(33, 49), resize_filter=resampling, window=100)
+    assert wide(net, images).equal(found)
+
+
+@torch.inference_mode()
+def test_windows_and_views_are_of_the_resized_image(net, images):
+    small = resample(images, (40, 70), "bicubic")
+    for options in (
+        {"window": 33, "overlap": 0.5},
+        {"flip": True, "tta_scales": (0.75, 1.25)},
+        {"flip": True, "window": 40},
+    ):
+        found = Inference(resize=(40, 70), **options)(net, images).softmax(1)
+        expected = Inference(**options)(net, small)
+        assert found.shape == (2, 3, 65, 81)
+        seen_back = F.interpolate(found, (40, 70), mode="bilinear", align_corners=True)
+        assert (seen_back.argmax(1) == expected.argmax(1)).float().mean() > 0.9
+
+
+def test_the_cost_and_the_records_know_the_size_that_is_seen(net):
+    inference = Inference(scales=(1.0,), resize=(512, 1024))
+    assert inference.cost(net, (1024, 2048)) == (1, 0.25)
+    assert inference.in_words(net, (1024, 2048)) == (
+        "1 pass through the network for an image of 2048×1024 seen at 1024×512, "
+        "0.25 times its pixels"
+    )
+    assert inference.settings(net) == {
+        "scales": [1.0],
+        "resize": [512, 1024],
+        "resize_filter": "bicubic",
+    }
+    assert "resize_filter" not in Inference(resize_filter="bilinear").settings(net)
+
+
 def test_records_hold_the_options_that_do_something(net):
     assert Inference(overlap=0.5, fuse="max").settings(net) == {"scales": [1.0, 0.5]}
     assert Inference(window=65, flip=True).settings(net) == {
@@ -126,6 +199,8 @@ def test_records_hold_the_options_that_do_something(net):
         {"overlap": 1.0},
         {"overlap": -0.1},
         {"window_batch": 0},
+        {"resize": (32, 64)},
+        {"resize": (64, 10**6)},
     ],
 )
 def test_options_out_of_range_are_refused(options):
