@@ -243,6 +243,8 @@ def check(run: Run[ScoredNetwork], provenance: Provenance) -> None:
     rank_zero_only(create_run_folder)(run.folder, BYTES)
     image = data.validation().image(0)
     run.record.add(inference=evaluation.settings(net))
+    if trained_on := provenance.in_words():
+        say(f"Trained on {trained_on}")
     say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
     if evaluation.score_resized:
         say(SCORED_RESIZED)

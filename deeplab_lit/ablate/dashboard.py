@@ -8,7 +8,7 @@ scores as well.
 
 from typing import Any
 
-from deeplab_lit.ablate.sweep import METRICS, SEED, Sweep, SweepError
+from deeplab_lit.ablate.sweep import SEED, Sweep, SweepError
 from deeplab_lit.runs.loggers import PROJECT
 
 
@@ -33,7 +33,8 @@ def build_dashboards(sweep: Sweep, entity: str, project: str) -> dict[str, Any]:
             "the dashboards need wandb-workspaces: pip install wandb-workspaces"
         ) from error
 
-    metrics = METRICS[::-1] if sweep.after_crf else METRICS
+    metrics = [f"{prefix}/miou{sweep.subset}" for prefix in ("val", "val_crf")]
+    metrics = metrics[::-1] if sweep.after_crf else metrics
     best = [f"{metric}.max" for metric in metrics]
     scores, curves, predictions, training = _panels(best)
     views = {
@@ -87,7 +88,7 @@ def _panels(best: list[str]) -> list[list[Any]]:
             curves("IoU of each class", "val(_crf)?/iou/.*"),
         ],
         [
-            curves("mIoU", "val(_crf)?/miou"),
+            curves("mIoU", "val(_crf)?/miou.*"),
             curves("Pixel accuracy", "val(_crf)?/pixel_accuracy"),
         ],
         [

@@ -23,24 +23,26 @@ def settings_plot(rows: Sequence[Row]) -> Any:
     longest = max(map(len, names))
     figure, axes = _figure(7.5 + 0.08 * max(longest - 30, 0), 1.25 + 0.42 * len(rows))
     kinds = [(False, BEFORE, "network")]
-    if any(row.scores(after_crf=True) for row in rows):
+    if any(row.scores(True, row.subset) for row in rows):
         kinds.append((True, AFTER, "after the CRF"))
     dots = []
     for after_crf, color, _ in kinds:
         for y, row in enumerate(rows):
-            scores = 100 * np.array(row.scores(after_crf))
+            scores = 100 * np.array(row.scores(after_crf, row.subset))
             if len(scores):
                 axes.plot(scores, [y] * len(scores), "o", color=color, alpha=0.45, markersize=5)
                 axes.plot(scores.mean(), y, "|", color=color, markersize=20, markeredgewidth=2.5)
         dots += axes.plot([], [], "o", color=color)
-    if baseline := rows[0].scores(rows[0].after_crf):
+    if baseline := rows[0].compared():
         color = AFTER if rows[0].after_crf else BEFORE
         axes.axvline(100 * np.mean(baseline), color=color, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     option = "" if rows[0].option == "setting" else short(rows[0].option)
     axes.set_ylabel(option, parse_math=False)
-    axes.set_xlabel("mIoU on the validation images, %\n(a dot a seed, a bar at the mean)")
+    axes.set_xlabel(
+        f"mIoU{rows[0].subset} on the validation images, %\n(a dot a seed, a bar at the mean)"
+    )
     axes.grid(axis="x", alpha=0.3)
     if len(kinds) > 1:  # above, where it covers no dot
         place = {"loc": "outside upper right", "ncols": 2, "frameon": False}

@@ -48,7 +48,8 @@ def write_report(
         print("\n".join([_nothing_done(folder), *absent]), file=sys.stderr)
         return
     refined = all(result.miou_crf is not None for result in results)
-    table = rows(results, labels, after_crf=sweep.after_crf and refined, option=option)
+    after_crf = sweep.after_crf and refined
+    table = rows(results, labels, after_crf, option, sweep.subset)
     panels, no_panels = _panels(table)
     files = {
         "table.md": markdown(table).encode(),

@@ -62,15 +62,31 @@ class Result:
         """Return "miou", "iou" of each class and the other scores, before or after the CRF."""
         return self.scores["crf"] if after_crf else self.scores
 
+    def mean_iou(self, after_crf: bool = False, subset: str = "") -> float | None:
+        """Return the mIoU, of a subset of the classes if named; NaN: unknown; None: not scored."""
+        scores = self.scores.get("crf", {}) if after_crf else self.scores
+        name = f"miou{subset}"
+        return _number(scores[name]) if name in scores else None
+
     @property
     def miou(self) -> float:
-        """The mIoU before the CRF; NaN: unknown."""
+        """The mIoU of all classes before the CRF; NaN: unknown."""
         return _number(self.scores["miou"])
 
     @property
     def miou_crf(self) -> float | None:
-        """The mIoU after the CRF, NaN: unknown; None: it was not run."""
-        return _number(self.scores["crf"]["miou"]) if "crf" in self.scores else None
+        """The mIoU of all classes after the CRF, NaN: unknown; None: it was not run."""
+        return self.mean_iou(after_crf=True)
+
+    @property
+    def subsets(self) -> dict[str, dict[str, float | None]]:
+        """Subsets of the classes that are scored too, as "16", each with the IoU of its classes."""
+        return self.scores.get("subsets", {}).get("iou", {})
+
+    @property
+    def rule(self) -> str | None:
+        """By which rule subsets are scored; None: none is."""
+        return self.scores.get("subsets", {}).get("rule")
 
 
 def read_results(runs: Sequence[Run]) -> tuple[list[Result], dict[Run, ResultError]]:
@@ -166,7 +182,10 @@ def _checked_record(record: dict[str, Any]) -> dict[str, Any]:
 def _checked_scores(scores: dict[str, Any]) -> dict[str, Any]:
     """Refuse scores of which one is neither a fraction nor None."""
     for part in (scores, *([scores["crf"]] if "crf" in scores else [])):
-        for value in (part["miou"], *dict(part["iou"]).values()):
+        subsets = dict(part.get("subsets", {"iou": {}})["iou"])
+        means = [part["miou"], *(part[f"miou{name}"] for name in subsets)]
+        values = [value for iou in (part["iou"], *subsets.values()) for value in dict(iou).values()]
+        for value in (*means, *values):
             if value is not None and not 0 <= value <= 1 and not math.isnan(value):
                 raise ValueError(f"a score is {value}")
     return scores

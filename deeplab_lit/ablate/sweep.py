@@ -6,6 +6,7 @@ runs needs; every other key is refused, none is ignored.
 
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ KEYS = {
     "parameters",
     "command",
 }
-METRICS = ("val/miou", "val_crf/miou")
+METRIC = r"val(_crf)?/miou(\w*)"  # val/miou16: of a subset of the classes, see scoring/subsets.py
 SCORING = ("crf", "eval")  # sections of options that training does not depend on
 RESERVED = ("run", "runs_dir", "ckpt_path")  # options that the runner gives to each process
 BEFORE_MODULE = ("${env}", "${interpreter}", "python", "python3", "-m")
@@ -51,7 +52,9 @@ class Sweep:
         fixed: parameter → its only value.
         grid: parameter → its values, in the file's order.
         seeds: values of seed_everything.
-        after_crf: compare settings by mIoU after the CRF: the file's metric is val_crf/miou.
+        after_crf: compare settings by mIoU after the CRF: the file's metric is val_crf/miou….
+        subset: compare them by the mIoU of this subset of the classes: "16" where the metric is
+            val/miou16; "": of all classes.
         entity: W&B user or team; None: the default one.
     """
 
@@ -64,6 +67,7 @@ class Sweep:
     grid: dict[str, list]
     seeds: tuple[int, ...]
     after_crf: bool = False
+    subset: str = ""
     entity: str | None = None
 
     def settings(self) -> list[dict[str, Any]]:
@@ -101,10 +105,13 @@ def read_sweep(path: str | Path) -> Sweep:
     if content.get("method") != "grid":
         method = _cut(content.get("method"))
         raise SweepError(f"{path}: method is {method}, and only grid is run here")
-    metric = content.get("metric") or {"name": METRICS[0]}
-    if not isinstance(metric, dict) or metric.get("name") not in METRICS:
+    metric = content.get("metric") or {"name": "val/miou"}
+    of_metric = metric.get("name") if isinstance(metric, dict) else None
+    compared = re.fullmatch(METRIC, str(of_metric))
+    if compared is None:
         raise SweepError(
-            f"{path}: metric is {_cut(metric)}; its name should be {' or '.join(METRICS)}"
+            f"{path}: metric is {_cut(metric)}; its name should be val/miou or val_crf/miou, or "
+            "that of a subset of the classes, as val/miou16"
         )
     for key in ("project", "entity"):
         if not isinstance(content.get(key), str | None):
@@ -132,7 +139,8 @@ def read_sweep(path: str | Path) -> Sweep:
         fixed=fixed,
         grid=grid,
         seeds=tuple(seeds),
-        after_crf=metric["name"] == METRICS[1],
+        after_crf=compared[1] is not None,
+        subset=compared[2],
         entity=content.get("entity"),
     )
 

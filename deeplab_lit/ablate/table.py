@@ -23,6 +23,8 @@ class Row:
         difference: difference to the baseline; None: it is the baseline, or there is none.
         after_crf: whether `difference` is one of the scores after the CRF.
         option: name of the option that the label is a value of; "setting": of several.
+        subset: of the classes, whose mIoU `difference` is of; "": of all.
+        subsets: names of all that a run of the table has scored.
     """
 
     label: str
@@ -30,11 +32,17 @@ class Row:
     difference: Difference | None
     after_crf: bool = False
     option: str = "setting"
+    subset: str = ""
+    subsets: tuple[str, ...] = ()
 
-    def scores(self, after_crf: bool) -> list[float]:
-        """Return the mIoU of each seed, NaN: unknown; empty: the CRF was not run."""
-        scores = [r.miou_crf if after_crf else r.miou for r in self.results]
+    def scores(self, after_crf: bool, subset: str = "") -> list[float]:
+        """Return the mIoU of each seed, NaN: unknown; empty: not scored, as without the CRF."""
+        scores = [r.mean_iou(after_crf, subset) for r in self.results]
         return [value for value in scores if value is not None]
+
+    def compared(self) -> list[float]:
+        """Return the scores of which `difference` is."""
+        return self.scores(self.after_crf, self.subset)
 
     def images_per_second(self) -> float | None:
         """Return the speed of the trainings, the median over seeds; None: it was not measured."""
@@ -51,7 +59,11 @@ class Row:
 
 
 def rows(
-    results: Sequence[Result], labels: Sequence[str], after_crf: bool, option: str = "setting"
+    results: Sequence[Result],
+    labels: Sequence[str],
+    after_crf: bool,
+    option: str = "setting",
+    subset: str = "",
 ) -> list[Row]:
     """Return one row for each setting that has results, the baseline first.
 
@@ -60,18 +72,22 @@ def rows(
         labels: labels of all settings.
         after_crf: compare the scores after the CRF.
         option: what the labels are values of.
+        subset: compare the mIoU of this subset of the classes; "": of all.
     """
+    subsets = tuple(dict.fromkeys(name for result in results for name in result.subsets))
     by_setting = [[r for r in results if r.run.setting == i] for i in range(len(labels))]
     baseline = by_setting[0]
     done = [(label, group) for label, group in zip(labels, by_setting, strict=True) if group]
     differences = corrected(
         [
-            None if group is baseline or not baseline else _difference(group, baseline, after_crf)
+            None
+            if group is baseline or not baseline
+            else _difference(group, baseline, after_crf, subset)
             for _, group in done
         ]
     )
     return [
-        Row(*row, difference, after_crf, option)
+        Row(*row, difference, after_crf, option, subset, subsets)
         for row, difference in zip(done, differences, strict=True)
     ]
 
@@ -87,7 +103,7 @@ def by_training(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _difference(
-    setting: list[Result], baseline: list[Result], after_crf: bool
+    setting: list[Result], baseline: list[Result], after_crf: bool, subset: str
 ) -> Difference | None:
     """Compare all seeds of both; where trainings are shared, in pairs of the same seed."""
     pairs = _pairs(setting, baseline)
@@ -96,15 +112,19 @@ def _difference(
     sides = (setting, baseline)
     if after_crf and any(r.miou_crf is None for side in sides for r in side):
         return None
+    if any(r.mean_iou(after_crf, subset) is None for side in sides for r in side):
+        return Difference(math.nan, None, None, None, f"mIoU{subset} is not scored")
+    if subset and len({r.rule for side in sides for r in side}) > 1:
+        return Difference(math.nan, None, None, None, f"mIoU{subset} by another rule")
     if len({frozenset(r.scored(after_crf)["iou"]) for side in sides for r in side}) > 1:
         return Difference(math.nan, None, None, None, "other classes")
-    scores, baseline_scores = ([_score(r, after_crf) for r in side] for side in sides)
-    counts, baseline_counts = _counts(sides, "counts_crf" if after_crf else "counts")
+    scores, baseline_scores = ([_score(r, after_crf, subset) for r in side] for side in sides)
+    counts, baseline_counts = _counts(sides, after_crf, subset)
     return compare(scores, baseline_scores, counts, baseline_counts, same_trainings=bool(pairs))
 
 
-def _score(result: Result, after_crf: bool) -> float:
-    score = result.miou_crf if after_crf else result.miou
+def _score(result: Result, after_crf: bool, subset: str) -> float:
+    score = result.mean_iou(after_crf, subset)
     return math.nan if score is None else score
 
 
@@ -116,27 +136,49 @@ def _pairs(setting: list[Result], baseline: list[Result]) -> list[tuple[Result, 
     return pairs if shared else []
 
 
-def _counts(sides: Sequence[list[Result]], key: str) -> list[list[np.ndarray]]:
-    """Return the counts of each side, one array a seed; empty unless all are of the same images."""
+def _counts(sides: Sequence[list[Result]], after_crf: bool, subset: str) -> list[list[np.ndarray]]:
+    """Return the counts of each side, one array a seed; empty unless all are of the same images.
+
+    Of a subset those of its classes alone, (N,3,·).
+    """
+    first = sides[0][0]
+    pixels = subset and first.rule == "pixels"
+    key = f"counts{'_pixels' if pixels else ''}{'_crf' if after_crf else ''}"
+    names = list(first.scored(after_crf)["iou"])
+    members = [names.index(name) for name in first.subsets[subset]] if subset else slice(None)
     ids = {tuple(r.images["ids"]) if key in r.images else () for side in sides for r in side}
     paired = len(ids) == 1 and ids != {()}
-    return [[r.images[key] for r in side] if paired else [] for side in sides]
+    return [[r.images[key][..., members] for r in side] if paired else [] for side in sides]
 
 
 def cells(row: Row) -> dict[str, str]:
     """Return a row as column → text; "–": not measured."""
     speed, difference = row.images_per_second(), row.difference
+    of_subset = f", mIoU{row.subset}" if row.subset else ""
     return {
         row.option: row.label,
         "seeds": str(len(row.results)),
         "mIoU": spread(row.scores(after_crf=False)),
         "mIoU, CRF": spread(row.scores(after_crf=True)),
-        f"difference{', CRF' if row.after_crf else ''}": difference.points if difference else "–",
+        **_of_subsets(row),
+        f"difference{of_subset}{', CRF' if row.after_crf else ''}": difference.points
+        if difference
+        else "–",
         "p, seeds": _probability(difference),
         "verdict": verdict(difference),
         "parameters": f"{row.parameters():,.0f}",
         "images/s": f"{speed:.1f}" if speed else "–",
         "seconds": f"{row.seconds():.0f}",
+    }
+
+
+def _of_subsets(row: Row) -> dict[str, str]:
+    """Return the mIoU of each subset of the classes; after the CRF too where it is compared."""
+    kinds = {"": False} | ({", CRF": True} if row.after_crf else {})
+    return {
+        f"mIoU{subset}{when}": spread(row.scores(after_crf, subset))
+        for subset in row.subsets
+        for when, after_crf in kinds.items()
     }
 
 
@@ -176,12 +218,19 @@ def as_csv(rows: Sequence[Row]) -> str:
     """Return the results as CSV: one line a setting and seed, with plain numbers."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    means = [
+        (f"miou{subset}{'_crf' if after_crf else ''}", after_crf, subset)
+        for subset in ("", *rows[0].subsets)
+        for after_crf in (False, True)
+    ]
+    names = [name for name, _, _ in means]
     writer.writerow(
-        ["setting", "seed", "miou", "miou_crf", "parameters", "images_per_second", "seconds", "run"]
+        ["setting", "seed", *names, "parameters", "images_per_second", "seconds", "run"]
     )
     for row in rows:
         for r in row.results:
             run = r.run
-            numbers = [r.miou, r.miou_crf, r.parameters, r.images_per_second, r.fit["wall_seconds"]]
+            scores = [r.mean_iou(after_crf, subset) for _, after_crf, subset in means]
+            numbers = [*scores, r.parameters, r.images_per_second, r.fit["wall_seconds"]]
             writer.writerow([row.label, run.seed, *numbers, run.fit.folder.name])
     return text.getvalue()

@@ -19,9 +19,13 @@ def findings(rows: Sequence[Row]) -> list[str]:
         rows: rows of the table, at least one; the baseline first if it is done.
     """
     if rows[0].results[0].run.setting == 0:
-        mean = spread(rows[0].scores(rows[0].after_crf))
+        mean = spread(rows[0].compared())
         when = " after the CRF" if rows[0].after_crf else ""
-        score = "has a score that is not known" if mean == "–" else f"has mIoU {mean} %{when}"
+        score = (
+            "has a score that is not known"
+            if mean == "–"
+            else f"has mIoU{rows[0].subset} {mean} %{when}"
+        )
         sentences = [f"The baseline, {_quoted(rows[0])}, {score}."]
     else:
         sentences = ["The baseline has no result, so nothing is compared."]
@@ -66,13 +70,24 @@ def _limits(rows: Sequence[Row], without_interval: Sequence[str], *, some_noise:
             f"The scores are of {plural(min(images), 'validation image')}: an interval over so "
             "few is narrower than it should be."
         )
-    ious = [r.scored(row.after_crf)["iou"].values() for row in rows for r in row.results]
-    fewest = min(sum(iou is not None for iou in classes) for classes in ious)
-    if 0 < fewest < len(ious[0]):
-        sentences.append(
-            f"mIoU is the mean over {fewest} of {plural(len(ious[0]), 'class')}: the others are "
-            "neither in the truth nor predicted, at least in one run."
-        )
+    results = [r for row in rows for r in row.results]
+    scored = [r.scored(rows[0].after_crf) for r in results]
+    ious = {"": [part["iou"] for part in scored]}
+    for subset in rows[0].subsets:
+        found = [part.get("subsets", {"iou": {}})["iou"].get(subset) for part in scored]
+        ious[subset] = [iou for iou in found if iou]
+    for subset, runs in ious.items():
+        present = [sum(iou is not None for iou in classes.values()) for classes in runs]
+        fewest = min(present, default=0)
+        if 0 < fewest < len(runs[0]):
+            sentences.append(
+                f"mIoU{subset} is the mean over {fewest} of {plural(len(runs[0]), 'class')}: the "
+                "others are neither in the truth nor predicted, at least in one run."
+            )
+    if rules := unique(r.rule for r in results if r.rule):
+        differs = ", so not all of them compare" if len(rules) > 1 else ""
+        names = " and ".join(f"mIoU{subset}" for subset in rows[0].subsets)
+        sentences.append(f"{names} by --eval.subsets {' or '.join(rules)}{differs}.")
     if without_interval:
         sentences.append(
             f"There is no interval over images for {', '.join(without_interval)}: that takes "

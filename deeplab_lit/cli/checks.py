@@ -219,9 +219,13 @@ def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> 
     if not words:
         return
     if len(stored) != len(names):
+        hint = ""
+        if len(stored) in map(len, data.subsets.values()):
+            scores = " and ".join(f"mIoU{name}" for name in data.subsets)
+            hint = f". {scores} are scored from all {len(names)} outputs (--eval.subsets)"
         raise WeightsError(
             f"{path} has {len(stored)} classes, but {owner} has {len(names)} (index: checkpoint → "
-            f"data; {words}): give the data set that it was trained on"
+            f"data; {words}): give the data set that it was trained on{hint}"
         )
     check_order(stored, names, path, f"{owner}'s")
     if are_generic(stored):

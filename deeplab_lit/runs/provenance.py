@@ -133,6 +133,12 @@ class Provenance:
             version=version,
         )
 
+    def in_words(self) -> str:
+        """Say what was trained on, with labels and without; empty where nothing is known of it."""
+        known = [split for split in self.trained_on if split != UNKNOWN]
+        images = [f"images of {split} without their labels" for split in self.unlabeled_on]
+        return ", ".join([*known, *images])
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain entries, as files hold them: `weights_only` reading accepts them."""
         lists = {"trained_on": list(self.trained_on), "unlabeled_on": list(self.unlabeled_on)}

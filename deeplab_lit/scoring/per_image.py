@@ -17,6 +17,7 @@ from deeplab_lit.atomic import atomic_write
 from deeplab_lit.scoring.evaluation import ScoredNetwork
 from deeplab_lit.scoring.metric import Scores
 from deeplab_lit.scoring.observer import Observer, ScoredImage
+from deeplab_lit.scoring.subsets import NO_SUBSETS
 from deeplab_lit.types import VOID
 
 
@@ -75,8 +76,9 @@ class ImageScores(Observer):
 
     images.csv: id, miou, pixel_accuracy, and with the CRF miou_crf, pixel_accuracy_crf; an empty
     cell where all of an image is void. images.npz: `ids` (N,), `counts` (N,3,C) int64 as `count`
-    gives them, and with the CRF `counts_crf`; summed over N they are the data set's. Rows are in
-    the order of the ids, whatever the number of processes.
+    gives them, and with the CRF `counts_crf`; summed over N they are the data set's. Where subsets
+    of the classes are scored by "pixels", `counts_pixels` (and `counts_pixels_crf`) are those of
+    the pixels that count. Rows are in the order of the ids, whatever the number of processes.
 
     Args:
         folder: the run folder.
@@ -85,18 +87,23 @@ class ImageScores(Observer):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.num_classes = 0
+        self.subsets = NO_SUBSETS
         self.counts: dict[str, dict[str, np.ndarray]] = {}
 
     def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
         """Begin to count."""
         self.num_classes = len(network.classes)
+        self.subsets = network.subsets
         self.counts = {}
 
     def see(self, image: ScoredImage) -> None:
         """Count an image."""
+        masks = {"": image.mask, "_pixels": self.subsets.masked(image.mask)}
         self.counts[image.id] = {
-            suffix: count(labels, image.mask, self.num_classes)
+            kind + suffix: count(labels, mask, self.num_classes)
+            for kind, mask in masks.items()
             for suffix, labels in image.predictions.items()
+            if mask is not None
         }
 
     def finish(self, trainer: Trainer, scores: Scores, refined: Scores | None) -> dict[str, Any]:
@@ -109,8 +116,8 @@ class ImageScores(Observer):
 
     def _write(self, counts: dict[str, dict[str, np.ndarray]], suffixes: list[str]) -> None:
         arrays: dict[str, Any] = {"ids": np.array(list(counts))}
-        for suffix in suffixes:
-            arrays[f"counts{suffix}"] = np.stack([image[suffix] for image in counts.values()])
+        for kind in next(iter(counts.values()), {}):
+            arrays[f"counts{kind}"] = np.stack([image[kind] for image in counts.values()])
         with atomic_write(self.folder / "images.npz") as place:
             np.savez_compressed(place, **arrays)
         with (

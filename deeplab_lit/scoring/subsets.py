@@ -26,6 +26,7 @@ from torch import Tensor
 
 import deeplab_lit.data as data_sets
 from deeplab_lit.data import DataError, SegmentationData
+from deeplab_lit.types import VOID
 
 Rule = Literal["rows", "pixels"]
 
@@ -54,6 +55,13 @@ class Subsets:
         for members in self.members.values():
             within[list(members)] = True
         return confusion.where(within[:, None], 0)
+
+    def masked(self, mask: Tensor) -> Tensor | None:
+        """Return a mask (H,W) with void where pixels do not count; None: all of them count."""
+        if self.rule == "rows" or not self.members:
+            return None
+        within = {index for members in self.members.values() for index in members}
+        return mask.where(torch.isin(mask, mask.new_tensor(sorted(within))), VOID)
 
 
 NO_SUBSETS = Subsets()

@@ -21,6 +21,15 @@ def test_a_grid_is_all_combinations_in_the_order_of_the_file(sweep_file):
     assert sweep.seeds == (0,)
 
 
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("val/miou", (False, "")), ("val_crf/miou", (True, "")), ("val_crf/miou13", (True, "13"))],
+)
+def test_the_metric_says_what_settings_are_compared_by(sweep_file, metric, expected):
+    sweep = read_sweep(sweep_file(metric={"name": metric, "goal": "maximize"}))
+    assert (sweep.after_crf, sweep.subset) == expected
+
+
 def test_seeds_are_repetitions_and_no_setting(sweep):
     assert sweep.seeds == (0, 1)
     assert sweep.settings() == [{"model.atrous_rates": [1]}, {"model.atrous_rates": [2, 4]}]
@@ -97,6 +106,7 @@ def test_arguments_are_those_that_wandb_agents_give():
         ({"name": ".."}, "not . or .."),
         ({"metric": {"name": "val/accuracy"}}, "val/miou or val_crf/miou"),
         ({"metric": [1]}, "val/miou or val_crf/miou"),
+        ({"metric": {"name": "val/miou-16"}}, "of a subset of the classes, as val/miou16"),
     ],
 )
 def test_what_would_not_be_followed_is_refused_with_the_file_named(change, said, sweep_file):

@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from scipy import stats
 from deeplab_lit.ablate.bootstrap import Difference
 from deeplab_lit.ablate.results import read_results
 from deeplab_lit.ablate.table import as_csv, cells, markdown, rows, spread, verdict
+from deeplab_lit.ablate.words import findings
 
 LABELS = ["1", "2, 4"]
 
@@ -166,3 +168,61 @@ def test_spread_of_one_or_none():
     assert spread([0.5]) == "50.00"
     assert spread([]) == "–"
     assert spread([0.5, math.nan]) == "–"
+
+
+SUBSETS = {"16": ("disc", "square"), "13": ("disc",)}
+
+
+@pytest.fixture
+def scored_by(make_run):
+    """Writes a run that has scored subsets of the classes: scored_by(run, rule, hits)."""
+
+    def write(run, rule, hits):
+        make_run(run, 0.3, hits=hits)
+        file, counts = (run.validate.folder / name for name in ("results.json", "images.npz"))
+        content = json.loads(file.read_text())
+        iou = hits.sum(0) / (2 * 100 * len(hits) - hits.sum(0))
+        kinds = {"background": 0, "disc": 1, "square": 2}
+        for name, members in SUBSETS.items():
+            indices = [kinds[member] for member in members]
+            content["final"][f"miou{name}"] = float(iou[indices].mean())
+        parts = {name: dict.fromkeys(members, 0.5) for name, members in SUBSETS.items()}
+        content["final"]["subsets"] = {"rule": rule, "iou": parts}
+        file.write_text(json.dumps(content))
+        if rule == "pixels":
+            with np.load(counts) as arrays:
+                kept = dict(arrays)
+            np.savez(counts, **kept | {"counts_pixels": kept["counts"], "counts": kept["counts"]})
+
+    return write
+
+
+@pytest.mark.parametrize("rule", ["rows", "pixels"])
+def test_settings_are_compared_by_a_subset_of_the_classes(runs, scored_by, rule):
+    for run in runs:
+        hits = np.random.default_rng(run.seed).integers(40, 60, (9, 7))
+        hits[:, 1:3] += 20 * run.setting  # of disc and square
+        scored_by(run, rule, hits)
+    baseline, other = rows(read_results(runs)[0], LABELS, after_crf=False, subset="16")
+    assert cells(other)["mIoU"] == cells(baseline)["mIoU"] == "30.00 ± 0.00"
+    assert other.difference.low < other.difference.mean < other.difference.high
+    gain = np.mean(other.compared()) - np.mean(baseline.compared())
+    assert other.difference.mean == pytest.approx(gain)
+    assert cells(other)["difference, mIoU16"].startswith("+2")
+    assert list(cells(other))[2:6] == ["mIoU", "mIoU, CRF", "mIoU16", "mIoU13"]
+    lines = list(csv.DictReader(as_csv([baseline, other]).splitlines()))
+    assert float(lines[0]["miou16"]) == baseline.compared()[0]
+    assert lines[0]["miou16_crf"] == ""
+
+
+def test_subsets_by_two_rules_and_subsets_that_are_not_scored_are_not_compared(runs, scored_by):
+    for run in runs:
+        scored_by(run, ("rows", "pixels")[run.setting], np.full((4, 7), 50))
+    results = read_results(runs)[0]
+    other = rows(results, LABELS, after_crf=False, subset="16")[1]
+    assert verdict(other.difference) == "unknown: mIoU16 by another rule"
+    assert verdict(rows(results, LABELS, after_crf=False)[1].difference) == "within noise"
+    other = rows(results, LABELS, after_crf=False, subset="17")[1]
+    assert verdict(other.difference) == "unknown: mIoU17 is not scored"
+    said = findings(rows(results, LABELS, after_crf=False))
+    assert "mIoU16 and mIoU13 by --eval.subsets rows or pixels, so not all of them compare." in said

@@ -7,6 +7,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from deeplab_lit.scoring.per_image import ImageScores, count, image_accuracy, image_miou
+from deeplab_lit.scoring.subsets import Subsets
 from deeplab_lit.scoring.validation import Validation
 
 
@@ -62,6 +63,23 @@ def test_the_images_add_up_to_the_scores_of_the_set(validated):
         assert counts[1].tolist() == np.bincount(mask[mask != 255], minlength=7).tolist()
     assert {path.name for path in validated.folder.glob("*images*")} == {"images.csv", "images.npz"}
     assert not list(validated.folder.glob(".*"))
+
+
+def test_pixels_that_a_subset_does_not_count_have_counts_without_them(
+    make_module, make_data, make_trainer, tmp_path
+):
+    module, observer = make_module(), ImageScores(tmp_path)
+    module.subsets = Subsets("pixels", {"3": (0, 1, 4), "2": (0, 1)})
+    trainer = make_trainer(callbacks=[Validation([observer])])
+    trainer.validate(module, make_data(val_size=2), verbose=False)
+    arrays = read(tmp_path)[1]
+    assert sorted(arrays) == ["counts", "counts_pixels", "ids"]
+    for name, members in module.subsets.members.items():
+        hits, true, predicted = arrays["counts_pixels"].sum(0)[:, list(members)]
+        union = true + predicted - hits
+        expected = (hits[union > 0] / union[union > 0]).mean()
+        assert module.scores.scalars[f"miou{name}"] == pytest.approx(expected)
+    assert arrays["counts_pixels"][:, 1, [2, 3, 5, 6]].sum() == 0
 
 
 def test_without_the_crf_there_are_no_columns_of_it(make_module, make_data, make_trainer, tmp_path):

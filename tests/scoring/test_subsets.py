@@ -1,12 +1,15 @@
 """The two rules for mIoU16 and mIoU13 against a slow NumPy way: pixels masked, then counted."""
 
+import json
 import math
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from deeplab_lit import fit, validate
 from deeplab_lit.data import Cityscapes, DataError, Folder
 from deeplab_lit.scoring.metric import Scores, SegmentationScores
 from deeplab_lit.scoring.subsets import NO_SUBSETS, Subsets, choose_subsets, lacked_by
@@ -120,3 +123,70 @@ def test_data_without_subsets_and_subsets_of_unknown_classes_are_refused(tmp_pat
     data.subsets = {"1": ("see",)}
     with pytest.raises(DataError, match="'see', which is none of the classes"):
         choose_subsets(data, data.classes, "rows")
+
+
+@pytest.fixture
+def synthia_root(tmp_path, write_image):
+    """Two frames of SYNTHIA, in which every class occurs that it has."""
+    root = tmp_path / "synthia/RAND_CITYSCAPES"
+    (root / "GT/LABELS").mkdir(parents=True)
+    for seed, id in enumerate(("0000000", "0000001")):
+        write_image(root / f"RGB/{id}.png", seed)
+        label = np.zeros((24, 32, 3), np.uint16)
+        label[..., 2] = np.resize([c for c in range(22) if c not in (13, 16, 18, 20)], (24, 32))
+        cv2.imwrite(str(root / f"GT/LABELS/{id}.png"), label)
+    return root
+
+
+def test_a_training_on_synthia_is_scored_on_16_and_13_classes_without_being_asked(
+    synthia_root, city_root, tiny_args, tmp_path, capsys
+):
+    options = {
+        "--data": "Synthia",
+        "--data.root": str(synthia_root),
+        "--val_data": "Cityscapes",
+        "--val_data.root": str(city_root),
+        "--trainer.max_steps": "2",
+        "--checkpoint.monitor": "val/miou16",
+        "--crf.iterations": "1",
+        "--run": "one",
+    }
+    shapes = dict.fromkeys(["--data.train_size", "--data.val_size", "--data.size"])
+    run = fit.main(tiny_args(tmp_path / "runs", **shapes | options))
+    said = capsys.readouterr().out
+    assert "mIoU16 is without terrain, truck, train" in said
+    assert "by --eval.subsets rows" in said
+    written = json.loads((run.folder / "results.json").read_text())
+    expected = slow_of(run.module.scores.confusion.numpy(), Cityscapes.subsets["13"])
+    assert written["final"]["miou13"] == pytest.approx(expected)
+    assert written["final"]["subsets"]["rule"] == "rows"
+    assert written["final"]["crf"]["miou16"] > 0
+    metrics = (run.folder / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"val/miou16", "val/miou13", "val_crf/miou16", "val_crf/miou13"} <= set(metrics)
+    assert run.trainer.checkpoint_callback.monitor == "val/miou16"
+
+    checkpoint = f"--ckpt_path={run.folder / 'checkpoints/best.ckpt'}"
+    place = ["--data=Cityscapes", f"--data.root={city_root}", f"--runs_dir={tmp_path / 'runs'}"]
+    scored = validate.main([checkpoint, *place, "--loader.num_workers=0", "--trainer.logger=false"])
+    final = scored.record.final
+    assert final["miou16"] == pytest.approx(scored.module.scores.scalars["miou16"])
+    assert list(final["subsets"]["iou"]["13"]) == list(Cityscapes.subsets["13"])
+    record = json.loads((scored.folder / "results.json").read_text())
+    assert record["provenance"]["trained_on"] == ["Synthia:all"]
+    said = capsys.readouterr().out
+    assert "Trained on Synthia:all\n" in said
+    asked = ["--eval.subsets=pixels", "--loader.num_workers=0", "--trainer.logger=false"]
+    other = validate.main([checkpoint, *place, *asked]).record.final
+    assert other["subsets"]["rule"] == "pixels"
+    assert other["miou16"] >= final["miou16"]
+    assert other["miou"] == final["miou"]
+
+
+def slow_of(confusion, names):
+    """The mean IoU of the named rows of a confusion matrix."""
+    values = []
+    for index in map(CLASSES.index, names):
+        hits = confusion[index, index]
+        union = confusion[index].sum() + confusion[:, index].sum() - hits
+        values += [hits / union] if union else []
+    return sum(values) / len(values)
