@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import FSDPStrategy
 from PIL import Image
 from torch.nn import functional as F
@@ -311,3 +312,18 @@ def test_a_discriminator_that_is_lost_ends_the_training(adapt_args, capsys, monk
         fit.main(adapt_args())
     assert stop.value.code == 2
     assert "the weights are no numbers any more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_moves_network_and_discriminators_as_float32_does(precision, make_trainer):
+    module = build(loss_size="image", lambda_adv_main=0.5)
+    start = copy.deepcopy(module.state_dict())
+    batches = [[batch_of(0)]]
+    expected = reference(module, batches, torch.clone).state_dict()
+    scaler = torch.amp.GradScaler("cpu") if precision == "16-mixed" else None
+    plugin = MixedPrecision(precision, "cpu", scaler)
+    make_trainer(max_steps=1, limit_val_batches=0, plugins=[plugin]).fit(module, Batches(batches))
+    for name in ("net.head.branches.0.weight", "discriminators.main.0.weight"):
+        step, right = module.state_dict()[name] - start[name], expected[name] - start[name]
+        assert F.cosine_similarity(step.flatten(), right.flatten(), dim=0) > 0.9
+        assert step.norm().item() == pytest.approx(right.norm().item(), rel=0.1)
