@@ -2,7 +2,6 @@
 
 from copy import copy
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,34 +91,6 @@ class Folder(SegmentationData):
     def split(self, name: str) -> FileSplit:
         """List the images of images/`name`, in the order of their names."""
         folder, masks = self.root / "images" / name, self.root / "labels" / name
-        images, others = self._images_of(folder)
-        ids, files = list(images), list(images.values())
-        pairs = [Pair(*pair) for pair in zip(ids, files, masks_of(ids, masks), strict=True)]
-        used = {pair.mask for pair in pairs}
-        unused = [p for p in files_below(masks) if p not in used]
-        remarks = [
-            passed_over(place, left, why)
-            for place, left, why in (
-                (folder, others, NO_IMAGE),
-                (masks, unused, "no image of that name"),
-            )
-            if left
-        ]
-        return FileSplit(pairs, len(self.classes), self.label_map, self.color_map, remarks)
-
-    def images_of(self, name: str) -> Split:
-        """List the images of images/`name`; where there is no labels/`name`, all of them."""
-        if (self.root / "labels" / name).is_dir():
-            return super().images_of(name)
-        images, _ = self._images_of(self.root / "images" / name)
-        return ImageFiles(list(images), list(images.values()), self.label_map)
-
-    def _images_of(self, folder: Path) -> tuple[dict[str, Path], list[Path]]:
-        """Return the images below a folder by their ids, in order; and its other files.
-
-        Raises:
-            DataError: there is no image, or two have one id.
-        """
         files = list(files_below(folder))
         named = {p: p.relative_to(folder).with_suffix("").as_posix() for p in files}
         images = sorted(
@@ -133,7 +104,20 @@ class Folder(SegmentationData):
         for one, other in pairwise(images):
             if named[one] == named[other]:
                 raise DataError(f"{one} and {other.name} would share a mask: rename one of them")
-        return {named[p]: p for p in images}, [p for p in files if p.suffix.lower() not in SUFFIXES]
+        ids = [named[p] for p in images]
+        pairs = [Pair(*pair) for pair in zip(ids, images, masks_of(ids, masks), strict=True)]
+        others = [p for p in files if p.suffix.lower() not in SUFFIXES]
+        used = {pair.mask for pair in pairs}
+        unused = [p for p in files_below(masks) if p not in used]
+        remarks = [
+            passed_over(place, left, why)
+            for place, left, why in (
+                (folder, others, NO_IMAGE),
+                (masks, unused, "no image of that name"),
+            )
+            if left
+        ]
+        return FileSplit(pairs, len(self.classes), self.label_map, self.color_map, remarks)
 
     def _lines(self) -> list[ClassLine]:
         path = self.root / "classes.txt"

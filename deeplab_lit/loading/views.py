@@ -93,16 +93,10 @@ def refuse_other_indices(unlabeled: SegmentationData, classes: Iterable[str]) ->
         classes: names in the order of the network's class indices.
 
     Raises:
-        DataError: the data set has no classes, or others; or the same in another order, and its
-            masks may be meant in either.
+        DataError: the data set has other classes; or the same in another order, and its masks may
+            be meant in either.
     """
     network = list(classes)
-    if not unlabeled.classes:
-        raise DataError(
-            f"--unlabeled_data.mask_dir {unlabeled.mask_dir}: {type(unlabeled).__name__} does not "
-            "say of which classes its masks are: put the images into images/train/ of a folder "
-            "with a classes.txt, and give it as --unlabeled_data Folder"
-        )
     if class_table(unlabeled, network) is None:
         return
     pairs = enumerate(zip(unlabeled.classes, network, strict=True))

@@ -343,16 +343,3 @@ def test_real_camvid(real):
     assert image.shape == (360, 480, 3)
     assert mask.shape == (360, 480)
     assert set(np.unique(mask).tolist()) <= {*range(11), 255}
-
-
-def test_images_without_a_folder_of_labels_take_those_of_mask_dir(folder_root, tmp_path):
-    """As of a target domain that nobody has labeled; the classes are those of classes.txt."""
-    (folder_root / "labels/train").rename(tmp_path / "masks")
-    data = Folder(str(folder_root), mask_dir=str(tmp_path / "masks"))
-    image, mask = data.training().read(0)
-    with Image.open(tmp_path / "masks/0.png") as expected:
-        np.testing.assert_array_equal(mask, np.asarray(expected))
-    assert image.shape == (*mask.shape, 3)
-    assert data.images().ids == data.training().ids == ["0", "1", "2", "3", "4"]
-    with pytest.raises(DataError, match=r"files are missing"):
-        Folder(str(folder_root)).training()
