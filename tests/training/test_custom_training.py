@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from PIL import Image
 
 from deeplab_lit import fit, load, validate
 from deeplab_lit.data import Shapes
 from deeplab_lit.errors import UserError
+from deeplab_lit.runs.checkpoints import BestAndLast
 from deeplab_lit.training.divergence import TrainingDiverged
+from deeplab_lit.training.resumption import SaveOnSignal
 
 README = Path(__file__).parents[2] / "README.md"
 RECIPES = re.findall(r"```python\n(# mine\.py.*?)```", README.read_text("utf-8"), re.DOTALL)
@@ -100,6 +103,32 @@ class MeanTeacher(DeepLabModule):
 class HeadAlone(DeepLabModule):
     def training_step(self, batch, index):
         return self.training_loss(self.net.logits(batch["image"]), batch["mask"])
+
+
+class OneCritic(DeepLabModule):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+        self.critic = nn.Linear(1, 1, bias=False)
+
+    def configure_optimizers(self):
+        critic = torch.optim.SGD(self.critic.parameters(), lr=1.0)
+        return [super().configure_optimizers(), self.with_schedule(critic)]
+
+    def training_step(self, batch, index):
+        network, critic = self.optimizers()
+        for optimizer in (network, critic):
+            optimizer.zero_grad()
+        self.manual_backward(self.labeled_loss(batch["image"], batch["mask"]))
+        self.manual_backward(self.critic(torch.tensor([0.25])).sum())
+        if self.global_step == 1 and self.fails:
+            network.step()
+            raise RuntimeError("half of the optimizers have stepped")
+        network.step()
+        self.step_uncounted(critic)
+        self.step_schedules()
+
+    fails = False
 
 
 class ReturnsNothing(DeepLabModule):
@@ -308,6 +337,35 @@ def test_a_teacher_is_in_the_checkpoint_but_is_neither_trained_nor_taken_for_the
     name = "head.branches.0.weight"
     assert net.state_dict()[name].equal(content["state_dict"][f"net.{name}"])
     assert not net.state_dict()[name].equal(content["state_dict"][f"teacher.{name}"])
+
+
+def test_the_loss_is_scaled_for_16_bit_floats_and_no_optimizer_steps_further_for_it(
+    mine, make_trainer, make_data
+):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    module = importlib.import_module(mine).OneCritic(Shapes.classes, **SMALL)
+    before = module.critic.weight.item()
+    make_trainer(max_steps=2, limit_val_batches=0, plugins=[plugin]).fit(module, make_data())
+    assert before - module.critic.weight.item() == pytest.approx(0.25 * (1 + 0.5**0.9), rel=1e-3)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_step_of_which_one_optimizer_is_missing_is_not_saved(
+    mine, make_trainer, make_data, tmp_path, half
+):
+    module = importlib.import_module(mine).OneCritic(Shapes.classes, **SMALL)
+    module.fails = half
+    if not half:
+        module.on_validation_epoch_start = lambda: int("between two steps")
+    best = BestAndLast(tmp_path, monitor="val/miou", mode="max")
+    trainer = make_trainer(
+        callbacks=[SaveOnSignal(), best], enable_checkpointing=True, val_check_interval=2
+    )
+    with pytest.raises((RuntimeError, ValueError)):
+        trainer.fit(module, make_data())
+    assert (tmp_path / "last.ckpt").exists() is not half
+    assert trainer.global_step == 2
 
 
 def test_a_step_that_leaves_out_the_auxiliary_head_is_refused(mine, make_trainer, make_data):

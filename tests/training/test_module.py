@@ -104,6 +104,44 @@ def test_a_step_of_fit_is_a_step_of_sgd_on_the_loss(make_module, make_data, make
     torch.testing.assert_close(after.backbone.conv1.weight.detach(), expected.detach())
 
 
+def test_a_step_may_be_that_of_the_methods_descendants(make_module, make_data, make_trainer):
+    """As AdaptSegNet's code learns a source: two heads, full-size logits, biases like weights.
+
+    Weight and bias of normalization stay; SGD has two groups, the heads at ten times the rate.
+    """
+    options = {
+        "aux_head": True, "loss_size": "image", "norm": "frozen_affine", "bias_lr_mult": 1.0,
+        "bias_weight_decay": True, "schedule_steps": 250_000,
+    }  # fmt: skip
+    module, net, batches = make_module(**options), make_module(**options).net.train(), []
+    module.on_train_batch_start = lambda batch, index: batches.append(batch)
+    make_trainer(max_steps=2, limit_val_batches=0).fit(module, make_data())
+    heads = [*net.head.parameters(), *net.aux_head.parameters()]
+    trunk = [p for p in net.backbone.parameters() if p.requires_grad]
+    groups = [{"params": trunk, "lr": 1e-3}, {"params": heads, "lr": 1e-2}]
+    sgd = torch.optim.SGD(groups, lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    features = {}
+    net.backbone.layer3[-1].register_forward_hook(lambda *x: features.update(layer3=x[2]))
+    for step, batch in enumerate(batches):
+        for group, lr in zip(sgd.param_groups, (1e-3, 1e-2), strict=True):
+            group["lr"] = lr * (1 - step / 250_000) ** 0.9
+        main = net.head(net.backbone(net.preprocess(batch["image"])))
+        losses = []
+        for logits in (main, net.aux_head(features["layer3"])):
+            size = batch["image"].shape[-2:]
+            full = torch.nn.functional.interpolate(
+                logits, size, mode="bilinear", align_corners=True
+            )
+            target = batch["mask"].long()
+            losses.append(torch.nn.functional.cross_entropy(full, target, ignore_index=255))
+        sgd.zero_grad()
+        (losses[0] + 0.1 * losses[1]).backward()
+        sgd.step()
+    found = module.net.state_dict()
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(found[name], value, msg=name)
+
+
 @pytest.mark.parametrize("void", [False, True])
 def test_ten_batches_of_one_image_are_a_step_as_with_iter_size_10(make_module, make_trainer, void):
     """The mean of ten passes' gradients: where no pixel is void, that of one batch of ten."""
