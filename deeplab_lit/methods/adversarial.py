@@ -188,7 +188,7 @@ class AdaptSegNet(DeepLabModule):
         # 4. All step at once.
         network.step()
         for adam in adams:
-            adam.step()
+            adam.step()  # PyTorch's own: not counted as a step of the training, nothing unscaled
         self.step_schedules()
         self._share_statistics()
 
