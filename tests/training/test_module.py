@@ -380,3 +380,23 @@ def test_a_second_counted_step_in_a_batch_is_refused(make_trainer):
     trainer = make_trainer(max_steps=4, limit_val_batches=0)
     with pytest.raises(UserError, match=r"2 optimizer steps in one batch.*optimizer\.optimizer\."):
         trainer.fit(module, DataLoader([one_image()], None))
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen_affine"])
+def test_what_counts_batches_is_not_compiled_and_recomputed_at_once(make_module, norm):
+    both = {"compile": True, "gradient_checkpointing": True}
+    with pytest.raises(ValueError, match="cannot recompute trained normalization"):
+        make_module(norm=norm, **both)
+    make_module(norm="frozen", **both)
+
+
+def test_frozen_parts_keep_their_statistics_where_the_others_follow_the_batches(
+    make_module, make_data, make_trainer
+):
+    module = make_module(norm="frozen_affine", freeze=["bn1", "layer1"])
+    before = buffers(module)
+    make_trainer(max_steps=3, val_check_interval=1, limit_val_batches=1).fit(module, make_data())
+    for name, value in buffers(module).items():
+        if "running" in name:
+            frozen = name.startswith(("backbone.bn1.", "backbone.layer1."))
+            assert value.equal(before[name]) == frozen, name
