@@ -68,7 +68,7 @@ def png(pixels):
 
 
 def write_zip(path, members):
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as file:
         for name, content in members.items():
             file.writestr(name, content)
@@ -84,14 +84,14 @@ def place(tmp_path, monkeypatch):
         labels = np.take(LABEL_IDS, classes).astype(np.uint8)
         labels[:2] = 34  # a license plate, which Cityscapes has under another number
         of_image = {f"images/{number:05}.png": png(image[..., ::-1])}
-        write_zip(Path(f"gta5/{number:02}_images.zip"), of_image)
-        write_zip(Path(f"gta5/{number:02}_labels.zip"), {f"labels/{number:05}.png": png(labels)})
+        write_zip(Path(f"data/gta5/{number:02}_images.zip"), of_image)
+        write_zip(Path(f"data/gta5/{number:02}_labels.zip"), {f"labels/{number:05}.png": png(labels)})
     from scipy.io import savemat
 
     Path("split.mat").parent.mkdir(exist_ok=True)
     savemat("split.mat", {"trainIds": [[1]], "valIds": [[2]], "testIds": [[3]]})
     split = {"read_mapping/split.mat": Path("split.mat").read_bytes()}
-    write_zip(Path("gta5/read_mapping.zip"), split)
+    write_zip(Path("data/gta5/read_mapping.zip"), split)
 
     images, labels = {}, {}
     for name, number in TARGET.items():
@@ -99,11 +99,11 @@ def place(tmp_path, monkeypatch):
         ids = png(np.take(LABEL_IDS, classes).astype(np.uint8))
         images[f"leftImg8bit/{name}_leftImg8bit.png"] = png(image[..., ::-1])
         labels[f"gtFine/{name}_gtFine_labelIds.png"] = ids
-    write_zip(Path("cityscapes/leftImg8bit_trainvaltest.zip"), images)
-    write_zip(Path("cityscapes/gtFine_trainvaltest.zip"), labels)
+    write_zip(Path("data/cityscapes/leftImg8bit_trainvaltest.zip"), images)
+    write_zip(Path("data/cityscapes/gtFine_trainvaltest.zip"), labels)
 
-    Path("synthia").mkdir()
-    Path("synthia/SYNTHIA_RAND_CITYSCAPES.rar").write_bytes(b"Rar!")
+    Path("data/synthia").mkdir()
+    Path("data/synthia/SYNTHIA_RAND_CITYSCAPES.rar").write_bytes(b"Rar!")
     unpacked = Path("unpacked/RAND_CITYSCAPES").absolute()
     for number in range(2):
         image, classes = draw(200 + number)
@@ -129,7 +129,7 @@ def shortened(name, args):
     """The arguments of a command, and what makes it short."""
     if name == "fit":
         more = SMALL | {"--eval.resize": "[40,80]"}
-        if "synthia" not in " ".join(args):
+        if "--data.root data/synthia" not in " ".join(args):
             more["--loader.resize"] = "[40,80]"
         if "--unlabeled_data.root" in args:
             more["--loader.unlabeled_resize"] = "[40,80]"
@@ -167,6 +167,6 @@ def test_the_section_leads_from_archives_to_predictions_in_the_order_that_it_giv
             assert len(run.record.final["iou"]) == 19
             sizes = {key: len(iou) for key, iou in run.record.final["subsets"]["iou"].items()}
             assert sizes == {"16": 16, "13": 13}
-    made = {path.stem.removesuffix("_leftImg8bit") for path in Path("pseudo/masks").rglob("*.png")}
+    made = {path.stem.removesuffix("_leftImg8bit") for path in Path("data/pseudo/masks").rglob("*.png")}
     assert made == {name.rpartition("/")[2] for name in TARGET if name.startswith("train/")}
     assert Image.open("predictions/masks/one.png").size == (128, 64)
