@@ -101,6 +101,27 @@ MISTAKES = [
     ("fit --data=Shapes --model=null", "--model: expected options of its own"),
     ("fit --data=Shapes --trainer=null", "--trainer: expected options of its own"),
     ("fit --data=Shapes --loader.crop_size=big", "--loader.crop_size big: expected a whole"),
+    ("fit --data=Shapes --loader.resize=720", "--loader.resize 720: expected a list"),
+    ("fit --data=Shapes --loader.resize_filter=lanczos", "expected one of bicubic, bilinear"),
+    (
+        "fit --data=Shapes --loader.crop_size=whole",
+        "crop_size whole with several scales gives images of several sizes",
+    ),
+    (
+        "fit --data=Shapes --loader.crop_size=[321,640] --loader.resize=[200,640]",
+        "crop_size [321, 640] (height, width) is larger than what resize makes of every image, "
+        "[300, 960] at the largest scale",
+    ),
+    (
+        "fit --data=Shapes --trainer.max_steps=1 --loader.unlabeled_resize=[400,400]",
+        "--loader.unlabeled_resize is for the images of --unlabeled_data, which is not given",
+    ),
+    (
+        "fit --data=Shapes --loader.unlabeled_crop_size=20",
+        "of unlabeled images, crop_size must be in 33…8192 pixels, got 20",
+    ),
+    ("fit --data=Shapes --eval.score_resized=true", "--eval.resize: give it"),
+    ("fit --data=Shapes --eval.resize=[20,64]", "resize must be a height and a width in 33"),
     ("fit --data=Shapes --loader.batch_size=1.5", "--loader.batch_size 1.5: expected a whole"),
     ("fit --data=Shapes --loader.check=all", "--loader.check all: expected one of quick, full"),
     ("fit --data=Shapes --trainer.max_steps=abc", "--trainer.max_steps abc: expected a whole"),

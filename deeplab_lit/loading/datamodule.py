@@ -123,7 +123,7 @@ class DataModule(LightningDataModule):
                     crop_size, scales, color_jitter, resize=resize, **alike
                 )
             except ValueError as error:
-                raise ValueError(f"of unlabeled images, {error}") from error
+                raise ValueError(f"of unlabeled images, {error}") from None
         transforms = [self.transform] + ([] if unlabeled is None else [self.unlabeled_transform])
         refuse_mixed_scales(batch_size, transforms)
         refuse_beyond_memory(batch_size, transforms)

@@ -79,3 +79,42 @@ def test_no_data_set_of_others_is_followed_unasked(tmp_path, key):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(Exception, match=f"its {key} are of the class 'os.system'"):
         read_run(tmp_path / "config.yaml")
+
+
+def test_sizes_are_kept_in_the_configuration_and_validate_follows_them(tmp_path, capsys):
+    sizes = [
+        *("--loader.crop_size=[33,65]", "--loader.resize=[64,96]", "--loader.scales=[1.0]"),
+        *("--loader.mirror=false", "--loader.resize_filter=bilinear"),
+        *("--loader.unlabeled_crop_size=whole", "--loader.unlabeled_resize=[40,48]"),
+        *("--eval.resize=[64,80]", "--eval.resize_filter=bilinear", "--eval.score_resized=true"),
+    ]
+    where = [f"--runs_dir={tmp_path}", "--run=one", "--experiment=x"]
+    done = fit.main([*FIT, *UNLABELED, *sizes, *where, "--trainer.val_check_interval=1"])
+    assert "Note: masks are brought to --eval.resize" in capsys.readouterr().out
+    config = yaml.safe_load((tmp_path / "x/one/config.yaml").read_text())
+    loader, scored = config["loader"], config["eval"]
+    assert (loader["crop_size"], loader["resize"]) == ([33, 65], [64, 96])
+    assert (loader["unlabeled_crop_size"], loader["unlabeled_resize"]) == ("whole", [40, 48])
+    assert (loader["mirror"], loader["resize_filter"]) == (False, "bilinear")
+    assert (scored["resize"], scored["score_resized"]) == ([64, 80], True)
+    again = fit.main([f"--config={tmp_path / 'x/one/config.yaml'}", "--run=two"])
+    assert again.options.loader == done.options.loader
+    assert again.record.final["miou"] == done.record.final["miou"]
+    last = fit.main([*where[:1], "--experiment=x", "--run=one", "--ckpt_path=last"])
+    assert last.datamodule.transform.crop == (33, 65)
+    path = f"--ckpt_path={done.folder / 'checkpoints/best.ckpt'}"
+    capsys.readouterr()
+    same = validate.main([path, *CPU, f"--runs_dir={tmp_path}"])
+    assert same.record.final["miou"] == done.record.final["miou"]
+    assert "scales [1.0], seen and scored at 80×64" in capsys.readouterr().out
+    assert same.record.about["inference"] == {
+        "scales": [1.0],
+        "resize": [64, 80],
+        "resize_filter": "bilinear",
+        "score_resized": True,
+    }
+    kept = [path, *CPU, f"--runs_dir={tmp_path}", f"--eval.cache_dir={tmp_path / 'kept'}"]
+    validate.main(kept)
+    with pytest.raises(SystemExit):  # what is kept is of another size
+        validate.main([*kept, "--eval.score_resized=false"])
+    assert "kept" in capsys.readouterr().err
