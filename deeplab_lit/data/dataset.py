@@ -234,7 +234,7 @@ class SegmentationData(ABC):
         images = split.image_files()
         if not images:
             raise DataError(f"mask_dir: {type(self).__name__} has no mask files to replace")
-        masks = masks_of(split.ids, folder, [image.stem for image in images])
+        masks = masks_of(split.ids, images, folder)
         pairs = [Pair(*pair) for pair in zip(split.ids, images, masks, strict=True)]
         return FileSplit(pairs, len(self.classes), notes=split.remarks([]))
 

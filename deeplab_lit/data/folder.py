@@ -105,7 +105,9 @@ class Folder(SegmentationData):
             if named[one] == named[other]:
                 raise DataError(f"{one} and {other.name} would share a mask: rename one of them")
         ids = [named[p] for p in images]
-        pairs = [Pair(*pair) for pair in zip(ids, images, masks_of(ids, masks), strict=True)]
+        pairs = [
+            Pair(*pair) for pair in zip(ids, images, masks_of(ids, images, masks), strict=True)
+        ]
         others = [p for p in files if p.suffix.lower() not in SUFFIXES]
         used = {pair.mask for pair in pairs}
         unused = [p for p in files_below(masks) if p not in used]

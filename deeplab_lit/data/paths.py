@@ -65,40 +65,47 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     return sorted(p for p in folder.glob(pattern) if not any(map(is_hidden, p.parts[-2:])))
 
 
-def masks_of(ids: Sequence[str], folder: Path, stems: Sequence[str] | None = None) -> list[Path]:
+def masks_of(ids: Sequence[str], images: Sequence[Path], folder: Path) -> list[Path]:
     """Find the mask of each image: the file of its name in `folder`, in any lossless format.
 
     Args:
         ids: names of the images.
+        images: their files. Where the last part of an id is not the name of its file, a mask may
+            have either, as `predict` names masks after files: at the place that the id says, or, if
+            no other image has that name, in any folder below.
         folder: of the masks.
-        stems: names of the image files. Where such a name is not the last part of the id, a mask
-            may have either, in any folder below: `predict` names masks after files.
 
     Raises:
         DataError: an image has two.
         MissingFiles: an image has none; names what is there instead.
     """
     found: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     for file in files_below(folder):
         found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
-    by_stem: dict[str, list[Path]] = {}
-    for file in (file for files in found.values() for file in files):
         by_stem.setdefault(file.stem, []).append(file)
-    last_parts = [id.rpartition("/")[2] for id in ids]
+    stems = [image.stem for image in images]
+    places = [
+        id.removesuffix(image.suffix) if id.endswith(image.name) else id
+        for id, image in zip(ids, images, strict=True)
+    ]
+    times = Counter(name for names in zip(places, stems, strict=True) for name in set(names))
     masks, missing = [], []
-    for id, last, stem in zip(ids, last_parts, stems or last_parts, strict=True):
+    for id, place, stem in zip(ids, places, stems, strict=True):
         named = found.get(id, [])
-        if stem != last:
+        if place != id and times[place] == 1:
+            named = named + found.get(place, [])
+        if stem != id.rpartition("/")[2] and times[stem] == 1 and not (named and "/" in id):
             named = by_stem.get(id, []) + by_stem.get(stem, [])
         there = [file for file in named if file.suffix.lower() in LOSSLESS]
         if len(there) > 1:
             other = there[1].relative_to(folder)
             raise DataError(f"{there[0]} and {other} are masks of one image: remove one")
-        masks += there or [folder / f"{id}.png"]
+        masks += there or [folder / f"{place}.png"]
         missing += [] if there else [masks[-1]]
     if missing:
         gone = set(missing)
-        hint = _instead(ids, {id for id in ids if folder / f"{id}.png" in gone}, found)
+        hint = _instead(places, {p for p in places if folder / f"{p}.png" in gone}, found)
         raise MissingFiles(_missing(missing, 2 * len(ids)), missing, hint)
     return masks
 

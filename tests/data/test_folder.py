@@ -1,8 +1,10 @@
+from shutil import rmtree
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_lit.data import DataError, Folder
+from deeplab_lit.data import VOC, DataError, Folder, Images
 from deeplab_lit.data.classes import voc_color
 
 
@@ -343,3 +345,31 @@ def test_real_camvid(real):
     assert image.shape == (360, 480, 3)
     assert mask.shape == (360, 480)
     assert set(np.unique(mask).tolist()) <= {*range(11), 255}
+
+
+@pytest.fixture
+def frames(tmp_path, write_image, write_mask):
+    """Frames of two films, of one name each, and their pseudo-labels as `predict` writes them."""
+    for value, film in enumerate(("x", "y")):
+        write_image(tmp_path / f"frames/{film}/0001.jpg")
+        write_mask(tmp_path / f"pseudo/{film}/0001.png", np.full((24, 32), value))
+    images = Images(str(tmp_path / "frames"), mask_dir=str(tmp_path / "pseudo"))
+    return images.of_classes(VOC.classes)
+
+
+def test_images_of_one_name_in_two_folders_take_each_their_pseudo_labels(frames):
+    assert [frames.training().read(i)[1].max() for i in range(2)] == [0, 1]
+
+
+def test_no_image_takes_the_pseudo_labels_of_another_folder(frames, tmp_path):
+    (tmp_path / "pseudo/y/0001.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 files are missing: .*pseudo/y/0001\.png"):
+        frames.training()
+
+
+def test_pseudo_labels_of_one_folder_may_lie_at_the_top(frames, tmp_path):
+    """As of predict --images frames/x, where --unlabeled_data.root is frames."""
+    rmtree(tmp_path / "frames/y")
+    (tmp_path / "pseudo/x/0001.png").rename(tmp_path / "pseudo/0001.png")
+    rmtree(tmp_path / "pseudo/y")
+    assert frames.training().pairs[0].mask == tmp_path / "pseudo/0001.png"
