@@ -7,6 +7,8 @@ import base64
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from PIL import Image
 from deeplab_lit.ablate import plots
 from deeplab_lit.ablate.panels import Panels, look
 from deeplab_lit.ablate.plan import Run, labels_of
-from deeplab_lit.ablate.results import read_results
+from deeplab_lit.ablate.results import macs_of, read_results
 from deeplab_lit.ablate.sweep import Sweep
 from deeplab_lit.ablate.table import Row, as_csv, cells, markdown, rows
 from deeplab_lit.ablate.words import findings, left_out, origin, unique
@@ -49,7 +51,11 @@ def write_report(
         return
     refined = all(result.miou_crf is not None for result in results)
     after_crf = sweep.after_crf and refined
-    table = rows(results, labels, after_crf, option, sweep.subset)
+    count = cache(macs_of)  # settings may share their trainings
+    table = [
+        replace(row, macs=count(row.results[0].run.fit.folder))
+        for row in rows(results, labels, after_crf, option, sweep.subset)
+    ]
     panels, no_panels = _panels(table)
     files = {
         "table.md": markdown(table).encode(),

@@ -22,6 +22,8 @@ import yaml
 
 import deeplab_lit
 from deeplab_lit.ablate.plan import Run, Step
+from deeplab_lit.errors import UserError
+from deeplab_lit.network.cost import cost_of
 
 DAMAGE = (  # what reading a damaged file may raise
     *(OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, EOFError),
@@ -150,6 +152,28 @@ def read_result(run: Run) -> Result | None:
 def best_checkpoint(run: Run) -> Path:
     """Return the file of the training's best weights."""
     return run.fit.folder / "checkpoints/best.ckpt"
+
+
+def macs_of(training: Path) -> int | None:
+    """Count the multiply-adds of a training crop through the network, at all its scales.
+
+    Args:
+        training: folder of a run of `fit`.
+
+    Returns:
+        None where its files do not tell: it read whole images of any size, or is damaged.
+    """
+    try:
+        config = yaml.safe_load((training / "config.yaml").read_text("utf-8"))
+        loader = config["loader"]
+        crop = loader["crop_size"]
+        size = loader.get("resize") if crop == "whole" else crop
+        size = (size, size) if isinstance(size, int) else size
+        if size is None:
+            return None
+        return cost_of(deeplab_lit.load(training / "checkpoints/best.ckpt"), size).macs
+    except (UserError, yaml.YAMLError, *DAMAGE):
+        return None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Row:
         option: name of the option that the label is a value of; "setting": of several.
         subset: of the classes, whose mIoU `difference` is of; "": of all.
         subsets: names of all that a run of the table has scored.
+        macs: multiply-adds of a training crop through the network; None: unknown.
     """
 
     label: str
@@ -34,6 +35,7 @@ class Row:
     option: str = "setting"
     subset: str = ""
     subsets: tuple[str, ...] = ()
+    macs: int | None = None
 
     def scores(self, after_crf: bool, subset: str = "") -> list[float]:
         """Return the mIoU of each seed, NaN: unknown; empty: not scored, as without the CRF."""
@@ -167,6 +169,7 @@ def cells(row: Row) -> dict[str, str]:
         "p, seeds": _probability(difference),
         "verdict": verdict(difference),
         "parameters": f"{row.parameters():,.0f}",
+        "GMAC, crop": "–" if row.macs is None else f"{row.macs / 1e9:,.3f}",
         "images/s": f"{speed:.1f}" if speed else "–",
         "seconds": f"{row.seconds():.0f}",
     }
@@ -224,13 +227,13 @@ def as_csv(rows: Sequence[Row]) -> str:
         for after_crf in (False, True)
     ]
     names = [name for name, _, _ in means]
-    writer.writerow(
-        ["setting", "seed", *names, "parameters", "images_per_second", "seconds", "run"]
-    )
+    costs = ("parameters", "macs", "images_per_second", "seconds")
+    writer.writerow(["setting", "seed", *names, *costs, "run"])
     for row in rows:
         for r in row.results:
             run = r.run
             scores = [r.mean_iou(after_crf, subset) for _, after_crf, subset in means]
-            numbers = [*scores, r.parameters, r.images_per_second, r.fit["wall_seconds"]]
+            speed, seconds = r.images_per_second, r.fit["wall_seconds"]
+            numbers = [*scores, r.parameters, row.macs, speed, seconds]
             writer.writerow([row.label, run.seed, *numbers, run.fit.folder.name])
     return text.getvalue()

@@ -1,4 +1,5 @@
 import base64
+import csv
 import io
 import re
 import xml.etree.ElementTree as ET
@@ -111,6 +112,18 @@ def no_drawing(monkeypatch):
     monkeypatch.setattr(plots, "picture", lambda figure, kind: b"<svg/>")
 
 
+def test_the_table_says_what_the_network_of_a_setting_costs(sweep, done, tmp_path, no_drawing):
+    """One multiply-add a cell and weight: of resnet10_quarter with one branch, on 33×33 pixels."""
+    (done[0].fit.folder / "config.yaml").write_text("loader: {crop_size: 33}")
+    write_report(sweep, done, tmp_path / "runs/rates")
+    by_hand = (17 * 17 * 2352 + 9 * 9 * 4608 + 25 * (14336 + 57344 + 229376 + 9 * 128 * 7)) / 1e9
+    lines = csv.DictReader((tmp_path / "runs/rates/table.csv").read_text().splitlines())
+    assert [line["macs"] for line in lines] == [f"{by_hand * 1e9:.0f}"] * 2 + [""] * 2
+    page = (tmp_path / "runs/rates/report.html").read_text()
+    assert "<th>GMAC, crop</th>" in page
+    assert f"<td>{by_hand:.3f}</td>" in page
+
+
 class Page(HTMLParser):
     """What a browser would see."""
 
@@ -202,6 +215,7 @@ def test_the_table_marks_what_is_better_worse_or_noise(sweep, table):
         "p, seeds": "0.01",
         "verdict": "better",
         "parameters": "1,234",
+        "GMAC, crop": "–",
         "images/s": "8.0",
         "seconds": "30",
     }

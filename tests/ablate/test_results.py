@@ -11,6 +11,7 @@ from deeplab_lit.ablate.plan import Step
 from deeplab_lit.ablate.results import (
     best_checkpoint,
     is_finished,
+    macs_of,
     progress,
     read_json,
     read_metrics,
@@ -56,6 +57,31 @@ def test_parameters_that_no_record_has_are_counted_in_the_checkpoint(runs, make_
     names = [name for name in tensors if name.rpartition(".")[2] in ("weight", "bias")]
     expected = sum(tensors[name].numel() for name in names)
     assert read_result(runs[1]).parameters == expected
+
+
+CELLS, FEATURES, NUM_CLASSES = 21 * 21, 128, 7  # of a crop of 161
+
+
+@pytest.mark.parametrize("loader", ["{crop_size: 161}", "{crop_size: whole, resize: [161, 161]}"])
+def test_a_branch_more_costs_its_multiply_adds(runs, make_run, loader):
+    for run in runs[:2]:  # rate 1; rates 2 and 4
+        make_run(run, 0.25)
+        (run.fit.folder / "config.yaml").write_text(f"loader: {loader}")
+    one, two = (macs_of(run.fit.folder) for run in runs[:2])
+    assert two - one == CELLS * 9 * FEATURES * NUM_CLASSES
+
+
+def test_multiply_adds_are_unknown_where_the_size_of_crops_is(runs, make_run):
+    make_run(runs[0], 0.25)
+    folder = runs[0].fit.folder
+    assert macs_of(folder) is None
+    for content in ("loader: {crop_size: whole}", "loader: 5", "{"):
+        (folder / "config.yaml").write_text(content)
+        assert macs_of(folder) is None
+    (folder / "config.yaml").write_text("loader: {crop_size: [33, 65]}")
+    assert macs_of(folder) > 0
+    best_checkpoint(runs[0]).write_bytes(b"damaged")
+    assert macs_of(folder) is None
 
 
 def test_what_was_not_measured_is_empty(runs, make_run):

@@ -52,6 +52,8 @@ def test_with_more_settings_it_takes_more_to_be_more_than_noise(make_row):
 
 def test_a_row_has_size_speed_and_time(made):
     assert cells(made[1])["parameters"] == "1,234"
+    assert cells(made[1])["GMAC, crop"] == "–"
+    assert cells(replace(made[1], macs=373_656_133_632))["GMAC, crop"] == "373.656"
     assert cells(made[1])["images/s"] == "14.0"  # the median of 10, 14, 90
     assert cells(made[1])["seconds"] == "12"
 
