@@ -85,7 +85,8 @@ def place(tmp_path, monkeypatch):
         labels[:2] = 34  # a license plate, which Cityscapes has under another number
         of_image = {f"images/{number:05}.png": png(image[..., ::-1])}
         write_zip(Path(f"data/gta5/{number:02}_images.zip"), of_image)
-        write_zip(Path(f"data/gta5/{number:02}_labels.zip"), {f"labels/{number:05}.png": png(labels)})
+        of_labels = {f"labels/{number:05}.png": png(labels)}
+        write_zip(Path(f"data/gta5/{number:02}_labels.zip"), of_labels)
     from scipy.io import savemat
 
     Path("split.mat").parent.mkdir(exist_ok=True)
@@ -167,6 +168,7 @@ def test_the_section_leads_from_archives_to_predictions_in_the_order_that_it_giv
             assert len(run.record.final["iou"]) == 19
             sizes = {key: len(iou) for key, iou in run.record.final["subsets"]["iou"].items()}
             assert sizes == {"16": 16, "13": 13}
-    made = {path.stem.removesuffix("_leftImg8bit") for path in Path("data/pseudo/masks").rglob("*.png")}
+    masks = Path("data/pseudo/masks").rglob("*.png")
+    made = {path.stem.removesuffix("_leftImg8bit") for path in masks}
     assert made == {name.rpartition("/")[2] for name in TARGET if name.startswith("train/")}
     assert Image.open("predictions/masks/one.png").size == (128, 64)
