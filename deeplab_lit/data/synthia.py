@@ -49,7 +49,6 @@ CLASS_OF = {
     "bicycle": 11,
 }
 LANE_MARKING = 22  # the largest class
-RGB_TYPES = (2, 6)  # of a PNG: three channels, with transparency or without
 ABSENT = {13: "parking slot", 16: "terrain", 18: "truck", 20: "train"}  # in no official label
 RANGES = {"train": range(9000), "val": range(9000, 9400)}  # of MaxSquareLoss' lists
 LaneMarking = Literal["void", "road"]
@@ -143,6 +142,11 @@ class Synthia(SegmentationData):
     def _pairs(self, name: str) -> list[Pair]:
         """Return the frames of a split, whether they exist or not."""
         path = self.root / f"{name}.txt"
+        if name in RANGES and path.is_file():
+            raise DataError(
+                f"{path}: a list cannot be called {name}, for that split is frames "
+                f"{RANGES[name][0]}…{RANGES[name][-1]}; give the list another name, as bdl.txt"
+            )
         if name == "all":
             ids = [image.stem for image in matching(self.root / "RGB", "*.png")]
         elif name in RANGES:

@@ -36,7 +36,8 @@ def prepare_synthia(source: Source) -> str:
             ones, or label files are damaged.
     """
     folder = source.root / TOP
-    if not folder.is_dir():
+    places = (folder, source.root / "RGB")  # --root may be the unpacked folder itself
+    if not any(place.is_dir() for place in places):
         with atomic_folder(folder) as part:
             _unpack(source, part)
             counts = {name: sum(1 for _ in (part / name).glob("*.png")) for name in FRAMES}

@@ -87,6 +87,14 @@ def test_a_list_of_published_code_is_a_split_by_its_name(root):
     assert Synthia(str(root)).split("bdl").ids == ["0000001", "0000000"]
 
 
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_list_by_the_name_of_a_range_is_not_passed_over_in_silence(root, name):
+    """BDL's list of all frames is called train.txt."""
+    (root / f"{name}.txt").write_text("RGB/0000000.png\n")
+    with pytest.raises(DataError, match=rf"{name}\.txt: a list cannot be called {name}"):
+        Synthia(str(root), train_split=name).training()
+
+
 def test_labels_that_lost_their_classes_are_refused(root):
     path = root / "GT/LABELS/0000001.png"
     pillows = np.asarray(Image.open(path))

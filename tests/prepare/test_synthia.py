@@ -200,3 +200,9 @@ def test_stopped_while_files_are_moved_it_goes_on(source, rar, programs, members
 
 def stopped(*args, **kwargs):
     raise KeyboardInterrupt
+
+
+def test_nothing_is_unpacked_into_the_folder_of_the_frames_itself(source):
+    (source.root / "RGB").mkdir()
+    assert prepare_synthia(source) == f"--data Synthia --data.root {source.root}"
+    assert [path.name for path in source.root.iterdir()] == ["RGB"]
