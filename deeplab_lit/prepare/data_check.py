@@ -7,16 +7,17 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_lit.atomic import atomic_write
-from deeplab_lit.data import SegmentationData
+from deeplab_lit.data import Images, SegmentationData
 from deeplab_lit.data.check import Summary, summarize, table
 from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.split import Split
-from deeplab_lit.loading.views import WithoutLabels, class_table
+from deeplab_lit.loading.views import WithoutLabels, class_table, refuse_other_indices
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes
 
@@ -38,7 +39,8 @@ def check(
         plot: picture file to write. None: data_check/<data set>.png.
         num_workers: threads that read.
         val: the data set to validate on. None: `data`.
-        unlabeled: a data set of which images alone are used. None: there is none.
+        unlabeled: a data set of which images alone are used, with the masks of its `mask_dir` if it
+            has one. None: there is none.
 
     Returns:
         The exit code: 0, or 1 where something is wrong.
@@ -54,11 +56,15 @@ def check(
         training: data.training,
         validation: scored.validation,
     }
-    others = ""
+    others, has_masks = "", unlabeled is not None and unlabeled.mask_dir is not None
     if unlabeled is not None:
+        if isinstance(unlabeled, Images):
+            unlabeled = unlabeled.of_classes(data.classes)
         others = f"unlabeled_data: {type(unlabeled).__name__}"
-        splits[others] = lambda: WithoutLabels(unlabeled.images())
-    num_classes = {training: len(data.classes), validation: len(scored.classes), others: 0}
+        others += f", masks of {unlabeled.mask_dir}" if has_masks else ""
+        splits[others] = partial(_unlabeled_split, unlabeled, data.classes)
+    num_classes = {training: len(data.classes), validation: len(scored.classes)}
+    num_classes[others] = len(data.classes) if has_masks else 0
     problems: list[str] = []
     by_title: dict[str, Summary] = {}
     for title in splits:
@@ -94,6 +100,8 @@ def check(
                     pixels=summary_of_val.pixels[order],
                     images=summary_of_val.images[order],
                 )
+    if images and unlabeled and has_masks:
+        findings += unlabeled.findings(images, None)
     summaries = list(by_title.values())
     problems += [finding.sentence for finding in findings if finding.proved]
     suspicions = [finding.sentence for finding in findings if not finding.proved]
@@ -120,6 +128,18 @@ def check(
     else:
         print(f"{name}: nothing is wrong")
     return 1 if problems else 0
+
+
+def _unlabeled_split(unlabeled: SegmentationData, classes: Classes) -> Split:
+    """Return the unlabeled images, with the masks of `mask_dir` or with void ones.
+
+    Raises:
+        DataError: images or masks are missing, or masks are of other classes than are trained.
+    """
+    if unlabeled.mask_dir is None:
+        return WithoutLabels(unlabeled.images())
+    refuse_other_indices(unlabeled, classes)
+    return unlabeled.training()
 
 
 def class_plot(summaries: Sequence[Summary], classes: Classes) -> Image.Image:

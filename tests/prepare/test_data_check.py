@@ -207,6 +207,21 @@ def test_the_data_to_validate_on_and_images_without_labels_are_checked_too(
     assert "train1.jpg" in err
 
 
+def test_the_masks_of_unlabeled_images_are_checked_too(root, files, tmp_path, capsys):
+    masks, plot = tmp_path / "pseudo", str(tmp_path / "plot.png")
+    copytree(root / "labels/val", masks)
+    target = Images(str(root / "images/val"), mask_dir=str(masks))
+    assert check(Folder(str(root)), plot, 1, None, target) == 0
+    assert f"Images, masks of {masks}: 2 images" in capsys.readouterr().out
+    (masks / "val0.png").write_bytes(files.png(files.mask(7)))
+    assert check(Folder(str(root)), plot, 1, None, target) == 1
+    assert "pseudo/val0.png: mask value 2, 3" in capsys.readouterr().err
+    (masks / "val0.png").unlink()
+    target = Images(str(root / "images/val"), mask_dir=str(masks))
+    assert check(Folder(str(root)), plot, 1, None, target) == 1
+    assert "pseudo/val0.png is missing" in capsys.readouterr().err
+
+
 def test_a_data_set_of_other_classes_cannot_be_validated_on(root, tmp_path, capsys):
     other = tmp_path / "other"
     copytree(root, other)
