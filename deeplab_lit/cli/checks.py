@@ -357,7 +357,13 @@ def images_seen(datamodule: DataModule) -> dict[str, int]:
         masks = datamodule.unlabeled.mask_dir if datamodule.unlabeled else None
         but = f", which have the masks of {masks}: these must not be the truth" if masks else ""
         say(f"WARNING: {plural(number, 'validation image')} {are} among the unlabeled ones{but}.")
-    if number := datamodule.trained_in_validation():
+    truths = datamodule.truths_in_masks()
+    if truths:
+        say(
+            "WARNING: the masks of --unlabeled_data.mask_dir are the truth of the validation "
+            "images, to the pixel in all that were compared: these are no pseudo-labels."
+        )
+    if number := max(datamodule.trained_in_validation(), truths):
         entries["validation_images_trained_on"] = number
         are = "is" if number == 1 else "are"
         say(

@@ -133,7 +133,11 @@ class SegmentationData(ABC):
             ) from error
 
     def shared(self, split: Split, other: "SegmentationData") -> int:
-        """Count the images of the training split that another data set validates on.
+        """Count the images of the training split that another data set validates on."""
+        return len(self.same_images(split, other))
+
+    def same_images(self, split: Split, other: "SegmentationData") -> dict[int, int]:
+        """Find the images of the training split that another data set validates on.
 
         Sets that name images alike are compared by these names, and so is a split with itself;
         others are compared by the places of the files.
@@ -141,12 +145,18 @@ class SegmentationData(ABC):
         Args:
             split: to train on, with labels or without.
             other: the data set to validate on; it may be this one.
+
+        Returns:
+            The index of each in `split` → in `other.validation()`.
         """
         validation = other.validation()
         is_same_split = other is self and self.train_split == self.val_split
-        if is_same_split or (self.id_space is not None and self.id_space == other.id_space):
-            return len(set(split.ids) & set(validation.ids))
-        return len(_places(split) & _places(validation))
+        by_name = is_same_split or (self.id_space is not None and self.id_space == other.id_space)
+        names, others = (
+            (split.ids, validation.ids) if by_name else (_places(split), _places(validation))
+        )
+        places = {name: index for index, name in enumerate(others)}
+        return {index: places[name] for index, name in enumerate(names) if name in places}
 
     def label(self, split: str) -> str:
         """Return a split's name in the provenance of weights that were trained on it."""
@@ -239,11 +249,11 @@ class SegmentationData(ABC):
         return FileSplit(pairs, len(self.classes), notes=split.remarks([]))
 
 
-def _places(split: Split) -> set[str]:
-    """Return where the images of a split lie, past links; of images that are drawn, nothing.
+def _places(split: Split) -> list[str]:
+    """Return where each image of a split lies, past links; of images that are drawn, nothing.
 
     Links are followed for each folder once, since a look-up for each image takes long.
     """
     files = split.image_files()
     folders = {folder: folder.resolve() for folder in {file.parent for file in files}}
-    return {str(folders[file.parent] / file.name) for file in files}
+    return [str(folders[file.parent] / file.name) for file in files]

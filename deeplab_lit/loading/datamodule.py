@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -42,6 +43,7 @@ from deeplab_lit.loading.views import (
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes, Filter, Size
 
+COMPARED = 8  # masks with the truth
 LARGEST_BATCH, MOST_WORKERS = 65536, 512  # workers: beside each process that trains
 
 
@@ -211,6 +213,23 @@ class DataModule(LightningDataModule):
         """Count the validation images that are among the unlabeled ones."""
         data = self.unlabeled
         return 0 if data is None else data.shared(data.images(), self.val)
+
+    def truths_in_masks(self) -> int:
+        """Count the validation images whose truth is among the masks of the unlabeled ones.
+
+        The first few are looked at: no network is right in every pixel of all of them. 0 where one
+        of these masks differs from the truth.
+        """
+        data = self.unlabeled
+        if data is None or data.mask_dir is None:
+            return 0
+        training, validation = data.training(), self.validation()
+        shared = data.same_images(training, self.val)
+        pairs = (
+            (training.read(own)[1], validation.read(index)[1])
+            for own, index in list(shared.items())[:COMPARED]
+        )
+        return len(shared) if all(np.array_equal(*pair) for pair in pairs) else 0
 
     def in_words(self) -> str:
         """Return what is trained on and validated on, with numbers, in one line."""

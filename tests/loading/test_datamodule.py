@@ -1,4 +1,4 @@
-from shutil import copytree, rmtree
+from shutil import copy, copytree, rmtree
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from deeplab_lit.cli.checks import images_seen
 from deeplab_lit.data import (
     Cityscapes,
     DataError,
@@ -654,3 +655,23 @@ def test_pseudo_labels_resume_with_their_images(pseudo_labeled):
     one, other = batches(0)[2]["unlabeled"], batches(2)[0]["unlabeled"]
     assert one["id"] == other["id"]
     assert torch.equal(one["mask"], other["mask"])
+
+
+def test_masks_of_unlabeled_images_that_are_the_truth_of_the_scored_ones_are_found(
+    folder_root, tmp_path, write_mask
+):
+    for file in (folder_root / "labels/val").glob("*.png"):
+        (tmp_path / "pseudo").mkdir(exist_ok=True)
+        copy(file, tmp_path / "pseudo")
+    source = Folder(root=str(folder_root))
+    masks = {"mask_dir": str(tmp_path / "pseudo")}
+    images = Images(str(folder_root / "images/val"), **masks)
+    for target in (images, Folder(root=str(folder_root), train_split="val", **masks)):
+        assert module(source, None, target).truths_in_masks() == 3
+    found = images_seen(module(source, None, images))
+    assert found == {"validation_images_unlabeled": 3, "validation_images_trained_on": 3}
+    assert module(source, None, Images(str(folder_root / "images/val"))).truths_in_masks() == 0
+    write_mask(tmp_path / "pseudo/1.png", np.zeros((24, 32)))
+    images = Images(str(folder_root / "images/val"), **masks)
+    assert module(source, None, images).truths_in_masks() == 0
+    assert "validation_images_trained_on" not in images_seen(module(source, None, images))
