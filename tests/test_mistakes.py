@@ -72,6 +72,7 @@ FILES = {
     "trimap.csv": b"a,b\n1,2\n",
 }  # fmt: skip
 LONG = "x" * 300
+ONE = "--trainer.max_steps=1 --model.weights=none --data.val_split=all"
 PREDICT = "predict --ckpt_path={ckpt} --images {data}/images/val --out={t}/out"
 
 MISTAKES = [
@@ -193,6 +194,36 @@ MISTAKES = [
     ("validate --ckpt_path={ckpt} --model.scales=[1]", "--eval.scales"),
     ("fit --data=Shapes --ckpt_path={ckpt} --model.backbone=vgg16", "trained with"),
     ("validate --ckpt_path={ckpt} --data=Folder --data.root={data}", "classes"),
+    # another domain
+    ("fit --data=Shapes --val_data=Folder --val_data.root={data}", "Folder"),
+    (
+        "fit --data=Shapes --unlabeled_data=Folder --unlabeled_data.root={data} "
+        "--unlabeled_data.mask_dir={data}/labels/train",
+        "--unlabeled_data.mask_dir",
+    ),
+    (f"fit --data=Synthia {ONE} --data.root={{data}}/synthia", "its classes are lost"),
+    (f"fit --data=Synthia {ONE} --data.root={{data}}", "RAND_CITYSCAPES"),
+    (f"fit --data=GTA5 {ONE} --data.root={{data}}/gta5", "labels/00001.png"),
+    (f"fit --data=GTA5 {ONE} --data.root={{data}}", "images"),
+    (
+        "fit --data=Shapes --loader.resize=[256,512] --loader.crop_size=[512,1024]",
+        "crop_size",
+    ),
+    ("fit --data=Shapes --eval.score_resized=true", "--eval.score_resized true"),
+    (
+        "fit --data=Shapes --eval.subsets=columns",
+        "subsets columns: expected one of rows, pixels",
+    ),
+    ("fit --data=Shapes --eval.subsets=rows", "--eval.subsets rows: Shapes has no subsets"),
+    (
+        "validate --ckpt_path={ckpt} --eval.subsets=pixels",
+        "Shapes has no subsets",
+    ),
+    (
+        "fit --data=Shapes --model.weights=none --checkpoint.monitor=val/miou16 "
+        "--trainer.max_steps=1",
+        "watches val/miou16, which is not logged",
+    ),
     # predict
     ("predict", "--ckpt_path and --images and --out are missing"),
     (f"{PREDICT} --submission=kitti", "--submission kitti: expected one of voc, cityscapes"),
@@ -259,7 +290,16 @@ def place(trained, tmp_path_factory):
             (data / kind / split).mkdir(parents=True)
         cv2.imwrite(str(data / f"images/{split}/a.jpg"), np.zeros((40, 40, 3), np.uint8))
         cv2.imwrite(str(data / f"labels/{split}/a.png"), np.eye(40, dtype=np.uint8))
+    write_frame(data / "synthia/RGB/0000000.png", (40, 40, 3))
+    write_frame(data / "synthia/GT/LABELS/0000000.png", (40, 40, 3))  # as Pillow would save it
+    write_frame(data / "gta5/images/00001.png", (40, 40, 3))
+    write_frame(data / "gta5/labels/00001.png", (40, 40, 3), color=(128, 64, 128))
     return {"t": folder, "ckpt": trained, "data": data}
+
+
+def write_frame(path, shape, color=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full(shape, color, np.uint8))
 
 
 @pytest.mark.parametrize(("line", "words"), MISTAKES)

@@ -78,7 +78,7 @@ def class_table(data: SegmentationData, classes: Iterable[str]) -> np.ndarray | 
                 for those, where in ((only_here, "there"), (only_there, "trained"))
                 if those
             )
-            + ". Scores need the same names on both sides, in any order"
+            + ". Both need classes of the same names, in any order"
         )
     table = np.full(256, VOID, np.uint8)
     table[: len(names)] = [network.index(name) for name in names]
@@ -97,7 +97,11 @@ def refuse_other_indices(unlabeled: SegmentationData, classes: Iterable[str]) ->
             be meant in either.
     """
     network = list(classes)
-    if class_table(unlabeled, network) is None:
+    try:
+        table = class_table(unlabeled, network)
+    except DataError as error:
+        raise DataError(f"--unlabeled_data.mask_dir {unlabeled.mask_dir}: {error}") from error
+    if table is None:
         return
     pairs = enumerate(zip(unlabeled.classes, network, strict=True))
     index, (here, there) = next((i, names) for i, names in pairs if names[0] != names[1])

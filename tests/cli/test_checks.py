@@ -142,6 +142,13 @@ def test_that_nothing_is_known_is_told(capsys):
     assert "not known which data" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("number", [13, 16])
+def test_a_network_with_the_outputs_of_a_subset_is_told_that_all_19_are_needed(number):
+    names = Cityscapes.subsets[str(number)]
+    with pytest.raises(WeightsError, match="mIoU16 and mIoU13 are scored from all 19 outputs"):
+        check_classes(names, FILE, Cityscapes)
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("unlabeled_crop_size", "whole"), ("unlabeled_resize", (512, 1024))]
 )
