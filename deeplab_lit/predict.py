@@ -258,7 +258,7 @@ def run(plan: Plan) -> list[str]:
     problems = _segment_videos(plan)
     problems += _segment_images(plan)
     submission = plan.submission
-    if not submission and (plan.jobs or plan.options.video_masks):
+    if not submission and not plan.rule and (plan.jobs or plan.options.video_masks):
         for sentence in about_values(plan.segmenter.net, plan.values):
             print(sentence)
     if submission and not problems:
@@ -301,7 +301,10 @@ def _segment_images(plan: Plan) -> list[str]:
     written = plural(len(todo) - len(unread), "mask")
     print(f"{written} in {masks}, overlays in {plan.out / 'overlays'}")
     if plan.rule:
-        print(f"How they were made is in {plan.out / SUMMARY}")
+        print(
+            f"How they were made is in {plan.out / SUMMARY}. To train on them: --unlabeled_data."
+            f"mask_dir {masks} (beside labels, as methods do) or --data.mask_dir {masks} (alone)"
+        )
     return unread
 
 
