@@ -56,6 +56,10 @@ from deeplab_lit.training.schedule import validation_interval
 
 USAGE = "python -m deeplab_lit.fit [options]"
 DESCRIPTION = "Train. Without --config and --data: on the Shapes set."
+UNUSED = (
+    "WARNING: nothing is learned from --unlabeled_data, for DeepLabModule looks at labeled images "
+    "alone: name a method that learns from both, as --model deeplab_lit.methods.SelfTraining"
+)
 
 
 def main(
@@ -186,6 +190,8 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     weights = start.checkpoint.path if start.checkpoint else run.options.model.weights
     run.record.add(**seen_before(data.val, module.initialize(), weights))
     module.record_data(data)
+    if data.unlabeled is not None and type(module) is DeepLabModule:
+        say(UNUSED)
     for suspicion in data.preflight("fit"):
         say(f"WARNING: {suspicion}")
     for part in filter(None, (data.train, data.unlabeled) if run.trainer.is_global_zero else ()):

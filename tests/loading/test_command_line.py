@@ -30,7 +30,9 @@ def test_data_sets_need_no_lightning():
 def test_a_training_knows_its_three_data_sets_and_validate_follows_them(tmp_path, capsys):
     where = [f"--runs_dir={tmp_path}", "--run=one", "--experiment=x"]
     done = fit.main([*FIT, *SETS, *UNLABELED, *where, "--trainer.val_check_interval=1"])
-    line = next(line for line in capsys.readouterr().out.split("\n") if line.startswith("Data "))
+    shown = capsys.readouterr().out
+    assert "WARNING: nothing is learned from --unlabeled_data" in shown
+    line = next(line for line in shown.split("\n") if line.startswith("Data "))
     assert line.split(maxsplit=1)[1] == (
         "Shapes: 8 training images (train), Shapes: 3 validation images (val), "
         "Shapes: 5 unlabeled images, 7 classes"
