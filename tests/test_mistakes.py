@@ -72,7 +72,7 @@ FILES = {
     "trimap.csv": b"a,b\n1,2\n",
 }  # fmt: skip
 LONG = "x" * 300
-ONE = "--trainer.max_steps=1 --model.weights=none --data.val_split=all"
+ONE = "--trainer.max_steps=1 --model.weights=none --model.norm=batch --data.val_split=all"
 PREDICT = "predict --ckpt_path={ckpt} --images {data}/images/val --out={t}/out"
 
 MISTAKES = [
@@ -96,7 +96,10 @@ MISTAKES = [
     ("fit --data=null", "data"),
     ("fit --data=Shapes --model.backbone=resnet99", "one of resnet18, resnet34, resnet50"),
     ("fit --data=Shapes --model.lr=much", "--model.lr much: expected a number"),
-    ("fit --data=Shapes --model.norm=group", "--model.norm group: expected one of frozen, batch"),
+    (
+        "fit --data=Shapes --model.norm=group",
+        "--model.norm group: expected one of frozen, frozen_affine, ba",
+    ),
     ("fit --data=Shapes --model.atrous_rates=6", "--model.atrous_rates 6: expected a list"),
     ("fit --data=Shapes --model=3", "--model 3: expected the name of a subclass of"),
     ("fit --data=Shapes --model=null", "--model: expected options of its own"),
@@ -201,7 +204,7 @@ MISTAKES = [
         "--unlabeled_data.mask_dir={data}/labels/train",
         "--unlabeled_data.mask_dir",
     ),
-    (f"fit --data=Synthia {ONE} --data.root={{data}}/synthia", "its classes are lost"),
+    (f"fit --data=Synthia {ONE} --data.root={{data}}/synthia", "has been saved in 8 bits"),
     (f"fit --data=Synthia {ONE} --data.root={{data}}", "RAND_CITYSCAPES"),
     (f"fit --data=GTA5 {ONE} --data.root={{data}}/gta5", "labels/00001.png"),
     (f"fit --data=GTA5 {ONE} --data.root={{data}}", "images"),
@@ -247,8 +250,8 @@ MISTAKES = [
     ("convert {ckpt} {t}/b.ckpt --trained_on VOC", "expected DATA:SPLIT"),
     ("export --ckpt_path={ckpt} --out={t}/a.tflite", "its suffix must be one of"),
     ("export --ckpt_path={ckpt} --out={t}/a.onnx --eval.scales=a", "expected a list"),
-    ("benchmark", "a command is missing, like step, data, crf, startup"),
-    ("benchmark speed", "'speed' is unknown: expected one of step, data, crf, startup"),
+    ("benchmark", "a command is missing, like step, data, crf, network, startup"),
+    ("benchmark speed", "'speed' is unknown: expected one of step, data, crf, network, startup"),
     ("benchmark step --precision=int8", "one of float32, bfloat16, float16"),
     ("benchmark step --batch_size=0", "--batch_size 0: expected a number > 0"),
     ("benchmark data", "--root is missing"),

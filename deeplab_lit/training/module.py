@@ -147,7 +147,8 @@ class DeepLabModule(ScoredNetwork):
         check_share(collapse_share)
         policy = {"poly_power": poly_power, "step_size": step_size, "step_factor": step_factor}
         check_policy(lr_policy, policy, warmup_steps, schedule_steps)
-        counts_batches = network.get("norm", "frozen") != "frozen"
+        # a default in `get` would be taken for an option of any type: the parser reads this line
+        counts_batches = network.get("norm") not in (None, "frozen")
         if compile and network.get("gradient_checkpointing") and counts_batches:
             raise ValueError(
                 "torch.compile cannot recompute trained normalization: leave out compile or "
