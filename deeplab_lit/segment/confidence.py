@@ -15,7 +15,7 @@ looks at every fourth pixel, which saves memory; here all count.
 
 Probabilities over all images are counted in 64,001 steps: of 0.00005 up to 0.9, 0.000005 up to
 0.99, 0.0000005 up to 0.999 and 0.0000001 up to 1, where most of them lie. A threshold is exact to
-half a step.
+half a step; what falls into its step has reached it.
 
 Letters: C classes · H×W image.
 """
@@ -104,12 +104,14 @@ class Rule:
         """Return the pseudo-labels (H,W) uint8 of probabilities (C,H,W), 255 where unsure."""
         if self.kind == "cbst":
             at_least = probabilities.new_tensor(thresholds).view(-1, 1, 1)
-            ratio, best = (probabilities / at_least).max(dim=0)
-            return torch.where(ratio < 1, VOID, best).to("cpu", torch.uint8).numpy()
-        labels, confidence = most_probable(probabilities)
-        if self.kind == "bdl":
-            return sure(labels, steps(confidence), steps(np.array(thresholds)))
-        return sure(labels, confidence, np.array(thresholds, np.float32))
+            best = (probabilities / at_least).argmax(dim=0, keepdim=True)
+            labels = best[0].to("cpu", torch.uint8).numpy()
+            confidence = probabilities.gather(0, best)[0].cpu().numpy()
+        else:
+            labels, confidence = most_probable(probabilities)
+        if self.kind == "number":
+            return sure(labels, confidence, np.array(thresholds, np.float32))
+        return sure(labels, steps(confidence), steps(np.array(thresholds)))  # as they were counted
 
 
 def most_probable(probabilities: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -59,6 +59,17 @@ def test_cbsts_label_is_the_class_that_is_the_highest_multiple_of_its_threshold(
     assert rule_of("cbst").labels(p, thresholds).tolist() == [[1, 1]]
 
 
+@pytest.mark.parametrize("name", ["bdl", "cbst:0.5", "cbst:1"])
+@pytest.mark.parametrize("below_one", [0.0, 1.2e-7, 2.4e-7, 7.2e-7, 0.123456789])
+def test_pixels_as_sure_as_the_threshold_are_kept_however_it_is_rounded(name, below_one):
+    """Of a network that is very sure, many pixels of a class have one and the same probability."""
+    surest = np.float32(1 - below_one)
+    p = torch.tensor([surest, 1 - surest]).view(2, 1, 1).expand(2, 1, 10)
+    rule, (labels, confidence) = rule_of(name), most_probable(p)
+    thresholds = rule.thresholds(counts_of(labels, steps(confidence), 2))
+    assert rule.labels(p, thresholds).tolist() == [[0] * 10]
+
+
 def test_a_number_is_compared_as_it_is():
     p = torch.tensor([[0.9, 0.89999], [0.1, 0.10001]]).view(2, 1, 2)
     rule = rule_of("0.9")
