@@ -57,8 +57,8 @@ class TrainTransform:
         scales: the scales to choose from, or a range.
         color_jitter: brightness, contrast and saturation are multiplied by factors in
             1 ± color_jitter. 0 is the paper's.
-        resize: height and width to which image and mask are brought first, each from its own size.
-            None: they stay as they are.
+        resize: height and width to which image and mask are brought first. None: they stay as they
+            are.
         resize_filter: of the image; the mask takes the nearest pixel.
         mirror: mirror every other crop.
 

@@ -85,8 +85,8 @@ def choose_subsets(
     if rule is not None and not data.subsets:
         raise DataError(
             f"--eval.subsets {rule}: {owner} has no subsets of its classes to score, as Cityscapes "
-            "has one of 16 and one of 13. Leave the option out; a data set class of yours may have "
-            "`subsets`"
+            "has one of 16 and one of 13. Leave the option out, or set it to null where a "
+            "configuration has it; a data set class of yours may have `subsets`"
         )
     if rule is None and not set(lacked) & set(names):
         return NO_SUBSETS
