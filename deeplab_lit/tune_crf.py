@@ -24,7 +24,7 @@ from jsonargparse.typing import PositiveInt
 import deeplab_lit
 from deeplab_lit.ablate.bootstrap import interval, miou
 from deeplab_lit.atomic import atomic_write
-from deeplab_lit.cli.checks import check_classes
+from deeplab_lit.cli.checks import check_classes, tell_other_views
 from deeplab_lit.cli.defaults import implied_config, with_checkpoint_named
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.cli.screen import command
@@ -44,7 +44,7 @@ from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.split import Split
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
-from deeplab_lit.network.inference import DEVICE_HELP, device_of
+from deeplab_lit.network.inference import DEVICE_HELP, Inference, device_of
 from deeplab_lit.pictures.charts import heat_maps
 from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, open_results_folder
@@ -232,6 +232,7 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
     net = deeplab_lit.load(options.ckpt_path)
     check_classes(net.classes, options.ckpt_path, data)
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations", "backend")}
+    tell_other_views(options.ckpt_path, vars(Inference()))
     DenseCRF(**fixed)  # refuses wrong values before anything is written
     device = device_of(options.device)
     settings = cache_key(options.ckpt_path, data_section, name) | {"images": number, **fixed}

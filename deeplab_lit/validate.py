@@ -10,7 +10,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit import __version__
 from deeplab_lit.cli.callbacks import build_callbacks
-from deeplab_lit.cli.checks import check_network, check_trainer, check_unseen, classes_of_scores
+from deeplab_lit.cli.checks import (
+    check_network,
+    check_trainer,
+    check_unseen,
+    classes_of_scores,
+    tell_other_views,
+)
 from deeplab_lit.cli.defaults import (
     DATA,
     implied_config,
@@ -129,6 +135,8 @@ def build(
     net = DeepLabV2(len(classes), **source.network)  # whatever module has trained it
     load_strictly(net, source.state, path)
     provenance = Provenance.from_checkpoint(checkpoint)
+    if names_data("validate", argv):  # so that the training's configuration is not followed
+        tell_other_views(path, vars(built.eval))
     lacked = lacked_by(provenance.trained_on)
     subsets = choose_subsets(data, classes, built.eval.subsets, lacked)
     module = ScoredNetwork(net, classes, built.eval, subsets)

@@ -1,9 +1,12 @@
 """Check that options, checkpoint and data agree, before the first image."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -21,9 +24,11 @@ from deeplab_lit.network.weights.start import (
     differing,
 )
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
+from deeplab_lit.runs.trained_on import INFERENCE
 from deeplab_lit.text import plural, say
 from deeplab_lit.training.schedule import policy_steps
 from deeplab_lit.types import Classes
+from deeplab_lit.yaml_files import read_options
 
 Checkpoint = Mapping[str, Any]
 Range = tuple[str, Callable[[Any], bool]]  # what a value may be, in words and as a test
@@ -201,6 +206,30 @@ def check_network(contents: Mapping[str, Mapping[str, Any]], stored: Mapping[str
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def tell_other_views(path: str, inference: Mapping[str, Any]) -> None:
+    """Say where a training saw the images that it scored otherwise than they are seen now.
+
+    Args:
+        path: of its checkpoint.
+        inference: options of section `eval` → values in use.
+    """
+    config = Path(path).expanduser().parent.parent / "config.yaml"
+    section = read_options(config).get("eval") if config.is_file() else None
+    if not isinstance(section, dict):
+        return
+    differ = {
+        name: section[name]
+        for name in (*INFERENCE, "score_resized")
+        if name in section and _plain(section[name]) != _plain(inference.get(name))
+    }
+    if differ:
+        options = " ".join(f"--eval.{name} {quote(json.dumps(v))}" for name, v in differ.items())
+        say(
+            f"Note: the training scored with {options}; what is seen otherwise here does not "
+            "compare with its numbers"
+        )
 
 
 def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> None:

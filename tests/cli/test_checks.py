@@ -11,6 +11,7 @@ from deeplab_lit.cli.checks import (
     check_training,
     check_unseen,
     seen_splits,
+    tell_other_views,
 )
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import GTA5, VOC, Cityscapes, Folder, Shapes, Synthia
@@ -285,3 +286,16 @@ def test_folders_of_different_names_are_different_data_sets(folder_root):
     assert data.shared(data.training(), data) == 0
     on_val = Folder(root=str(folder_root), train_split="val")
     assert on_val.shared(on_val.training(), data) == 3
+
+
+def test_what_a_training_saw_otherwise_is_said_with_the_options_to_type(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("eval: {resize: [512, 1024], flip: false, window: null}")
+    checkpoint = str(tmp_path / "checkpoints" / "best.ckpt")
+    tell_other_views(checkpoint, {"resize": (512, 1024), "flip": False, "window": None})
+    assert capsys.readouterr().out == ""
+    tell_other_views(checkpoint, {"resize": None, "flip": False, "window": None})
+    said = capsys.readouterr().out
+    assert "--eval.resize '[512, 1024]'" in said
+    assert "flip" not in said
+    tell_other_views(str(tmp_path / "elsewhere.ckpt"), {})  # no run's folder around it
+    assert capsys.readouterr().out == ""
