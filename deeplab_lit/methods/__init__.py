@@ -1,7 +1,7 @@
 """Published methods on top of DeepLabModule, each a page to copy and change."""
 
+from deeplab_lit.methods.adaptsegnet import AdaptSegNet, Discriminator
 from deeplab_lit.methods.advent import AdvEnt, MinEnt
-from deeplab_lit.methods.adversarial import AdaptSegNet, Discriminator
 from deeplab_lit.methods.dacs import DACS
 from deeplab_lit.methods.self_training import SelfTraining
 

@@ -13,7 +13,7 @@ import math
 
 from torch import Tensor
 
-from deeplab_lit.methods.adversarial import AdaptSegNet
+from deeplab_lit.methods.adaptsegnet import AdaptSegNet
 from deeplab_lit.methods.levels import USUAL_AUX, by_level, level_logits, level_probabilities
 from deeplab_lit.methods.panel import show_batch
 from deeplab_lit.training.module import DeepLabModule

@@ -1,6 +1,6 @@
 """ADVENT's formulas against hand-worked values, and MinEnt against two separate backward passes.
 
-AdvEnt's step is AdaptSegNet's: tests/methods/test_adversarial.py trains both.
+AdvEnt's step is AdaptSegNet's: tests/methods/test_adaptsegnet.py trains both.
 """
 
 import copy

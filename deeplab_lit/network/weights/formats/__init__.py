@@ -16,14 +16,14 @@ from deeplab_lit.network.weights import (
     KAZUTO1011,
     TORCHVISION,
 )
-from deeplab_lit.network.weights.formats.adaptsegnet import (
+from deeplab_lit.network.weights.formats.caffe_names import from_caffe, is_caffe
+from deeplab_lit.network.weights.formats.isht7 import (
     ADVSEMISEG,
     from_adaptsegnet,
     from_isht7,
     has_branches,
     prefix_of,
 )
-from deeplab_lit.network.weights.formats.caffe_names import from_caffe, is_caffe
 from deeplab_lit.network.weights.formats.kazuto1011 import from_kazuto1011, is_kazuto1011
 from deeplab_lit.network.weights.formats.own import from_own, is_own
 from deeplab_lit.network.weights.formats.source import Source, StateDict, drop_untrained_head

@@ -6,7 +6,7 @@ import torch
 from layouts import caffe_layers, conv2d_list, kazuto1011_state, torchvision_state
 
 from deeplab_lit.network.weights.formats import translate
-from deeplab_lit.network.weights.formats.adaptsegnet import from_adaptsegnet
+from deeplab_lit.network.weights.formats.isht7 import from_adaptsegnet
 from deeplab_lit.network.weights.load import build
 from deeplab_lit.network.weights.read import WeightsError
 

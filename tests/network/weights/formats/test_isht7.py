@@ -8,7 +8,7 @@ from layouts import conv2d_list, torchvision_state
 from deeplab_lit import convert
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import read_source, recognize, translate
-from deeplab_lit.network.weights.formats.adaptsegnet import from_adaptsegnet
+from deeplab_lit.network.weights.formats.isht7 import from_adaptsegnet
 from deeplab_lit.network.weights.load import build, load
 from deeplab_lit.network.weights.read import WeightsError
 from deeplab_lit.network.weights.start import initialize

@@ -19,7 +19,7 @@ from deeplab_lit import fit, load, predict, validate
 from deeplab_lit.data import Shapes
 from deeplab_lit.errors import UserError
 from deeplab_lit.methods import AdaptSegNet, AdvEnt, Discriminator
-from deeplab_lit.methods.adversarial import SOURCE, TARGET, gan_loss
+from deeplab_lit.methods.adaptsegnet import SOURCE, TARGET, gan_loss
 
 SMALL = {"backbone": "resnet10_quarter", "weights": "none", "norm": "frozen_affine"}
 SMALL |= {"scales": (1.0,), "atrous_rates": (2, 4), "collapse_share": 1.0, "lr": 1e-2}
