@@ -16,7 +16,7 @@ from deeplab_lit.data.meaning import (
 )
 from deeplab_lit.data.paths import Pair, masks_of
 from deeplab_lit.data.split import Split
-from deeplab_lit.types import Classes, Color
+from deeplab_lit.types import VOID, Classes, Color
 
 
 class SegmentationData(ABC):
@@ -203,7 +203,12 @@ class SegmentationData(ABC):
             if summary is training and self.mask_dir is not None:
                 findings += judge_palettes(summary.colors, self.palette)
                 moved = [index for index, value in values.items() if index != value]
-                if moved:
+                # `predict` writes its masks with a palette, whose colors are proof enough
+                proved = summary.colors and all(
+                    value == VOID or (value < len(names) and color == self.classes[names[value]])
+                    for value, color in summary.colors
+                )
+                if moved and not proved:
                     findings.append(
                         Finding(
                             f"{summary.title}: these masks are read as class indices, and not as "

@@ -278,6 +278,23 @@ def test_label_ids_where_class_indices_are_expected_are_refused(city_root, write
         data.preflight("fit")
 
 
+@pytest.mark.parametrize("with_palette", [True, False])
+def test_class_indices_that_their_own_palette_proves_are_not_warned_of(
+    city_root, tmp_path, with_palette
+):
+    colors = [channel for color in Cityscapes.classes.values() for channel in color]
+    for pair in Cityscapes(str(city_root)).split("train").pairs:
+        mask = Image.fromarray(np.resize(np.uint8([*range(19), 255]), (24, 32)))
+        if with_palette:  # as `predict` writes them
+            mask.putpalette(colors)
+        path = tmp_path / f"pseudo/{pair.id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
+    data = checked(Cityscapes(str(city_root), mask_dir=str(tmp_path / "pseudo")))
+    warned = any("road is 0 here and 7 there" in finding for finding in data.preflight("fit"))
+    assert warned != with_palette
+
+
 def test_ade20k_that_counts_from_0_is_suspected(tmp_path, write_image, write_mask):
     write_image(tmp_path / "images/validation/a.jpg", size=(20, 20))
     mask = tmp_path / "annotations/validation/a.png"
