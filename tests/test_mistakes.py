@@ -111,6 +111,7 @@ MISTAKES = [
         "fit --data=Shapes --loader.crop_size=whole",
         "crop_size whole with several scales gives images of several sizes",
     ),
+    ("fit --data=Shapes --unlabeled_data.root=x", "as --unlabeled_data Cityscapes --unlabeled_"),
     (
         "fit --data=Shapes --loader.crop_size=[321,640] --loader.resize=[200,640]",
         "crop_size [321, 640] (height, width) is larger than what resize makes of every image, "

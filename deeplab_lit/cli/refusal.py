@@ -153,6 +153,11 @@ class Refusal:
             return f"{place}:{name} {problem[2].strip()}"
         if "Unable to load config" in inner:
             return f"{place}: expected options of its own, as --{path}.…"
+        if "SegmentationData is abstract" in inner:  # options of a data set that is not named
+            example = f"--{path} Cityscapes --{path}.root DIR"
+            return (
+                f"--{path} is missing: name the data set that the --{path}.… are of, as {example}"
+            )
         if expected := self._expected(path, inner, value):
             return f"{place}: expected {expected}"
         rest = cut(re.sub(r'Parser key "[^"]+":', "", message), 300)
