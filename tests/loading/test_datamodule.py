@@ -639,7 +639,7 @@ def test_pseudo_labels_of_unlabeled_images_are_checked(tmp_path, pseudo_labeled,
 
 def test_pseudo_labels_of_other_classes_are_refused_and_images_alone_are_not(folder_root, tmp_path):
     other = Folder(str(folder_root), mask_dir=str(tmp_path))
-    with pytest.raises(DataError, match=r"^Folder has other classes than are trained"):
+    with pytest.raises(DataError, match=r"mask_dir .*Folder has other classes than are trained"):
         module(Shapes(10, 5), unlabeled=other)
     with pytest.raises(DataError, match=r"mask_dir .*index 0 is eye in Reversed, but background"):
         module(Shapes(10, 5), unlabeled=Reversed(10, 5, mask_dir=str(tmp_path)))
