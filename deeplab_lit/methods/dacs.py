@@ -47,8 +47,8 @@ class DACS(DeepLabModule):
 
     Each step takes a batch of --data, the source, with labels, and one of --unlabeled_data, the
     target, without, of one size; activations of the source and of the mixture are in memory at
-    once. The teacher is in the checkpoints, for a run that goes on; all other commands, and
-    validations, use the network.
+    once. An auxiliary head learns from the source alone. The teacher is in the checkpoints, for a
+    run that goes on; all other commands, and validations, use the network.
 
     Logged are train/loss, the sum; train/source_loss and train/mix_loss, its parts; and
     train/confident_share, q of this process's batch.
@@ -91,6 +91,11 @@ class DACS(DeepLabModule):
             if word not in words:
                 raise ValueError(f"{name} must be one of {', '.join(words)}, got {word!r}")
         super().__init__(classes, **kwargs)
+        if self.loss is not None:
+            raise ValueError(
+                f"DACS weights the pixels of a mixture, which the loss {type(self.loss).__name__} "
+                "cannot: leave out --model.loss"
+            )
         self.confidence, self.ema_decay, self.teacher_norm = confidence, ema_decay, teacher_norm
         self.picks, self.jitter, self.blur = picks, jitter, blur
         self.teacher = copy.deepcopy(self.net).requires_grad_(False)

@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from deeplab_lit import __version__
 from deeplab_lit.data import DataError
-from deeplab_lit.errors import UserError
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.multiscale import ScaleLogits
@@ -35,6 +34,7 @@ from deeplab_lit.training.optimizer import (
     MOMENTUM,
     OptimizerFactory,
     build_optimizer,
+    check_aux_head,
     check_rates,
     freeze_parts,
     parameter_groups,
@@ -46,15 +46,12 @@ from deeplab_lit.training.schedule import (
     PolicyName,
     build_schedule,
     check_policy,
+    check_steps_of_batch,
     finite_steps,
 )
 from deeplab_lit.types import Classes, path_of
 
 AUX_WEIGHT = 0.1  # AdaptSegNet's
-
-
-class SeveralStepsError(UserError, RuntimeError):
-    """A training of one's own makes several counted optimizer steps a batch; says what to do."""
 
 
 class DeepLabModule(ScoredNetwork):
@@ -315,23 +312,9 @@ class DeepLabModule(ScoredNetwork):
             self.log_dict({f"lr/{group['name']}": group["lr"] for group in named})
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Refuse a first step in which the auxiliary head has no part.
-
-        It would stay random; and several processes would wait for its gradients.
-
-        Raises:
-            UserError: says which module, and what to do.
-        """
-        if self.net.aux_head is None or self.global_step:
-            return
-        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        trained = [p for p in self.net.aux_head.parameters() if id(p) in stepped]
-        if trained and all(p.grad is None for p in trained):
-            raise UserError(
-                f"{type(self).__name__} trains the network without its auxiliary head: take the "
-                "loss from labeled_loss or the logits from net.logits_and_aux, or leave out "
-                "--model.aux_head"
-            )
+        """Refuse a first step in which the auxiliary head has no part."""
+        if self.global_step == 0:
+            check_aux_head(self.net, optimizer, type(self).__name__)
 
     def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
         """Stop where training on is no use; looked at now and then, since looking waits.
@@ -341,14 +324,8 @@ class DeepLabModule(ScoredNetwork):
             TrainingDiverged: a weight is no number.
         """
         begun, self._step_begun = self._step_begun, None
-        if begun is not None and self.global_step > begun + 1:
-            raise SeveralStepsError(
-                f"{type(self).__name__} made {self.global_step - begun} optimizer steps in one "
-                "batch, and each counts as one of --trainer.max_steps: data would be skipped and "
-                "the training end early. Step the network's optimizer with optimizer.step(), and "
-                "each other one with self.step_uncounted(optimizer) (without 16-bit floats "
-                "optimizer.optimizer.step() does too), which Lightning does not count"
-            )
+        if begun is not None:
+            check_steps_of_batch(self.global_step - begun, type(self).__name__)
         if self.global_step % log_interval(self.trainer) == 0:
             loss = outputs.get("loss") if isinstance(outputs, dict) else None
             # a step that returns no loss may still have lost the weights

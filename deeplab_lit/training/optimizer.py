@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from deeplab_lit.errors import UserError
 from deeplab_lit.network.deeplab import DeepLabV2
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]  # parameter groups → optimizer
@@ -124,6 +125,30 @@ def freeze_parts(net: DeepLabV2, names: str | Sequence[str] | None) -> list[nn.M
     if not any(p.requires_grad for p in net.parameters()):
         raise ValueError(f"freeze is {names}: nothing is left to train")
     return frozen
+
+
+def check_aux_head(net: DeepLabV2, optimizer: Optimizer, module: str) -> None:
+    """Refuse a step in which the auxiliary head, where there is one, has no part.
+
+    It would stay random; and several processes would wait for its gradients.
+
+    Args:
+        net: after the backward pass.
+        optimizer: about to step.
+        module: name of the class that trains, for the message.
+
+    Raises:
+        UserError: says which module, and what to do.
+    """
+    if net.aux_head is None:
+        return
+    stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    trained = [p for p in net.aux_head.parameters() if id(p) in stepped]
+    if trained and all(p.grad is None for p in trained):
+        raise UserError(
+            f"{module} trains the network without its auxiliary head: take the loss from "
+            "labeled_loss or the logits from net.logits_and_aux, or leave out --model.aux_head"
+        )
 
 
 def check_rates(

@@ -29,6 +29,10 @@ class ScheduleError(UserError, ValueError):
     """A learning-rate policy that ends before the training; says what to do."""
 
 
+class SeveralStepsError(UserError, RuntimeError):
+    """A training of one's own makes several counted optimizer steps a batch; says what to do."""
+
+
 class Policy(ABC):
     """A learning-rate policy of your own: a subclass, `--model.lr_policy my.Policy`.
 
@@ -134,6 +138,26 @@ def finite_steps(steps: float, policy: PolicyName | Policy) -> int:
             "--trainer.max_epochs"
         )
     return int(steps)
+
+
+def check_steps_of_batch(steps: int, module: str) -> None:
+    """Refuse several counted optimizer steps in one batch, which would end a training early.
+
+    Args:
+        steps: that Lightning counted while the batch was trained on.
+        module: name of the class that trains, for the message.
+
+    Raises:
+        SeveralStepsError: more than one.
+    """
+    if steps > 1:
+        raise SeveralStepsError(
+            f"{module} made {steps} optimizer steps in one batch, and each counts as one of "
+            "--trainer.max_steps: data would be skipped and the training end early. Step the "
+            "network's optimizer with optimizer.step(), and each other one with "
+            "self.step_uncounted(optimizer) (without 16-bit floats optimizer.optimizer.step() does "
+            "too), which Lightning does not count"
+        )
 
 
 def validation_interval(batches: int) -> int:

@@ -237,6 +237,7 @@ def test_crops_of_two_sizes_cannot_be_mixed(make_dacs):
         ({"jitter": 0.6}, "jitter is out of range: 0.6, expected 0…0.5"),
         ({"picks": "half"}, "picks must be one of ceil, floor, got 'half'"),
         ({"teacher_norm": "frozen"}, "teacher_norm must be one of train, eval"),
+        ({"loss": nn.CrossEntropyLoss(ignore_index=255)}, "the loss CrossEntropyLoss cannot"),
     ],
 )
 def test_options_out_of_range_are_refused(make_dacs, options, words):
