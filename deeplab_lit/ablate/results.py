@@ -161,7 +161,8 @@ def macs_of(training: Path) -> int | None:
         training: folder of a run of `fit`.
 
     Returns:
-        None where its files do not tell: it read whole images of any size, or is damaged.
+        None where its files do not tell: it read whole images of any size, or is damaged; or where
+        a part of one's own cannot be counted without values.
     """
     try:
         config = yaml.safe_load((training / "config.yaml").read_text("utf-8"))
@@ -172,7 +173,7 @@ def macs_of(training: Path) -> int | None:
         if size is None:
             return None
         return cost_of(deeplab_lit.load(training / "checkpoints/best.ckpt"), size).macs
-    except (UserError, yaml.YAMLError, *DAMAGE):
+    except (UserError, yaml.YAMLError, RuntimeError, *DAMAGE):
         return None
 
 
