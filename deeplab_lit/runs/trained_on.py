@@ -90,10 +90,12 @@ def read_run(
         is_set = key == "data" or (key in FURTHER_DATA and value is not None)
         why_not = _of_data(key, value, typed) if is_set else _of_section(key, value, typed)
         if why_not:
+            way = "name the data, as --data VOC --data.root VOCdevkit"
+            if key == "model_class":
+                way = f"type the class again: --model {value}"
             raise ConfigError(
                 f"{config} was not typed, and {why_not}, which is not followed unasked. If you "
-                f"trust that file: --config {config}; or name the data, as --data VOC --data.root "
-                "VOCdevkit"
+                f"trust that file: --config {config}; or {way}"
             )
     return taken
 
