@@ -232,7 +232,7 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
     net = deeplab_lit.load(options.ckpt_path)
     check_classes(net.classes, options.ckpt_path, data)
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations", "backend")}
-    tell_other_views(options.ckpt_path, vars(Inference()))
+    tell_other_views(options.ckpt_path, vars(Inference()) | {"score_resized": False})
     DenseCRF(**fixed)  # refuses wrong values before anything is written
     device = device_of(options.device)
     settings = cache_key(options.ckpt_path, data_section, name) | {"images": number, **fixed}

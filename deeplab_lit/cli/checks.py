@@ -16,6 +16,7 @@ from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import default_settings
+from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.network.weights.start import (
     are_generic,
@@ -28,7 +29,7 @@ from deeplab_lit.runs.trained_on import INFERENCE
 from deeplab_lit.text import plural, say
 from deeplab_lit.training.schedule import policy_steps
 from deeplab_lit.types import Classes
-from deeplab_lit.yaml_files import read_options
+from deeplab_lit.yaml_files import ConfigError, read_options
 
 Checkpoint = Mapping[str, Any]
 Range = tuple[str, Callable[[Any], bool]]  # what a value may be, in words and as a test
@@ -216,13 +217,16 @@ def tell_other_views(path: str, inference: Mapping[str, Any]) -> None:
         inference: options of section `eval` → values in use.
     """
     config = Path(path).expanduser().parent.parent / "config.yaml"
-    section = read_options(config).get("eval") if config.is_file() else None
-    if not isinstance(section, dict):
-        return
+    try:
+        section = read_options(config).get("eval") or {}
+        seen = vars(Inference(**{name: section[name] for name in INFERENCE if name in section}))
+        seen["score_resized"] = section.get("score_resized", False)
+    except (ConfigError, OSError, ValueError, TypeError, AttributeError):
+        return  # no such file, or a damaged one: nothing to compare with
     differ = {
-        name: section[name]
-        for name in (*INFERENCE, "score_resized")
-        if name in section and _plain(section[name]) != _plain(inference.get(name))
+        name: _plain(value)
+        for name, value in seen.items()
+        if name in (*INFERENCE, "score_resized") and _plain(value) != _plain(inference.get(name))
     }
     if differ:
         options = " ".join(f"--eval.{name} {quote(json.dumps(v))}" for name, v in differ.items())

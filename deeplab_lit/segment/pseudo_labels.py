@@ -47,7 +47,7 @@ PREDICTED, KEPT = "pixels_predicted", "pixels_kept"  # of each class, as text in
 
 
 class Look(NamedTuple):
-    """What the first pass keeps of an image.
+    """Hold what the first pass keeps of an image.
 
     Attributes:
         cells: places that are not 0 in the table (C,64001) of `counts_of`, flat and in order.

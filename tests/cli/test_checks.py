@@ -15,6 +15,7 @@ from deeplab_lit.cli.checks import (
 )
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import GTA5, VOC, Cityscapes, Folder, Shapes, Synthia
+from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import PUBLISHED, Provenance
 
@@ -289,13 +290,17 @@ def test_folders_of_different_names_are_different_data_sets(folder_root):
 
 
 def test_what_a_training_saw_otherwise_is_said_with_the_options_to_type(tmp_path, capsys):
-    (tmp_path / "config.yaml").write_text("eval: {resize: [512, 1024], flip: false, window: null}")
+    config = tmp_path / "config.yaml"
+    config.write_text("eval: {resize: [512, 1024], flip: false, window: 97, score_resized: false}")
     checkpoint = str(tmp_path / "checkpoints" / "best.ckpt")
-    tell_other_views(checkpoint, {"resize": (512, 1024), "flip": False, "window": None})
+    alike = vars(Inference(resize=(512, 1024), window=97)) | {"score_resized": False}
+    tell_other_views(checkpoint, alike)
     assert capsys.readouterr().out == ""
-    tell_other_views(checkpoint, {"resize": None, "flip": False, "window": None})
+    tell_other_views(checkpoint, alike | {"resize": None})
     said = capsys.readouterr().out
-    assert "--eval.resize '[512, 1024]'" in said
-    assert "flip" not in said
-    tell_other_views(str(tmp_path / "elsewhere.ckpt"), {})  # no run's folder around it
+    assert "--eval.resize '[512, 1024]';" in said
+    for odd in ("eval: [", "eval: 3", "eval: {window: 2}", "{}"):  # scored all the same
+        config.write_text(odd)
+        tell_other_views(checkpoint, vars(Inference()) | {"score_resized": False})
+    tell_other_views(str(tmp_path / "elsewhere.ckpt"), alike)  # in no run's folder
     assert capsys.readouterr().out == ""
