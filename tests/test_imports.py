@@ -35,7 +35,7 @@ DATA_SETS = {"ade20k", "cityscapes", "coco_stuff", "folder", "gta5", "synthia", 
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
-MODULES = 161
+MODULES = 163
 
 
 def modules():

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import DataError, SegmentationData
+from deeplab_lit.data.selection import without_list
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import default_settings
 from deeplab_lit.network.inference import Inference
@@ -299,13 +300,14 @@ def seen_splits(data: SegmentationData, trained_on: Sequence[str]) -> list[str]:
 
     Args:
         data: with the split to validate on.
-        trained_on: entries like "VOC:train_aug", as `SegmentationData.label` writes them, in
-            capitals or not; those of other data sets are passed over.
+        trained_on: entries like "VOC:train_aug", as `SegmentationData.training_label` writes them,
+            in capitals or not; those of other data sets are passed over. Of a split of which a
+            list selected images, any may have been among them.
     """
     data_set, _, val_split = data.label(data.val_split).lower().rpartition(":")
     splits = []
     for entry in trained_on:
-        name, _, split = entry.rpartition(":")
+        name, _, split = without_list(entry).rpartition(":")
         if name.lower() != data_set:
             continue
         parts = [data.parts.get(s, {s}) for s in (val_split, split.lower())]
@@ -384,6 +386,9 @@ def images_seen(datamodule: DataModule) -> dict[str, int]:
         Entries of results.json: of images with labels, of those without; none where there is none.
     """
     entries: dict[str, int] = {}
+    if number := datamodule.labeled_in_unlabeled():
+        are = "is" if number == 1 else "are"
+        say(f"Note: {plural(number, 'labeled image')} {are} among the unlabeled ones too.")
     if number := datamodule.unlabeled_in_validation():
         entries["validation_images_unlabeled"] = number
         are = "is" if number == 1 else "are"

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import DataError, damage_kept
 from deeplab_lit.data.split import INVALID, MaskContent, Split
 from deeplab_lit.progress_bar import progress_bar
@@ -172,7 +171,7 @@ def preflight(
         raise DataError(f"{name} is empty")
     looked_at = pairs = range(number) if check == "full" else _spread(number, QUICK)
     found = _sound(split, name, num_workers, num_classes, pairs)
-    if isinstance(split, FileSplit) and not found.whole:
+    if split.has_mask_files and not found.whole:
         damage = found.damage
         pixels = sum(width * height * often for (width, height), often in found.sizes.items())
         enough = max(QUICK, min(MASKS, PIXELS * len(pairs) // pixels))

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 
 from deeplab_lit.data.check import Summary, first_of, summarize
@@ -15,6 +16,7 @@ from deeplab_lit.data.meaning import (
     refuse_proved,
 )
 from deeplab_lit.data.paths import Pair, masks_of
+from deeplab_lit.data.selection import Selection
 from deeplab_lit.data.split import Split
 from deeplab_lit.types import VOID, Classes, Color
 
@@ -30,6 +32,10 @@ class SegmentationData(ABC):
         mask_dir: folder with a mask for every training image, called <id>.png or as the image is,
             to train on instead of the ground truth (pseudo-labels), which need not be there; its
             values are class indices, and 255 for void.
+        ids: file that names the images of the training split to use, one a line: ids or paths, as
+            the lists of ST++ and UniMatch. The validation split stays whole.
+        all_but: file that names the images of the training split to leave out: the rest, for
+            `--unlabeled_data`. The validation split stays whole.
 
     Attributes:
         classes: name → color, in the order of the class indices.
@@ -49,11 +55,18 @@ class SegmentationData(ABC):
     official_ids: bool = False
 
     def __init__(
-        self, *, train_split: str = "train", val_split: str = "val", mask_dir: str | None = None
+        self,
+        *,
+        train_split: str = "train",
+        val_split: str = "val",
+        mask_dir: str | None = None,
+        ids: str | None = None,
+        all_but: str | None = None,
     ) -> None:
         self.train_split = train_split
         self.val_split = val_split
         self.mask_dir = Path(mask_dir).expanduser() if mask_dir else None
+        self.selection = Selection(ids, all_but) if ids or all_but else None
         self._built: dict[str, Split] = {}
         self._training: Split | None = None
         self._images: Split | None = None
@@ -94,26 +107,26 @@ class SegmentationData(ABC):
         return self.labeled(self.val_split)
 
     def training(self) -> Split:
-        """Return the split to train on, with the masks of `mask_dir` where there is one.
+        """Return the selected images of the training split, with the masks of `mask_dir` if any.
 
         Raises:
-            DataError: as `split`; or masks are missing.
+            DataError: as `split`; or masks are missing; or the list does not fit the split.
         """
         if self._training is None:
             if self.mask_dir is None:
-                self._training = self.labeled(self.train_split)
+                self._training = self._selected(self.labeled(self.train_split))
             else:
                 self._training = self._with_masks_of(self.mask_dir)
         return self._training
 
     def images(self) -> Split:
-        """Return the images of the training split, for use without its labels; looked for once.
+        """Return the selected images of the training split, without labels; looked for once.
 
         Raises:
-            DataError: as `images_of`.
+            DataError: as `images_of`; or the list does not fit the split.
         """
         if self._images is None:
-            self._images = self.images_of(self.train_split)
+            self._images = self._selected(self.images_of(self.train_split))
         return self._images
 
     def images_of(self, name: str) -> Split:
@@ -149,18 +162,50 @@ class SegmentationData(ABC):
         Returns:
             The index of each in `split` → in `other.validation()`.
         """
-        validation = other.validation()
         is_same_split = other is self and self.train_split == self.val_split
-        by_name = is_same_split or (self.id_space is not None and self.id_space == other.id_space)
-        names, others = (
-            (split.ids, validation.ids) if by_name else (_places(split), _places(validation))
-        )
-        places = {name: index for index, name in enumerate(others)}
-        return {index: places[name] for index, name in enumerate(names) if name in places}
+        return self.shared_by(split, other, other.validation(), by_name=is_same_split)
+
+    def shared_by(
+        self, split: Split, other: "SegmentationData", others: Split, *, by_name: bool = False
+    ) -> dict[int, int]:
+        """Find the images of a split that one of another data set has too, as `same_images`.
+
+        Args:
+            split: of this data set.
+            other: the other data set.
+            others: the other split.
+            by_name: ids of both stand for the same images, whatever the data sets say.
+
+        Returns:
+            The index of each in `split` → in `others`.
+        """
+        if not by_name and self.id_space is not None:
+            by_name = self.id_space == other.id_space
+        mine, theirs = (split.ids, others.ids) if by_name else (_places(split), _places(others))
+        places = {name: index for index, name in enumerate(theirs)}
+        return {index: places[name] for index, name in enumerate(mine) if name in places}
 
     def label(self, split: str) -> str:
         """Return a split's name in the provenance of weights that were trained on it."""
         return f"{type(self).__name__}:{split}"
+
+    def training_label(self) -> str:
+        """Return the label of the training split, with the list that selects images of it.
+
+        Raises:
+            DataError: the list cannot be read.
+        """
+        label = self.label(self.train_split)
+        return label if self.selection is None else label + self.selection.in_label()
+
+    def training_name(self) -> str:
+        """Return the training split's name, with the list that selects images of it.
+
+        Raises:
+            DataError: the list cannot be read.
+        """
+        name = self.train_split
+        return name if self.selection is None else f"{name}, {self.selection.in_words()}"
 
     def pseudo_labels(self, num_workers: int) -> Summary | None:
         """Read all masks of `mask_dir`, and sum them up; None where there is no such folder.
@@ -173,7 +218,7 @@ class SegmentationData(ABC):
         """
         if self.mask_dir is None:
             return None
-        title = f"{type(self).__name__} {self.train_split} with masks of {self.mask_dir}"
+        title = f"{type(self).__name__} {self.training_name()} with masks of {self.mask_dir}"
         summary = summarize(self.training(), title, len(self.classes), num_workers)
         if summary.problems:
             raise DataError("\n".join(first_of(summary.problems, title, summary.total)))
@@ -243,6 +288,15 @@ class SegmentationData(ABC):
     def void_remedy(self, value: int) -> str:
         """Say how to make the class of a value void, as the end of a sentence."""
         return f"write 255 instead of {value}"
+
+    def _selected(self, split: Split) -> Split:
+        """Return the images of the training split that a list leaves of it; without one, all."""
+        if self.selection is None:
+            return split
+        names = {*self.parts, self.val_split} - {self.train_split}
+        others = {name: partial(self.images_of, name) for name in sorted(names)}
+        title = f"{type(self).__name__} {self.train_split}"
+        return self.selection.of(split, title, others)
 
     def _with_masks_of(self, folder: Path) -> FileSplit:
         split = self.images()

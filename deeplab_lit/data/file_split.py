@@ -57,6 +57,8 @@ class FileSplit(Split):
             neighbor, and counted in `remarks`; else it is refused.
     """
 
+    has_mask_files = True
+
     def __init__(
         self,
         pairs: Sequence[Pair],

@@ -159,7 +159,6 @@ class Images(SegmentationData):
     def __init__(self, root: str | None = None, **data: Any) -> None:
         super().__init__(**data)
         self.root = require_root(root)
-        self._images: ImageFiles | None = None
 
     @property
     def id_space(self) -> None:
@@ -183,19 +182,16 @@ class Images(SegmentationData):
             "--data Folder"
         )
 
-    def images(self) -> Split:
-        """Return all images below `root`, in the order of their names; looked for once.
+    def images_of(self, name: str) -> ImageFiles:
+        """List all images below `root`, in the order of their names, whatever the split is called.
 
         Raises:
             DataError: there are none.
         """
-        if self._images is None:
-            files = [p for p in files_below(self.root) if p.suffix.lower() in SUFFIXES]
-            if not files:
-                raise DataError(f"{self.root}: no images there")
-            ids = [p.relative_to(self.root).as_posix() for p in files]
-            self._images = ImageFiles(ids, files)
-        return self._images
+        files = [p for p in files_below(self.root) if p.suffix.lower() in SUFFIXES]
+        if not files:
+            raise DataError(f"{self.root}: no images there")
+        return ImageFiles([p.relative_to(self.root).as_posix() for p in files], files)
 
 
 def _key(line: ClassLine) -> int:

@@ -208,7 +208,7 @@ def listed_ids(path: Path) -> list[str]:
     odd = next((id for id in ids if len(id.split()) > 1 or "/" in id), None)
     if odd is not None:
         raise DataError(f"{path}: expected an image name a line, found {odd!r}")
-    _refuse_repetitions(path, ids)
+    refuse_repetitions(path, ids)
     return ids
 
 
@@ -223,11 +223,16 @@ def listed_frames(path: Path) -> list[str]:
         OSError: it cannot be opened.
     """
     ids = [PurePosixPath(line.split()[0]).stem for line in lines_of(path)]
-    _refuse_repetitions(path, ids)
+    refuse_repetitions(path, ids)
     return ids
 
 
-def _refuse_repetitions(path: Path, ids: Sequence[str]) -> None:
+def refuse_repetitions(path: Path, ids: Sequence[str]) -> None:
+    """Refuse a list that names an image more than once.
+
+    Raises:
+        DataError: it does; with the first few.
+    """
     twice = [id for id, number in Counter(ids).items() if number > 1]
     if twice:
         raise DataError(

@@ -43,10 +43,12 @@ class Split(ABC):
         ids: a name for each image, unique.
         label_map: (256,) uint8, from the values in the label files to class indices, or None where
             they are the same; see `FileSplit`.
+        has_mask_files: a mask can be read without its image.
     """
 
     ids: Sequence[str]
     label_map: np.ndarray | None = None
+    has_mask_files: bool = False
 
     @abstractmethod
     def read(self, index: int) -> Arrays:
@@ -90,6 +92,45 @@ class Split(ABC):
         known, first = np.unique(self.label_map, return_index=True)
         values = dict(zip(known.tolist(), first.tolist(), strict=True))
         return {index: values[index] for index in range(num_classes) if index in values}
+
+
+class PartOfSplit(Split):
+    """Some images of a split.
+
+    Args:
+        split: the split.
+        indices: of the images, in their order.
+    """
+
+    def __init__(self, split: Split, indices: Sequence[int]) -> None:
+        self.split, self.indices = split, indices
+        self.ids = [split.ids[index] for index in indices]
+        self.label_map, self.has_mask_files = split.label_map, split.has_mask_files
+
+    def read(self, index: int) -> Arrays:
+        """Read an image and its mask."""
+        return self.split.read(self.indices[index])
+
+    def image(self, index: int) -> np.ndarray:
+        """Read an image alone."""
+        return self.split.image(self.indices[index])
+
+    def image_files(self) -> list[Path]:
+        """Return the files of the images, in their order; nothing where there are none."""
+        files = self.split.image_files()
+        return [files[index] for index in self.indices] if files else []
+
+    def content(self, index: int, *, image: bool = True) -> MaskContent:
+        """Count what a mask holds."""
+        return self.split.content(self.indices[index], image=image)
+
+    def remarks(self, indices: Sequence[int]) -> list[str]:
+        """Return the sentences of the split on these images."""
+        return self.split.remarks([self.indices[index] for index in indices])
+
+    def label_values(self, num_classes: int) -> dict[int, int]:
+        """Return class index → its lowest value in the label files."""
+        return self.split.label_values(num_classes)
 
 
 def histogram(mask: np.ndarray) -> np.ndarray:

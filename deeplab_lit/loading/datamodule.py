@@ -80,7 +80,8 @@ class DataModule(LightningDataModule):
 
     Raises:
         ValueError: a number out of range, or a crop that fits no image.
-        DataError: `val` has other classes; or `unlabeled` has, and a `mask_dir`.
+        DataError: `val` has other classes, or a list of training images; or `unlabeled` has other
+            classes, and a `mask_dir`.
     """
 
     def __init__(
@@ -129,6 +130,11 @@ class DataModule(LightningDataModule):
         transforms = [self.transform] + ([] if unlabeled is None else [self.unlabeled_transform])
         refuse_mixed_scales(batch_size, transforms)
         refuse_beyond_memory(batch_size, transforms)
+        if val is not None and val.selection is not None:
+            raise DataError(
+                f"--val_data.{val.selection.option} selects images to train on, and images are "
+                "validated on as a split has them: leave it out, or give --val_data.val_split"
+            )
         self.train, self.val = train, train if val is None else val
         self.classes = train.classes if classes is None else classes
         self.class_table = class_table(self.val, self.classes)
@@ -167,7 +173,7 @@ class DataModule(LightningDataModule):
         training: Summary | None = None
         findings: list[Finding] = []
         if stage == "fit":
-            training = self._look_at(self.train, self.train.training(), self.train.train_split)
+            training = self._look_at(self.train, self.train.training(), self.train.training_name())
             refuse_mixed_sizes(training, self.transform, self.batch_size, "resize")
             findings = self._look_at_unlabeled()
         validation = self._look_at(self.val, self.val.validation(), self.val.val_split)
@@ -214,6 +220,13 @@ class DataModule(LightningDataModule):
         data = self.unlabeled
         return 0 if data is None else data.shared(data.images(), self.val)
 
+    def labeled_in_unlabeled(self) -> int:
+        """Count the training images with labels that are among the unlabeled ones too."""
+        data = self.unlabeled
+        if data is None:
+            return 0
+        return len(self.train.shared_by(self.train.training(), data, data.images()))
+
     def truths_in_masks(self) -> int:
         """Count the validation images whose truth is among the masks of the unlabeled ones.
 
@@ -238,7 +251,7 @@ class DataModule(LightningDataModule):
         train, val = type(self.train).__name__, type(self.val).__name__
         whose = "" if self.val is self.train else f"{val}: "
         parts = [
-            f"{train}: {training} ({self.train.train_split})",
+            f"{train}: {training} ({self.train.training_name()})",
             f"{whose}{validation} ({self.val.val_split})",
         ]
         if self.unlabeled is not None:

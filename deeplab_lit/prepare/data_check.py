@@ -49,7 +49,7 @@ def check(
     scored = data if val is None else val
     prefix = "" if val is None else "val_data: "
     validation = f"{prefix}{type(scored).__name__} {scored.val_split}"
-    training = f"{name} {data.train_split}"
+    training = f"{name} {data.training_name()}"
     if data.mask_dir:
         training += f", masks of {data.mask_dir}"
     splits: dict[str, Callable[[], Split]] = {

@@ -26,6 +26,7 @@ from torch import Tensor
 
 import deeplab_lit.data as data_sets
 from deeplab_lit.data import DataError, SegmentationData
+from deeplab_lit.data.selection import without_list
 from deeplab_lit.types import VOID
 
 Rule = Literal["rows", "pixels"]
@@ -110,6 +111,6 @@ def lacked_by(trained_on: Sequence[str]) -> frozenset[str]:
         trained_on: splits like "Synthia:all", as a provenance has them, oldest first; of a data set
             that is not of this package nothing is known.
     """
-    name = trained_on[-1].rpartition(":")[0].lower() if trained_on else ""
+    name = without_list(trained_on[-1]).rpartition(":")[0].lower() if trained_on else ""
     sets = {each.lower(): getattr(data_sets, each) for each in data_sets.__all__}
     return frozenset(getattr(sets.get(name), "never", ()))

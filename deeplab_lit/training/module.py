@@ -220,8 +220,8 @@ class DeepLabModule(ScoredNetwork):
         values = train.label_values()
         provenance = self.initialize().extended(
             __version__,
-            train.label(train.train_split),
-            unlabeled=[] if unlabeled is None else [unlabeled.label(unlabeled.train_split)],
+            train.training_label(),
+            unlabeled=[] if unlabeled is None else [unlabeled.training_label()],
         )
         self.set_origin(provenance, {names[index]: value for index, value in values.items()})
 
