@@ -41,8 +41,8 @@ def build_parser() -> Parser:
         "--format": f"One of {', '.join(FORMATS)}. Default: recognized from the names in the file.",
         "--branches": "Keep the first so many branches of an isht7 or adaptsegnet head: 2 for what "
         "AdaptSegNet's own code trained.",
-        "--data_classes": 'Names of the classes: "voc", "cityscapes", "coco_stuff", or a file with '
-        "a name a line. Default: by their number.",
+        "--data_classes": 'Names of the classes: "voc", "cityscapes", "coco", "coco_stuff", or a '
+        "file with a name a line. Default: by their number.",
         "--init": "What the backbone was first trained on: imagenet, coco, none. Default: known "
         "for published files by their names.",
     }

@@ -31,11 +31,11 @@ FLOORS = [
     ["__init__", "__main__"],
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-DATA_SETS = {"ade20k", "cityscapes", "coco_stuff", "folder", "gta5", "synthia", "voc"}
+DATA_SETS = {"ade20k", "cityscapes", "coco", "coco_stuff", "folder", "gta5", "synthia", "voc"}
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
-MODULES = 163
+MODULES = 166
 
 
 def modules():

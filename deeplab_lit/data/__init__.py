@@ -8,6 +8,7 @@ from pathlib import Path
 from deeplab_lit.data.ade20k import ADE20K
 from deeplab_lit.data.cityscapes import Cityscapes
 from deeplab_lit.data.classes import read_class_list, voc_color
+from deeplab_lit.data.coco import Coco
 from deeplab_lit.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.devkit import PascalContext, PersonPart
@@ -29,6 +30,7 @@ __all__ = [
     "GTA5",
     "VOC",
     "Cityscapes",
+    "Coco",
     "CocoStuff10k",
     "CocoStuff164k",
     "DataError",
@@ -48,6 +50,7 @@ __all__ = [
 CLASSES_OF = {
     "voc": VOC.classes,
     "cityscapes": Cityscapes.classes,
+    "coco": Coco.classes,
     "coco_stuff": CocoStuff164k.classes,
 }
 
@@ -57,9 +60,9 @@ def class_names(num_classes: int, given: str | None = None) -> Classes:
 
     Args:
         num_classes: C.
-        given: "voc", "cityscapes", "coco_stuff", or a list as Folder's classes.txt. None: VOC's
-            names for 21 classes, Cityscapes' for 19, COCO-Stuff's for 182, else class_0, class_1
-            and so on.
+        given: "voc", "cityscapes", "coco", "coco_stuff", or a list as Folder's classes.txt. None:
+            VOC's names for 21 classes, Cityscapes' for 19, COCO's for 81, COCO-Stuff's for 182,
+            else class_0, class_1 and so on.
 
     Raises:
         DataError: the file cannot be read; or the number of names is another.

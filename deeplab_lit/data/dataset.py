@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -285,6 +286,10 @@ class SegmentationData(ABC):
         """Judge the values in a split's label files by what the official ones hold."""
         return None
 
+    def names_of_masks(self, ids: Sequence[str], folder: Path) -> Sequence[str]:
+        """Return the name that each image's mask has in a folder like `mask_dir`."""
+        return ids
+
     def void_remedy(self, value: int) -> str:
         """Say how to make the class of a value void, as the end of a sentence."""
         return f"write 255 instead of {value}"
@@ -303,7 +308,7 @@ class SegmentationData(ABC):
         images = split.image_files()
         if not images:
             raise DataError(f"mask_dir: {type(self).__name__} has no mask files to replace")
-        masks = masks_of(split.ids, images, folder)
+        masks = masks_of(self.names_of_masks(split.ids, folder), images, folder)
         pairs = [Pair(*pair) for pair in zip(split.ids, images, masks, strict=True)]
         return FileSplit(pairs, len(self.classes), notes=split.remarks([]))
 

@@ -10,16 +10,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 
 from deeplab_lit.cli.parser import Parser, UsageError, configs, joined_configs, parse, read_config
 from deeplab_lit.errors import plain_errors, refused_arguments
 from deeplab_lit.yaml_files import with_todays_names
-
-if TYPE_CHECKING:  # what reads images takes a second to import, and --help needs none of it
-    from deeplab_lit.prepare.archives import Source
 
 DATA_SETS = {  # name → what its --help says, first in one line
     "voc": """PASCAL VOC 2012 with SBD: train, val, trainval, train_aug, trainval_aug.
@@ -37,6 +34,10 @@ DATA_SETS = {  # name → what its --help says, first in one line
 
     1.3 GB are downloaded, and the masks and lists that L.-C. Chen released
     (pascal_person_part.zip).""",
+    "coco2014": """COCO 2014, 80 classes and background: 82,783 training, 40,504 validation images.
+
+    20 GB are downloaded; train2014/, val2014/ and annotations/ that lie in --root are used. Masks
+    are drawn from instances_*.json as COCO's own tools do, without crowds.""",
     "coco_stuff_10k": "COCO-Stuff 10k: 9,000 training and 1,000 validation images. 2.0 GB are "
     "downloaded.",
     "coco_stuff_164k": "COCO-Stuff 164k: 118,287 training and 5,000 validation images. 20 GB are "
@@ -58,8 +59,12 @@ CHECK = """Read every image and mask of the splits that a configuration names, a
 wrong. Prints a table (images, sizes, class frequencies, void) and draws it."""
 
 
-def prepare_functions() -> dict[str, Callable[["Source"], str]]:
-    """Return a function for each data set: puts it in place, returns the options to use it."""
+def prepare_functions() -> dict[str, Callable[..., str]]:
+    """Return a function for each data set: puts it in place, returns the options to use it.
+
+    Each takes a Source, and what else its command has options for.
+    """
+    from deeplab_lit.prepare.coco import prepare_coco2014
     from deeplab_lit.prepare.coco_stuff import prepare_coco_stuff_10k, prepare_coco_stuff_164k
     from deeplab_lit.prepare.gta5 import prepare_gta5
     from deeplab_lit.prepare.synthia import prepare_synthia
@@ -72,6 +77,7 @@ def prepare_functions() -> dict[str, Callable[["Source"], str]]:
         "cityscapes": prepare_cityscapes,
         "pascal_context": prepare_pascal_context,
         "person_part": prepare_person_part,
+        "coco2014": prepare_coco2014,
         "coco_stuff_10k": prepare_coco_stuff_10k,
         "coco_stuff_164k": prepare_coco_stuff_164k,
         "ade20k": prepare_ade20k,
@@ -111,6 +117,14 @@ def build_parser(for_check: bool = True) -> Parser:
             help="Accept archives whose checksum or number of images is not the official one: a "
             "part of the data set, or a copy that somebody packed again.",
         )
+        if name == "coco2014":
+            subparser.add_argument(
+                "--overlap",
+                type=Literal["last", "first"],
+                default="last",
+                help="Which instance covers the others where some overlap: the last of the list, "
+                "as in ReCAM's and LPCAM's masks, or the first, as in coco2voc's.",
+            )
         commands.add_subcommand(name, subparser, help=description.partition("\n")[0])
     subparser = Parser(description=CHECK)
     if for_check:
@@ -176,13 +190,14 @@ def _check(parser: Parser, options: Namespace) -> int:
 def _prepare(name: str, options: Namespace) -> None:
     from deeplab_lit.prepare.archives import Source, alone_in
 
-    root = options.root.expanduser()
+    root, mirror, unofficial = (options.pop(key) for key in ("root", "mirror", "unofficial"))
+    root = root.expanduser()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--root {root} cannot be made ({error.strerror})") from error
     with alone_in(root):
-        hint = prepare_functions()[name](Source(root, options.mirror, options.unofficial))
+        hint = prepare_functions()[name](Source(root, mirror, unofficial), **vars(options))
     print(
         f"{name} is in place; archives in {root} can be deleted. Check every file with\n"
         f"  python -m deeplab_lit.prepare check {hint}\nand train on it with the same options."

@@ -25,8 +25,8 @@ class Archive:
     Args:
         name: of the file.
         url: where it is. None: nowhere without an account.
-        digest: "md5:…" or "sha1:…". None: none is known, and only the checksums inside the archive
-            are checked, which say nothing of who made it.
+        digest: "md5:…", "sha1:…" or "sha256:…". None: none is known, and only the checksums inside
+            the archive are checked, which say nothing of who made it.
         page: where people get it.
     """
 

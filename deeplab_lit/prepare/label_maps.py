@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,20 +17,21 @@ from deeplab_lit.data.decode import load_mat
 from deeplab_lit.data.image import DataError
 from deeplab_lit.progress_bar import progress_bar
 
-Reader = Callable[[Path], np.ndarray]  # a file → class indices (H,W) uint8, 255 void
+# an annotation, as a file of it → class indices (H,W) uint8, 255 void
+Reader = Callable[[Any], np.ndarray]
 SHOWN = 10  # problems listed before the rest is only counted
 
 
-def convert(jobs: Sequence[tuple[Path, Path]], read: Reader, title: str) -> None:
+def convert(jobs: Sequence[tuple[Any, Path]], read: Reader, title: str) -> None:
     """Write a mask for every annotation; skip masks that exist.
 
     Args:
-        jobs: (annotation file, mask file) each.
-        read: reads an annotation; can be sent to other processes.
+        jobs: (annotation, mask file) each; most annotations are files.
+        read: reads an annotation; like it, can be sent to other processes.
         title: of the progress bar.
 
     Raises:
-        DataError: names the files that cannot be read. The others are written.
+        DataError: names those that cannot be read. The others are written.
     """
     todo = [job for job in jobs if not job[1].is_file()]
     workers = min(os.cpu_count() or 1, 8)
@@ -72,7 +74,7 @@ def _leave_signals_to_main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _convert(job: tuple[Path, Path], read: Reader) -> str | None:
+def _convert(job: tuple[Any, Path], read: Reader) -> str | None:
     source, target = job
     try:
         mask = read(source)

@@ -19,7 +19,7 @@ FORK = multiprocessing.get_context("fork")
 def test_every_data_set_that_is_downloaded_has_a_command():
     assert set(DATA_SETS) == {
         *("voc", "cityscapes", "pascal_context", "person_part"),
-        *("coco_stuff_10k", "coco_stuff_164k", "ade20k", "gta5", "synthia"),
+        *("coco2014", "coco_stuff_10k", "coco_stuff_164k", "ade20k", "gta5", "synthia"),
     }
     assert list(prepare_functions()) == list(DATA_SETS)
 
