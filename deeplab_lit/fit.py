@@ -12,6 +12,7 @@ from deeplab_lit import __version__
 from deeplab_lit.cli.callbacks import build_callbacks
 from deeplab_lit.cli.checks import (
     check_classes,
+    check_same_lists,
     check_trainer,
     check_training,
     images_seen,
@@ -186,7 +187,9 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
         path, content = start.checkpoint
         module.check_checkpoint(content, path)
         check_classes(content["hyper_parameters"]["classes"], path, data.train)
-        module.set_origin(Provenance.from_checkpoint(content), None)
+        provenance = Provenance.from_checkpoint(content)
+        check_same_lists(data, provenance, path)
+        module.set_origin(provenance, None)
     weights = start.checkpoint.path if start.checkpoint else run.options.model.weights
     run.record.add(**seen_before(data.val, module.initialize(), weights))
     module.record_data(data)

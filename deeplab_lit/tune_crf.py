@@ -226,7 +226,9 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
     """
     data = options.data
     name = options.split or data.train_split
-    split = data.labeled(name)
+    split, title = data.labeled(name), name
+    if name == data.train_split:
+        split, title = data.selected(split), data.training_name()
     number = min(options.num_images, len(split.ids))
     indices = [i * len(split.ids) // number for i in range(number)]
     net = deeplab_lit.load(options.ckpt_path)
@@ -235,7 +237,7 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
     tell_other_views(options.ckpt_path, vars(Inference()) | {"score_resized": False})
     DenseCRF(**fixed)  # refuses wrong values before anything is written
     device = device_of(options.device)
-    settings = cache_key(options.ckpt_path, data_section, name) | {"images": number, **fixed}
+    settings = cache_key(options.ckpt_path, data_section, title) | {"images": number, **fixed}
     settings |= {"images_and_masks": content_sha256(split, indices)}
     open_results_folder(Path(options.out), settings)
     if name == data.val_split:
@@ -243,7 +245,7 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
     cache = CachedProbabilities(Path(options.out) / "probabilities", len(data.classes))
     fill(cache, net.to(device), split, indices)
     score = Score(split, indices, cache, len(data.classes), fixed, device)
-    return score, net, f"{plural(number, 'image')} of {name}"
+    return score, net, f"{plural(number, 'image')} of {title}"
 
 
 def _print_ranking(scores: dict[Point, float], before: float) -> None:

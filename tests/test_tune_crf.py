@@ -252,6 +252,14 @@ def test_searching_on_val_is_warned_of(trained, tmp_path, few, capsys):
     assert "WARNING: searching on val" in capsys.readouterr().out
 
 
+def test_a_list_keeps_the_search_to_the_images_trained_on(trained, tmp_path, few, capsys):
+    (tmp_path / "labeled.txt").write_text("1\n2\n")
+    options = {"data": "Shapes", "data.train_size": 8, "data.ids": tmp_path / "labeled.txt"}
+    tune(trained, tmp_path / "out", **options)
+    assert f"2 images of train, ids {tmp_path.name}/labeled.txt" in capsys.readouterr().out
+    assert len(list((tmp_path / "out/probabilities").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import DataError, SegmentationData
-from deeplab_lit.data.selection import without_list
+from deeplab_lit.data.selection import same_list_changed, without_list
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import default_settings
 from deeplab_lit.network.inference import Inference
@@ -374,6 +374,35 @@ def check_unseen(
     if not splits and UNKNOWN in provenance.trained_on:
         say(f"Note: it is not known which data {path} was trained on.")
     return entries
+
+
+def check_same_lists(data: DataModule, provenance: Provenance, path: str) -> None:
+    """Refuse to go on with a list of images that has changed; say where another one is given.
+
+    Args:
+        data: of the training.
+        provenance: of the checkpoint that it goes on from.
+        path: of the checkpoint.
+
+    Raises:
+        DataError: a list of the same name has another content than that trained on.
+    """
+    parts = [(data.train, provenance.trained_on)]
+    if data.unlabeled is not None:
+        parts.append((data.unlabeled, provenance.unlabeled_on))
+    for part, entries in parts:
+        now = part.training_label()
+        before = [entry for entry in entries if without_list(entry) == without_list(now)]
+        if now in before or not before:
+            continue
+        if any(same_list_changed(now, entry) for entry in before):
+            assert part.selection is not None  # it stands in the label
+            raise DataError(
+                f"{part.selection.path} is not the list that {path} was trained with: its SHA-256 "
+                f"is another ({now}; before: {', '.join(before)}). Put that list back; or start a "
+                f"new training from these weights with --model.weights {path}, not --ckpt_path"
+            )
+        say(f"WARNING: {path} goes on with {now}, and was trained on {', '.join(before)}.")
 
 
 def images_seen(datamodule: DataModule) -> dict[str, int]:

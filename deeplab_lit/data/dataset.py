@@ -115,7 +115,7 @@ class SegmentationData(ABC):
         """
         if self._training is None:
             if self.mask_dir is None:
-                self._training = self._selected(self.labeled(self.train_split))
+                self._training = self.selected(self.labeled(self.train_split))
             else:
                 self._training = self._with_masks_of(self.mask_dir)
         return self._training
@@ -127,7 +127,7 @@ class SegmentationData(ABC):
             DataError: as `images_of`; or the list does not fit the split.
         """
         if self._images is None:
-            self._images = self._selected(self.images_of(self.train_split))
+            self._images = self.selected(self.images_of(self.train_split))
         return self._images
 
     def images_of(self, name: str) -> Split:
@@ -145,6 +145,19 @@ class SegmentationData(ABC):
                 f"{str(error).removesuffix('.')}. Images without masks are --unlabeled_data Images "
                 "--unlabeled_data.root DIR, with the folder that they lie in"
             ) from error
+
+    def selected(self, split: Split) -> Split:
+        """Return the images of the training split that a list leaves of it; without one, all.
+
+        Raises:
+            DataError: the list does not fit the split.
+        """
+        if self.selection is None:
+            return split
+        names = {*self.parts, self.val_split} - {self.train_split}
+        others = {name: partial(self.images_of, name) for name in sorted(names)}
+        title = f"{type(self).__name__} {self.train_split}"
+        return self.selection.of(split, title, others)
 
     def shared(self, split: Split, other: "SegmentationData") -> int:
         """Count the images of the training split that another data set validates on."""
@@ -293,15 +306,6 @@ class SegmentationData(ABC):
     def void_remedy(self, value: int) -> str:
         """Say how to make the class of a value void, as the end of a sentence."""
         return f"write 255 instead of {value}"
-
-    def _selected(self, split: Split) -> Split:
-        """Return the images of the training split that a list leaves of it; without one, all."""
-        if self.selection is None:
-            return split
-        names = {*self.parts, self.val_split} - {self.train_split}
-        others = {name: partial(self.images_of, name) for name in sorted(names)}
-        title = f"{type(self).__name__} {self.train_split}"
-        return self.selection.of(split, title, others)
 
     def _with_masks_of(self, folder: Path) -> FileSplit:
         split = self.images()

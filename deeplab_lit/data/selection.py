@@ -80,6 +80,12 @@ class Selection:
         return PartOfSplit(split, chosen)
 
 
+def same_list_changed(label: str, other: str) -> bool:
+    """Return whether two labels name one list of one split, whose content is another."""
+    names = [each.rpartition(", SHA-256 ")[0] for each in (label, other) if IN_LABEL.search(each)]
+    return label != other and len(names) == 2 and names[0] == names[1]
+
+
 def without_list(label: str) -> str:
     """Return a split's label in a provenance without the list that selected from it."""
     return IN_LABEL.sub("", label)

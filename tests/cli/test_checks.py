@@ -7,14 +7,17 @@ from deeplab_lit.cli.checks import (
     check_network,
     check_options,
     check_resumable,
+    check_same_lists,
     check_trainer,
     check_training,
     check_unseen,
+    images_seen,
     seen_splits,
     tell_other_views,
 )
 from deeplab_lit.cli.parser import UsageError
-from deeplab_lit.data import GTA5, VOC, Cityscapes, Folder, Shapes, Synthia
+from deeplab_lit.data import GTA5, VOC, Cityscapes, DataError, Folder, Shapes, Synthia
+from deeplab_lit.loading import DataModule
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import PUBLISHED, Provenance
@@ -303,4 +306,71 @@ def test_what_a_training_saw_otherwise_is_said_with_the_options_to_type(tmp_path
         config.write_text(odd)
         tell_other_views(checkpoint, vars(Inference()) | {"score_resized": False})
     tell_other_views(str(tmp_path / "elsewhere.ckpt"), alike)  # in no run's folder
+    assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """(lines) → the path of a list with them; always the same one."""
+
+    def write(*lines):
+        (tmp_path / "92").mkdir(exist_ok=True)
+        (tmp_path / "92/labeled.txt").write_text("\n".join(lines))
+        return str(tmp_path / "92/labeled.txt")
+
+    return write
+
+
+def trained(data):
+    """What a checkpoint says of where it comes from, after a training on this data."""
+    unlabeled = [] if data.unlabeled is None else [data.unlabeled.training_label()]
+    before = Provenance(trained_on=("Shapes:val",))
+    return before.extended("1", data.train.training_label(), unlabeled=unlabeled)
+
+
+def test_a_training_does_not_go_on_with_a_list_that_has_changed(listed):
+    before = trained(DataModule(Shapes(ids=listed("1", "2"))))
+    again = DataModule(Shapes(ids=listed("1", "3")))
+    with pytest.raises(DataError, match=r"labeled\.txt is not the list that some/best\.ckpt was"):
+        check_same_lists(again, before, FILE)
+    before = trained(DataModule(Shapes(), unlabeled=Shapes(all_but=listed("1", "2"))))
+    again = DataModule(Shapes(), unlabeled=Shapes(all_but=listed("1", "3")))
+    with pytest.raises(DataError, match=r"labeled\.txt is not the list"):
+        check_same_lists(again, before, FILE)
+
+
+def test_a_training_goes_on_with_its_list_or_without_one_in_silence(listed, capsys):
+    for arguments in ({"ids": listed("1", "2")}, {"all_but": listed("1")}, {}):
+        data = Shapes(**arguments)
+        both = DataModule(data, unlabeled=data)
+        check_same_lists(both, trained(both), FILE)
+    check_same_lists(DataModule(Shapes(ids=listed("1"))), Provenance(), FILE)
+    assert capsys.readouterr().out == ""
+
+
+def test_that_a_training_goes_on_with_other_images_of_its_split_is_said(listed, capsys):
+    whole, some = DataModule(Shapes()), DataModule(Shapes(ids=listed("1")))
+    check_same_lists(whole, trained(some), FILE)
+    assert "was trained on Shapes:train [ids 92/labeled.txt" in capsys.readouterr().out
+    check_same_lists(some, trained(whole), FILE)
+    assert "goes on with Shapes:train [ids 92/labeled.txt" in capsys.readouterr().out
+
+
+def test_images_of_a_list_are_known_as_those_of_their_split(voc_root, listed, capsys):
+    some = VOC(str(voc_root), ids=listed("2007_1")).training_label()
+    val = VOC(str(voc_root), train_split="val", ids=listed("2007_4")).training_label()
+    data = VOC(str(voc_root))
+    assert seen_splits(data, [some]) == []
+    assert seen_splits(data, [some, val]) == [val]
+    with pytest.raises(WeightsError, match="was trained on VOC:val"):
+        check_unseen(data, Provenance(trained_on=(val,)), FILE, allowed=False)
+
+
+def test_labeled_images_among_the_unlabeled_ones_are_said(listed, capsys):
+    path = listed("1", "2")
+    some = Shapes(train_size=8, val_size=1, ids=path)
+    images_seen(DataModule(some, unlabeled=Shapes(train_size=8, val_size=1)))
+    assert capsys.readouterr().out == "Note: 2 labeled images are among the unlabeled ones too.\n"
+    rest = DataModule(some, unlabeled=Shapes(train_size=8, val_size=1, all_but=path))
+    assert images_seen(rest) == {}
     assert capsys.readouterr().out == ""

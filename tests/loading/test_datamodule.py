@@ -675,3 +675,33 @@ def test_masks_of_unlabeled_images_that_are_the_truth_of_the_scored_ones_are_fou
     images = Images(str(folder_root / "images/val"), **masks)
     assert module(source, None, images).truths_in_masks() == 0
     assert "validation_images_trained_on" not in images_seen(module(source, None, images))
+
+
+@pytest.fixture
+def listed(tmp_path):
+    path = tmp_path / "92/labeled.txt"
+    path.parent.mkdir()
+    path.write_text("1\n3\n4\n")
+    return str(path)
+
+
+def test_a_list_and_its_rest_are_trained_on_apart_and_validated_on_whole(listed):
+    data = module(Shapes(10, 5, ids=listed), unlabeled=Shapes(10, 5, all_but=listed), batch_size=1)
+    assert data.in_words() == (
+        "Shapes: 3 training images (train, ids 92/labeled.txt), 5 validation images (val), "
+        "Shapes: 7 unlabeled images, 7 classes"
+    )
+    assert data.preflight("fit") == []
+    labeled, unlabeled = set(), set()
+    for batch in attached(data).train_dataloader():
+        labeled.update(batch["id"])
+        unlabeled.update(batch["unlabeled"]["id"])
+    assert labeled == {"1", "3", "4"}
+    assert len(unlabeled) == 3
+    assert not unlabeled & labeled
+    assert len(ids(data.val_dataloader())) == 5
+
+
+def test_a_list_for_the_images_to_validate_on_is_refused(listed):
+    with pytest.raises(DataError, match=r"--val_data\.ids selects images to train on"):
+        module(Shapes(10, 5), Shapes(10, 5, ids=listed))
