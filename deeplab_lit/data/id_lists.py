@@ -95,26 +95,26 @@ def indices_of(
     for index, file in enumerate(files):
         by_stem[file.stem].add(index)
     found: dict[int, str] = {}
-    missing = []
+    missing: list[str] = []
     for name in listed.names:
-        index = by_id.get(name)
-        if index is None:
-            path = _without_suffix(name)
-            fitting = [i for i in by_stem.get(path.name, ()) if _folders_fit(path, ids[i])]
-            if len(fitting) > 1:
-                raise DataError(
-                    f"{listed.path}: {name} may be any of {first_few([ids[i] for i in fitting])}: "
-                    "write their folders too"
-                )
-            index = fitting[0] if fitting else None
-        if index is None:
+        path = _without_suffix(name)
+        fitting = [i for i in by_stem.get(path.name, ()) if _folders_fit(path, ids[i])]
+        if name in by_id:
+            fitting = [by_id[name]]
+        if len(fitting) > 1:
+            raise DataError(
+                f"{listed.path}: {name} may be any of {first_few([ids[i] for i in fitting])}: "
+                "write their folders too"
+            )
+        if not fitting:
             missing.append(name)
-        elif index in found:
+        elif fitting[0] in found:
+            index = fitting[0]
             raise DataError(
                 f"{listed.path}: {found[index]} and {name} are one image, {ids[index]}: remove one"
             )
         else:
-            found[index] = name
+            found[fitting[0]] = name
     return list(found), missing
 
 
