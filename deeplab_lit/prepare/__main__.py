@@ -6,9 +6,11 @@ alone.
 """
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +59,13 @@ DATA_SETS = {  # name → what its --help says, first in one line
 FURTHER_DATA = ("val_data", "unlabeled_data")  # that a run may have beside its data
 CHECK = """Read every image and mask of the splits that a configuration names, and list all that is
 wrong. Prints a table (images, sizes, class frequencies, void) and draws it."""
+DEGRADE = """Write the masks of a training split with errors that are put in on purpose: objects
+eroded, dilated or missing, and void, as pseudo-labels have them.
+
+To learn how much a training survives of such errors: train on these masks with different losses,
+and score on the validation split, whose masks stay as they are. An object is a connected component
+of a class other than background. Void lies near borders above all, and in spots. Without a class
+called background, all classes are objects, and what is taken away becomes void."""
 
 
 def prepare_functions() -> dict[str, Callable[..., str]]:
@@ -86,11 +95,12 @@ def prepare_functions() -> dict[str, Callable[..., str]]:
     }
 
 
-def build_parser(for_check: bool = True) -> Parser:
+def build_parser(reads_data: bool = True) -> Parser:
     """Build the parser.
 
     Args:
-        for_check: whether `check` gets its options. They take an import of all data sets.
+        reads_data: whether `check` and `degrade` get their options. They take an import of all data
+                sets.
     """
     parser = Parser(prog="python -m deeplab_lit.prepare", description=__doc__)
     commands = parser.add_subcommands(dest="name", metavar="NAME")
@@ -127,9 +137,15 @@ def build_parser(for_check: bool = True) -> Parser:
             )
         commands.add_subcommand(name, subparser, help=description.partition("\n")[0])
     subparser = Parser(description=CHECK)
-    if for_check:
+    if reads_data:
         _add_check_options(subparser)
     commands.add_subcommand("check", subparser, help="Read every file of a data set and sum it up.")
+    subparser = Parser(description=DEGRADE)
+    if reads_data:
+        _add_degrade_options(subparser)
+    commands.add_subcommand(
+        "degrade", subparser, help="Write masks with errors: what does a training survive?"
+    )
     return parser
 
 
@@ -153,16 +169,43 @@ def _add_check_options(parser: Parser) -> None:
     )
 
 
+def _add_degrade_options(parser: Parser) -> None:
+    from deeplab_lit.data import SegmentationData
+    from deeplab_lit.prepare.mask_errors import MaskErrors
+
+    parser.add_argument(
+        "--config", action="config", help="Configuration of a run, of which --data counts."
+    )
+    parser.add_subclass_arguments(SegmentationData, "data", required=True)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="Folder of the results: masks/, as --data.mask_dir takes them, degraded.json with "
+        "how good they are, examples.png.",
+    )
+    parser.add_class_arguments(MaskErrors)
+    parser.add_argument("--seed", type=int, default=0, help="Another number: other errors.")
+    parser.add_argument(
+        "--num_workers", type=int, default=min(os.cpu_count() or 1, 8), help="Threads that write."
+    )
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 0, or 1 where a check has found problems."""
     with plain_errors():
         argv = joined_configs(sys.argv[1:] if args is None else args)
-        for_check = argv[:1] == ["check"]
-        parser = build_parser(for_check)
-        contents = {name: data_sections(name) for name in configs(argv)} if for_check else {}
-        options = parse(parser, argv, contents, [*DATA_SETS, "check"])
+        reads_data = argv[:1] in (["check"], ["degrade"])
+        parser = build_parser(reads_data)
+        contents = {name: data_sections(name) for name in configs(argv)} if reads_data else {}
+        if argv[:1] == ["degrade"]:
+            contents = {name: {"data": c["data"]} for name, c in contents.items() if "data" in c}
+        options = parse(parser, argv, contents, [*DATA_SETS, "check", "degrade"])
         if options.name == "check":
             return _check(parser, options)
+        if options.name == "degrade":
+            _degrade(parser, options, argv[1:])
+            return 0
         _prepare(options.name, options[options.name])
     return 0
 
@@ -185,6 +228,33 @@ def _check(parser: Parser, options: Namespace) -> int:
         checked = parser.instantiate(options).check
     further = (checked.get(section) for section in FURTHER_DATA)
     return check(checked.data, checked.plot, checked.num_workers, *further)
+
+
+def _degrade(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:
+    from deeplab_lit.prepare.degrade import MASKS, degrade
+    from deeplab_lit.prepare.mask_errors import MaskErrors
+
+    with refused_arguments():
+        given = parser.instantiate(options).degrade
+    errors = MaskErrors(**{field.name: given[field.name] for field in fields(MaskErrors)})
+    degrade(given.data, given.out, errors, given.seed, given.num_workers)
+    masks, same = given.out / MASKS, shlex.join(words_of(argv, ("--config", "--data")))
+    print(
+        f"Score them, then train on them:\n"
+        f"  python -m deeplab_lit.validate --masks {masks} {same} "
+        f"--data.val_split {given.data.train_split}\n"
+        f"  python -m deeplab_lit.fit {same} --data.mask_dir {masks}"
+    )
+
+
+def words_of(argv: Sequence[str], sections: tuple[str, ...]) -> list[str]:
+    """Return the words of a command line that belong to options of some sections."""
+    words, is_kept = [], False
+    for word in argv:
+        if word.startswith("-"):
+            is_kept = word.partition("=")[0].partition(".")[0] in sections
+        words += [word] if is_kept else []
+    return words
 
 
 def _prepare(name: str, options: Namespace) -> None:
