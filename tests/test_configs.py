@@ -14,6 +14,7 @@ from deeplab_lit.data import (
     GTA5,
     VOC,
     Cityscapes,
+    Coco,
     Folder,
     PascalContext,
     PersonPart,
@@ -55,6 +56,7 @@ DATA = {
     "context": (PascalContext, 60),
     "person": (PersonPart, 7),
     "cityscapes": (Cityscapes, 19),
+    "coco2014": (Coco, 81),
     "gta5": (GTA5, 19),
     "synthia": (Synthia, 19),
     "shapes": (Shapes, 7),
@@ -204,8 +206,25 @@ def test_a_config_says_what_it_claims_and_how_to_run_it(path):
 
 def test_every_row_of_the_tables_has_an_overlay_or_is_a_base():
     assert {name_of(path) for path in OVERLAYS} == ROWS.keys()
-    others = {"shapes", "camvid", *FRAMES}
+    others = {"shapes", "camvid", "coco2014_resnet101", *FRAMES}
     assert PAPER.keys() == {path.stem for path in BASES} - others
+
+
+def test_coco_2014_is_trained_as_lpcam_says(build):
+    """Its issue 3, on kazuto1011's code."""
+    path = CONFIGS / "coco2014_resnet101.yaml"
+    built = build(path)
+    model, data, settings = built.module, built.datamodule, built.module.hparams
+    assert (data.train.train_split, data.val.val_split) == ("train", "val")
+    assert (images_a_step(built), built.trainer.max_steps) == (20, 100_000)
+    assert (settings.lr, settings.head_lr_mult, settings.momentum) == (2e-4, 10, 0.9)
+    assert (settings.weight_decay, settings.lr_policy, settings.poly_power) == (5e-4, "poly", 0.9)
+    assert (data.transform.crop_size, tuple(data.transform.scales)) == (321, AUG)
+    assert model.net.scales == MSC
+    assert learnable(built) == 42_394_816 + 4 * (2048 * 9 * 81 + 81)
+    text = header(path)
+    assert "Quoted" in text
+    assert "Not measured by this project" in text
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
