@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,7 +200,8 @@ def main(args: Sequence[str] | None = None) -> int:
         parser = build_parser(reads_data)
         contents = {name: data_sections(name) for name in configs(argv)} if reads_data else {}
         if argv[:1] == ["degrade"]:
-            contents = {name: {"data": c["data"]} for name, c in contents.items() if "data" in c}
+            for content, section in product(contents.values(), FURTHER_DATA):
+                content.pop(section, None)
         options = parse(parser, argv, contents, [*DATA_SETS, "check", "degrade"])
         if options.name == "check":
             return _check(parser, options)
@@ -238,7 +240,8 @@ def _degrade(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:
         given = parser.instantiate(options).degrade
     errors = MaskErrors(**{field.name: given[field.name] for field in fields(MaskErrors)})
     degrade(given.data, given.out, errors, given.seed, given.num_workers)
-    masks, same = given.out / MASKS, shlex.join(words_of(argv, ("--config", "--data")))
+    masks = shlex.quote(str(given.out / MASKS))
+    same = shlex.join(words_of(argv, ("--config", "--data")))
     print(
         f"Score them, then train on them:\n"
         f"  python -m deeplab_lit.validate --masks {masks} {same} "

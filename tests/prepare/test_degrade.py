@@ -240,8 +240,11 @@ def test_of_a_configuration_the_data_set_is_taken(root, tmp_path, capsys):
     config = tmp_path / "run.yaml"
     data = {"class_path": "deeplab_lit.data.Folder", "init_args": {"root": str(root)}}
     config.write_text(json.dumps({"model": {"lr": 1}, "data": data, "val_data": data}))
-    assert main(["degrade", "-c", str(config), f"--out={tmp_path / 'out'}"]) == 0
-    assert f"fit --config={config} --data.mask_dir" in capsys.readouterr().out
+    other = tmp_path / "other.yaml"
+    other.write_text("trainer: {max_steps: 1}")
+    configs = ["-c", str(config), "--config", str(other)]
+    assert main(["degrade", *configs, f"--out={tmp_path / 'out'}"]) == 0
+    assert f"fit --config={config} --config={other} --data.mask_dir" in capsys.readouterr().out
 
 
 def test_masks_of_a_network_and_broken_ones_are_refused(root, tmp_path, capsys):
