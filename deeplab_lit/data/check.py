@@ -33,6 +33,7 @@ class Summary:
         sizes: (width, height) in pixels → number of images that could be read.
         pixels: (C,) int64, of each class.
         images: (C,) int64, those in which each class occurs.
+        image_pixels: (C,) int64, all pixels, void too, of those images.
         void: pixels.
         all_void: images that hold nothing else.
         problems: a sentence for each image that cannot be used.
@@ -48,6 +49,7 @@ class Summary:
     title: str
     pixels: np.ndarray
     images: np.ndarray
+    image_pixels: np.ndarray
     void: int = 0
     all_void: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -110,8 +112,8 @@ def _summarize(
     masks: Sequence[int] = (),
 ) -> Summary:
     """Read the pairs of some indices, and of others the masks alone; notes are left empty."""
-    zeros = np.zeros(num_classes, np.int64)
-    summary = Summary(title, zeros, zeros.copy(), total=len(split.ids))
+    pixels, images, image_pixels = np.zeros((3, num_classes), np.int64)
+    summary = Summary(title, pixels, images, image_pixels, total=len(split.ids))
     summary.label_values = split.label_values(num_classes)
     if not split.ids:
         summary.problems.append(f"{title} is empty")
@@ -132,7 +134,9 @@ def _summarize(
                 continue
             summary.sizes[found.size] += 1
             summary.pixels += found.indices[:num_classes]
-            summary.images += found.indices[:num_classes] > 0
+            there = found.indices[:num_classes] > 0
+            summary.images += there
+            summary.image_pixels += there * found.indices.sum()
             summary.void += int(found.indices[VOID])
             summary.all_void += int(found.indices[VOID] == found.indices.sum())
             summary.values += found.values

@@ -99,6 +99,7 @@ def check(
                     summary_of_val,
                     pixels=summary_of_val.pixels[order],
                     images=summary_of_val.images[order],
+                    image_pixels=summary_of_val.image_pixels[order],
                 )
     if images and unlabeled and has_masks:
         findings += unlabeled.findings(images, None)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.multiscale import ScaleLogits, resize
+from deeplab_lit.training.losses import Loss
 from deeplab_lit.types import VOID
 
 LossSize = Literal["grid", "image"]
@@ -69,11 +70,17 @@ def deeplab_loss(
     return torch.stack(terms).sum()
 
 
-def check_loss(loss: nn.Module | None, size: LossSize) -> None:
-    """Refuse a loss that has something to learn itself, and an unknown size.
+def check_loss(loss: nn.Module | None, size: LossSize, classes: Sequence[str]) -> None:
+    """Refuse a loss with parameters to train or of other classes, and an unknown size.
+
+    Args:
+        loss: None: the authors'.
+        size: of `deeplab_loss`.
+        classes: names of the network's.
 
     Raises:
-        ValueError: the size; or trainable parameters, which no optimizer would know.
+        ValueError: the size; trainable parameters, which no optimizer would know; or what the loss
+            itself says of the classes.
     """
     if size not in get_args(LossSize):
         raise ValueError(f"loss_size must be one of {', '.join(get_args(LossSize))}, got {size!r}")
@@ -82,6 +89,8 @@ def check_loss(loss: nn.Module | None, size: LossSize) -> None:
             f"the loss {type(loss).__name__} has parameters to train, which are in no group of the "
             "optimizer: train it in a subclass of DeepLabModule, by configure_optimizers"
         )
+    if isinstance(loss, Loss):
+        loss.check_classes(classes)
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from deeplab_lit.training.divergence import (
     watch,
 )
 from deeplab_lit.training.loss import LossSize, check_loss, deeplab_loss
+from deeplab_lit.training.losses import Loss
 from deeplab_lit.training.optimizer import (
     MOMENTUM,
     OptimizerFactory,
@@ -68,8 +69,8 @@ class DeepLabModule(ScoredNetwork):
         weights: what training starts from: "imagenet" (torchvision's, of the backbone; downloaded
             on first use), "none" (random), or the path of a weight file, of ours or of another
             project.
-        loss: of one scale: an nn.Module from logits (B,C,h,w) and targets (B,h,w), class indices
-            and 255 for void, to a scalar (`training/loss.py`). None: the authors' cross-entropy.
+        loss: of one scale: Balanced, ClassWeighted, OHEM (`training/losses.py`), or an nn.Module
+            of your own. None: the authors' cross-entropy.
         loss_size: where logits and labels meet: "grid", the authors' every eighth pixel, or
             "image", logits brought to the labels' size.
         aux_weight: of the auxiliary head's loss, with `aux_head`, beside the network's own.
@@ -114,7 +115,7 @@ class DeepLabModule(ScoredNetwork):
         classes: Classes,
         *,
         weights: str = "imagenet",
-        loss: nn.Module | None = None,
+        loss: Loss | nn.Module | None = None,
         loss_size: LossSize = "grid",
         aux_weight: float = AUX_WEIGHT,
         optimizer: OptimizerFactory | None = None,
@@ -151,7 +152,7 @@ class DeepLabModule(ScoredNetwork):
                 "torch.compile cannot recompute trained normalization: leave out compile or "
                 "gradient_checkpointing, or set norm frozen"
             )
-        check_loss(loss, loss_size)
+        check_loss(loss, loss_size, list(classes))
         super().__init__(DeepLabV2(len(classes), **network), classes)
         self.save_hyperparameters(logger=False, ignore=["loss", "optimizer"])
         for part in self.hparams.keys() & {"backbone", "head"}:  # a class goes by its name in files

@@ -141,7 +141,7 @@ CLASSES = {"sky": RED, "road": GREEN, "car": BLUE}
 
 
 def summary(title, pixels):
-    return Summary(title, np.array(pixels), np.array(pixels) > 0)
+    return Summary(title, np.array(pixels), np.array(pixels) > 0, np.array(pixels))
 
 
 def longest_runs(picture, color):
