@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -65,8 +65,13 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     return sorted(p for p in folder.glob(pattern) if not any(map(is_hidden, p.parts[-2:])))
 
 
-def masks_of(ids: Sequence[str], images: Sequence[Path], folder: Path) -> list[Path]:
-    """Find the mask of each image: the file of its name in `folder`, in any lossless format.
+def masks_of(
+    ids: Sequence[str],
+    images: Sequence[Path],
+    folder: Path,
+    suffixes: Collection[str] = LOSSLESS,
+) -> list[Path]:
+    """Find the mask of each image: the file of its name in `folder`.
 
     Args:
         ids: names of the images.
@@ -74,6 +79,7 @@ def masks_of(ids: Sequence[str], images: Sequence[Path], folder: Path) -> list[P
             have either, as `predict` names masks after files: at the place that the id says, or, if
             no other image has that name, in any folder below.
         folder: of the masks.
+        suffixes: of their files, in small letters; by default any lossless format.
 
     Raises:
         DataError: an image has two.
@@ -97,7 +103,7 @@ def masks_of(ids: Sequence[str], images: Sequence[Path], folder: Path) -> list[P
             named = named + found.get(place, [])
         if stem != id.rpartition("/")[2] and times[stem] == 1 and not (named and "/" in id):
             named = by_stem.get(id, []) + by_stem.get(stem, [])
-        there = [file for file in named if file.suffix.lower() in LOSSLESS]
+        there = [file for file in named if file.suffix.lower() in suffixes]
         if len(there) > 1:
             other = there[1].relative_to(folder)
             raise DataError(f"{there[0]} and {other} are masks of one image: remove one")
