@@ -353,6 +353,11 @@ def seen_before(
             f"WARNING: {weights} was trained on the images of {', '.join(splits)} without their "
             f"labels, and {data.label(data.val_split)} has some of them."
         )
+    if data.init is not None and provenance.init == data.init:
+        say(
+            f"Note: the backbone of {weights} was first trained on {data.init.upper()}, and on which "
+            f"images is not known: perhaps on those of {data.label(data.val_split)}."
+        )
     return entries
 
 

@@ -56,6 +56,7 @@ class Coco(SegmentationData):
     classes = {name: voc_color(i) for i, name in enumerate(("background", *CATEGORIES.values()))}
     palette = dict(enumerate(classes.values()))
     official_ids = True
+    init = "coco"
     parts = {
         "train_all": {"train", "train without annotation"},
         "val_all": {"val", "val without annotation"},

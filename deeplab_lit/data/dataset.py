@@ -46,6 +46,8 @@ class SegmentationData(ABC):
         subsets: name → classes that are scored beside all of them where it is asked for, as
             val/miou<name> (`--eval.subsets`).
         official_ids: an id is the same image in every copy of the data set, wherever it lies.
+        init: what weights are said to be first trained on ("coco"), if they may have seen these
+            images then.
     """
 
     classes: Classes
@@ -54,6 +56,7 @@ class SegmentationData(ABC):
     never: frozenset[str] = frozenset()
     subsets: dict[str, tuple[str, ...]] = {}
     official_ids: bool = False
+    init: str | None = None
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from deeplab_lit.text import plural
 Overlap = Literal["last", "first"]
 # polygons, (2N,) float64 of x, y, x, y …; or a run-length encoding as COCO's tools have it
 Outline = list[np.ndarray] | dict[str, Any]
-SECTIONS = {  # of the file → what each of its entries has
+SECTIONS: dict[str, dict[str, type]] = {  # of the file → what each of its entries has
     "images": {"id": int, "file_name": str, "width": int, "height": int},
     "categories": {"id": int, "name": str},
     "annotations": {"id": int, "image_id": int, "category_id": int},
@@ -85,7 +85,9 @@ def read_instances(path: Path, categories: Mapping[int, str]) -> list[LabeledIma
     if len({image.name for image in images.values()}) < len(images):
         raise DataError(f"{path}: two images have the same file_name: take the official file")
     short = clipped = 0
-    for entry in progress_bar(content["annotations"], desc=f"reading {path.name}"):
+    for entry in progress_bar(
+        content["annotations"], desc=f"checking {path.name}", unit=" outlines"
+    ):
         image, label = images.get(entry["image_id"]), labels.get(entry["category_id"])
         where = f"{path}: annotation {entry['id']}"
         if image is None:

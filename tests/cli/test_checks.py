@@ -16,7 +16,7 @@ from deeplab_lit.cli.checks import (
     tell_other_views,
 )
 from deeplab_lit.cli.parser import UsageError
-from deeplab_lit.data import GTA5, VOC, Cityscapes, DataError, Folder, Shapes, Synthia
+from deeplab_lit.data import GTA5, VOC, Cityscapes, Coco, DataError, Folder, Shapes, Synthia
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights.load import WeightsError
@@ -127,6 +127,28 @@ def test_images_that_were_trained_on_without_labels_are_scored_and_told(capsys):
     words = "WARNING: some/best.ckpt was trained on the images of Shapes:val without their labels"
     assert words in capsys.readouterr().out
     assert check_unseen(Shapes(val_split="train"), seen, FILE, allowed=False) == {}
+
+
+@pytest.mark.parametrize(("init", "told"), [("coco", True), ("imagenet", False)])
+def test_a_backbone_from_coco_may_have_seen_the_images_of_coco(init, told, tmp_path, capsys):
+    weights = Provenance(trained_on=("VOC:train",), init=init)
+    assert check_unseen(Coco(str(tmp_path)), weights, FILE, allowed=False) == {}
+    assert ("perhaps on those of Coco:val" in capsys.readouterr().out) == told
+    check_unseen(Shapes(), weights, FILE, allowed=False)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("split", "seen"),
+    [
+        ("train", []),
+        ("val", ["Coco:val", "Coco:val_all"]),
+        ("val_all", ["Coco:val", "Coco:val_all"]),
+    ],
+)
+def test_all_of_cocos_images_contain_the_annotated_ones(split, seen, tmp_path):
+    data = Coco(str(tmp_path), val_split=split)
+    assert seen_splits(data, ["Coco:val", "Coco:val_all"]) == seen
 
 
 def test_a_configuration_of_another_network_than_the_checkpoints_is_refused():
