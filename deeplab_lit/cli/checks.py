@@ -355,8 +355,8 @@ def seen_before(
         )
     if data.init is not None and provenance.init == data.init:
         say(
-            f"Note: the backbone of {weights} was first trained on {data.init.upper()}, and on which "
-            f"images is not known: perhaps on those of {data.label(data.val_split)}."
+            f"Note: the backbone of {weights} was first trained on {data.init.upper()}, on images "
+            f"that are not known: perhaps on those of {data.label(data.val_split)}."
         )
     return entries
 
