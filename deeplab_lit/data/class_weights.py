@@ -47,7 +47,13 @@ def median_frequency(pixels: np.ndarray, image_pixels: np.ndarray) -> np.ndarray
 
 
 def write_class_weights(
-    path: Path, summary: Summary, classes: Sequence[str], data: str, version: str
+    path: Path,
+    summary: Summary,
+    classes: Sequence[str],
+    *,
+    data: str,
+    masks: str | None,
+    version: str,
 ) -> None:
     """Write what was counted of a split, and the weights that follow from it, as JSON.
 
@@ -56,6 +62,7 @@ def write_class_weights(
         summary: of the split.
         classes: their names, C of them.
         data: names data set and split.
+        masks: folder of the masks, where they are not the data set's.
         version: of this package.
 
     Raises:
@@ -64,6 +71,7 @@ def write_class_weights(
     content: dict[str, Any] = {
         "deeplab_lit": version,
         "data": data,
+        "masks": masks,
         "images": summary.number,
         "void": summary.void,
         "classes": list(classes),

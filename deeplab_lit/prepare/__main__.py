@@ -166,6 +166,13 @@ def _add_check_options(parser: Parser) -> None:
         help="Picture of the table, to be written. Default: data_check/<data set>.png",
     )
     parser.add_argument(
+        "--weights",
+        type=str | None,
+        default=None,
+        help="File to write: pixels of each class of the training split, and weights by two rules "
+        "(ENet's, median frequency), for fit --model.loss ClassWeighted.",
+    )
+    parser.add_argument(
         "--num_workers", type=int, default=min(os.cpu_count() or 1, 8), help="Threads that read."
     )
 
@@ -229,7 +236,7 @@ def _check(parser: Parser, options: Namespace) -> int:
     with refused_arguments():
         checked = parser.instantiate(options).check
     further = (checked.get(section) for section in FURTHER_DATA)
-    return check(checked.data, checked.plot, checked.num_workers, *further)
+    return check(checked.data, checked.plot, checked.num_workers, *further, checked.weights)
 
 
 def _degrade(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from PIL import Image, ImageDraw, ImageFont
 
+from deeplab_lit import __version__
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.data import Images, SegmentationData
 from deeplab_lit.data.check import Summary, summarize, table
+from deeplab_lit.data.class_weights import Rule, write_class_weights
 from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.split import Split
 from deeplab_lit.loading.views import WithoutLabels, class_table, refuse_other_indices
@@ -31,6 +34,7 @@ def check(
     num_workers: int,
     val: SegmentationData | None = None,
     unlabeled: SegmentationData | None = None,
+    weights: str | None = None,
 ) -> int:
     """Read every image and mask; print a table and all problems, and draw the table.
 
@@ -41,6 +45,8 @@ def check(
         val: the data set to validate on. None: `data`.
         unlabeled: a data set of which images alone are used, with the masks of its `mask_dir` if it
             has one. None: there is none.
+        weights: file to write with the weights of the classes that follow from the training split
+            (`data/class_weights.py`), unless something is wrong. None: none.
 
     Returns:
         The exit code: 0, or 1 where something is wrong.
@@ -121,8 +127,22 @@ def check(
         print(f"WARNING: {suspicion}")
     for problem in problems:
         print(problem, file=sys.stderr)
+    if weights is not None and not problems:
+        write_class_weights(
+            Path(weights).expanduser(),
+            by_title[training],
+            list(data.classes),
+            data=data.training_label(),
+            masks=None if data.mask_dir is None else str(data.mask_dir),
+            version=__version__,
+        )
+        print(
+            f"weights of the classes written to {weights}: train with --model.loss ClassWeighted "
+            f"--model.loss.file {weights} --model.loss.rule {' or '.join(get_args(Rule))}"
+        )
     if problems:
-        print(f"error: {plural(len(problems), 'problem')}")
+        missing = "" if weights is None else f"; {weights} is not written"
+        print(f"error: {plural(len(problems), 'problem')}{missing}")
     elif suspicions:
         warnings = plural(len(suspicions), "warning")
         print(f"{name}: nothing is wrong with the files; see the {warnings} above")

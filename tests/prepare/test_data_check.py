@@ -1,3 +1,5 @@
+import json
+import math
 from shutil import copytree
 
 import numpy as np
@@ -8,6 +10,7 @@ from deeplab_lit.data import ADE20K, VOC, Folder, Images
 from deeplab_lit.data.check import Summary
 from deeplab_lit.prepare.data_check import LENGTH, check, class_plot
 from deeplab_lit.prepare.voc import prepare_voc
+from deeplab_lit.training.losses import ClassWeighted
 
 
 @pytest.fixture
@@ -229,3 +232,33 @@ def test_a_data_set_of_other_classes_cannot_be_validated_on(root, tmp_path, caps
     plot = str(tmp_path / "plot.png")
     assert check(Folder(str(root)), plot, 1, Folder(str(other))) == 1
     assert "Folder has other classes than are trained" in capsys.readouterr().err
+
+
+def test_weights_of_the_classes_are_written_and_are_those_of_the_pixels(root, files, tmp_path):
+    """Every mask has void in some pixels; the second one lacks road."""
+    masks = [files.mask(1), np.zeros_like(files.mask(1)), files.mask(1)]
+    for i, mask in enumerate(masks):
+        mask[0] = 255
+        (root / f"labels/train/train{i}.png").write_bytes(files.png(mask))
+    file = tmp_path / "new/weights.json"
+    assert check(Folder(str(root)), str(tmp_path / "p.png"), 2, weights=str(file)) == 0
+    content = json.loads(file.read_text())
+    pixels = [sum(int((mask == c).sum()) for mask in masks) for c in (0, 1, 255)]
+    assert content["data"] == "Folder:train"
+    assert (content["images"], content["void"], content["masks"]) == (3, pixels[2], None)
+    assert (content["classes"], content["pixels"]) == (["sky", "road"], pixels[:2])
+    assert content["image_pixels"] == [3 * masks[0].size, 2 * masks[0].size]
+    f = [pixels[0] / (3 * masks[0].size), pixels[1] / (2 * masks[0].size)]
+    assert content["weights"] == {
+        "enet": pytest.approx([1 / math.log(1.02 + n / sum(pixels)) for n in pixels[:2]]),
+        "median_frequency": pytest.approx([np.median(f) / f[0], np.median(f) / f[1]]),
+    }
+    assert ClassWeighted(file=str(file), rule="enet").weights == content["weights"]["enet"]
+
+
+def test_no_weights_are_written_of_what_has_a_problem(root, tmp_path, capsys):
+    (root / "images/train/train0.jpg").write_bytes(b"")
+    file = tmp_path / "weights.json"
+    assert check(Folder(str(root)), str(tmp_path / "p.png"), 2, weights=str(file)) == 1
+    assert not file.exists()
+    assert f"{file} is not written" in capsys.readouterr().out

@@ -1,12 +1,16 @@
 """Balanced, class-weighted and OHEM losses: worked values, slow references, and never NaN."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from deeplab_lit.cli.parser import parse
+from deeplab_lit.cli.run import build_parser
 from deeplab_lit.data.class_weights import enet, median_frequency
+from deeplab_lit.errors import UserError
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.training.loss import deeplab_loss
 from deeplab_lit.training.losses import OHEM, Balanced, ClassWeighted
@@ -115,6 +119,7 @@ def test_each_form_of_ohem_gives_the_worked_values(variant, min_kept, expected):
 
 @pytest.mark.parametrize("variant", ["hrnet", "toolbox", "bisenet"])
 @pytest.mark.parametrize("min_kept", [0, 1, 20, 39, 40, 50, 100])
+@pytest.mark.filterwarnings("ignore")
 def test_ohem_agrees_with_the_released_code(variant, min_kept):
     generator = torch.manual_seed(min_kept)
     logits = torch.randn(2, 3, 4, 8, generator=generator, dtype=torch.float64).float() * 2
@@ -154,6 +159,7 @@ def hard_cases():
 @pytest.mark.parametrize("target", hard_cases().values(), ids=hard_cases())
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+@pytest.mark.filterwarnings("ignore")
 def test_no_loss_is_ever_nan_nor_is_its_gradient(target, dtype, scale):
     torch.manual_seed(1)
     for loss in LOSSES:
@@ -184,3 +190,111 @@ def test_each_loss_takes_the_place_of_every_scales_cross_entropy(size):
         torch.testing.assert_close(total, sum(alone))
         if size == "grid":
             torch.testing.assert_close(alone[0], loss(maps[0], mask[:, ::8, ::8].long()))
+
+
+@pytest.fixture
+def weight_file(tmp_path):
+    """What prepare check --weights writes, of the pixels of the worked values."""
+    path = tmp_path / "weights.json"
+    content = {
+        "classes": ["road", "car", "sky"],
+        "weights": {"enet": [2.0, 7.4, 4.2], "median_frequency": [0.8, 2, 1]},
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_weights_of_a_file_are_those_of_the_rule(weight_file):
+    loss = ClassWeighted(file=str(weight_file), rule="median_frequency")
+    loss.check_classes(["road", "car", "sky"])
+    assert loss.weights == [0.8, 2, 1]
+    assert not loss.state_dict()  # a checkpoint needs none of it
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["road", "sky", "car"], "have car where the network's 3 have sky, at index 1"),
+        (["road", "car"], "its 3 classes have sky where the network's 2 have None, at index 2"),
+        (["road", "car", "sky", "sea"], "3 classes have None where the network's 4 have sea"),
+    ],
+)
+def test_weights_of_other_classes_or_another_order_are_refused_by_name(weight_file, names, words):
+    with pytest.raises(ValueError, match=words):
+        ClassWeighted(file=str(weight_file), rule="enet").check_classes(names)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Balanced(-1), "background is out of range: -1"),
+        (lambda: Balanced(3).check_classes("abc"), "expected 0…2"),
+        (lambda: ClassWeighted(), "neither given"),
+        (lambda: ClassWeighted([1.0], "x.json", "enet"), "both given"),
+        (lambda: ClassWeighted(file="x.json"), "go together"),
+        (lambda: ClassWeighted(file="x.json", rule="enet"), "x.json cannot be read"),
+        (lambda: ClassWeighted(file=__file__, rule="enet"), "holds no weights"),
+        (lambda: ClassWeighted([1.0, -1.0]), "0 or more"),
+        (lambda: ClassWeighted([0.0, 0.0]), "not all of them 0"),
+        (lambda: ClassWeighted([1.0, math.nan]), "0 or more"),
+        (lambda: ClassWeighted([1.0, 2.0]).check_classes("abc"), "2 weights, but there are 3"),
+        (lambda: OHEM(0), "threshold is out of range: 0"),
+        (lambda: OHEM(min_kept=-1), "min_kept is out of range"),
+        (lambda: OHEM(variant="mine"), "one of hrnet, toolbox, bisenet, got 'mine'"),
+    ],
+)
+def test_options_out_of_range_are_refused(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def test_a_background_that_is_not_called_so_is_mentioned(recwarn):
+    Balanced().check_classes(["_background_", "cat"])
+    assert not recwarn
+    with pytest.warns(UserWarning, match="class 0, road"):
+        Balanced().check_classes(["road", "cat"])
+
+
+def test_more_pixels_to_keep_than_there_are_is_said():
+    with pytest.warns(UserWarning, match="keeps every pixel"):
+        OHEM(min_kept=4)(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_that_goes_on_is_held_to_its_loss(make_module, weight_file):
+    classes = {"road": (0, 0, 0), "car": (1, 1, 1), "sky": (2, 2, 2)}
+    file = ClassWeighted(file=str(weight_file), rule="median_frequency")
+    checkpoint: dict = {}
+    make_module(classes, loss=file).on_save_checkpoint(checkpoint)
+    same = ClassWeighted([0.8, 2.0, 1.0])
+    make_module(classes, loss=same).check_checkpoint(checkpoint)
+    for other in (None, Balanced(), ClassWeighted(file=str(weight_file), rule="enet")):
+        with pytest.raises(UserError, match=r"was trained with --model\.loss"):
+            make_module(classes, loss=other).check_checkpoint(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def parser():
+    return build_parser("fit", "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "expected"),
+    [
+        (["Balanced"], "Balanced", {"background": 0}),
+        (["OHEM", "--model.loss.threshold", "0.9"], "OHEM", {"threshold": 0.9}),
+        (["ClassWeighted", "--model.loss.file=w", "--model.loss.rule=enet"], "ClassWeighted",
+         {"file": "w", "rule": "enet"}),
+    ],
+)  # fmt: skip
+def test_losses_go_by_their_names_on_the_command_line_and_in_files(parser, words, name, expected):
+    typed = parse(parser, ["--model.loss", *words]).model.loss
+    assert typed.class_path == f"deeplab_lit.training.losses.{name}"
+    assert expected.items() <= vars(typed.init_args).items()
+    content = {"model": {"loss": {"class_path": name, "init_args": expected}}}
+    assert parse(parser, ["--config=x"], {"x": content}).model.loss == typed
+
+
+def test_an_unknown_loss_is_answered_by_those_there_are(parser):
+    with pytest.raises(UserError, match="expected one of Balanced, ClassWeighted, OHEM, …"):
+        parse(parser, ["--model.loss", "Balnced"])
