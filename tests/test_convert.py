@@ -260,7 +260,10 @@ def test_it_is_a_command(tmp_path):
     command = [sys.executable, "-m", "deeplab_lit", "convert", "nowhere.pth", str(tmp_path / "o")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 2
-    assert run.stderr == "error: nowhere.pth: no such file\n"
+    kinds = ".caffemodel, .pth, .ckpt, .safetensors"
+    assert run.stderr == (
+        f"error: nowhere.pth: no such file: expected a weight file ({kinds}); in . there is none\n"
+    )
 
 
 def test_a_converted_file_holds_no_training_to_go_on_with(converted, root, tmp_path, capsys):

@@ -11,6 +11,7 @@ import json
 import re
 import warnings
 import zipfile
+from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.weights.caffe import CaffeFormatError, read_caffemodel
+from deeplab_lit.text import first_few
 
 SUFFIXES = (".caffemodel", ".pth", ".ckpt", ".safetensors")
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub has it: net-5d3b4d8f.pth
@@ -31,6 +33,10 @@ TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow chec
 
 class WeightsError(UserError, ValueError):
     """A weight file cannot be had, read, or used; says which, why and what to do."""
+
+
+class MissingWeights(WeightsError):
+    """There is no weight file at a path; says which there are."""
 
 
 def sha256_of(path: str | Path) -> str:
@@ -51,13 +57,14 @@ def read_weight_file(path: str | Path) -> dict[str, Any]:
         names are "<layer>/<index of the blob>".
 
     Raises:
-        WeightsError: there is no such file, it holds no weights, or they cannot be read.
+        MissingWeights: there is no such file.
+        WeightsError: it holds no weights, or they cannot be read.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         raise WeightsError(f"{path} is a folder, expected a weight file{_files_in(path)}")
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
+        raise MissingWeights(f"{path}: no such file{_nearest(path)}")
     with path.open("rb") as file:
         start = file.read(512)
     _refuse_other_files(path, start)
@@ -124,6 +131,20 @@ def _files_in(folder: Path) -> str:
     files = [p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix in SUFFIXES]
     names = sorted(str(path.relative_to(folder)) for path in files)
     return f": give one in it, like {', '.join(names[:3])}" if names else ", and none is in it"
+
+
+def _nearest(path: Path) -> str:
+    """Say which weight file may be meant by a path where none is, as the end of a sentence."""
+    kinds = f"a weight file ({', '.join(SUFFIXES)})"
+    if not path.parent.is_dir():
+        return f", nor a folder {path.parent}: expected {kinds}"
+    there = {p.stem: p for p in sorted(path.parent.iterdir()) if p.suffix in SUFFIXES}
+    if near := get_close_matches(path.stem, there, 1):
+        return f": did you mean {there[near[0]]}?"
+    if there:
+        names = first_few([file.name for file in there.values()])
+        return f": expected {kinds}; in {path.parent} there is {names}"
+    return f": expected {kinds}; in {path.parent} there is none"
 
 
 def _read_torch(path: Path) -> dict[str, Any]:

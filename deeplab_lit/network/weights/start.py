@@ -21,7 +21,7 @@ from deeplab_lit.network.weights import TORCHVISION
 from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.source import Source, below, fc6_and_fc7
 from deeplab_lit.network.weights.load import load_fitting, style_of
-from deeplab_lit.network.weights.read import WeightsError, read_weight_file
+from deeplab_lit.network.weights.read import MissingWeights, WeightsError, read_weight_file
 
 MOST = 5  # differences in a sentence
 GENERIC = re.compile(r"class_\d+")  # what a network is given that does not know its classes
@@ -57,7 +57,11 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
         _check_style(net, "torchvision", "torchvision's weights")
         source = imagenet_source(net.backbone_name)
     else:
-        source = read_source(weights)
+        try:
+            source = read_source(weights)
+        except MissingWeights as error:
+            words = '(besides a file it may be "imagenet" or "none")'
+            raise MissingWeights(f"--model.weights {error} {words}") from error
     _check_style(net, style_of(source) or net.style, weights)
     fitting = _with_head_for(source, list(classes), weights)
     load_fitting(net, fitting, weights)

@@ -144,6 +144,27 @@ def test_what_is_no_weight_file_is_refused_with_its_name_and_the_reason(tmp_path
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "deeplabv1_resnet101-imagnet.pth",
+            r"did you mean .*/deeplabv1_resnet101-imagenet\.pth\?$",
+        ),
+        (
+            "other.ckpt",
+            r"expected a weight file \(.*\); in .* there is a\.ckpt, deeplabv1_.*\.pth$",
+        ),
+        ("folder/other.ckpt", r"no such file, nor a folder .*/folder: expected a weight file"),
+    ],
+)
+def test_where_no_file_is_the_nearest_are_named(tmp_path, name, said):
+    for there in ("deeplabv1_resnet101-imagenet.pth", "a.ckpt", "other.yaml"):
+        (tmp_path / there).touch()
+    with pytest.raises(WeightsError, match=said):
+        read_weight_file(tmp_path / name)
+
+
 def test_of_a_folder_the_weight_files_in_it_are_named(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for name in ("checkpoints/best.ckpt", "config.yaml"):
