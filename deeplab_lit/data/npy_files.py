@@ -88,6 +88,22 @@ def read_npz(path: Path) -> dict[str, Content]:
         raise _unreadable(path, error) from error
 
 
+def read_pickled_array(path: Path) -> np.ndarray:
+    """Read a pickle of one array, as Mittal et al. keep the order of their splits.
+
+    Raises:
+        DataError: as `read_npy`; or it holds something else.
+    """
+    try:
+        content = _unpickled(io.BytesIO(path.read_bytes()), MOST_STEPS)
+        array = content.value if isinstance(content, _Made) else content
+        if not isinstance(array, np.ndarray):
+            raise Refused("a pickle, but not of an array")
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
+    return array
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path} does not exist")

@@ -68,6 +68,11 @@ and score on the validation split, whose masks stay as they are. An object is a 
 of a class other than background. Void lies near borders above all, and in spots. Without a class
 called background, all classes are objects, and what is taken away becomes void."""
 
+ID_LIST = """Write a list of images to train on with labels, for --data.ids, and one of the rest.
+
+The images are drawn, or come in a published order: the pickled permutations of Mittal et al. are
+read without running anything in them. Classes that no drawn image holds are named."""
+
 
 def prepare_functions() -> dict[str, Callable[..., str]]:
     """Return a function for each data set: puts it in place, returns the options to use it.
@@ -100,8 +105,8 @@ def build_parser(reads_data: bool = True) -> Parser:
     """Build the parser.
 
     Args:
-        reads_data: whether `check` and `degrade` get their options. They take an import of all data
-                sets.
+        reads_data: whether `check`, `degrade` and `id_list` get their options. They take an import
+            of all data sets.
     """
     parser = Parser(prog="python -m deeplab_lit.prepare", description=__doc__)
     commands = parser.add_subcommands(dest="name", metavar="NAME")
@@ -147,6 +152,12 @@ def build_parser(reads_data: bool = True) -> Parser:
     commands.add_subcommand(
         "degrade", subparser, help="Write masks with errors: what does a training survive?"
     )
+    subparser = Parser(description=ID_LIST)
+    if reads_data:
+        from deeplab_lit.prepare.id_list import add_options
+
+        add_options(subparser)
+    commands.add_subcommand("id_list", subparser, help="Write lists of labeled images, and rest.")
     return parser
 
 
@@ -203,17 +214,20 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 0, or 1 where a check has found problems."""
     with plain_errors():
         argv = joined_configs(sys.argv[1:] if args is None else args)
-        reads_data = argv[:1] in (["check"], ["degrade"])
+        reads_data = argv[:1] in (["check"], ["degrade"], ["id_list"])
         parser = build_parser(reads_data)
         contents = {name: data_sections(name) for name in configs(argv)} if reads_data else {}
-        if argv[:1] == ["degrade"]:
+        if argv[:1] != ["check"]:
             for content, section in product(contents.values(), FURTHER_DATA):
                 content.pop(section, None)
-        options = parse(parser, argv, contents, [*DATA_SETS, "check", "degrade"])
+        options = parse(parser, argv, contents, [*DATA_SETS, "check", "degrade", "id_list"])
         if options.name == "check":
             return _check(parser, options)
         if options.name == "degrade":
             _degrade(parser, options, argv[1:])
+            return 0
+        if options.name == "id_list":
+            _write_id_lists(parser, options)
             return 0
         _prepare(options.name, options[options.name])
     return 0
@@ -255,6 +269,14 @@ def _degrade(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:
         f"--data.val_split {given.data.train_split}\n"
         f"  python -m deeplab_lit.fit {same} --data.mask_dir {masks}"
     )
+
+
+def _write_id_lists(parser: Parser, options: Namespace) -> None:
+    from deeplab_lit.prepare.id_list import write_id_lists
+
+    with refused_arguments():
+        given = parser.instantiate(options).id_list
+    write_id_lists(given)
 
 
 def words_of(argv: Sequence[str], sections: tuple[str, ...]) -> list[str]:
