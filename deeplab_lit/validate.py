@@ -271,7 +271,7 @@ def _say_what_came_out(run: Run[ScoredNetwork], step: int, typed: Sequence[str])
         say(f"Cached      {reused}")
     evaluation, net = run.module.evaluation, run.module.net
     what = f"{run.options.ckpt_path} (step {step})"
-    split = f"{type(data.val).__name__} {data.val.val_split}"
+    split = f"{data.val.title} {data.val.val_split}"
     title = f"{what} on {split}, {scored(final)}, {evaluation.title(net)}"
     is_last_word = "crf" in final or "--run" in flags(typed)
     after_validate(

@@ -76,6 +76,11 @@ class SegmentationData(ABC):
         self._images: Split | None = None
 
     @property
+    def title(self) -> str:
+        """Return the name of the data set for people, with what makes it another one."""
+        return type(self).__name__
+
+    @property
     def id_space(self) -> str | None:
         """Return a name of the images that ids stand for; None where each split counts anew.
 
@@ -159,7 +164,7 @@ class SegmentationData(ABC):
             return split
         names = {*self.parts, self.val_split} - {self.train_split}
         others = {name: partial(self.images_of, name) for name in sorted(names)}
-        title = f"{type(self).__name__} {self.train_split}"
+        title = f"{self.title} {self.train_split}"
         return self.selection.of(split, title, others)
 
     def shared(self, split: Split, other: "SegmentationData") -> int:
@@ -204,7 +209,7 @@ class SegmentationData(ABC):
 
     def label(self, split: str) -> str:
         """Return a split's name in the provenance of weights that were trained on it."""
-        return f"{type(self).__name__}:{split}"
+        return f"{self.title}:{split}"
 
     def training_label(self) -> str:
         """Return the label of the training split, with the list that selects images of it.
@@ -235,7 +240,7 @@ class SegmentationData(ABC):
         """
         if self.mask_dir is None:
             return None
-        title = f"{type(self).__name__} {self.training_name()} with masks of {self.mask_dir}"
+        title = f"{self.title} {self.training_name()} with masks of {self.mask_dir}"
         summary = summarize(self.training(), title, len(self.classes), num_workers)
         if summary.problems:
             raise DataError("\n".join(first_of(summary.problems, title, summary.total)))

@@ -84,19 +84,15 @@ class Shapes(SegmentationData):
         self.draw_seed, self.max_disc, self.style = draw_seed, max_disc, style
 
     @property
-    def id_space(self) -> str:
-        """Return the class with what decides the image of an index."""
-        return f"{self._name} {self.draw_seed} {float(self.max_disc)}"
-
-    @property
-    def _name(self) -> str:
-        """The name of the class, with the style where it is not the plain one."""
+    def title(self) -> str:
+        """Return the name of the class, with the style where it is not the plain one."""
         name = type(self).__name__
         return name if self.style == "plain" else f"{name}/{self.style}"
 
-    def label(self, split: str) -> str:
-        """Return a split's name with that of the style, since it is a data set of its own."""
-        return f"{self._name}:{split}"
+    @property
+    def id_space(self) -> str:
+        """Return the title with what decides the image of an index."""
+        return f"{self.title} {self.draw_seed} {float(self.max_disc)}"
 
     def split(self, name: str) -> "ShapesSplit":
         """Return the images 0… for train, 1,000,000… for val, 2,000,000… for test."""

@@ -191,7 +191,7 @@ class DataModule(LightningDataModule):
         data = self.unlabeled
         if data is None:
             return []
-        title = f"unlabeled {type(data).__name__}"
+        title = f"unlabeled {data.title}"
         number = 0 if data.mask_dir is None else len(data.classes)
         split = self._unlabeled_split(data)
         summary = preflight(split, title, self.check, self.num_workers, number)
@@ -208,7 +208,7 @@ class DataModule(LightningDataModule):
         return WithoutLabels(data.images()) if data.mask_dir is None else data.training()
 
     def _look_at(self, data: SegmentationData, split: Split, name: str) -> Summary:
-        title = f"{type(data).__name__} {name}"
+        title = f"{data.title} {name}"
         return preflight(split, title, self.check, self.num_workers, len(data.classes))
 
     def trained_in_validation(self) -> int:
@@ -248,15 +248,14 @@ class DataModule(LightningDataModule):
         """Return what is trained on and validated on, with numbers, in one line."""
         training = plural(len(self.train.training().ids), "training image")
         validation = plural(len(self.val.validation().ids), "validation image")
-        train, val = type(self.train).__name__, type(self.val).__name__
-        whose = "" if self.val is self.train else f"{val}: "
+        whose = "" if self.val is self.train else f"{self.val.title}: "
         parts = [
-            f"{train}: {training} ({self.train.training_name()})",
+            f"{self.train.title}: {training} ({self.train.training_name()})",
             f"{whose}{validation} ({self.val.val_split})",
         ]
         if self.unlabeled is not None:
             images = plural(len(self.unlabeled.images().ids), "unlabeled image")
-            parts.append(f"{type(self.unlabeled).__name__}: {images}")
+            parts.append(f"{self.unlabeled.title}: {images}")
         return ", ".join([*parts, plural(len(self.classes), "class")])
 
     def setup(self, stage: str) -> None:

@@ -348,6 +348,11 @@ def test_two_sets_are_both_checked_and_named(folder_root, write_mask):
     assert data.in_words() == (
         "Reversed: 10 training images (train), Shapes: 3 validation images (val), 7 classes"
     )
+    night = module(Shapes(10, 2, style="night"), Shapes(10, 3), unlabeled=Shapes(4, 1))
+    assert night.in_words() == (
+        "Shapes/night: 10 training images (train), Shapes: 3 validation images (val), "
+        "Shapes: 4 unlabeled images, 7 classes"
+    )
     write_mask(folder_root / "labels/val/1.png", np.full((24, 32), 77))
     both = module(Folder(str(folder_root)), Folder(str(folder_root), val_split="train"))
     both.preflight("fit")
