@@ -6,6 +6,7 @@ each other, and what fails leaves nothing behind.
 
 import errno
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ TAKEN = (errno.EACCES, errno.EAGAIN)  # POSIX leaves the choice
 
 class WriteError(UserError, OSError):
     """Nothing can be written at a place; says where, why and what to do."""
+
+
+class NoRoomError(UserError):
+    """A disk has less room than is needed; says how much."""
 
 
 @contextmanager
@@ -48,6 +53,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with folder as place:
         yield Path(place) / path.name
         (Path(place) / path.name).replace(path)
+
+
+def check_room(path: Path, needed: int, option: str) -> None:
+    """Refuse what would fill the disk.
+
+    Args:
+        path: what is to be written; the folder above it exists.
+        needed: bytes.
+        option: that names another place.
+
+    Raises:
+        NoRoomError: there is less room.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise NoRoomError(
+            f"{path} needs {needed / 1e9:,.2f} GB, but {free / 1e9:,.2f} GB are free on that disk: "
+            f"make room, or choose another {option}"
+        )
 
 
 def atomic_torch_save(content: Any, path: Path) -> None:

@@ -3,13 +3,12 @@
 from functools import partial
 from pathlib import Path
 
-from deeplab_lit.atomic import atomic_folder
+from deeplab_lit.atomic import atomic_folder, check_room
 from deeplab_lit.data.coco import CATEGORIES
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import matching
 from deeplab_lit.prepare.archives import Archive, Source
 from deeplab_lit.prepare.coco_stuff import COCO
-from deeplab_lit.prepare.download import check_room
 from deeplab_lit.prepare.instances import LabeledImage, Overlap, draw, read_instances
 from deeplab_lit.prepare.label_maps import convert, write_list
 from deeplab_lit.prepare.unpack import under, unpack
@@ -66,7 +65,7 @@ def prepare_coco2014(source: Source, overlap: Overlap = "last") -> str:
             continue
         with atomic_folder(masks / split) as part:
             jobs = [(image, part / f"{Path(image.name).stem}.png") for image in images]
-            check_room(part, ROOM * sum(not target.is_file() for _, target in jobs))
+            check_room(part, ROOM * sum(not target.is_file() for _, target in jobs), "--root")
             convert(jobs, partial(draw, folder=folder, overlap=overlap), f"drawing {split}")
     further = "" if overlap == "last" else f" --data.masks {MASKS[overlap]}"
     return f"--data Coco --data.root {source.root}{further}"

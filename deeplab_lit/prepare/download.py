@@ -1,7 +1,6 @@
 """Downloads that go on where they were stopped."""
 
 import re
-import shutil
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from deeplab_lit.atomic import check_room
 from deeplab_lit.data.image import DataError
 from deeplab_lit.progress_bar import progress_bar
 
@@ -60,28 +60,10 @@ def download(url: str, path: Path) -> Download:
             raise DataError(_stopped(url, path, str(error))) from error
         if total is not None and total > LARGEST:
             raise DataError(_too_large(url, path, total))
-        check_room(path, (total or 0) - have)
+        check_room(path, (total or 0) - have, "--root")
         _receive(response, url, path, have, total)
         chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"  # has an end
         return Download(part, whole=total is not None or chunked)
-
-
-def check_room(path: Path, needed: int) -> None:
-    """Refuse what would fill the disk.
-
-    Args:
-        path: what is to be written; the folder above it exists.
-        needed: bytes.
-
-    Raises:
-        DataError: there is less room.
-    """
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise DataError(
-            f"{path} needs {needed / 1e9:,.2f} GB, but {free / 1e9:,.2f} GB are free on that disk: "
-            "make room, or choose another --root"
-        )
 
 
 class _NoRedirects(HTTPRedirectHandler):

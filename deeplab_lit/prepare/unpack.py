@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from deeplab_lit.atomic import atomic_folder, atomic_write
+from deeplab_lit.atomic import atomic_folder, atomic_write, check_room
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import is_hidden
 from deeplab_lit.prepare.archives import Archive, Source
-from deeplab_lit.prepare.download import CHUNK, check_room
+from deeplab_lit.prepare.download import CHUNK
 from deeplab_lit.progress_bar import progress_bar
 
 Rename = Callable[[str], str | None]
@@ -126,7 +126,7 @@ def _zip_members(archive: Path, folder: Path, rename: Rename) -> Generator[_Memb
     with zipfile.ZipFile(archive) as file:
         sizes = {rename(info.filename): info.file_size for info in file.infolist()}
         missing = (n for name, n in sizes.items() if name and not (folder / name).is_file())
-        check_room(folder, sum(missing))
+        check_room(folder, sum(missing), "--root")
         for info in file.infolist():
             if points_outside(info.filename) or "\\" in info.filename:
                 raise DataError(f"{archive}: {info.filename} points outside; it is refused")
@@ -144,7 +144,7 @@ def _tar_members(archive: Path, folder: Path, rename: Rename) -> Generator[_Memb
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if not packed:
-            check_room(folder, archive.stat().st_size - _size_of(folder))
+            check_room(folder, archive.stat().st_size - _size_of(folder), "--root")
         with (
             gzip.open(raw) if packed else nullcontext(raw) as content,
             tarfile.open(fileobj=content, mode="r:") as file,

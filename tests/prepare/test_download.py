@@ -7,8 +7,9 @@ from urllib.error import HTTPError
 
 import pytest
 
+from deeplab_lit.atomic import NoRoomError, check_room
 from deeplab_lit.data import DataError
-from deeplab_lit.prepare.download import check_room, download
+from deeplab_lit.prepare.download import download
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: several chunks
 
@@ -68,12 +69,12 @@ def test_what_cannot_be_reached_is_named_with_the_ways_around(file, server, tmp_
 
 def test_what_does_not_fit_is_refused_before_it_is_fetched(file, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
-    with pytest.raises(DataError, match=r"a\.bin needs 0\.01 GB, but 0\.01 GB are free.*--root"):
+    with pytest.raises(NoRoomError, match=r"a\.bin needs 0\.01 GB, but 0\.01 GB are free.*--root"):
         download(file, tmp_path / "a.bin")
     assert not list(tmp_path.glob("*.bin*"))
     (tmp_path / "a.bin.part").write_bytes(CONTENT[:1_000_000])  # the rest does fit
     assert download(file, tmp_path / "a.bin").part.read_bytes() == CONTENT
-    check_room(tmp_path / "a.bin", 5_000_000)
+    check_room(tmp_path / "a.bin", 5_000_000, "--root")
 
 
 def test_a_disk_that_is_full_meanwhile_is_the_disks_own_error(file, tmp_path):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from deeplab_lit.atomic import NoRoomError
 from deeplab_lit.data import ADE20K, Cityscapes, DataError
 from deeplab_lit.prepare.unpack import prepare_ade20k, prepare_cityscapes, under, unpack
 
@@ -183,7 +184,7 @@ def test_what_does_not_fit_is_refused_before_it_is_unpacked(files, tmp_path, kin
     archive, out = make(files, tmp_path, kind), tmp_path / "out"
     out.mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2000))
-    with pytest.raises(DataError, match=r"needs .* GB, but .* free"):
+    with pytest.raises(NoRoomError, match=r"needs .* GB, but .* free"):
         unpack(archive, out, under("kit"))
     assert not list(out.rglob("*"))
 
