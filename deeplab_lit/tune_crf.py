@@ -24,8 +24,9 @@ from jsonargparse.typing import PositiveInt
 import deeplab_lit
 from deeplab_lit.ablate.bootstrap import interval, miou
 from deeplab_lit.atomic import atomic_write
-from deeplab_lit.cli.checks import check_classes, tell_other_views
+from deeplab_lit.cli.checks import check_classes
 from deeplab_lit.cli.defaults import implied_config, with_checkpoint_named
+from deeplab_lit.cli.other_views import tell_other_views
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.cli.screen import command
 from deeplab_lit.crf import DenseCRF

@@ -15,7 +15,6 @@ from deeplab_lit.cli.checks import (
     check_trainer,
     check_unseen,
     classes_of_scores,
-    tell_other_views,
 )
 from deeplab_lit.cli.defaults import (
     DATA,
@@ -23,6 +22,7 @@ from deeplab_lit.cli.defaults import (
     names_data,
     with_checkpoint_named,
 )
+from deeplab_lit.cli.other_views import tell_other_views
 from deeplab_lit.cli.parser import UsageError, configs, flags, read_config, value_of
 from deeplab_lit.cli.run import (
     Run,

@@ -1,23 +1,20 @@
 """Check that options, checkpoint and data agree, before the first image."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
 
+from deeplab_lit.cli.other_views import as_list
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import DataError, SegmentationData
 from deeplab_lit.data.selection import same_list_changed, without_list
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import default_settings
-from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.network.weights.start import (
     are_generic,
@@ -26,11 +23,9 @@ from deeplab_lit.network.weights.start import (
     differing,
 )
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
-from deeplab_lit.runs.trained_on import INFERENCE
 from deeplab_lit.text import plural, say
 from deeplab_lit.training.schedule import policy_steps
 from deeplab_lit.types import Classes
-from deeplab_lit.yaml_files import ConfigError, read_options
 
 Checkpoint = Mapping[str, Any]
 Range = tuple[str, Callable[[Any], bool]]  # what a value may be, in words and as a test
@@ -198,43 +193,16 @@ def check_network(contents: Mapping[str, Mapping[str, Any]], stored: Mapping[str
         model = content.get("model")
         options |= {k: (name, v) for k, v in model.items()} if isinstance(model, dict) else {}
     for key, (name, value) in options.items():
-        if key in network and not isinstance(value, dict) and _plain(value) != _plain(network[key]):
+        if (
+            key in network
+            and not isinstance(value, dict)
+            and as_list(value) != as_list(network[key])
+        ):
             raise WeightsError(
                 f"{name}: model.{key} is {value}, but the checkpoint's network, which is scored, "
-                f"has {_plain(network[key])}. Leave the option out, or give the configuration of "
+                f"has {as_list(network[key])}. Leave the option out, or give the configuration of "
                 "its training; --eval.scales says at which scales it is scored"
             )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def tell_other_views(path: str, inference: Mapping[str, Any]) -> None:
-    """Say where a training saw the images that it scored otherwise than they are seen now.
-
-    Args:
-        path: of its checkpoint.
-        inference: options of section `eval` → values in use.
-    """
-    config = Path(path).expanduser().parent.parent / "config.yaml"
-    try:
-        section = read_options(config).get("eval") or {}
-        seen = vars(Inference(**{name: section[name] for name in INFERENCE if name in section}))
-        seen["score_resized"] = section.get("score_resized", False)
-    except (ConfigError, OSError, ValueError, TypeError, AttributeError):
-        return  # no such file, or a damaged one: nothing to compare with
-    differ = {
-        name: _plain(value)
-        for name, value in seen.items()
-        if name in (*INFERENCE, "score_resized") and _plain(value) != _plain(inference.get(name))
-    }
-    if differ:
-        options = " ".join(f"--eval.{name} {quote(json.dumps(v))}" for name, v in differ.items())
-        say(
-            f"Note: the training scored with {options}; what is seen otherwise here does not "
-            "compare with its numbers"
-        )
 
 
 def check_classes(classes: Iterable[str], path: str, data: SegmentationData) -> None:

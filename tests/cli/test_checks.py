@@ -13,12 +13,10 @@ from deeplab_lit.cli.checks import (
     check_unseen,
     images_seen,
     seen_splits,
-    tell_other_views,
 )
 from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import GTA5, VOC, Cityscapes, Coco, DataError, Folder, Shapes, Synthia
 from deeplab_lit.loading import DataModule
-from deeplab_lit.network.inference import Inference
 from deeplab_lit.network.weights.load import WeightsError
 from deeplab_lit.runs.provenance import PUBLISHED, Provenance
 
@@ -312,23 +310,6 @@ def test_folders_of_different_names_are_different_data_sets(folder_root):
     assert data.shared(data.training(), data) == 0
     on_val = Folder(root=str(folder_root), train_split="val")
     assert on_val.shared(on_val.training(), data) == 3
-
-
-def test_what_a_training_saw_otherwise_is_said_with_the_options_to_type(tmp_path, capsys):
-    config = tmp_path / "config.yaml"
-    config.write_text("eval: {resize: [512, 1024], flip: false, window: 97, score_resized: false}")
-    checkpoint = str(tmp_path / "checkpoints" / "best.ckpt")
-    alike = vars(Inference(resize=(512, 1024), window=97)) | {"score_resized": False}
-    tell_other_views(checkpoint, alike)
-    assert capsys.readouterr().out == ""
-    tell_other_views(checkpoint, alike | {"resize": None})
-    said = capsys.readouterr().out
-    assert "--eval.resize '[512, 1024]';" in said
-    for odd in ("eval: [", "eval: 3", "eval: {window: 2}", "{}"):  # scored all the same
-        config.write_text(odd)
-        tell_other_views(checkpoint, vars(Inference()) | {"score_resized": False})
-    tell_other_views(str(tmp_path / "elsewhere.ckpt"), alike)  # in no run's folder
-    assert capsys.readouterr().out == ""
 
 
 @pytest.fixture
