@@ -215,7 +215,7 @@ def test_a_network_with_the_servers_classes_in_another_order_submits_nothing(
         ("*.png", {"eval.overlap": "1"}, "--eval.overlap must be from 0 to below 1"),
         ("nothing.mp4", {}, "nothing.mp4: no such file"),
         ("*.png", {"num_workers": "-1"}, "num_workers"),
-        ("*.png", {"ids": "list.txt"}, "--ids is the list of a --submission"),
+        ("*.png", {"ids": "list.txt"}, "--ids: list.txt does not exist"),
         ("*.mp4", {"submission": "voc"}, "--submission takes images"),
         ("*.png", {"submission": "voc", "mask_values": "labels"}, "has values of its own"),
         ("*.png", {"submission": "voc"}, "the server wants 21 classes, the network has 7"),

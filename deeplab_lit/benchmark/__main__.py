@@ -32,7 +32,7 @@ from deeplab_lit.data.image import read_image
 from deeplab_lit.errors import UserError, plain_errors
 from deeplab_lit.network.deeplab import DeepLabV2, default_settings
 from deeplab_lit.runs.folder import named_checkpoint
-from deeplab_lit.segment.images import find_images
+from deeplab_lit.segment.find_images import find_images
 from deeplab_lit.text import plural
 
 CITYSCAPES = 19  # classes

@@ -38,25 +38,35 @@ class RefiningPool:
     Args:
         crf: called in the workers, in each of which torch has one thread.
         workers: how many images at a time.
-        read: what is made of the refined probabilities (C,H,W), in the workers too. None: the class
-            indices (H,W).
     """
 
-    def __init__(
-        self, crf: Refiner, workers: int, read: Callable[[Tensor], Any] | None = None
-    ) -> None:
-        self.crf, self.read = crf, read
+    def __init__(self, crf: Refiner, workers: int) -> None:
+        self.crf = crf
         self.workers = workers
         self.pool = ThreadPoolExecutor(workers, "crf", torch.set_num_threads, (1,))
         self.waiting: dict[Future[tuple[Any, float]], Any] = {}
 
-    def submit(self, note: Any, image: np.ndarray, probabilities: np.ndarray) -> list[Refined]:
-        """Submit an image (H,W,3) uint8 with probabilities (C,H,W); return images that are done."""
+    def submit(
+        self,
+        note: Any,
+        image: np.ndarray,
+        probabilities: np.ndarray,
+        read: Callable[[Tensor], Any] | None = None,
+    ) -> list[Refined]:
+        """Submit an image; return those that are done.
+
+        Args:
+            note: comes out with it.
+            image: (H,W,3) uint8.
+            probabilities: (C,H,W) float32.
+            read: what is made of the refined probabilities (C,H,W), in the workers too. None: the
+                class indices (H,W).
+        """
         done = []
         most = int(memory() / 2 / (BYTES * probabilities.size))
         while len(self.waiting) >= max(min(2 * self.workers, most), 1):
             done.append(self._take_one())
-        self.waiting[self.pool.submit(self._refine, image, probabilities)] = note
+        self.waiting[self.pool.submit(self._refine, image, probabilities, read)] = note
         return done
 
     def rest(self) -> Iterator[Refined]:
@@ -69,13 +79,18 @@ class RefiningPool:
         """Cancel the images that nobody waits for."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
-    def _refine(self, image: np.ndarray, probabilities: np.ndarray) -> tuple[Any, float]:
+    def _refine(
+        self,
+        image: np.ndarray,
+        probabilities: np.ndarray,
+        read: Callable[[Tensor], Any] | None,
+    ) -> tuple[Any, float]:
         start = perf_counter()
         refined = self.crf(image, probabilities)
-        if self.read is None:
+        if read is None:
             labels = torch.as_tensor(refined.argmax(0))
         else:
-            labels = self.read(torch.as_tensor(refined))
+            labels = read(torch.as_tensor(refined))
         return labels, perf_counter() - start
 
     def _take_one(self) -> Refined:

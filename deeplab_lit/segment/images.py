@@ -1,18 +1,11 @@
-"""Segment image files into masks and overlays, going on where it was stopped.
+"""Segment image files into masks and overlays, going on where it was stopped."""
 
-They are found as a command line names them: as files, folders and patterns.
-"""
-
-import glob
-import os
 import sys
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,27 +15,33 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from deeplab_lit.atomic import atomic_write
-from deeplab_lit.data.image import SUFFIXES, DataError, DataWarning, read_image
-from deeplab_lit.data.paths import NO_IMAGE, files_below, passed_over
+from deeplab_lit.data.image import DataError, read_image
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.pictures.masks import Colors, overlay, with_legend
 from deeplab_lit.progress_bar import progress_bar
-from deeplab_lit.segment.segmenter import Segmenter
+from deeplab_lit.segment.probability_files import MEASURED, Size, in_words, keep, room_for
+from deeplab_lit.segment.segmenter import Segmenter, class_indices
 from deeplab_lit.types import Classes
 
-if TYPE_CHECKING:  # torchvision, which it loads, takes a second, and `predict --help` needs none
-    from deeplab_lit.network.deeplab import DeepLabV2
-
 SOURCE = "image_sha256"  # text in a mask's PNG: of which file it was made
-MAGIC = frozenset("*?[")
 
 
 class Job(NamedTuple):
-    """One image file, and where its results go."""
+    """One image file, and where its results go.
+
+    Attributes:
+        image: the file.
+        mask: of the results.
+        overlay: of the results.
+        probabilities: of the results; None: they are not kept.
+        present: indices of the classes that the image may hold; None: all.
+    """
 
     image: Path
     mask: Path
     overlay: Path
+    probabilities: Path | None = None
+    present: tuple[int, ...] | None = None
 
 
 class Labeled(NamedTuple):
@@ -137,19 +136,40 @@ def segment_each(
         segmenter: segments each image.
         jobs: the images.
         problems: gets a sentence for each image that could not be read.
-        read: as for `Segmenter.many`; None: class indices (H,W) uint8.
+        read: what is made of the probabilities (C,H,W); several threads call it where a CRF is on
+            the CPU. None: class indices (H,W) uint8.
         num_workers: processes that read images ahead.
         title: of the progress bar.
 
     Yields:
         The job, its image (H,W,3) uint8, and what `read` returns.
+
+    Raises:
+        NoRoomError: by the first files of probabilities, the others have no room on the disk.
     """
+    keeps = any(job.probabilities for job in jobs)
+    sizes: list[Size] = []
+
+    def finish(index: int, probabilities: Tensor) -> Any:
+        if (path := jobs[index].probabilities) is not None:
+            sizes.append(keep(path, probabilities.cpu().numpy()))
+        return class_indices(probabilities) if read is None else read(probabilities)
+
     images = DataLoader(_Images(jobs), batch_size=None, num_workers=min(num_workers, len(jobs)))
     with progress_bar(desc=title, total=len(jobs), unit=" images", disable=not jobs) as progress:
         readable = _readable(images, segmenter, problems, progress)
-        for index, image, result in segmenter.many(readable, read):
+        done = segmenter.many(
+            readable,
+            finish if keeps or read is not None else None,
+            lambda index: jobs[index].present,
+        )
+        for number, (index, image, result) in enumerate(done, start=1):
             yield jobs[index], image.numpy(), result
             progress.update()
+            if keeps and number == min(MEASURED, len(jobs)):
+                tqdm.write(room_for(sizes, len(jobs), jobs[index].mask.parent))
+    if len(sizes) > MEASURED:
+        print(f"Probabilities: {in_words(sizes)}")
 
 
 def _readable(
@@ -173,13 +193,18 @@ def _readable(
 
 
 def is_done(job: Job) -> bool:
-    """Tell whether both results exist, and were made of the present content of the image file."""
+    """Tell whether all results exist, and were made of the present content of the image file."""
     try:
         with Image.open(job.mask, formats=["PNG"]) as mask:
             digest = mask.info.get(SOURCE)
     except (OSError, SyntaxError, ValueError):  # not there, or no picture
         return False
-    return job.overlay.is_file() and digest == sha256_of(job.image)
+    return job.overlay.is_file() and has_kept(job) and digest == sha256_of(job.image)
+
+
+def has_kept(job: Job) -> bool:
+    """Tell whether the file of probabilities exists, where one is wanted."""
+    return job.probabilities is None or job.probabilities.is_file()
 
 
 def save(picture: Image.Image, path: Path, **options: Any) -> None:
@@ -197,117 +222,3 @@ def save(picture: Image.Image, path: Path, **options: Any) -> None:
     picture.save(encoded, format="PNG" if path.suffix == ".png" else "JPEG", **options)
     with atomic_write(path) as place:
         place.write_bytes(encoded.getbuffer())
-
-
-def label_values(net: "DeepLabV2", path: str) -> list[int]:
-    """Return the value that each class index of a network has in the label files trained on.
-
-    Args:
-        net: as it was loaded.
-        path: of its file.
-
-    Raises:
-        DataError: the file does not say it.
-    """
-    values = net.label_values or {}
-    unknown = [name for name in net.classes if name not in values]
-    if unknown:
-        raise DataError(
-            f"--mask_values labels: {path} does not say which value {unknown[0]} has in labels "
-            "(fit writes that into checkpoints; older ones are without it): leave out --mask_values"
-        )
-    return [values[name] for name in net.classes]
-
-
-def about_values(net: "DeepLabV2", values: Sequence[int] | None) -> Iterator[str]:
-    """Yield what to know of masks whose values may not be those of the label files trained on.
-
-    Args:
-        net: that has made the masks.
-        values: that they hold for each class index; None: the indices.
-    """
-    if net.label_values is None:
-        yield (
-            "Masks hold class indices; the network's file does not say which values its labels had"
-        )
-    labels = net.label_values or {}
-    moved = [(name, i, labels.get(name, i)) for i, name in enumerate(net.classes)]
-    moved = [(name, index, value) for name, index, value in moved if index != value]
-    if moved and values is None:
-        name, index, value = moved[0]
-        yield (
-            "Masks hold class indices, which are not the values of the label files trained on: "
-            f"{name} is {index} here and {value} there. --mask_values labels writes theirs."
-        )
-
-
-def find_images(inputs: Sequence[str], leave_out: Path) -> dict[Path, Path]:
-    """Find images, and give each a different name.
-
-    Files in a folder that are no images are counted in a DataWarning.
-
-    Args:
-        inputs: paths and patterns.
-        leave_out: a folder whose content is skipped: the one that results go to.
-
-    Returns:
-        Name → file. The name is relative to the folder, or to the fixed part of the pattern, in
-        which the image was found; `**` in a pattern stands for any folders. It has the image's
-        suffix only where another image differs in nothing else.
-
-    Raises:
-        DataError: nothing found; or two images have the same name.
-    """
-    full_names: dict[Path, Path] = {}  # image → its name with the suffix
-    for pattern in inputs:
-        matches = list(_find(pattern, leave_out.absolute()))
-        if not matches:
-            kinds = " ".join(SUFFIXES)
-            raise DataError(f"--images {pattern}: no image there (looked for {kinds})")
-        for image, base in matches:
-            full_names.setdefault(image, image.relative_to(base))
-    counts = Counter(name.with_suffix("") for name in full_names.values())
-    images: dict[Path, Path] = {}
-    for image, full_name in full_names.items():
-        stem = full_name.with_suffix("")
-        name = full_name if counts[stem] > 1 else stem
-        other = images.setdefault(name, image)
-        if other != image:
-            raise DataError(
-                f"{other} and {image} would both be called {name} in the results: rename one, "
-                "or treat them one after the other with different --out folders"
-            )
-    return images
-
-
-def _find(pattern: str, leave_out: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield (image, folder in which it was searched), both absolute, sorted by name."""
-    if not pattern.strip():
-        raise DataError("--images got an empty name: give files, folders or patterns")
-    pattern = os.path.expanduser(pattern)  # noqa: PTH111 (not a path)
-    path = _absolute(pattern)
-    if path.is_file():
-        yield path, path.parent
-        return
-    if path.is_dir():
-        base, candidates = path, files_below(path)
-    else:
-        parts = Path(pattern).parts
-        fixed = next((i for i, part in enumerate(parts) if MAGIC & set(part)), len(parts))
-        base = _absolute(Path(*parts[:fixed]))
-        # not Path.glob, which takes no absolute pattern
-        matches = map(_absolute, glob.glob(pattern, recursive=True))  # noqa: PTH207
-        candidates = (file for file in matches if "__MACOSX" not in file.parts)
-    others = []
-    for file in sorted(file for file in candidates if leave_out not in file.parents):
-        if file.suffix.lower() in SUFFIXES and file.is_file():
-            yield file, base
-        elif file.is_file():
-            others.append(file)
-    if others:
-        warnings.warn(passed_over(base, others, NO_IMAGE), DataWarning, stacklevel=2)
-
-
-def _absolute(path: str | Path) -> Path:
-    """Make a path absolute, without ".."; links keep their names: results are called after them."""
-    return Path(os.path.abspath(path))  # noqa: PTH100

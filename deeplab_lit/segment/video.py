@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -48,6 +49,39 @@ def check_sources(sources: Sequence[str]) -> None:
                 f"{other} and {source} would both be called {_name(source)}.mp4 in the results: "
                 "rename one, or treat them one after the other with different --out folders"
             )
+
+
+def segment_videos(
+    films: Sequence[str],
+    out: Path,
+    segmenter: Segmenter,
+    opacity: float,
+    *,
+    masks: bool = False,
+    values: Sequence[int] | None = None,
+) -> list[str]:
+    """Write videos as `segment_video` does; say which are done.
+
+    Returns:
+        A sentence for each that could not be read to its end.
+
+    Raises:
+        OSError: as `segment_video`.
+    """
+    problems = []
+    for film in films:
+        try:
+            path = segment_video(film, out, segmenter, opacity, masks=masks, values=values)
+            cut = None if film.startswith(WEBCAM) else cut_short(film, out)
+        except DataError as error:
+            problems.append(str(error))
+            print(error, file=sys.stderr)
+        else:
+            print(f"Video {path}" if path else f"{film} is done already", flush=True)
+            if cut:
+                problems.append(cut)
+                print(cut, file=sys.stderr)
+    return problems
 
 
 def segment_video(

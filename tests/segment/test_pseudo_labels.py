@@ -97,7 +97,7 @@ def test_thresholds_of_each_class_are_found_over_all_images(trained, images, tmp
 
 
 @pytest.mark.parametrize("rule", ["bdl", "cbst"])
-@pytest.mark.parametrize("stops_in", ["_write_look", "_labeled"])
+@pytest.mark.parametrize("stops_in", ["write_look", "_labeled"])
 def test_it_goes_on_where_it_was_stopped(
     trained, images, tmp_path, monkeypatch, rule, stops_in, capsys
 ):
@@ -116,12 +116,14 @@ def test_it_goes_on_where_it_was_stopped(
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             run(trained, images, tmp_path / "cut", rule)
     left = list((tmp_path / "cut/first_pass").rglob("*.gz"))
-    assert len(left) == (2 if stops_in == "_write_look" else 4)
+    assert len(left) == (2 if stops_in == "write_look" else 4)
     assert not (stops_in == "_labeled" and read(tmp_path / "cut")["finished"])
     times = {path: path.stat().st_mtime_ns for path in left}
     seen = []
-    look = pseudo_labels._look
-    monkeypatch.setattr(pseudo_labels, "_look", lambda *a, **k: (seen.append(1), look(*a, **k))[1])
+    look = pseudo_labels.look_at
+    monkeypatch.setattr(
+        pseudo_labels, "look_at", lambda *a, **k: (seen.append(1), look(*a, **k))[1]
+    )
     assert run(trained, images, tmp_path / "cut", rule) == 0
     assert len(seen) == 4 - len(times)
     again, whole = (masks(tmp_path / name) for name in ("cut", "whole"))
@@ -225,8 +227,7 @@ def test_windows_views_and_the_crf_decide_as_in_predict(trained, images, tmp_pat
     ("options", "words"),
     [
         ({"rule": "2"}, "--min_confidence is '2.0': expected a probability in 0…1"),
-        ({"submission": "voc"}, "leave out --submission, --mask_values labels and videos"),
-        ({"mask_values": "labels"}, "leave out --submission, --mask_values labels and videos"),
+        ({"submission": "voc"}, "--pseudo_labels and --submission do not go together"),
     ],
 )
 def test_mistakes_get_a_sentence(trained, images, tmp_path, capsys, options, words):
