@@ -244,7 +244,7 @@ def test_weights_of_the_classes_are_written_and_are_those_of_the_pixels(root, fi
     assert check(Folder(str(root)), str(tmp_path / "p.png"), 2, weights=str(file)) == 0
     content = json.loads(file.read_text())
     pixels = [sum(int((mask == c).sum()) for mask in masks) for c in (0, 1, 255)]
-    assert content["data"] == "Folder:train"
+    assert content["data"] == "Folder/mine:train"
     assert (content["images"], content["void"], content["masks"]) == (3, pixels[2], None)
     assert (content["classes"], content["pixels"]) == (["sky", "road"], pixels[:2])
     assert content["image_pixels"] == [3 * masks[0].size, 2 * masks[0].size]
