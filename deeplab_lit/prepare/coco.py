@@ -120,5 +120,5 @@ def _labeled(
 
 def _annotated(split: str, number: int, of: int) -> str:
     """Say how many images have an annotation, and how many published lists have."""
-    said = f"{number:,} of {plural(of, 'image')} have an annotation"
+    said = f"{number:,} of {of:,} images have an annotation"
     return said if number == LISTED[split] else f"{said}; published lists have {LISTED[split]:,}"

@@ -77,6 +77,13 @@ def test_pseudo_labels_need_no_ground_truth_and_may_have_these_names_too(coco, m
         data.split("train")
 
 
+def test_a_list_chooses_images_by_their_names_or_paths(coco, masks):
+    (coco / "labeled.txt").write_text(f"train2014/{TRAIN[1]}.jpg masks/{TRAIN[1]}.png\n")
+    data = Coco(str(coco), mask_dir=str(masks), ids=str(coco / "labeled.txt"))
+    assert data.training().ids == TRAIN[1:]
+    assert (data.training().read(0)[1] == labels(1)).all()
+
+
 def test_what_is_missing_is_said_with_the_command_that_gets_it(coco, write_mask):
     write_mask(coco / f"masks/train2014/{TRAIN[0]}.png", labels(0))
     with pytest.raises(DataError, match=rf"1 of 4 files are missing: .*{TRAIN[1]}\.png"):
