@@ -37,10 +37,11 @@ class Coco(SegmentationData):
 
     Under `root`: train2014/COCO_train2014_<12 digits>.jpg and val2014/ alike, lists/train2014.txt
     and lists/val2014.txt, and masks/train2014/<name of the image>.png and masks/val2014/, as
-    `prepare coco2014` writes them. Values are class indices; crowds are background, nothing is
-    void. Splits train (82,081 images) and val (40,137), of images with an annotation, are those of
-    the lists of CLIP-ES and L2G; train_all (82,783) and val_all (40,504) are all images, as in
-    RIB's lists: the others count as background alone.
+    `prepare coco2014` writes them (and lists/image_labels_train2014.txt, for `predict`). Values are
+    class indices; crowds are background, nothing is void. Splits train (82,081 images) and val
+    (40,137), of images with an annotation, are those of the lists of CLIP-ES and L2G by their
+    number; train_all (82,783) and val_all (40,504) are all images, as in RIB's lists: the others
+    count as background alone.
 
     A published mean over "classes with ground truth" leaves out what no mask holds; here such a
     class is out too, unless it is predicted somewhere.

@@ -41,6 +41,9 @@ ROOM = 10_000  # bytes a mask, a guess on the high side
 def prepare_coco2014(source: Source, overlap: Overlap = "last") -> str:
     """Put COCO 2014 in place, and write masks of its 80 categories; return its options.
 
+    Beside the masks come lists: of the images that have an annotation, and of the categories in
+    each, for `predict --image_labels`.
+
     What lies in the root in the usual places (train2014/, val2014/, annotations/) is used.
 
     Args:
@@ -51,16 +54,17 @@ def prepare_coco2014(source: Source, overlap: Overlap = "last") -> str:
         DataError: an archive cannot be had, the numbers are not the published ones, or something
             is wrong with the instances or an image.
     """
-    masks = source.root / MASKS[overlap]
+    masks, lists = source.root / MASKS[overlap], source.root / "lists"
     for split in OFFICIAL:
-        path = source.root / f"lists/{split}.txt"
-        if (masks / split).is_dir() and path.is_file():
+        ids, labels = lists / f"{split}.txt", lists / f"image_labels_{split}.txt"
+        if (masks / split).is_dir() and ids.is_file() and labels.is_file():
             continue
         folder, instances = _images(source, split), _instances(source, split)
         images = _labeled(source, split, folder, read_instances(instances, CATEGORIES))
-        annotated = [Path(i.name).stem for i in images if i.instances or i.crowds]
+        annotated = {Path(i.name).stem: i for i in images if i.instances or i.crowds}
         print(f"{split}: {_annotated(split, len(annotated), len(images))}", flush=True)
-        write_list(path, sorted(annotated))
+        write_list(ids, list(annotated))
+        write_list(labels, [_with_labels(id, image) for id, image in annotated.items()])
         if (masks / split).is_dir():
             continue
         with atomic_folder(masks / split) as part:
@@ -97,7 +101,7 @@ def _instances(source: Source, split: str) -> Path:
 def _labeled(
     source: Source, split: str, folder: Path, images: list[LabeledImage]
 ) -> list[LabeledImage]:
-    """Return the images of the instances' file that lie in the folder.
+    """Return the images of the instances' file that lie in the folder, in the order of names.
 
     Raises:
         DataError: the numbers are not the published ones, or an image is in one of the two alone,
@@ -115,7 +119,13 @@ def _labeled(
             if not source.unofficial:
                 raise DataError(f"{sentence}. Put the official files there")
             print(f"{sentence}; no mask is written")
-    return [image for image in images if image.name in there]
+    return sorted((image for image in images if image.name in there), key=lambda i: i.name)
+
+
+def _with_labels(id: str, image: LabeledImage) -> str:
+    """Return an image with its categories, which count from 0: a line as in CLIP-ES' lists."""
+    labels = sorted({instance.label - 1 for instance in image.instances})
+    return " ".join(map(str, (id, *labels)))
 
 
 def _annotated(split: str, number: int, of: int) -> str:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from deeplab_lit.data.coco import CATEGORIES
 from deeplab_lit.prepare.__main__ import main
 from deeplab_lit.prepare.coco import prepare_coco2014
 from deeplab_lit.prepare.instances import LabeledImage, draw, read_instances
+from deeplab_lit.segment.image_labels import read_image_labels
 
 WIDTH, HEIGHT = 30, 20  # of the images that the fixture `files` makes
 TRAIN, VAL = (f"COCO_{split}2014_{number:012d}" for split, number in (("train", 9), ("val", 42)))
@@ -103,6 +105,12 @@ def test_from_the_command_line_to_masks_that_the_data_set_reads(
     assert [colors.getpixel(at) for at in ((0, 0), (2, 3), (11, 9))] == [
         data.classes[name] for name in ("background", "person", "toothbrush")
     ]
+    labels = read_image_labels(
+        root / "lists/image_labels_train2014.txt",
+        {Path(TRAIN): root / f"train2014/{TRAIN}.jpg"},
+        list(data.classes),
+    )
+    assert labels.present == {Path(TRAIN): (0, 1, 16, 80)}
     before = tree(root)
     assert main(command) == 0
     assert tree(root) == before
