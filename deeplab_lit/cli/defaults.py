@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.cli.checks import check_options, check_resumable
+from deeplab_lit.cli.options import MASKS
 from deeplab_lit.cli.parser import HELP_ALL, configs, flags, peek, refusals, value_of
 from deeplab_lit.network.backbone import Backbone
 from deeplab_lit.network.head import Head
@@ -32,7 +33,7 @@ DATA, VAL_DATA = {"--data", "--data.class_path"}, {"--val_data", "--val_data.cla
 NEEDS_NO_DATA = {"--help", "-h", HELP_ALL, "--print_config"}
 # sections and options that one of the two commands has, and the other reads past in configurations
 LEFT_OUT = {
-    "fit": {"allow_seen_split"},
+    "fit": {"allow_seen_split", *MASKS},
     "validate": {
         *("allow_seen_split", "unlabeled_data", "model", "model_class", "checkpoint"),
         "wandb_checkpoint",

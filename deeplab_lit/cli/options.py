@@ -28,6 +28,13 @@ CRF_HELP = (
     "Refine with the dense CRF; a file like configs/crf/vgg16.yaml, or --crf.bi_w 5, changes its "
     "parameters (--crf.help)."
 )
+MASKS = ["masks", "mask_values", "mask_rule", "void_as", "gt_prob", "allow_missing"]
+GT_PROB = 0.7  # as in pydensecrf's examples, and in IRN's crf_inference_label
+GT_PROB_HELP = "For the CRF, the probability of a label in a mask; the others share the rest."
+RULE_HELP = (
+    "How class maps become labels: threshold:0.15, power:2, certain:0.95, or two: power:1,"
+    "certain:0.95; see data/map_rule.py."
+)
 MODEL_CLASS = "model_class"  # as configurations have it: `model` is the section of its options
 
 

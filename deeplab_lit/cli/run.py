@@ -14,7 +14,11 @@ from lightning.pytorch.loggers import Logger
 from deeplab_lit import __version__
 from deeplab_lit.cli.defaults import SHAPES, for_command, place_of
 from deeplab_lit.cli.options import (
+    GT_PROB,
+    GT_PROB_HELP,
+    MASKS,
     MODEL_CLASS,
+    RULE_HELP,
     add_crf,
     crf_spelled_out,
     with_crf_files,
@@ -34,14 +38,16 @@ from deeplab_lit.cli.parser import (
 )
 from deeplab_lit.cli.refusal import NOT_SHOWN
 from deeplab_lit.data import SegmentationData
+from deeplab_lit.data.predicted_maps import Values
 from deeplab_lit.errors import refused_trainer
 from deeplab_lit.loading import DataModule
 from deeplab_lit.runs.checkpoints import AtomicCheckpointIO, BestAndLast
 from deeplab_lit.runs.config import with_save_dir
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.runs.trained_on import SCORING, neighborhood, read_run
-from deeplab_lit.scoring.evaluation import Evaluation, ScoredNetwork
+from deeplab_lit.scoring.evaluation import Evaluation, ScoredModule
 from deeplab_lit.scoring.observer import Observer
+from deeplab_lit.scoring.scored_maps import VoidAs
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.yaml_files import read_text
 
@@ -61,6 +67,7 @@ TOPICS = {
     "Training": [MODEL_CLASS, "model", "seed_everything"],
     "Evaluation": ["eval", "metrics", "allow_seen_split"],
     "CRF": ["crf"],
+    "Masks that are scored instead of a network": MASKS,
     "Run": ["ckpt_path", "runs_dir", "experiment", "run", "print_config"],
     "Weights and logging": ["model.weights", "checkpoint.monitor", "checkpoint.mode",
                             "wandb_checkpoint", "trainer.logger"],
@@ -76,7 +83,7 @@ CHECKPOINT = {
 }
 
 
-Module = TypeVar("Module", bound=ScoredNetwork)
+Module = TypeVar("Module", bound=ScoredModule)
 
 
 class Run(NamedTuple, Generic[Module]):
@@ -153,6 +160,7 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     if not fits:
         add("--allow_seen_split", action="store_true",
             help="Score images that the checkpoint was trained on all the same.")  # fmt: skip
+        add_masks(parser)
     add_crf(parser)
     add("--ckpt_path", type=str | None, default=None,
         help='Checkpoint to go on from; "last" goes on with the newest run.' if fits else
@@ -167,6 +175,25 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
         parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT.items()})
         add("--wandb_checkpoint", type=bool, default=False,
             help="After training, send the best checkpoint to W&B too.")  # fmt: skip
+
+
+def add_masks(parser: RunParser) -> None:
+    """Add the options of masks that are scored instead of a network."""
+    add = parser.add_argument
+    add("--masks", type=str | None, default=None,
+        help="Folder of label maps (PNG, .npy) or class maps (.npy, .npz), called as the images.",
+    )  # fmt: skip
+    add("--mask_values", type=Values, default="indices",
+        help="What masks hold: class indices, or the values of the data set's label files.",
+    )  # fmt: skip
+    add("--mask_rule", type=str | None, default=None, help=RULE_HELP)
+    add("--void_as", type=VoidAs, default="wrong",
+        help="Void (255) in masks is wrong, as for Cityscapes' script; background, as IRN has it; "
+        "or skipped.",
+    )  # fmt: skip
+    add("--gt_prob", type=float, default=GT_PROB, help=GT_PROB_HELP)
+    add("--allow_missing", type=bool, default=False,
+        help="Images without a mask count as void throughout.")  # fmt: skip
 
 
 def command_line(typed: Sequence[str]) -> list[str]:

@@ -70,6 +70,8 @@ def masks_of(
     images: Sequence[Path],
     folder: Path,
     suffixes: Collection[str] = LOSSLESS,
+    *,
+    missing_ok: bool = False,
 ) -> list[Path]:
     """Find the mask of each image: the file of its name in `folder`.
 
@@ -80,10 +82,11 @@ def masks_of(
             no other image has that name, in any folder below.
         folder: of the masks.
         suffixes: of their files, in small letters; by default any lossless format.
+        missing_ok: an image that has none gets a place where no file is.
 
     Raises:
         DataError: an image has two.
-        MissingFiles: an image has none; names what is there instead.
+        MissingFiles: an image has none, which is not `missing_ok`; names what is there instead.
     """
     found: dict[str, list[Path]] = {}
     by_stem: dict[str, list[Path]] = {}
@@ -109,7 +112,7 @@ def masks_of(
             raise DataError(f"{there[0]} and {other} are masks of one image: remove one")
         masks += there or [folder / f"{place}.png"]
         missing += [] if there else [masks[-1]]
-    if missing:
+    if missing and not missing_ok:
         gone = set(missing)
         hint = _instead(places, {p for p in places if folder / f"{p}.png" in gone}, found)
         raise MissingFiles(_missing(missing, 2 * len(ids)), missing, hint)

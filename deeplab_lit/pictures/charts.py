@@ -29,7 +29,8 @@ def confusion_matrix(confusion: Tensor, names: Sequence[str], path: Path) -> Non
     """Draw where the pixels of each class went, in percent of the class; absent classes are gray.
 
     Args:
-        confusion: (C,C) pixels by true class (row) and predicted class (column).
+        confusion: (C,C) pixels by true class (row) and predicted class (column); or (C,C+1), the
+            last column being pixels without a class.
         names: of the classes.
         path: of the picture.
     """
@@ -41,7 +42,8 @@ def confusion_matrix(confusion: Tensor, names: Sequence[str], path: Path) -> Non
     figure, (axes,) = _figure(1, (side + 0.6, side))
     axes.set_facecolor("lightgrey")
     matrix = axes.imshow(share, "Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(names)), words, rotation=90, parse_math=False)
+    columns = [*words, "void"][: share.shape[1]]
+    axes.set_xticks(range(len(columns)), columns, rotation=90, parse_math=False)
     axes.set_yticks(range(len(names)), words, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")

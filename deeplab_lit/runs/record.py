@@ -57,7 +57,7 @@ class RunRecord(Callback):
         self.best: dict[str, Any] | None = None
         self.best_score = -math.inf  # the higher the better, whatever the mode
         self.final: dict[str, Any] | None = None
-        self.parameters: int | None = None  # learnable ones of the network
+        self.parameters: int | None = None  # learnable ones of the network; None without one
         self.seconds_before = 0.0
         self.start = time.monotonic()
 
@@ -93,8 +93,9 @@ class RunRecord(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock, and count the network's learnable parameters."""
         self.start = time.monotonic()
-        module: Any = pl_module
-        self.parameters = sum(p.numel() for p in module.net.parameters() if p.requires_grad)
+        net: Any = getattr(pl_module, "net", None)
+        if net is not None:
+            self.parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
 
     def take(self, trainer: Trainer, results: Results) -> None:
         """Take the results of a validation and write the file; on every process."""

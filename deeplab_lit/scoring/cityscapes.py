@@ -16,7 +16,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from deeplab_lit.scoring.evaluation import ScoredNetwork
+from deeplab_lit.scoring.evaluation import ScoredModule
 from deeplab_lit.scoring.metric import Scores
 from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.scoring.per_image import gathered
@@ -111,7 +111,7 @@ class CityscapesScores(Observer):
         self.classes: list[str] = []
         self.hits: dict[str, dict[str, np.ndarray]] = {}
 
-    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
+    def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Begin to count."""
         self.classes, self.hits = list(network.classes), {}
 

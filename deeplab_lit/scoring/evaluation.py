@@ -4,7 +4,7 @@ Letters: B batch · C classes · H×W image.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -102,18 +102,68 @@ class Evaluation(Inference):
 
 
 class Prediction(TypedDict):
-    """The predictions of a network for a batch of images.
+    """The predictions for a batch of images.
 
     Attributes:
-        logits: (B,C,H,W) float; log-probabilities where they come from a cache.
-        labels: (B,H,W) int64, the class of the highest.
+        labels: (B,H,W) int64 or uint8, the most probable class; 255 where there is none.
+        logits: (B,C,H,W) float; log-probabilities where they come from a file. The CRF needs them.
+        mask: (B,H,W) uint8, the truth that counts, where it is not the batch's.
     """
 
-    logits: Tensor
     labels: Tensor
+    logits: NotRequired[Tensor]
+    mask: NotRequired[Tensor]
 
 
-class ScoredNetwork(LightningModule):
+class ScoredModule(LightningModule):
+    """What `Trainer.validate` scores: the base of a network's and of what files hold.
+
+    A subclass has `validation_step`, which counts a batch in `metric` and returns a `Prediction`.
+
+    Args:
+        classes: name → RGB color of each class, in the order of the class indices.
+        evaluation: options of the evaluation.
+        subsets: of the classes, to be scored too; may be changed at any time.
+        columns: of the confusion matrix, which counts what is predicted. None: C.
+
+    Attributes:
+        scores: of the last validation, the same on every process; None before the first.
+    """
+
+    def __init__(
+        self,
+        classes: Classes,
+        evaluation: Evaluation | None = None,
+        subsets: Subsets = NO_SUBSETS,
+        columns: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.classes = dict(classes)
+        self.evaluation = evaluation or Evaluation()
+        self.subsets = subsets
+        self.metric = SegmentationScores(columns or len(classes))
+        self.scores: Scores | None = None
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count, in memory of this process alone: spawned ones share the module's."""
+        self.metric.reset()
+
+    def count_scores(self) -> Scores:
+        """Return the scores of what has been counted, on all processes together.
+
+        The processes talk once, however often it is called.
+        """
+        return Scores(self.metric.compute().confusion, subsets=self.subsets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep the scores and log them as val/…."""
+        self.scores = self.count_scores()
+        values = self.scores.named("val", self.classes)
+        self.log("val/miou", values.pop("val/miou"), prog_bar=True, sync_dist=True)
+        self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
+
+
+class ScoredNetwork(ScoredModule):
     """A network with its scores: all that `Trainer.validate` needs, and what a training validates.
 
     Args:
@@ -121,9 +171,6 @@ class ScoredNetwork(LightningModule):
         classes: name → RGB color of each class, in the order of the class indices.
         evaluation: how images go through it. None: whole, at the scales it was trained with.
         subsets: of the classes, to be scored too; may be changed at any time.
-
-    Attributes:
-        scores: of the last validation, the same on every process; None before the first.
     """
 
     def __init__(
@@ -133,19 +180,14 @@ class ScoredNetwork(LightningModule):
         evaluation: Evaluation | None = None,
         subsets: Subsets = NO_SUBSETS,
     ) -> None:
-        super().__init__()
+        super().__init__(classes, evaluation, subsets)
         self.net = net
-        self.classes = dict(classes)
         net.classes = self.classes
-        self.evaluation = evaluation or Evaluation()
-        self.subsets = subsets
-        self.metric = SegmentationScores(len(classes))
         self.pixel_loss = PixelLoss()
-        self.scores: Scores | None = None
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count, in memory of this process alone: spawned ones share the module's."""
-        self.metric.reset()
+        """Begin to count."""
+        super().on_validation_epoch_start()
         self.pixel_loss.reset()
 
     def validation_step(self, batch: dict, batch_idx: int) -> Prediction:
@@ -162,16 +204,5 @@ class ScoredNetwork(LightningModule):
         return Prediction(logits=logits, labels=labels)
 
     def count_scores(self) -> Scores:
-        """Return the scores of what has been counted, on all processes together.
-
-        The processes talk once, however often it is called.
-        """
-        confusion, loss = self.metric.compute().confusion, self.pixel_loss.compute()
-        return Scores(confusion, loss, self.subsets)
-
-    def on_validation_epoch_end(self) -> None:
-        """Keep the scores and log them as val/…."""
-        self.scores = self.count_scores()
-        values = self.scores.named("val", self.classes)
-        self.log("val/miou", values.pop("val/miou"), prog_bar=True, sync_dist=True)
-        self.log_dict(values, sync_dist=True)  # they agree; Lightning wants to be told
+        """Return the scores and the loss of what has been counted, on all processes together."""
+        return Scores(self.metric.compute().confusion, self.pixel_loss.compute(), self.subsets)

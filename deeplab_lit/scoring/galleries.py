@@ -17,7 +17,7 @@ from torch import Tensor
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.pictures.charts import class_bars, confusion_matrix
 from deeplab_lit.pictures.masks import comparison, stack
-from deeplab_lit.scoring.evaluation import ScoredNetwork
+from deeplab_lit.scoring.evaluation import ScoredModule
 from deeplab_lit.scoring.metric import Scores
 from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.scoring.per_image import count, gathered, image_miou
@@ -61,7 +61,7 @@ class SamplePictures(Observer):
         self.samples: dict[int, Sample] = {}
         self.validations = 0
 
-    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
+    def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Choose the images."""
         self.classes, self.samples, self.chosen = network.classes, {}, set()
         if trainer.is_global_zero:
@@ -131,8 +131,9 @@ def log_score_tables(logger: WandbLogger, scores: Scores, names: list[str], step
     """Log the IoU of each class and the confusion matrix to W&B as tables."""
     rows: list[list] = [[name, iou] for name, iou in zip(names, scores.iou.tolist(), strict=True)]
     logger.log_table("val/iou_by_class", columns=["class", "iou"], data=rows, step=step)
+    predictions = [*names, "void"]  # the last where files were scored that have such pixels
     cells: list[list] = [
-        [names[true], names[predicted], pixels]
+        [names[true], predictions[predicted], pixels]
         for true, row in enumerate(scores.confusion.tolist())
         for predicted, pixels in enumerate(row)
     ]
@@ -176,7 +177,7 @@ class WorstAndBest(Observer):
         self.classes: Classes = {}
         self.ranked: dict[str, Ranked] = {}
 
-    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
+    def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Begin anew."""
         self.classes, self.ranked = network.classes, {}
 
@@ -245,7 +246,7 @@ class ScoreCharts(Observer):
         self.folder = folder
         self.names: list[str] = []
 
-    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
+    def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Learn the classes' names."""
         self.names = list(network.classes)
 

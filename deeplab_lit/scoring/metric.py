@@ -30,10 +30,12 @@ def iou_of(confusion: Tensor) -> Tensor:
     """Return the IoU of each class, (…,C) double in 0…1, NaN where it is absent.
 
     Args:
-        confusion: (…,C,C) pixels by true class (row) and predicted class (column).
+        confusion: (…,C,C) pixels by true class (row) and predicted class (column); or (…,C,C+1),
+            the last column being pixels that were given no class, which their true class misses.
     """
     hits = confusion.diagonal(dim1=-2, dim2=-1).double()
-    return hits / (confusion.sum(-1) + confusion.sum(-2) - hits)  # 0/0 = NaN
+    predicted = confusion.sum(-2)[..., : hits.shape[-1]]
+    return hits / (confusion.sum(-1) + predicted - hits)  # 0/0 = NaN
 
 
 def mean_iou(confusion: Tensor) -> float:
@@ -84,7 +86,8 @@ class Scores:
     """All scores of a confusion matrix.
 
     Args:
-        confusion: (C,C) int64 on the CPU, pixels by true class (row) and predicted class (column).
+        confusion: (C,C) int64 on the CPU, pixels by true class (row) and predicted class (column);
+            or (C,C+1), see `iou_of`.
         loss: mean cross-entropy of the labeled pixels (`PixelLoss`); None where there are labels
             only, as after the CRF.
         subsets: of the classes, to be scored too, and by which rule.

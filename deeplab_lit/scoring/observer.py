@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from deeplab_lit.errors import UserError
-from deeplab_lit.scoring.evaluation import ScoredNetwork
+from deeplab_lit.scoring.evaluation import ScoredModule
 from deeplab_lit.scoring.metric import Scores, finite
 
 
@@ -27,7 +27,7 @@ class ScoredImage:
         id: its name in the data set.
         image: (H,W,3) uint8 RGB.
         mask: (H,W) uint8, the truth: class indices, and 255 for void.
-        labels: (H,W) uint8, the network's.
+        labels: (H,W) uint8, the network's; 255 where a file that is scored has no class.
         refined: (H,W) uint8, after the CRF; None without one.
     """
 
@@ -52,7 +52,7 @@ class Observer:
     does not matter. The check before a training is not shown to them.
     """
 
-    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
+    def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Begin anew, before the first image; `network.classes` has names and colors."""
 
     def see(self, image: ScoredImage) -> None:
@@ -67,7 +67,8 @@ class Observer:
 
         Args:
             trainer: says which process this is.
-            scores: the network's on the whole set; `scores.confusion` is (C,C).
+            scores: the network's on the whole set; `scores.confusion` is (C,C), or (C,C+1)
+                where files were scored that leave pixels without a class, the last column.
             refined: those after the CRF; None without one.
         """
         return {}

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from deeplab_lit.atomic import atomic_write
-from deeplab_lit.scoring.evaluation import ScoredNetwork
+from deeplab_lit.scoring.evaluation import ScoredModule
 from deeplab_lit.scoring.metric import Scores
 from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.scoring.subsets import NO_SUBSETS
@@ -25,14 +25,14 @@ def count(labels: Tensor, mask: Tensor, num_classes: int) -> np.ndarray:
     """Return an image's counts (3,C) int64: hits, true pixels, predicted pixels of each class.
 
     Args:
-        labels: predicted class indices (H,W).
+        labels: predicted class indices (H,W); void where no class is predicted.
         mask: the truth (H,W); void is not counted.
         num_classes: C.
     """
     counted = mask != VOID
     true, predicted = mask[counted].long(), labels.to(mask.device)[counted].long()
-    counts = (x.bincount(minlength=num_classes) for x in (true[true == predicted], true, predicted))
-    return torch.stack(list(counts)).cpu().numpy()
+    parts = true[true == predicted], true, predicted[predicted != VOID]
+    return torch.stack([x.bincount(minlength=num_classes) for x in parts]).cpu().numpy()
 
 
 def image_miou(counts: np.ndarray) -> float:
@@ -90,7 +90,7 @@ class ImageScores(Observer):
         self.subsets = NO_SUBSETS
         self.counts: dict[str, dict[str, np.ndarray]] = {}
 
-    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
+    def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Begin to count."""
         self.num_classes = len(network.classes)
         self.subsets = network.subsets

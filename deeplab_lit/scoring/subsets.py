@@ -48,7 +48,7 @@ class Subsets:
         """Return the confusion matrix of the pixels that count: itself, or with rows set to 0.
 
         Args:
-            confusion: (C,C) pixels by true class (row) and predicted class (column).
+            confusion: (C,C) or (C,C+1) pixels by true class (row) and predicted class (column).
         """
         if self.rule == "rows":
             return confusion

@@ -21,7 +21,7 @@ from torchmetrics import Metric
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.pictures.charts import band_curves
-from deeplab_lit.scoring.evaluation import Around, ScoredNetwork
+from deeplab_lit.scoring.evaluation import Around, ScoredModule
 from deeplab_lit.scoring.metric import Scores, finite, iou_of
 from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.types import VOID
@@ -70,20 +70,21 @@ class TrimapScores(Metric):
         super().__init__()
         self.widths = np.asarray(widths)
         self.num_classes = num_classes
-        shape = (len(widths), num_classes, num_classes)
+        shape = (len(widths), num_classes, num_classes + 1)  # the last column: no class
         self.add_state("rings", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, labels: Tensor, mask: Tensor, distances: np.ndarray) -> None:
         """Count an image: pixels between one width and the next, by true and predicted class.
 
         Args:
-            labels: (H,W) predicted.
+            labels: (H,W) predicted; void where no class is.
             mask: (H,W) truth.
             distances: (H,W), see `distance`.
         """
         predicted, truth = labels.cpu().numpy(), mask.cpu().numpy()
         ring = np.searchsorted(self.widths, distances)
         counted = (ring < len(self.widths)) & (truth != VOID)
+        predicted = np.where(predicted == VOID, self.num_classes, predicted)
         index = tuple(part[counted].astype(np.int64) for part in (ring, truth, predicted))
         flat = np.ravel_multi_index(index, self.rings.shape)
         counts = np.bincount(flat, minlength=self.rings.numel())
@@ -107,7 +108,7 @@ class Trimap(Observer):
         self.around = around
         self.scores: dict[str, TrimapScores] = {}
 
-    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
+    def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Begin to count."""
         number = len(network.classes)
         self.scores = {f"miou{s}": TrimapScores(number).to(network.device) for s in ("", "_crf")}

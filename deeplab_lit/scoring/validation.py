@@ -1,6 +1,6 @@
 """A validation, image by image: labels of the network and after the CRF, and who looks at them.
 
-Data flows one way: `ScoredNetwork.validation_step` → `Validation`, which runs the CRF → observers,
+Data flows one way: `ScoredModule.validation_step` → `Validation`, which runs the CRF → observers,
 each of which sees every image once → what they return, with the scores → the report.
 
 Letters: B batch · C classes · H×W image.
@@ -21,7 +21,7 @@ from deeplab_lit.crf.dense_crf import Refiner
 from deeplab_lit.crf.pool import RefiningPool, cores
 from deeplab_lit.errors import UserError
 from deeplab_lit.progress_bar import progress_bar
-from deeplab_lit.scoring.evaluation import Prediction, ScoredNetwork
+from deeplab_lit.scoring.evaluation import Prediction, ScoredModule
 from deeplab_lit.scoring.metric import Scores, SegmentationScores, finite
 from deeplab_lit.scoring.observer import Observer, ObserverError, Results, ScoredImage
 
@@ -76,7 +76,8 @@ class Validation(Callback):
         prediction = _prediction(outputs, needed, pl_module)
         device = pl_module.device if self.refinement is None else self.refinement.device
         batch = _network(pl_module).evaluation.as_scored(batch)
-        tensors = batch["image"].permute(0, 2, 3, 1), batch["mask"], prediction["labels"].byte()
+        masks = prediction.get("mask", batch["mask"])
+        tensors = batch["image"].permute(0, 2, 3, 1), masks, prediction["labels"].byte()
         places = range(self.images, self.images + len(batch["id"]))
         self.images += len(batch["id"])
         images: Iterable[ScoredImage] = map(
@@ -160,7 +161,7 @@ class Refinement:
         self.device = torch.device("cpu")
         self.pool: RefiningPool | None = None
 
-    def start(self, trainer: Trainer, network: ScoredNetwork) -> None:
+    def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Begin anew."""
         self.on_device = self.crf.stays_on(network.device)
         self.device = network.device if self.on_device else torch.device("cpu")
@@ -298,7 +299,7 @@ def _for_json(value: Any) -> Any:
     return finite(value) if isinstance(value, float) else value
 
 
-def _network(module: LightningModule) -> ScoredNetwork:
-    if not isinstance(module, ScoredNetwork):
+def _network(module: LightningModule) -> ScoredModule:
+    if not isinstance(module, ScoredModule):
         raise TypeError(f"Validation scores a ScoredNetwork or a DeepLabModule, got {type(module)}")
     return module

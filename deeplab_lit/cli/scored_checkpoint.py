@@ -1,0 +1,164 @@
+"""What `validate --ckpt_path FILE` scores: the network of a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from deeplab_lit.cli.checks import check_network, check_unseen, classes_of_scores
+from deeplab_lit.cli.defaults import names_data
+from deeplab_lit.cli.other_views import tell_other_views
+from deeplab_lit.cli.parser import configs, read_config
+from deeplab_lit.cli.run import Run
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.weights.formats import translate
+from deeplab_lit.network.weights.load import (
+    load_strictly,
+    read_checkpoint,
+    without_aux_head,
+)
+from deeplab_lit.runs.folder import open_results_folder
+from deeplab_lit.runs.provenance import Provenance
+from deeplab_lit.scoring.evaluation import SCORED_RESIZED, ScoredNetwork
+from deeplab_lit.scoring.observer import Observer
+from deeplab_lit.scoring.probability_cache import cache_key
+from deeplab_lit.scoring.subsets import choose_subsets, lacked_by
+from deeplab_lit.text import plural, say
+
+
+@dataclass(frozen=True)
+class ScoredCheckpoint:
+    """The network of a checkpoint, with what is said of it.
+
+    Attributes:
+        module: scores it.
+        path: of the checkpoint.
+        step: of its optimizer.
+        provenance: of its weights.
+        settings: of its training, by which dashboards group scores.
+    """
+
+    module: ScoredNetwork
+    path: str
+    step: int
+    provenance: Provenance
+    settings: dict[str, Any]
+
+    @property
+    def observers(self) -> list[Observer]:
+        """What looks at the images beside what every validation has."""
+        return []
+
+    def about(self) -> dict[str, Any]:
+        """Return entries of results.json."""
+        return {"checkpoint": self.path, "provenance": self.provenance.as_dict()}
+
+    def check_data(self, run: Run) -> None:
+        """Refuse images that were trained on, unless that is allowed.
+
+        Raises:
+            WeightsError: there are some.
+        """
+        allowed = run.options.allow_seen_split
+        data = run.datamodule.val
+        run.record.add(**check_unseen(data, self.provenance, self.path, allowed=allowed))
+
+    def prepare(self, run: Run) -> None:
+        """Open the cache, where there is one.
+
+        Raises:
+            RunFolderError: it is of something else.
+        """
+        evaluation = self.module.evaluation
+        if evaluation.cache_dir is not None:
+            settings = cache_key(self.path, run.options.data, run.datamodule.val.val_split)
+            settings |= evaluation.settings(self.module.net)
+            settings |= {"precision": str(run.trainer.precision)}
+            rank_zero_only(open_results_folder)(Path(evaluation.cache_dir), settings)
+
+    def introduce(self, run: Run) -> None:
+        """Say what the network was trained on, and how it sees images."""
+        net, evaluation = self.module.net, self.module.evaluation
+        image = run.datamodule.validation().image(0)
+        run.record.add(inference=evaluation.settings(net))
+        if trained_on := self.provenance.in_words():
+            say(f"Trained on {trained_on}")
+        say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
+        if evaluation.score_resized:
+            say(SCORED_RESIZED)
+
+    def title(self) -> str:
+        """Return what was scored, for the title of the table."""
+        return f"{self.path} (step {self.step})"
+
+    def how(self) -> str:
+        """Return how it was scored, for the title of the table."""
+        return self.module.evaluation.title(self.module.net)
+
+    def conclude(self, run: Run) -> None:
+        """Say how much came from the cache, on all processes together; nothing without one."""
+        evaluation, strategy = self.module.evaluation, run.trainer.strategy
+        if evaluation.cache_dir is None:
+            return
+        numbers = torch.tensor(evaluation.from_cache(), device=strategy.root_device)
+        reused, replaced = strategy.reduce(numbers, reduce_op="sum").tolist()
+        sentence = f"the probabilities of {plural(reused, 'image')} came from "
+        sentence += evaluation.cache_dir
+        if replaced:
+            sentence += (
+                f"; {replaced} kept there were damaged or of other pixels, and are made anew"
+            )
+        say(f"Cached      {sentence}")
+
+
+def read_to_score(options: Namespace, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the content of the checkpoint that `--ckpt_path` names.
+
+    Args:
+        options: of `validate`, parsed.
+        argv: its command line, of `command_line`.
+
+    Raises:
+        WeightsError: it cannot be read, or a configuration is of another network.
+    """
+    checkpoint = read_checkpoint(options.ckpt_path)
+    typed = {name: read_config(name) for name in configs(argv)}
+    check_network(typed, checkpoint["hyper_parameters"])
+    return checkpoint
+
+
+def checkpoint_to_score(
+    checkpoint: Mapping[str, Any], path: str, built: Namespace, argv: Sequence[str]
+) -> ScoredCheckpoint:
+    """Return the network of a checkpoint, ready to be scored on data.
+
+    Args:
+        checkpoint: its content.
+        path: of the file.
+        built: options of `validate`, their classes instantiated.
+        argv: its command line, of `command_line`.
+
+    Raises:
+        UserError: it does not fit the data, or is damaged.
+    """
+    classes = classes_of_scores(checkpoint["hyper_parameters"]["classes"], path, built.data)
+    source = without_aux_head(translate(checkpoint))
+    net = DeepLabV2(len(classes), **source.network)  # whatever module has trained it
+    load_strictly(net, source.state, path)
+    provenance = Provenance.from_checkpoint(checkpoint)
+    if names_data("validate", argv):  # so that the training's configuration is not followed
+        tell_other_views(path, vars(built.eval))
+    lacked = lacked_by(provenance.trained_on)
+    subsets = choose_subsets(built.data, classes, built.eval.subsets, lacked)
+    settings = checkpoint.get("hyper_parameters", {}).items()
+    return ScoredCheckpoint(
+        ScoredNetwork(net, classes, built.eval, subsets),
+        path,
+        checkpoint["global_step"],
+        provenance,
+        {"model": {name: value for name, value in settings if name != "classes"}},
+    )
