@@ -249,8 +249,9 @@ def _check(parser: Parser, options: Namespace) -> int:
 
     with refused_arguments():
         checked = parser.instantiate(options).check
-    further = (checked.get(section) for section in FURTHER_DATA)
-    return check(checked.data, checked.plot, checked.num_workers, *further, checked.weights)
+    val, unlabeled = (checked.get(section) for section in FURTHER_DATA)
+    plot, workers, weights = checked.plot, checked.num_workers, checked.weights
+    return check(checked.data, plot, workers, val, unlabeled, weights)
 
 
 def _degrade(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:
