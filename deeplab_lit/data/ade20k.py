@@ -78,6 +78,12 @@ class ADE20K(SegmentationData):
 
     def split(self, name: str) -> FileSplit:
         """List the images of images/training or images/validation, in the order of their names."""
+        files = self.listing(name)
+        check_files_exist(files.pairs)
+        return files
+
+    def listing(self, name: str) -> FileSplit:
+        """Return the same files, whether there are labels or not."""
         folder = FOLDERS.get(name, name)
         images = matching(self.root / "images" / folder, "*.jpg")
         if not images:
@@ -88,7 +94,6 @@ class ADE20K(SegmentationData):
             )
         masks = self.root / "annotations" / folder
         pairs = [Pair(image.stem, image, masks / f"{image.stem}.png") for image in images]
-        check_files_exist(pairs)
         return FileSplit(pairs, len(self.classes), _label_map())
 
     def odd_values(self, found: Summary) -> Finding | None:

@@ -1,5 +1,6 @@
 """COCO-Stuff (Caesar et al., 2018): things and stuff in the images of COCO."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,18 @@ class _CocoStuff(SegmentationData):
             proved=False,
         )
 
-    def _split(self, images: Path, masks: Path, ids: list[str]) -> FileSplit:
+    def split(self, name: str) -> FileSplit:
+        """Return the files of a split, which all must be there."""
+        files = self.listing(name)
+        check_files_exist(files.pairs)
+        return files
+
+    @abstractmethod
+    def listing(self, name: str) -> FileSplit:
+        """Return the files of a split, whether there are labels or not."""
+
+    def _files(self, images: Path, masks: Path, ids: list[str]) -> FileSplit:
         pairs = [Pair(id, images / f"{id}.jpg", masks / f"{id}.png") for id in ids]
-        check_files_exist(pairs)
         return FileSplit(pairs, len(self.classes))
 
 
@@ -87,7 +97,7 @@ class CocoStuff10k(_CocoStuff):
 
     parts = {"val": {"test"}}
 
-    def split(self, name: str) -> FileSplit:
+    def listing(self, name: str) -> FileSplit:
         """List the images of imageLists/train.txt, or for val of imageLists/test.txt."""
         path = self.root / "imageLists" / f"{LISTS.get(name, name)}.txt"
         if not path.is_file():
@@ -95,7 +105,7 @@ class CocoStuff10k(_CocoStuff):
                 f"{path} does not exist. Run: python -m deeplab_lit.prepare coco_stuff_10k "
                 "--root DIR"
             )
-        return self._split(self.root / "images", self.root / "annotations", listed_ids(path))
+        return self._files(self.root / "images", self.root / "annotations", listed_ids(path))
 
 
 class CocoStuff164k(_CocoStuff):
@@ -109,7 +119,7 @@ class CocoStuff164k(_CocoStuff):
         root: the folder with images/ and annotations/.
     """
 
-    def split(self, name: str) -> FileSplit:
+    def listing(self, name: str) -> FileSplit:
         """List the images of images/`name`2017, in the order of their names."""
         images = self.root / f"images/{name}2017"
         ids = [path.stem for path in matching(images, "*.jpg")]
@@ -118,4 +128,4 @@ class CocoStuff164k(_CocoStuff):
                 f"{images}: no images there. Run: python -m deeplab_lit.prepare coco_stuff_164k "
                 "--root DIR"
             )
-        return self._split(images, self.root / f"annotations/{name}2017", ids)
+        return self._files(images, self.root / f"annotations/{name}2017", ids)

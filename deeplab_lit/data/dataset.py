@@ -5,21 +5,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 from deeplab_lit.data.check import Summary, first_of, summarize
-from deeplab_lit.data.file_split import FileSplit
+from deeplab_lit.data.file_split import FileSplit, ImageFiles
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.map_rule import MapRule
 from deeplab_lit.data.meaning import (
     Finding,
     judge_classes,
+    judge_indices,
     judge_names,
     judge_palettes,
     refuse_proved,
 )
-from deeplab_lit.data.paths import Pair, masks_of
+from deeplab_lit.data.paths import refuse_missing
+from deeplab_lit.data.pseudo_masks import with_masks_of
 from deeplab_lit.data.selection import Selection
-from deeplab_lit.data.split import Split
-from deeplab_lit.types import VOID, Classes, Color
+from deeplab_lit.data.split import PartOfSplit, Split
+from deeplab_lit.types import Classes, Color
+
+MaskValues = Literal["indices", "labels"]
 
 
 class SegmentationData(ABC):
@@ -31,8 +37,13 @@ class SegmentationData(ABC):
         train_split: which split to train on.
         val_split: which split to validate on.
         mask_dir: folder with a mask for every training image, called <id>.png or as the image is,
-            to train on instead of the ground truth (pseudo-labels), which need not be there; its
-            values are class indices, and 255 for void.
+            to train on instead of the ground truth (pseudo-labels), which need not be there. Or
+            with .npy and .npz files: class indices, or class maps of IRN, CLIP-ES and others (see
+            class_maps.py), which `mask_rule` turns into labels.
+        mask_values: what the masks of `mask_dir` hold: "indices" of classes, or the values of the
+            "labels" of the data set; 255 is void in both.
+        mask_rule: for class maps in `mask_dir`: "threshold:0.15" or "power:2", also with
+            ",certain:0.95" (see map_rule.py). None: they are probabilities of all classes.
         ids: file that names the images of the training split to use, one a line: ids or paths, as
             the lists of ST++ and UniMatch. The validation split stays whole.
         all_but: file that names the images of the training split to leave out: the rest, for
@@ -64,12 +75,18 @@ class SegmentationData(ABC):
         train_split: str = "train",
         val_split: str = "val",
         mask_dir: str | None = None,
+        mask_values: MaskValues = "indices",
+        mask_rule: str | None = None,
         ids: str | None = None,
         all_but: str | None = None,
     ) -> None:
         self.train_split = train_split
         self.val_split = val_split
         self.mask_dir = Path(mask_dir).expanduser() if mask_dir else None
+        if mask_values not in get_args(MaskValues):
+            raise DataError(f"mask_values must be indices or labels, got {mask_values}")
+        self.mask_values = mask_values
+        self.mask_rule = MapRule.parse(mask_rule) if mask_rule else None
         self.selection = Selection(ids, all_but) if ids or all_but else None
         self._built: dict[str, Split] = {}
         self._training: Split | None = None
@@ -125,7 +142,14 @@ class SegmentationData(ABC):
             if self.mask_dir is None:
                 self._training = self.selected(self.labeled(self.train_split))
             else:
-                self._training = self._with_masks_of(self.mask_dir)
+                self._training = with_masks_of(
+                    self.mask_dir,
+                    self.images(),
+                    names=partial(self.names_of_masks, folder=self.mask_dir),
+                    num_classes=len(self.classes),
+                    in_labels=self.mask_values == "labels",
+                    rule=self.mask_rule,
+                )
         return self._training
 
     def images(self) -> Split:
@@ -138,14 +162,30 @@ class SegmentationData(ABC):
             self._images = self.selected(self.images_of(self.train_split))
         return self._images
 
+    def listing(self, name: str) -> FileSplit | None:
+        """Return the files of a split, of which masks need not be there.
+
+        Returns:
+            None where the data set cannot tell them without its masks.
+
+        Raises:
+            DataError: the split does not exist.
+        """
+        return None
+
     def images_of(self, name: str) -> Split:
         """Find the images of a split, whose masks are not read.
 
-        A data set that can list images alone overrides this; else masks must be there too.
+        A data set that can list images alone overrides this, or `listing`; else masks must be there
+        too.
 
         Raises:
             DataError: as `split`; names the way for images without masks.
         """
+        if (files := self.listing(name)) is not None:
+            images = files.image_files()
+            refuse_missing(images)
+            return ImageFiles(files.ids, images, files.label_map)
         try:
             return self.labeled(name)
         except DataError as error:
@@ -166,6 +206,17 @@ class SegmentationData(ABC):
         others = {name: partial(self.images_of, name) for name in sorted(names)}
         title = f"{self.title} {self.train_split}"
         return self.selection.of(split, title, others)
+
+    def truth(self) -> Split | None:
+        """Return the images of the training split whose ground truth lies on disk; None: none."""
+        try:
+            files = self.listing(self.train_split)
+            if files is None:
+                return self.labeled(self.train_split)
+        except DataError:  # without ground truth, that is no mistake
+            return None
+        there = [index for index, pair in enumerate(files.pairs) if pair.mask.is_file()]
+        return PartOfSplit(files, there) if there else None
 
     def shared(self, split: Split, other: "SegmentationData") -> int:
         """Count the images of the training split that another data set validates on."""
@@ -258,7 +309,11 @@ class SegmentationData(ABC):
         summaries = [summary for summary in both if summary is not None]
         names = list(self.classes)
         values = summaries[-1].label_values if summaries else {}
-        if training is not None and self.mask_dir is not None:  # its own masks hold indices
+        # masks that hold indices say nothing of the label files
+        of_indices = (
+            training if self.mask_dir is not None and self.mask_values == "indices" else None
+        )
+        if of_indices is not None:
             values = self.label_values()
         remedies = [self.void_remedy(values.get(index, index)) for index in range(len(names))]
         findings = [Finding(f"{s.title}: {r}", proved=False) for s in summaries for r in s.remarks]
@@ -267,23 +322,9 @@ class SegmentationData(ABC):
             return findings
         of_label_files = []
         for summary in summaries:
-            if summary is training and self.mask_dir is not None:
+            if summary is of_indices:
                 findings += judge_palettes(summary.colors, self.palette)
-                moved = [index for index, value in values.items() if index != value]
-                # `predict` writes its masks with a palette, whose colors are proof enough
-                proved = summary.colors and all(
-                    value == VOID or (value < len(names) and color == self.classes[names[value]])
-                    for value, color in summary.colors
-                )
-                if moved and not proved:
-                    findings.append(
-                        Finding(
-                            f"{summary.title}: these masks are read as class indices, and not as "
-                            f"the values of the label files: {names[moved[0]]} is {moved[0]} here "
-                            f"and {values[moved[0]]} there",
-                            proved=False,
-                        )
-                    )
+                findings += judge_indices(summary, values, self.classes)
             else:
                 findings += filter(None, [self.odd_values(summary)])
                 of_label_files.append(summary)
@@ -314,15 +355,6 @@ class SegmentationData(ABC):
     def void_remedy(self, value: int) -> str:
         """Say how to make the class of a value void, as the end of a sentence."""
         return f"write 255 instead of {value}"
-
-    def _with_masks_of(self, folder: Path) -> FileSplit:
-        split = self.images()
-        images = split.image_files()
-        if not images:
-            raise DataError(f"mask_dir: {type(self).__name__} has no mask files to replace")
-        masks = masks_of(self.names_of_masks(split.ids, folder), images, folder)
-        pairs = [Pair(*pair) for pair in zip(split.ids, images, masks, strict=True)]
-        return FileSplit(pairs, len(self.classes), notes=split.remarks([]))
 
 
 def _places(split: Split) -> list[str]:

@@ -57,8 +57,18 @@ class DevkitData(SegmentationData):
         return "PASCAL"
 
     def split(self, name: str) -> FileSplit:
-        """Return the images that ImageSets/<lists>/`name`.txt names, one id a line."""
-        return self.files(self.pairs(self.masks, self.listed(name)))
+        """Return the images that ImageSets/<lists>/`name`.txt names, one id a line.
+
+        Raises:
+            DataError: files are missing, or two images have one name.
+        """
+        files = self.listing(name)
+        check_files_exist(files.pairs)
+        return files
+
+    def listing(self, name: str) -> FileSplit:
+        """Return the files of a split, whether they exist or not."""
+        return FileSplit(self.pairs(self.masks, self.listed(name)), len(self.classes))
 
     def listed(self, name: str) -> list[str]:
         """Read the ids that the list of a split names.
@@ -72,15 +82,6 @@ class DevkitData(SegmentationData):
         """Return JPEGImages/<id>.jpg with `masks`/<id>.png, whether they exist or not."""
         images = self.root / "JPEGImages"
         return [Pair(id, images / f"{id}.jpg", self.root / masks / f"{id}.png") for id in ids]
-
-    def files(self, pairs: list[Pair]) -> FileSplit:
-        """Return a split of files.
-
-        Raises:
-            DataError: files are missing, or two images have one name.
-        """
-        check_files_exist(pairs)
-        return FileSplit(pairs, len(self.classes))
 
 
 def find_devkit(root: Path, year: int) -> Path:

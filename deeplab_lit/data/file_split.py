@@ -50,7 +50,7 @@ class FileSplit(Split):
             the data set does not have maps to INVALID. Without it the files hold class indices.
         color_map: (2²⁴,) uint8, the same from colors as 0xBBGGRR, for files that hold colors.
         notes: sentences that `remarks` begins with, as on files that are not read.
-        read_values: reads the values of a mask file, (H,W) uint8. None: `read_mask`.
+        read_values: reads the values of the mask of a pair, (H,W) uint8. None: `read_mask`.
         remedy: the end of a message about a mask in colors, or with wrong values: what the data
             set's masks are, and where to get them. None: something for any mask.
         fit_masks: a mask of another size than its image is brought to the image's by nearest
@@ -67,7 +67,7 @@ class FileSplit(Split):
         color_map: np.ndarray | None = None,
         notes: Sequence[str] = (),
         *,
-        read_values: Callable[[Path], np.ndarray] | None = None,
+        read_values: Callable[[Pair], np.ndarray] | None = None,
         remedy: str | None = None,
         fit_masks: bool = False,
     ) -> None:
@@ -86,7 +86,7 @@ class FileSplit(Split):
                 class nor void.
         """
         pair = self.pairs[index]
-        image, raw = read_image(pair.image), self._raw(pair.mask)
+        image, raw = read_image(pair.image), self._raw(pair)
         if self.fit_masks:
             raw = _resized(raw, *image.shape[:2])
         _check_sizes(pair, image, raw)
@@ -110,7 +110,7 @@ class FileSplit(Split):
     def content(self, index: int, *, image: bool = True) -> MaskContent:
         """Count what a mask holds; without `image`, nothing but the mask file is read."""
         pair = self.pairs[index]
-        raw = self._raw(pair.mask)
+        raw = self._raw(pair)
         if image:
             pixels = read_image(pair.image)
             if not self.fit_masks:
@@ -142,17 +142,17 @@ class FileSplit(Split):
             said.append(f"{turned[0]}{more}: {TURNED.format(_orientation(turned[0]))}")
         return said
 
-    def _raw(self, path: Path) -> np.ndarray:
+    def _raw(self, pair: Pair) -> np.ndarray:
         """Read values (H,W) uint8; where the file holds colors, class indices or 255."""
         if self.read_values is not None:
-            return self.read_values(path)
+            return self.read_values(pair)
         if self.color_map is None:
-            return read_mask(path, self.remedy)
-        colors = read_colors(path)
+            return read_mask(pair.mask, self.remedy)
+        colors = read_colors(pair.mask)
         mask = self.color_map[colors]
         unknown = mask == INVALID
         if unknown.any():
-            raise DataError(f"{path}: {unknown_colors(colors[unknown])}")
+            raise DataError(f"{pair.mask}: {unknown_colors(colors[unknown])}")
         return mask
 
     def _wrong_values(self, path: Path, values: np.ndarray) -> DataError:
@@ -172,16 +172,25 @@ class ImageFiles(Split):
         ids: a name for each image, unique.
         files: their files.
         label_map: of the masks that there may be, as in `FileSplit`.
+        notes: sentences on files that are not read.
     """
 
     def __init__(
-        self, ids: Sequence[str], files: Sequence[Path], label_map: np.ndarray | None = None
+        self,
+        ids: Sequence[str],
+        files: Sequence[Path],
+        label_map: np.ndarray | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        self.ids, self.files, self.label_map = ids, files, label_map
+        self.ids, self.files, self.label_map, self.notes = ids, files, label_map, notes
 
     def image_files(self) -> list[Path]:
         """Return the files, in their order."""
         return list(self.files)
+
+    def remarks(self, indices: Sequence[int]) -> list[str]:
+        """Say the notes."""
+        return list(self.notes)
 
     def read(self, index: int) -> Arrays:
         """Read an image, and make a mask of void."""

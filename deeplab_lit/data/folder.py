@@ -89,8 +89,18 @@ class Folder(SegmentationData):
         return f"--data.void {value}" if self.void == VOID else super().void_remedy(value)
 
     def split(self, name: str) -> FileSplit:
-        """List the images of images/`name`, in the order of their names."""
-        folder, masks = self.root / "images" / name, self.root / "labels" / name
+        """List the images of images/`name`, in the order of their names, with their masks."""
+        images, masks = self.images_of(name), self.root / "labels" / name
+        files = masks_of(images.ids, images.files, masks)
+        pairs = [Pair(*pair) for pair in zip(images.ids, images.files, files, strict=True)]
+        used, notes = set(files), list(images.notes)
+        if unused := [path for path in files_below(masks) if path not in used]:
+            notes.append(passed_over(masks, unused, "no image of that name"))
+        return FileSplit(pairs, len(self.classes), self.label_map, self.color_map, notes)
+
+    def images_of(self, name: str) -> ImageFiles:
+        """List the images of images/`name`, whether there are masks or not."""
+        folder = self.root / "images" / name
         files = list(files_below(folder))
         named = {p: p.relative_to(folder).with_suffix("").as_posix() for p in files}
         images = sorted(
@@ -104,22 +114,11 @@ class Folder(SegmentationData):
         for one, other in pairwise(images):
             if named[one] == named[other]:
                 raise DataError(f"{one} and {other.name} would share a mask: rename one of them")
-        ids = [named[p] for p in images]
-        pairs = [
-            Pair(*pair) for pair in zip(ids, images, masks_of(ids, images, masks), strict=True)
-        ]
         others = [p for p in files if p.suffix.lower() not in SUFFIXES]
-        used = {pair.mask for pair in pairs}
-        unused = [p for p in files_below(masks) if p not in used]
-        remarks = [
-            passed_over(place, left, why)
-            for place, left, why in (
-                (folder, others, NO_IMAGE),
-                (masks, unused, "no image of that name"),
-            )
-            if left
-        ]
-        return FileSplit(pairs, len(self.classes), self.label_map, self.color_map, remarks)
+        notes = [passed_over(folder, others, NO_IMAGE)] if others else []
+        in_colors = np.full(256, INVALID, np.uint8)  # no value stands for a class
+        label_map = in_colors if self.label_map is None else self.label_map
+        return ImageFiles([named[p] for p in images], images, label_map, notes)
 
     def _lines(self) -> list[ClassLine]:
         path = self.root / "classes.txt"

@@ -86,6 +86,21 @@ def size_in_file(path: Path) -> tuple[int, int]:
         return image.size
 
 
+def size_of_image(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image as `read_image` turns it, by the head of its file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION, 1) in range(5, 9)
+    except UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read as an image ({_first_line(error)})") from error
+    return (width, height) if turned else (height, width)
+
+
 def read_image(path: Path) -> np.ndarray:
     """Read an image as people see it: RGB (H,W,3) uint8, turned as its EXIF orientation says.
 
@@ -194,7 +209,7 @@ def read_palette(path: Path) -> bytes | None:
     Raises:
         DataError: the file cannot be read.
     """
-    if path.suffix.lower() == ".mat":
+    if path.suffix.lower() in (".mat", ".npy", ".npz"):
         return None
     try:
         with opened(path.read_bytes()) as image:

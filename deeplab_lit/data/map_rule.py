@@ -171,9 +171,19 @@ def read_labels(
 
 
 def resized(maps: np.ndarray, size: Size) -> np.ndarray:
-    """Return maps (K,h,w) float32 at another size (K,H,W), bilinearly; a copy."""
+    """Return maps (K,h,w) float32 at another size (K,H,W), bilinearly; a copy.
+
+    Raises:
+        MapRuleError: the image is much wider or narrower than the maps.
+    """
     if maps.shape[1:] == tuple(size):
         return maps.copy()
-    height, width = size
+    (h, w), (height, width) = maps.shape[1:], size
+    # off by the rounding of a cell, or square, as the input of many networks
+    if h != w and abs(w * height - h * width) > 2 * max(height, width):
+        raise MapRuleError(
+            f"maps of {w}×{h} (width × height) for an image of {width}×{height}: are they of "
+            "another image, or of one that EXIF turns?"
+        )
     grown = [cv2.resize(map, (width, height), interpolation=cv2.INTER_LINEAR) for map in maps]
     return np.stack(grown) if grown else np.zeros((0, *size), np.float32)

@@ -15,7 +15,7 @@ from deeplab_lit.data.classes import means_void
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.split import listed
 from deeplab_lit.text import plural
-from deeplab_lit.types import VOID, Color
+from deeplab_lit.types import VOID, Classes, Color
 
 ENOUGH = 20  # masks, of more that there are, that say something about what is in none
 NAMED = 20  # classes that a sentence names before the rest is only counted
@@ -92,6 +92,32 @@ def judge_classes(
         meant = "" if training else "; such a class is in the mean only where it is predicted"
         yield Finding(
             f"{where} holds {which}{meant}.{_hints(found, absent, classes)}", proved=False
+        )
+
+
+def judge_indices(
+    found: Summary, label_values: Mapping[int, int], classes: Classes
+) -> Iterator[Finding]:
+    """Say that masks are read as class indices, where those are not the values of label files.
+
+    Args:
+        found: in the masks.
+        label_values: class index → its value in the label files of the data set.
+        classes: name → color, C of them.
+    """
+    names = list(classes)
+    moved = [index for index, value in label_values.items() if index != value]
+    # `predict` writes its masks with a palette, whose colors are proof enough
+    proved = found.colors and all(
+        value == VOID or (value < len(names) and color == classes[names[value]])
+        for value, color in found.colors
+    )
+    if moved and not proved:
+        yield Finding(
+            f"{found.title}: these masks are read as class indices, and not as the values of the "
+            f"label files: {names[moved[0]]} is {moved[0]} here and {label_values[moved[0]]} there "
+            "(mask_values says which)",
+            proved=False,
         )
 
 

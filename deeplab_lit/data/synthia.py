@@ -117,7 +117,7 @@ class Synthia(SegmentationData):
             len(self.classes),
             self.label_map,
             notes=notes,
-            read_values=read_classes,
+            read_values=_read_label,
             remedy=OFFICIAL,
         )
 
@@ -160,6 +160,10 @@ class Synthia(SegmentationData):
             )
         images, labels = self.root / "RGB", self.root / "GT/LABELS"
         return [Pair(id, images / f"{id}.png", labels / f"{id}.png") for id in ids]
+
+
+def _read_label(pair: Pair) -> np.ndarray:
+    return read_classes(pair.mask)
 
 
 def read_classes(path: Path) -> np.ndarray:

@@ -15,6 +15,7 @@ CLASSES = (
     *("train", "tvmonitor"),
 )
 AUGMENTED = {"train_aug": "train", "trainval_aug": "trainval"}
+AUG, LISTS = "SegmentationClassAug", "ImageSets/Segmentation"
 
 
 class VOC(DevkitData):
@@ -24,7 +25,8 @@ class VOC(DevkitData):
     Splits train (1,464 images), val (1,449) and trainval; test has no labels. train_aug (10,582)
     and trainval_aug (12,031) add SBD's images: with SegmentationClassAug/ beside SegmentationClass
     (listed in ImageSets/Segmentation/train_aug.txt, or every file that VOC val does not name), or
-    with SBD's own release in `sbd_root`, where VOC's masks are used for VOC's images.
+    with SBD's own release in `sbd_root`, where VOC's masks are used for VOC's images. Without their
+    labels, with `mask_dir` or as --unlabeled_data, ImageSets/Segmentation/train_aug.txt is enough.
 
     Args:
         root: the folder VOC2012, VOCdevkit, or the one that holds VOCdevkit.
@@ -47,23 +49,33 @@ class VOC(DevkitData):
 
     def split(self, name: str) -> FileSplit:
         """Return the images of ImageSets/Segmentation/`name`.txt; for train_aug see the class."""
-        if name in AUGMENTED:
-            return self.files(self._augmented(name))
+        masks = self.root / AUG
+        if name in AUGMENTED and self.sbd_root is None and not masks.is_dir():
+            raise DataError(
+                f"VOC {name} needs {masks}, or --data.sbd_root with SBD's dataset folder "
+                "(img/, cls/)"
+            )
         if name == "test":
             raise DataError("VOC test has no labels: run predict --images on its images instead")
         return super().split(name)
 
+    def listing(self, name: str) -> FileSplit:
+        """Return the files of a split, whether they exist or not."""
+        if name not in AUGMENTED:
+            return super().listing(name)
+        return FileSplit(self._augmented(name), len(self.classes))
+
     def _augmented(self, name: str) -> list[Pair]:
         held_out = set(self.listed("val")) if name == "train_aug" else set()
-        masks = self.root / "SegmentationClassAug"
-        if masks.is_dir():
-            is_listed = (self.root / "ImageSets/Segmentation" / f"{name}.txt").is_file()
+        masks, is_listed = self.root / AUG, (self.root / f"{LISTS}/{name}.txt").is_file()
+        if masks.is_dir() or (is_listed and self.sbd_root is None):
             ids = self.listed(name) if is_listed else [p.stem for p in matching(masks, "*.png")]
-            return self.pairs(masks.name, [id for id in ids if id not in held_out])
+            folder = AUG if masks.is_dir() else self.masks  # which has those of VOC's own images
+            return self.pairs(folder, [id for id in ids if id not in held_out])
         if self.sbd_root is None:
             raise DataError(
-                f"VOC {name} needs {masks}, or --data.sbd_root with SBD's dataset folder "
-                "(img/, cls/)"
+                f"VOC {name} without labels needs the list {self.root / LISTS / name}.txt, one id "
+                "a line"
             )
         voc = self.listed(AUGMENTED[name])
         left_out = held_out | set(voc)
