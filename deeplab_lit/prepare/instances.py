@@ -25,6 +25,10 @@ SECTIONS: dict[str, dict[str, type]] = {  # of the file → what each of its ent
     "annotations": {"id": int, "image_id": int, "category_id": int},
 }
 
+DAMAGED = (  # issue 1534 of pjreddie/darknet
+    "Put the official image there: of COCO_train2014_000000167126.jpg, damaged copies are about"
+)
+
 
 class Instance(NamedTuple):
     """One object in an image.
@@ -134,7 +138,7 @@ def draw(image: LabeledImage, folder: Path, overlap: Overlap) -> np.ndarray:
     try:
         size = size_in_file(path)
     except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as an image ({error})") from error
+        raise DataError(f"{path}: cannot be read as an image ({error}). {DAMAGED}") from error
     if size != image.size:
         raise DataError(
             f"{path} has {size[0]}×{size[1]} pixels, but its instances were drawn on "
@@ -199,7 +203,8 @@ def _outline(where: str, segmentation: Any, width: int, height: int) -> tuple[Ou
             continue
         low, high = points.reshape(-1, 2).min(0), points.reshape(-1, 2).max(0)
         reach = np.array([width, height], np.float64)
-        if not ((low >= -reach) & (high <= 2 * reach) & (low < reach) & (high > 0)).all():
+        # a line at the border is none outside: some polygons of the official files have no area
+        if not ((low >= -reach) & (high <= 2 * reach) & (low <= reach + 1) & (high >= -1)).all():
             raise DataError(
                 f"{where} has a polygon from {low[0]:g}, {low[1]:g} to {high[0]:g}, {high[1]:g}, "
                 f"outside of {size}: is the file of images of another size?"

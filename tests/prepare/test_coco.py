@@ -213,6 +213,15 @@ def test_any_outline_covers_the_pixels_that_coco_gives_it(read, files, tmp_path)
         np.testing.assert_array_equal(draw(image, tmp_path, "last"), expected)
 
 
+def test_a_line_without_area_draws_nothing_as_in_the_official_file(read, files, tmp_path):
+    """Annotation 918 of instances_train2017.json has one (issue 355 of cocoapi)."""
+    line = [6.65, 8.33, 6.65, 8.33, 7.68, 8.33, 7.68, 8.33]
+    border = [0, 3, 0, 9, 0, 6]
+    (image,) = read(listing([TRAIN], [annotation(918, 9, PERSON, line, border)]))
+    (tmp_path / f"{TRAIN}.jpg").write_bytes(files.jpg())
+    assert not draw(image, tmp_path, "last").any()
+
+
 def test_what_is_cut_off_or_passed_over_is_counted(read, capsys):
     (image,) = read(
         listing(
