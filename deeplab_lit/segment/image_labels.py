@@ -106,16 +106,16 @@ def _of_vectors(path: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]
 
 def _of_lines(path: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Read lines of an id and labels: entry → class indices from 1 up."""
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"--image_labels {path}: no such file")
     lines = [line for line in read_lines(path) if line and not line.startswith("#")]
     if not lines:
         raise DataError(f"{path} has no entry, expected lines like: 2007_000032 0 14")
-    parted = [(line.split()[0].rstrip(":,"), " ".join(line.split()[1:])) for line in lines]
-    refuse_repetitions(path, [id for id, _ in parted])
+    parted = [[*re.split(r"[\s,:]+", line, maxsplit=1), ""] for line in lines]
+    refuse_repetitions(path, [id for id, *_ in parted])
     words = [
         (id, [word.strip() for word in (text.split(",") if "," in text else text.split())])
-        for id, text in parted
+        for id, text, *_ in parted
     ]
     numbers = [int(word) for _, labels in words for word in labels if word.isdecimal()]
     last = len(classes) - 2
@@ -202,7 +202,7 @@ def agreement(segmenter: Segmenter, jobs: Sequence[Job]) -> str:
     """
     plain = Segmenter(segmenter.net, segmenter.inference)
     seen = ruled_out = number = 0
-    for job in jobs[:: -(-len(jobs) // LOOKED_AT) or 1]:
+    for job in jobs[:: -(-len(jobs) // LOOKED_AT)]:
         try:
             labels = plain(read_image(job.image))
         except DataError:
@@ -211,7 +211,9 @@ def agreement(segmenter: Segmenter, jobs: Sequence[Job]) -> str:
         seen += foreground.size
         ruled_out += int((~np.isin(foreground, job.present or ())).sum())
         number += 1
-    share = ruled_out / max(seen, 1)
+    if not seen:
+        return f"WARNING: the network sees no foreground in {plural(number, 'image')}"
+    share = ruled_out / seen
     warning = "WARNING: do the labels count otherwise than the network? " if share > 0.5 else ""
     return (
         f"{warning}Of the foreground that the network sees in {plural(number, 'image')}, labels "

@@ -147,7 +147,7 @@ def segment_each(
     Raises:
         NoRoomError: by the first files of probabilities, the others have no room on the disk.
     """
-    keeps = any(job.probabilities for job in jobs)
+    keeps = sum(job.probabilities is not None for job in jobs)
     sizes: list[Size] = []
 
     def finish(index: int, probabilities: Tensor) -> Any:
@@ -166,8 +166,8 @@ def segment_each(
         for number, (index, image, result) in enumerate(done, start=1):
             yield jobs[index], image.numpy(), result
             progress.update()
-            if keeps and number == min(MEASURED, len(jobs)):
-                tqdm.write(room_for(sizes, len(jobs), jobs[index].mask.parent))
+            if sizes and number == min(MEASURED, len(jobs)):
+                tqdm.write(room_for(sizes, keeps))
     if len(sizes) > MEASURED:
         print(f"Probabilities: {in_words(sizes)}")
 

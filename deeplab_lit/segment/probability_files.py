@@ -19,10 +19,12 @@ class Size(NamedTuple):
     """Bytes of one file of probabilities.
 
     Attributes:
-        written: of the file.
+        path: of the file.
+        written: that it takes.
         whole: of the same numbers as float32.
     """
 
+    path: Path
     written: int
     whole: int
 
@@ -34,26 +36,26 @@ def keep(path: Path, probabilities: np.ndarray) -> Size:
         OSError: the disk is full, or forbids it.
     """
     write_probabilities(path, probabilities)
-    return Size(path.stat().st_size, probabilities.size * 4)
+    return Size(path, path.stat().st_size, probabilities.size * 4)
 
 
 def in_words(sizes: Sequence[Size]) -> str:
     """Return what files take on average."""
-    written, whole = (sum(values) / len(sizes) / 1e6 for values in zip(*sizes, strict=True))
+    written = sum(size.written for size in sizes) / len(sizes) / 1e6
+    whole = sum(size.whole for size in sizes) / len(sizes) / 1e6
     return f"{written:,.2f} MB an image, {whole:,.2f} MB as float32"
 
 
-def room_for(sizes: Sequence[Size], number: int, folder: Path) -> str:
+def room_for(sizes: Sequence[Size], number: int) -> str:
     """Return what all files will take, by the first ones; refuse a disk that is too small.
 
     Args:
         sizes: of the first files, which are written.
         number: of all files.
-        folder: on the disk.
 
     Raises:
         NoRoomError: there is less room.
     """
     needed = sum(size.written for size in sizes) * (number - len(sizes)) // len(sizes)
-    check_room(folder / "probabilities", needed, "--out")
+    check_room(sizes[0].path.with_name("*.npz"), needed, "--out")
     return f"Probabilities: {in_words(sizes)}; about {needed / 1e9:,.2f} GB more to write"

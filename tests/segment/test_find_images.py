@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from deeplab_lit.data.image import DataError, DataWarning
-from deeplab_lit.segment.find_images import find_images
+from deeplab_lit.segment.find_images import find_images, listed
 
 
 @pytest.fixture
@@ -106,3 +106,48 @@ def test_two_links_to_a_folder_are_both_followed_and_circles_end(tmp_path):
     (images / "again").symlink_to(images)
     found = find_images([str(images)], tmp_path / "out")
     assert sorted(map(str, found)) == ["ir/x", "rgb/x"]
+
+
+@pytest.fixture
+def frames():
+    names = [*"abcd", "city/aachen_000000_000019_leftImg8bit"]
+    return {Path(name): Path(f"/data/{name}.png") for name in names}
+
+
+@pytest.mark.parametrize(
+    ("ids", "all_but", "kept"),
+    [
+        ("b\na", None, "ab"),
+        ("JPEGImages/c.jpg SegmentationClass/c.png\n", None, "c"),
+        (None, "a\nb\nelsewhere\nd", ["c", "city/aachen_000000_000019_leftImg8bit"]),
+        ("a\nb\nc", "b", "ac"),
+        ("aachen_000000_000019", None, ["city/aachen_000000_000019_leftImg8bit"]),
+    ],
+)
+def test_lists_choose_images_and_leave_images_out(frames, tmp_path, ids, all_but, kept):
+    lists = {}
+    for name, lines in (("ids", ids), ("all_but", all_but)):
+        if lines:
+            (tmp_path / name).write_text(lines)
+            lists[name] = str(tmp_path / name)
+    assert [str(name) for name in listed(frames, **lists)] == list(kept)
+
+
+@pytest.mark.parametrize(
+    ("ids", "all_but", "words"),
+    [
+        (
+            "a\nx\ny",
+            None,
+            r"--ids .*: 2 names of 3 have no image \(x, y\); --images gives 5",
+        ),
+        ("a", "b\nc", "--all_but .* names none of 1 image"),
+        ("a", "a", "names all images: nothing is left"),
+        ("a\na", None, "--ids: .*a"),
+    ],
+)
+def test_lists_that_cannot_be_meant_are_refused(frames, tmp_path, ids, all_but, words):
+    (tmp_path / "ids").write_text(ids)
+    (tmp_path / "all_but").write_text(all_but or "")
+    with pytest.raises(DataError, match=words):
+        listed(frames, str(tmp_path / "ids"), str(tmp_path / "all_but") if all_but else None)

@@ -8,6 +8,7 @@ from PIL import Image
 
 import deeplab_lit
 from deeplab_lit.data import Cityscapes, Folder, Shapes
+from deeplab_lit.data.class_maps import read_class_maps
 from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.predict import main
 from deeplab_lit.segment import pseudo_labels
@@ -25,7 +26,7 @@ def images(tmp_path):
 
 
 def run(trained, images, out, rule=None, **options):
-    words = [f"--{key}={value}" for key, value in options.items()]
+    words = [f"--{key}" + ("" if v is True else f"={v}") for key, v in options.items()]
     words += [] if rule is None else [f"--min_confidence={rule}"]
     args = [f"--ckpt_path={trained}", f"--out={out}", "--device=cpu", "--num_workers=0"]
     return main([*args, "--pseudo_labels", *words, "--images", str(images)])
@@ -262,3 +263,84 @@ def test_data_sets_find_the_masks_under_the_names_that_predict_gives(
     (folder_root / "classes.txt").write_text("\n".join(Shapes.classes))
     split = Folder(str(folder_root), mask_dir=str(tmp_path / "folder/masks")).training()
     assert (split.read(0)[1] == 255).all()
+
+
+LABELS = {"0": (1, 2), "1": (), "2": (3, 4, 5, 6), "sub/3": (6,)}  # of the images; class indices
+
+
+@pytest.mark.parametrize("rule", ["0.5", "bdl", "cbst:0.3"])
+def test_image_labels_choose_the_classes_and_probabilities_are_kept(
+    trained, images, tmp_path, capsys, monkeypatch, rule
+):
+    """Files of probabilities that are gone are written again, with the same masks."""
+    lines = [f"{name} " + " ".join(str(i - 1) for i in ids) for name, ids in LABELS.items()]
+    (labels := tmp_path / "labels.txt").write_text("\n".join(lines))
+    options = {"image_labels": labels, "probabilities": True}
+    out = tmp_path / "out"
+    assert run(trained, images, out, rule, **options) == 0
+    said = capsys.readouterr().out
+    assert "has 7 labels of 6 classes for 4 images" in said
+    assert "WARNING: the network sees no foreground in 4 images" in said
+    assert "Probabilities: 0." in said
+    written, found = masks(out), read(out)
+    limits = np.array(found["thresholds"])
+    counts = np.zeros(7, int)
+    for name, p in probabilities(trained, images).items():
+        present = [0, *LABELS[name.removesuffix(".png")]]
+        p[[c for c in range(7) if c not in present]] = 0
+        p /= p.sum(0)
+        ratio = p / limits[:, None, None] if rule.startswith("cbst") else p
+        expected = np.where(p.max(0) < limits[p.argmax(0)], 255, p.argmax(0))
+        if rule.startswith("cbst"):
+            expected = np.where(ratio.max(0) < 1, 255, ratio.argmax(0))
+        assert (written[name] != expected).mean() < 0.002  # thresholds have steps
+        assert set(np.unique(written[name])) <= {*present, 255}
+        counts += np.isin(range(7), written[name])
+        maps = read_class_maps(out / "probabilities" / name.replace(".png", ".npz"), 7)
+        assert set(maps.classes) <= set(present)
+        np.testing.assert_allclose(maps.maps, p[maps.classes], atol=2e-3)
+    rows = found["classes"].values()
+    assert [row["images_listed"] for row in rows] == [4, 1, 1, 1, 1, 1, 2]
+    assert [row["images"] for row in rows] == counts.tolist()
+    assert found["image_labels"] == str(labels)
+
+    (gone := out / "probabilities/sub/3.npz").unlink()
+    assert run(trained, images, out, rule, **options) == 0
+    assert gone.is_file()
+    assert "3 of 4 images are done already" in capsys.readouterr().out
+    assert all(np.array_equal(mask, written[name]) for name, mask in masks(out).items())
+    labels.write_text(labels.read_text().replace("sub/3 5", "sub/3 4"))
+    with pytest.raises(SystemExit):
+        run(trained, images, out, rule, **options)
+    assert "other settings (image_labels_sha256" in capsys.readouterr().err
+
+
+def test_pseudo_labels_can_have_the_values_of_the_labels_trained_on(
+    trained, images, tmp_path, capsys
+):
+    content = torch.load(trained, weights_only=True)
+    values = {name: 10 * (index + 1) for index, name in enumerate(content["label_values"])}
+    content["label_values"] = values
+    torch.save(content, moved := tmp_path / "moved.ckpt")
+    run(trained, images, tmp_path / "indices", 0.5)
+    assert run(moved, images, tmp_path / "labels", 0.5, mask_values="labels") == 0
+    assert "--data.mask_values labels" in capsys.readouterr().out
+    table = np.full(256, 255)
+    table[:7] = list(values.values())
+    for name, mask in masks(tmp_path / "labels").items():
+        np.testing.assert_array_equal(mask, table[masks(tmp_path / "indices")[name]])
+
+    values["wire"] = 255
+    torch.save(content, moved)
+    with pytest.raises(SystemExit) as stop:
+        run(moved, images, tmp_path / "none", 0.5, mask_values="labels")
+    assert stop.value.code == 2
+    assert "wire has the value 255 in labels, which is void" in capsys.readouterr().err
+
+
+def test_lists_leave_only_their_images(trained, images, tmp_path):
+    (tmp_path / "ids").write_text("0\n1\n2")
+    (tmp_path / "labeled").write_text("1\n3")
+    options = {"ids": tmp_path / "ids", "all_but": tmp_path / "labeled"}
+    assert run(trained, images, tmp_path / "out", 0.5, **options) == 0
+    assert list(masks(tmp_path / "out")) == ["0.png", "2.png"]

@@ -126,3 +126,29 @@ def test_the_network_of_a_module_knows_its_classes(net):
     classes = net.classes
     net.classes = {}
     assert Segmenter(ScoredNetwork(net, classes).net).colors == list(classes.values())
+
+
+@pytest.mark.parametrize("crf", [None, DenseCRF(backend="torch", iterations=2), "native"])
+@pytest.mark.parametrize("present", [(0, 2), (0,), (0, 1, 2)])
+def test_classes_that_an_image_cannot_hold_get_nothing_before_the_crf(net, crf, present):
+    """Their probability is 0, and the others are divided by their sum."""
+    crf = DenseCRF(iterations=2, threads=1) if crf == "native" else crf
+    image = torch.randint(256, (33, 49, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = net(image.permute(2, 0, 1)[None])[0].softmax(0)[list(present)]
+    expected /= expected.sum(0)
+    if crf is not None:
+        expected = torch.as_tensor(crf(image.numpy(), expected.numpy()))
+    segment = Segmenter(net, crf=crf)
+    found = segment.probabilities(image, present)
+    assert found.shape == (3, 33, 49)
+    assert not found[[c for c in range(3) if c not in present]].any()
+    torch.testing.assert_close(found[list(present)], expected, rtol=1e-4, atol=1e-5)
+    (_, _, mask), (_, _, kept) = (
+        next(iter(segment.many([("a", image)], read, lambda note: {"a": present}[note])))
+        for read in (None, lambda note, p: (note, p))
+    )
+    np.testing.assert_array_equal(mask, found.argmax(0))
+    np.testing.assert_array_equal(segment(image, present), mask)
+    assert kept[0] == "a"
+    torch.testing.assert_close(kept[1], found)
