@@ -61,6 +61,18 @@ def unpickled_dictionary(data: bytes | memoryview, most_steps: int = MOST_STEPS)
     return made
 
 
+def unpickled_array(data: bytes) -> np.ndarray:
+    """Return the one array in a pickle.
+
+    Raises:
+        Refused: it holds something else, or asks for what is not allowed.
+    """
+    content = _unpickled(io.BytesIO(data), MOST_STEPS)
+    if not isinstance(content, _Made) or not isinstance(content.value, np.ndarray):
+        raise Refused("a pickle, but not of an array")
+    return content.value
+
+
 def array_of(
     dtype: np.dtype, shape: tuple[int, ...], is_fortran: bool, data: bytes | memoryview
 ) -> np.ndarray:

@@ -19,6 +19,7 @@ from deeplab_lit.data.array_pickles import (
     MOST_STEPS,
     Refused,
     array_of,
+    unpickled_array,
     unpickled_dictionary,
 )
 from deeplab_lit.data.image import DataError
@@ -77,13 +78,9 @@ def read_pickled_array(path: Path) -> np.ndarray:
         DataError: as `read_npy`; or it holds something else.
     """
     try:
-        content = _unpickled(io.BytesIO(path.read_bytes()), MOST_STEPS)
-        array = content.value if isinstance(content, _Made) else content
-        if not isinstance(array, np.ndarray):
-            raise Refused("a pickle, but not of an array")
+        return unpickled_array(path.read_bytes())
     except DAMAGED as error:
         raise _unreadable(path, error) from error
-    return array
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -215,7 +215,7 @@ def test_missing_and_bad_pseudo_labels_are_named(folder_root, tmp_path, write_ma
 
 
 def test_mask_dir_needs_mask_files_to_replace(tmp_path):
-    with pytest.raises(DataError, match="mask_dir .*: the images are drawn"):
+    with pytest.raises(DataError, match=r"mask_dir .*: the images are drawn"):
         Shapes(mask_dir=str(tmp_path)).training()
 
 
