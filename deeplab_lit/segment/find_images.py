@@ -10,7 +10,7 @@ from pathlib import Path
 from deeplab_lit.data.id_lists import indices_of, read_ids
 from deeplab_lit.data.image import SUFFIXES, DataError, DataWarning
 from deeplab_lit.data.paths import NO_IMAGE, files_below, passed_over
-from deeplab_lit.text import first_few, plural
+from deeplab_lit.text import first_few, plural, say
 
 MAGIC = frozenset("*?[")
 CITYSCAPES_END = "_leftImg8bit"  # of the names of its images, behind their ids
@@ -100,7 +100,7 @@ def ids_of(images: Mapping[Path, Path]) -> list[str]:
 def listed(
     images: Mapping[Path, Path], ids: str | None = None, all_but: str | None = None
 ) -> dict[Path, Path]:
-    """Return the images that lists leave, in their own order.
+    """Return the images that lists leave, in their own order; say how many these are.
 
     Args:
         images: name → file, as `find_images` gives them.
@@ -122,7 +122,7 @@ def listed(
             )
         kept = {name: file for i, (name, file) in enumerate(kept.items()) if i in there}
     if all_but is not None:
-        there, _ = _indices("--all_but", all_but, kept)
+        there, missing = _indices("--all_but", all_but, kept)
         if not there:
             raise DataError(
                 f"--all_but {all_but} names none of {plural(len(kept), 'image')} "
@@ -131,6 +131,13 @@ def listed(
         kept = {name: file for i, (name, file) in enumerate(kept.items()) if i not in there}
         if not kept:
             raise DataError(f"--all_but {all_but} names all images: nothing is left")
+        if missing:
+            say(
+                f"--all_but {all_but}: {plural(len(missing), 'name')} there "
+                f"{'is' if len(missing) == 1 else 'are'} of no image here ({first_few(missing)})"
+            )
+    if len(kept) < len(images):
+        say(f"The lists leave {len(kept):,} of {plural(len(images), 'image')}")
     return kept
 
 

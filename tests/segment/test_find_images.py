@@ -124,13 +124,16 @@ def frames():
         ("aachen_000000_000019", None, ["city/aachen_000000_000019_leftImg8bit"]),
     ],
 )
-def test_lists_choose_images_and_leave_images_out(frames, tmp_path, ids, all_but, kept):
+def test_lists_choose_images_and_leave_images_out(frames, tmp_path, capsys, ids, all_but, kept):
     lists = {}
     for name, lines in (("ids", ids), ("all_but", all_but)):
         if lines:
             (tmp_path / name).write_text(lines)
             lists[name] = str(tmp_path / name)
     assert [str(name) for name in listed(frames, **lists)] == list(kept)
+    said = capsys.readouterr().out
+    assert f"The lists leave {len(kept)} of 5 images" in said
+    assert ("1 name there is of no image here (elsewhere)" in said) == ("elsewhere" in str(all_but))
 
 
 @pytest.mark.parametrize(

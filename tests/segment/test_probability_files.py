@@ -27,7 +27,5 @@ def test_a_disk_without_room_for_the_other_files_is_refused(monkeypatch):
         "Probabilities: 2.00 MB an image, 20.00 MB as float32; about 0.02 GB more to write"
     )
     assert in_words(sizes) == "2.00 MB an image, 20.00 MB as float32"
-    with pytest.raises(
-        NoRoomError, match=r"out/\*\.npz needs 0\.02 GB, but .*--out"
-    ):
+    with pytest.raises(NoRoomError, match=r"out/\*\.npz needs 0\.02 GB, but .*--out"):
         room_for(sizes, 11)
