@@ -80,6 +80,29 @@ def test_the_loss_is_that_of_both_batches_and_void_counts_nothing():
     assert logged["train/target_loss"] == 0
 
 
+def test_a_run_that_was_stopped_goes_on_to_the_bit(target, tmp_path, tiny_args):
+    """In an epoch of both data sets: 2 of 4 steps, then the others."""
+    (masks := tmp_path / "masks").mkdir()
+    for i in range(4):
+        Image.fromarray(draw_sample(7, i)[1]).save(masks / f"{i}.png")
+    options = self_training(target, **{"--unlabeled_data.mask_dir": str(masks)})
+    options |= {"--model.schedule_steps": "4", "--run": "x"}
+    whole = fit.main(tiny_args(tmp_path / "a", **options, **{"--trainer.max_steps": "4"}))
+    fit.main(tiny_args(tmp_path / "b", **options, **{"--trainer.max_steps": "2"}))
+    more = {"--trainer.max_steps": "4", "--ckpt_path": "last"}
+    parts = fit.main(tiny_args(tmp_path / "b", **options, **more))
+    first, second = (
+        torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in (whole, parts)
+    )
+    assert all(value.equal(second[name]) for name, value in first.items())
+    losses = [
+        [row["train/target_loss"] for row in rows(run.folder) if "train/target_loss" in row]
+        for run in (whole, parts)
+    ]
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
