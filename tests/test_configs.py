@@ -370,3 +370,54 @@ def test_every_configuration_of_domain_adaptation_is_listed_with_what_was_quoted
         assert f"`{path.stem}`" in row
     else:
         assert f"`{path.relative_to(CONFIGS)}`" in listed
+
+
+# a part of the labels: images a step, lr of backbone and head, steps, crop, size of the frames
+SEMI = {
+    "dmt_voc": (8, 2e-3, 2e-3, 14_110, 321, None),
+    "dmt_cityscapes": (8, 4e-3, 4e-3, 7_990, (256, 512), (512, 1024)),
+    "cutmix_voc": (10, 3e-6, 3e-5, 40_000, 321, None),
+    "cutmix_cityscapes": (4, 3e-6, 3e-5, 40_000, (256, 512), (512, 1024)),
+}
+
+
+def test_every_baseline_of_a_part_of_the_labels_is_known():
+    assert {path.stem for path in (CONFIGS / "semi").glob("*.yaml")} == SEMI.keys()
+
+
+@pytest.mark.parametrize("name", SEMI)
+def test_a_baseline_of_a_part_of_the_labels_is_trained_as_its_code_does(name, build):
+    path = CONFIGS / f"semi/{name}.yaml"
+    built = build(path)
+    check_run(built)
+    batch, lr, head_lr, steps, crop, size = SEMI[name]
+    model, data, loader = built.module, built.datamodule, built.options.loader
+    method, kind = name.split("_")
+    assert isinstance(data.train, DATA[kind][0])
+    assert data.train.train_split == ("train_aug" if kind == "voc" else "train")
+    assert data.train.selection is None  # the list is the user's
+    groups = {group["name"].split(".")[0]: group for group in model.parameter_groups()}
+    assert groups["backbone"]["lr"] == pytest.approx(lr)
+    assert groups["head"]["lr"] == pytest.approx(head_lr)
+    is_dmt = method == "dmt"
+    assert {group["weight_decay"] for group in groups.values()} == {5e-4 if is_dmt else 0}
+    assert (model.net.style, model.hparams.loss_size) == (
+        "caffe" if is_dmt else "torchvision",
+        "image",
+    )
+    assert (images_a_step(built), built.trainer.max_steps) == (batch, steps)
+    assert loader.crop_size == crop
+    for resize in (loader.resize, model.evaluation.resize):
+        assert (resize and tuple(resize)) == size
+    scales = data.transform.scales
+    if name == "cutmix_cityscapes":
+        assert tuple(scales) == (1,)
+    else:
+        assert (scales.min, scales.max) == (0.5, 1.5)
+    text = header(path)
+    assert "Quoted" in text
+    assert "Not measured by this project" in text
+    assert f"python -m deeplab_lit.fit --config configs/semi/{name}.yaml --data.root" in text
+    assert "--data.ids" in text
+    assert f"`semi/{name}.yaml`" in (CONFIGS / "README.md").read_text("utf-8")
+    assert built.folder.parent.name == f"semi_{name}"
