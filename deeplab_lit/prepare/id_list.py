@@ -98,10 +98,11 @@ def write_id_lists(options: Any) -> None:
     else:
         order, how = read_order(options.pickle, len(names), of), f"in the order of {options.pickle}"
     number = options.first if options.fraction is None else share(options.fraction, len(names))
-    if not 1 <= number <= len(names) - (options.rest is not None):
+    most = len(names) - (options.rest is not None)  # something must be left for the rest
+    if not 1 <= number <= most:
         raise UsageError(
-            f"--first {number} of {plural(len(names), 'image')} of {source}: expected from 1 up to "
-            f"{len(names) - (options.rest is not None):,}"
+            f"{number:,} of the {plural(len(names), 'image')} of {source} to name, expected from 1 "
+            f"up to {most:,}"
         )
     chosen, others = order[:number].tolist(), sorted(order[number:].tolist())
     write_list(options.out, [names[index] for index in chosen])
