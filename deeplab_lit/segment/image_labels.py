@@ -35,6 +35,7 @@ from deeplab_lit.text import first_few, plural
 BACKGROUND = ("background", "bg")
 LOOKED_AT = 8  # images whose labels are compared with what the network sees
 MOST_STEPS = 10_000_000  # of the pickle of a dictionary of some 100,000 images
+WHOLE = re.compile(r"[0-9]{1,18}")
 NUMBER = re.compile(r"(?:COCO_[a-z]+\d+_)?(\d+(?:_\d+)?)")  # of an image, in the name of its file
 
 
@@ -88,12 +89,12 @@ def _of_vectors(path: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]
     for id, vector in content.items():
         values = np.asarray(vector)
         if values.shape != (expected,):
-            shape = "×".join(map(str, values.shape)) or "one"
+            found = f"{len(values)} numbers" if values.ndim == 1 else f"an array {values.shape}"
             hint = ""
             if values.shape == (len(classes),):
                 hint = ". It seems to count the background too: leave out its number"
             raise DataError(
-                f"{path}: {id} has {shape} numbers, expected {expected}, one for each class of the "
+                f"{path}: {id} has {found}, expected {expected} numbers, one for each class of the "
                 f"network but its first, {classes[0]}{hint}"
             )
         if not np.isin(values, (0, 1)).all():
@@ -117,7 +118,7 @@ def _of_lines(path: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
         (id, [word.strip() for word in (text.split(",") if "," in text else text.split())])
         for id, text, *_ in parted
     ]
-    numbers = [int(word) for _, labels in words for word in labels if word.isdecimal()]
+    numbers = [int(word) for _, labels in words for word in labels if WHOLE.fullmatch(word)]
     last = len(classes) - 2
     if numbers and max(numbers) > last:
         id = next(id for id, labels in words if str(max(numbers)) in labels)
@@ -157,7 +158,7 @@ def _matched(path: Path, entries: list[str], images: Mapping[Path, Path]) -> dic
     for name, file in images.items():
         if number := NUMBER.fullmatch(file.stem):
             by_number[int(number[1].replace("_", ""))].append(name)
-    for entry in filter(str.isdecimal, others):
+    for entry in filter(WHOLE.fullmatch, others):
         fitting = by_number.get(int(entry), [])
         if len(fitting) > 1 or any(name in matched for name in fitting):
             raise DataError(
@@ -177,10 +178,11 @@ def _about(
     """Yield what a list holds."""
     labels = Counter(index for indices in entries.values() for index in indices)
     others = len(entries) - len(present)
+    verb = "is" if others == 1 else "are"
     yield (
         f"Image-level labels: {path} has {plural(labels.total(), 'label')} of "
         f"{plural(len(labels), 'class')} for {plural(len(entries), 'image')}"
-        + (f", of which {others:,} are not looked at here" if others else "")
+        + (f"; {plural(others, 'image')} of these {verb} not looked at here" if others else "")
     )
     if classes[0].strip("_").lower() not in BACKGROUND:
         yield f"WARNING: class 0, {classes[0]}, is taken for the background: it may be anywhere"

@@ -93,6 +93,9 @@ def check_options(options: Namespace, films: Sequence[str]) -> None:
     """
     if not 0 <= options.opacity <= 1:
         raise UsageError(f"--opacity must be in 0…1, got {options.opacity}")
+    for name in ("pseudo_labels", "probabilities"):
+        if not isinstance(options[name], bool):  # which a configuration may have
+            raise UsageError(f"--{name} is {options[name]!r}, expected true or false")
     for name in ("ids", "all_but", "image_labels"):
         if options[name] == "":
             raise UsageError(f"--{name} got an empty name: give a file, or leave it out")

@@ -62,7 +62,9 @@ def test_a_dictionary_of_vectors_has_names_or_their_numbers_as_keys(tmp_path, ki
         names = {int(k.replace("_", "")) if k[0] == "2" else k: v for k, v in names.items()}
     found, about = read(saved(tmp_path, {**names, "2011_000001": vector(3)}))
     assert found == EXPECTED
-    assert "has 4 labels of 4 classes for 4 images, of which 1 are not looked at here" in about[0]
+    assert (
+        "has 4 labels of 4 classes for 4 images; 1 image of these is not looked at here" in about[0]
+    )
     assert about[1:] == ["1 image without a label may hold nothing but background"]
 
 
@@ -89,6 +91,7 @@ def test_cityscapes_ids_are_those_of_its_image_files(tmp_path):
         ("2007_000032 20 1", "seems to count from 1, for 0 (aeroplane) never occurs: subtract 1"),
         ("2007_000032 -1", "has the label '-1', expected a number in 0…19 or the name of a class"),
         ("2007_000032 zebra", "has the label 'zebra'"),
+        (f"2007_000032 {'9' * 5000}", "has the label '999"),
         ("2007_000032 dog\n2007_000032 cat", "2007_000032"),
         ("2007_000032 0\nx/2007_000032 1", "are one image, 2007_000032"),
         ("", "has no entry"),
@@ -104,10 +107,10 @@ def test_lines_that_cannot_be_meant_are_refused(tmp_path, lines, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"a": np.ones(21)}, "a has 21 numbers, expected 20, .* count the background too"),
-        ({"a": np.ones(80)}, "a has 80 numbers, expected 20"),
+        ({"a": np.ones(21)}, "a has 21 numbers, expected 20 numbers, .* count the background too"),
+        ({"a": np.ones(80)}, "a has 80 numbers, expected 20 numbers"),
         ({"a": vector() + 0.5}, "expected 0 and 1 alone"),
-        ({"a": 3}, "a has one numbers"),
+        ({"a": 3}, r"a has an array \(\), expected 20 numbers"),
         ({}, "has no entry"),
         (np.ones((3, 20)), "holds an array, expected a dictionary"),
         ({2007000032: vector(), "2007_000032": vector()}, "may be any of 2007_000032"),
