@@ -126,8 +126,8 @@ def build(argv: Sequence[str], crf: Refiner | None = None) -> tuple[Run, Subject
     if not options.trainer.fast_dev_run:
         kept = options.clone()
         kept.allow_seen_split = False  # said anew each time: no configuration may keep it
-        settings = {"folder": folder, "step": subject.step, "further": subject.settings}
-        saving.append(RunConfig(parser, kept, **settings))
+        step, further = subject.step, subject.settings
+        saving.append(RunConfig(parser, kept, folder=folder, step=step, further=further))
     loggers = build_loggers(
         folder,
         experiment=experiment,

@@ -25,7 +25,7 @@ FLOORS = [
     ["training"],
     ["methods", "cli"],
     ["segment"],
-    ["fit", "validate", "predict", "convert", "export", "plot_trimap"],
+    ["fit", "validate", "predict", "refine", "convert", "export", "plot_trimap"],
     ["prepare", "benchmark", "ablate"],
     ["tune_crf"],
     ["__init__", "__main__"],
@@ -35,7 +35,7 @@ DATA_SETS = {"ade20k", "cityscapes", "coco", "coco_stuff", "folder", "gta5", "sy
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
-MODULES = 187
+MODULES = 189
 
 
 def modules():

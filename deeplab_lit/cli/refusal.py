@@ -25,6 +25,7 @@ ELSEWHERE = {
     ("fit", "lr_scheduler"): OTHER_OPTIMIZER,
     ("fit", "allow_seen_split"): "it is for validate; leave it out of fit, and of its "
     "configurations",
+    ("fit", "masks"): "validate scores masks; to train on some: --data.mask_dir",
     ("validate", "model.scales"): "the network is the checkpoint's; --eval.scales says at which "
     "sizes it sees the images",
     ("validate", "model"): "network and training are the checkpoint's; how it is scored is said "

@@ -38,7 +38,7 @@ from deeplab_lit.cli.parser import (
 )
 from deeplab_lit.cli.refusal import NOT_SHOWN
 from deeplab_lit.data import SegmentationData
-from deeplab_lit.data.predicted_maps import Values
+from deeplab_lit.data.dataset import MaskValues
 from deeplab_lit.errors import refused_trainer
 from deeplab_lit.loading import DataModule
 from deeplab_lit.runs.checkpoints import AtomicCheckpointIO, BestAndLast
@@ -183,7 +183,7 @@ def add_masks(parser: RunParser) -> None:
     add("--masks", type=str | None, default=None,
         help="Folder of label maps (PNG, .npy) or class maps (.npy, .npz), called as the images.",
     )  # fmt: skip
-    add("--mask_values", type=Values, default="indices",
+    add("--mask_values", type=MaskValues, default="indices",
         help="What masks hold: class indices, or the values of the data set's label files.",
     )  # fmt: skip
     add("--mask_rule", type=str | None, default=None, help=RULE_HELP)

@@ -1,6 +1,6 @@
 """What `validate --ckpt_path FILE` scores: the network of a checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def read_to_score(options: Namespace, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def checkpoint_to_score(
-    checkpoint: Mapping[str, Any], path: str, built: Namespace, argv: Sequence[str]
+    checkpoint: dict[str, Any], path: str, built: Namespace, argv: Sequence[str]
 ) -> ScoredCheckpoint:
     """Return the network of a checkpoint, ready to be scored on data.
 

@@ -25,6 +25,7 @@ from deeplab_lit.scoring.subsets import choose_subsets
 from deeplab_lit.text import first_few, plural, say
 from deeplab_lit.types import VOID
 
+HOW = {"wrong": "counted as wrong", "background": "counted as background", "skip": "not counted"}
 LOOKED_AT = 16  # images whose files are read before the first is scored
 OF_NETWORKS = {f"--eval.{name}" for name in (*vars(Inference()), "cache_dir")} - {
     "--eval.resize",
@@ -126,15 +127,15 @@ class ScoredFolder:
 
     def how(self) -> str:
         """Return how it was scored, for the title of the table."""
-        return f"void as {self.module.void_as}"
+        return f"void {HOW[self.module.void_as]}" if self.module.void().pixels else "no void"
 
     def conclude(self, run: Run) -> None:
         """Say how much of the predictions is void."""
         void = self.module.void()
         if void.pixels:
             say(
-                f"Void        {void.share:.2%} of the pixels scored are void in these masks, and "
-                f"count as {self.module.void_as} (--void_as wrong, background or skip)"
+                f"Void        {void.share:.2%} of the pixels scored are void in these masks, "
+                f"{HOW[self.module.void_as]} (--void_as wrong, background or skip)"
             )
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "Split",
     "Synthia",
     "class_names",
+    "listed_classes",
 ]
 
 CLASSES_OF = {
@@ -86,10 +87,19 @@ def _classes_in(given: str, num_classes: int) -> Classes:
     if not path.exists():
         raise DataError(f"--data_classes {given}: not {', '.join(CLASSES_OF)}, and no such file")
     try:
-        lines = [line for line in read_class_list(path) if not line.is_void]
+        return listed_classes(path)
     except DataError as error:
         raise DataError(
             f"--data_classes {given} is no list of classes, and the network has {num_classes}: "
             f"{error}"
         ) from error
+
+
+def listed_classes(path: Path) -> Classes:
+    """Return the classes of a list like Folder's classes.txt, in its order; void is left out.
+
+    Raises:
+        DataError: there is no such list.
+    """
+    lines = [line for line in read_class_list(path) if not line.is_void]
     return {line.name: line.color or voc_color(line.value or 0) for line in lines}

@@ -220,6 +220,11 @@ def _probabilities(
     values = maps.astype(np.float32)
     total = values.sum(0)
     if np.abs(total - 1).max() > tolerance:
+        if np.abs(values.sum(-1) - 1).max() <= tolerance:
+            raise DataError(
+                f"{path}: an array {maps.shape} in the order (H,W,C), expected (C,H,W): save "
+                "array.transpose(2, 0, 1)"
+            )
         raise DataError(
             f"{path}: the sum of a pixel's probabilities is {total.min():.4g}…{total.max():.4g}, "
             "expected 1; scores of some classes need a dictionary that names them"

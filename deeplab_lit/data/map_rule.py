@@ -174,16 +174,27 @@ def resized(maps: np.ndarray, size: Size) -> np.ndarray:
     """Return maps (K,h,w) float32 at another size (K,H,W), bilinearly; a copy.
 
     Raises:
-        MapRuleError: the image is much wider or narrower than the maps.
+        MapRuleError: as `check_shape`.
     """
     if maps.shape[1:] == tuple(size):
         return maps.copy()
+    check_shape(maps, size)
+    height, width = size
+    grown = [cv2.resize(map, (width, height), interpolation=cv2.INTER_LINEAR) for map in maps]
+    return np.stack(grown) if grown else np.zeros((0, *size), np.float32)
+
+
+def check_shape(maps: np.ndarray, size: Size) -> None:
+    """Refuse maps (K,h,w) of another shape than an image of a size H,W.
+
+    Raises:
+        MapRuleError: the image is much wider or narrower; or one of two sides is the same.
+    """
     (h, w), (height, width) = maps.shape[1:], size
     # off by the rounding of a cell, or square, as the input of many networks
-    if h != w and abs(w * height - h * width) > 2 * max(height, width):
+    differs = h != w and abs(w * height - h * width) > 2 * max(height, width)
+    if differs or (h != w and (h == height) != (w == width)):
         raise MapRuleError(
             f"maps of {w}×{h} (width × height) for an image of {width}×{height}: are they of "
             "another image, or of one that EXIF turns?"
         )
-    grown = [cv2.resize(map, (width, height), interpolation=cv2.INTER_LINEAR) for map in maps]
-    return np.stack(grown) if grown else np.zeros((0, *size), np.float32)

@@ -6,19 +6,17 @@ Letters: C classes · K those in a file · H×W image · h×w maps.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from deeplab_lit.data.class_maps import MAP_SUFFIXES, ClassMaps, read_map_file
 from deeplab_lit.data.image import DataError, MissingFiles, read_mask
-from deeplab_lit.data.map_rule import LABEL_FILES, MapRule, MapRuleError
+from deeplab_lit.data.map_rule import LABEL_FILES, MapRule, MapRuleError, check_shape
 from deeplab_lit.data.paths import files_below, masks_of
 from deeplab_lit.data.split import INVALID, histogram, listed
 from deeplab_lit.text import first_few, plural
 from deeplab_lit.types import VOID, Size
 
-Values = Literal["indices", "labels"]  # of masks: class indices, or what the data set's files hold
 HINT = ". Files in the data set's own values need --mask_values labels"
 
 
@@ -113,17 +111,15 @@ def read_prediction(
     """
     is_map = path.suffix.lower() in MAP_SUFFIXES
     found = read_map_file(path, num_classes) if is_map else read_mask(path)
-    height, width = size
     if isinstance(found, ClassMaps):
-        what, (h, w) = "maps", found.maps.shape[1:]
-        # a cell more or less on a side; a file of no class has no size
-        fits = not len(found.classes) or abs(h * width - w * height) <= height + width
-    else:
-        what, (h, w) = "labels", found.shape
-        fits = (h, w) == (height, width)
-    if not fits:
+        try:
+            check_shape(found.maps, size)
+        except MapRuleError as error:
+            raise MapRuleError(f"{path}: {error}") from error
+    elif found.shape != size:
+        (h, w), (height, width) = found.shape, size
         raise DataError(
-            f"{path}: {what} of {w}×{h} (width × height) for an image of {width}×{height}"
+            f"{path}: labels of {w}×{h} (width × height) for an image of {width}×{height}"
         )
     return found
 
@@ -177,9 +173,12 @@ def predictions_in(
         files = masks_of(ids, images, folder, LABEL_FILES, missing_ok=missing_ok)
     except MissingFiles as error:
         names = first_few([file.stem for file in error.files])
+        hint = f"{error.hint}. " if error.hint else ""
+        if (inner := folder / "masks").is_dir():  # as predict and refine leave them
+            hint = f"Is {inner} meant? "
         raise DataError(
             f"--masks {folder}: {len(error.files)} of the {number} of {title} have no file there "
-            f"({names}). {error.hint + '. ' if error.hint else ''}An incomplete set is no result; "
+            f"({names}). {hint}An incomplete set is no result; "
             "--allow_missing true counts these images as void"
         ) from error
     found = {id: file for id, file in zip(ids, files, strict=True) if file.is_file()}

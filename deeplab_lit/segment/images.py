@@ -194,12 +194,19 @@ def _readable(
 
 def is_done(job: Job) -> bool:
     """Tell whether all results exist, and were made of the present content of the image file."""
-    try:
-        with Image.open(job.mask, formats=["PNG"]) as mask:
-            digest = mask.info.get(SOURCE)
-    except (OSError, SyntaxError, ValueError):  # not there, or no picture
+    digest = texts_of(job.mask).get(SOURCE)
+    if digest is None:
         return False
     return job.overlay.is_file() and has_kept(job) and digest == sha256_of(job.image)
+
+
+def texts_of(mask: Path) -> dict[str, str]:
+    """Return the texts in a mask's PNG; nothing where it is not there, or no picture."""
+    try:
+        with Image.open(mask, formats=["PNG"]) as picture:
+            return {name: text for name, text in picture.info.items() if isinstance(text, str)}
+    except (OSError, SyntaxError, ValueError):
+        return {}
 
 
 def has_kept(job: Job) -> bool:
