@@ -39,7 +39,6 @@ from deeplab_lit.cli.run import (
     set_up_process,
 )
 from deeplab_lit.cli.screen import after_fit, introduce, quieten
-from deeplab_lit.data.check import table
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.loading import DataModule
 from deeplab_lit.runs.checkpoints import all_known, check_monitors, kept_by, logged_names
@@ -49,6 +48,7 @@ from deeplab_lit.runs.loggers import build_loggers, end_wandb, log_checkpoint
 from deeplab_lit.runs.provenance import Provenance
 from deeplab_lit.runs.trained_on import DATA_SETS
 from deeplab_lit.scoring.evaluation import SCORED_RESIZED
+from deeplab_lit.scoring.mask_quality import say_pseudo_labels
 from deeplab_lit.scoring.subsets import choose_subsets
 from deeplab_lit.text import say
 from deeplab_lit.training.module import DeepLabModule
@@ -197,9 +197,8 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
         say(UNUSED)
     for suspicion in data.preflight("fit"):
         say(f"WARNING: {suspicion}")
-    for part in filter(None, (data.train, data.unlabeled) if run.trainer.is_global_zero else ()):
-        if labels := part.pseudo_labels(data.num_workers):
-            say(table([labels], list(data.classes)), "")
+    if run.trainer.is_global_zero:
+        run.record.add(**say_pseudo_labels(data))
     run.record.add(**images_seen(data), inference=module.evaluation.settings(module.net))
     if module.evaluation.score_resized:
         say(SCORED_RESIZED)

@@ -68,6 +68,12 @@ class Summary:
         return sum(self.sizes.values())
 
     @property
+    def affordable(self) -> int:
+        """Masks of such sizes that can be read within some seconds on one core."""
+        pixels = sum(width * height * often for (width, height), often in self.sizes.items())
+        return max(QUICK, min(MASKS, PIXELS * self.number // max(pixels, 1)))
+
+    @property
     def remarks(self) -> list[str]:
         """All sentences on files that are not wrong, but may not be meant."""
         return self.notes + self.damage
@@ -173,13 +179,11 @@ def preflight(
     number = len(split.ids)
     if number == 0:
         raise DataError(f"{name} is empty")
-    looked_at = pairs = range(number) if check == "full" else _spread(number, QUICK)
+    looked_at = pairs = range(number) if check == "full" else spread(number, QUICK)
     found = _sound(split, name, num_workers, num_classes, pairs)
     if split.has_mask_files and not found.whole:
         damage = found.damage
-        pixels = sum(width * height * often for (width, height), often in found.sizes.items())
-        enough = max(QUICK, min(MASKS, PIXELS * len(pairs) // pixels))
-        masks = _spread(number, enough)
+        masks = spread(number, found.affordable)
         found = _sound(split, name, num_workers, num_classes, (), masks)
         if (found.pixels > 0).sum() < 2:
             masks = range(number)
@@ -189,7 +193,8 @@ def preflight(
     return found
 
 
-def _spread(number: int, some: int) -> Sequence[int]:
+def spread(number: int, some: int) -> Sequence[int]:
+    """Return indices below `number`, all or `some` at equal distances."""
     return range(number) if number <= some else [i * number // some for i in range(some)]
 
 
@@ -226,7 +231,7 @@ def table(summaries: Sequence[Summary], classes: Sequence[str]) -> str:
     for summary in summaries:
         sizes, number = summary.sizes, summary.number
         lines.append(
-            f"{summary.title}: {plural(number, 'image')}, "
+            f"{summary.title}: {_looked_at(summary)}, "
             f"{summary.void_share:.2%} of {'its' if number == 1 else 'their'} pixels void"
             + (f", {summary.all_void:,} of them nothing but void" if summary.all_void else "")
         )
@@ -254,6 +259,12 @@ def _read(split: Split, index: int, image: bool) -> MaskContent | str:
         return split.content(index, image=image)
     except DataError as error:
         return str(error)
+
+
+def _looked_at(summary: Summary) -> str:
+    if summary.whole or summary.problems:
+        return plural(summary.number, "image")
+    return f"{summary.number:,} of {plural(summary.total, 'image')} looked at"
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from deeplab_lit.data.check import Summary, first_of, summarize
+from deeplab_lit.data.check import Check, Summary, preflight
 from deeplab_lit.data.file_split import FileSplit, ImageFiles
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.map_rule import MapRule
@@ -280,11 +280,12 @@ class SegmentationData(ABC):
         name = self.train_split
         return name if self.selection is None else f"{name}, {self.selection.in_words()}"
 
-    def pseudo_labels(self, num_workers: int) -> Summary | None:
-        """Read all masks of `mask_dir`, and sum them up; None where there is no such folder.
+    def pseudo_labels(self, num_workers: int, check: Check = "full") -> Summary | None:
+        """Read the masks of `mask_dir`, and sum them up; None where there is no such folder.
 
         Args:
             num_workers: threads that read.
+            check: "full" reads all; "quick" a part of many, as `preflight`.
 
         Raises:
             DataError: a list of what is wrong with them, or all of them are void.
@@ -292,9 +293,7 @@ class SegmentationData(ABC):
         if self.mask_dir is None:
             return None
         title = f"{self.title} {self.training_name()} with masks of {self.mask_dir}"
-        summary = summarize(self.training(), title, len(self.classes), num_workers)
-        if summary.problems:
-            raise DataError("\n".join(first_of(summary.problems, title, summary.total)))
+        summary = preflight(self.training(), title, check, num_workers, len(self.classes))
         refuse_proved(self.findings(summary, None))
         return summary
 

@@ -18,6 +18,7 @@ from deeplab_lit.data.image import (
     read_mask,
     read_palette,
     size_in_file,
+    size_of_image,
     unique_colors,
 )
 from deeplab_lit.data.paths import Pair
@@ -90,10 +91,7 @@ class FileSplit(Split):
         if self.fit_masks:
             raw = _resized(raw, *image.shape[:2])
         _check_sizes(pair, image, raw)
-        mask = raw if self.label_map is None else self.label_map[raw]
-        if (mask + np.uint8(1)).max() > self.num_classes:  # 255 + 1 wraps to 0: void is fine
-            raise self._wrong_values(pair.mask, histogram(raw))
-        return image, mask
+        return image, self._mapped(pair.mask, raw)
 
     def image_files(self) -> list[Path]:
         """Return the files of the images, in their order."""
@@ -102,6 +100,14 @@ class FileSplit(Split):
     def image(self, index: int) -> np.ndarray:
         """Decode an image file; its mask is not looked at."""
         return read_image(self.pairs[index].image)
+
+    def mask(self, index: int) -> np.ndarray:
+        """Decode, map and check a mask file; its image is looked at for its size alone."""
+        pair = self.pairs[index]
+        raw = self._raw(pair)
+        if self.fit_masks:
+            raw = _resized(raw, *size_of_image(pair.image))
+        return self._mapped(pair.mask, raw)
 
     def label_values(self, num_classes: int) -> dict[int, int]:
         """Return class index → its lowest value in the files; nothing where those hold colors."""
@@ -153,6 +159,17 @@ class FileSplit(Split):
         unknown = mask == INVALID
         if unknown.any():
             raise DataError(f"{pair.mask}: {unknown_colors(colors[unknown])}")
+        return mask
+
+    def _mapped(self, path: Path, raw: np.ndarray) -> np.ndarray:
+        """Return class indices for the values (H,W) of a mask file.
+
+        Raises:
+            DataError: a value that is neither a class nor void.
+        """
+        mask = raw if self.label_map is None else self.label_map[raw]
+        if (mask + np.uint8(1)).max() > self.num_classes:  # 255 + 1 wraps to 0: void is fine
+            raise self._wrong_values(path, histogram(raw))
         return mask
 
     def _wrong_values(self, path: Path, values: np.ndarray) -> DataError:

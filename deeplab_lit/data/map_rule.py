@@ -163,6 +163,8 @@ def read_labels(
         return read_mask(path)
     found = read_map_file(path, num_classes)
     if not isinstance(found, ClassMaps):
+        if rule is not None:
+            raise MapRuleError(f"{path} holds labels, which need no rule for maps: leave it out")
         return found
     try:
         return (rule or MapRule()).labels(found, size)

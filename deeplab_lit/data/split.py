@@ -62,6 +62,14 @@ class Split(ABC):
         """
         return self.read(index)[0]
 
+    def mask(self, index: int) -> np.ndarray:
+        """Read a mask alone, (H,W) uint8 in {0…C−1, 255}.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return self.read(index)[1]
+
     def image_files(self) -> list[Path]:
         """Return the files of the images, in their order; nothing where there are none."""
         return []
@@ -114,6 +122,10 @@ class PartOfSplit(Split):
     def image(self, index: int) -> np.ndarray:
         """Read an image alone."""
         return self.split.image(self.indices[index])
+
+    def mask(self, index: int) -> np.ndarray:
+        """Read a mask alone."""
+        return self.split.mask(self.indices[index])
 
     def image_files(self) -> list[Path]:
         """Return the files of the images, in their order; nothing where there are none."""

@@ -21,6 +21,7 @@ from deeplab_lit.data.class_weights import Rule, write_class_weights
 from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.split import Split
 from deeplab_lit.loading.views import WithoutLabels, class_table, refuse_other_indices
+from deeplab_lit.scoring.mask_quality import quality_of
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes
 
@@ -114,6 +115,13 @@ def check(
     suspicions = [finding.sentence for finding in findings if not finding.proved]
     if summaries:
         print(table(summaries, list(data.classes)))
+        pseudo_labeled = {training: data, others: unlabeled if has_masks else None}
+        for title, part in pseudo_labeled.items():
+            masks = images if title == others else by_title.get(title)
+            if masks is None or part is None or part.mask_dir is None or problems:
+                continue
+            if quality := quality_of(part, masks, "full", num_workers):
+                print(f"\n{title}\n{quality.in_words()}\n")
         label = data.label("").rstrip(":").replace("/", "-")  # Folder-mine
         plot = plot or f"data_check/{label}.png"
         with atomic_write(Path(plot).expanduser()) as temporary:

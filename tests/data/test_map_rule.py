@@ -152,6 +152,8 @@ def test_labels_are_read_from_any_file_that_holds_them(tmp_path, write_mask, sco
     np.save(tmp_path / "a.npy", labels.astype(np.int64))
     for name in ("a.png", "a.npy"):
         np.testing.assert_array_equal(read_labels(tmp_path / name, (2, 2), 21), labels)
+    with pytest.raises(DataError, match=r"a\.npy holds labels, which need no rule"):
+        read_labels(tmp_path / "a.npy", (2, 2), 21, MapRule.parse("certain:0.5"))
     np.save(tmp_path / "b.npy", {"keys": scores.classes - 1, "high_res": scores.maps})
     rule = MapRule.parse("power:1")
     read = read_labels(tmp_path / "b.npy", (H, W), 21, rule)
