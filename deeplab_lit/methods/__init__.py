@@ -3,6 +3,15 @@
 from deeplab_lit.methods.adaptsegnet import AdaptSegNet, Discriminator
 from deeplab_lit.methods.advent import AdvEnt, MinEnt
 from deeplab_lit.methods.dacs import DACS
+from deeplab_lit.methods.distillation import Distillation
 from deeplab_lit.methods.self_training import SelfTraining
 
-__all__ = ["DACS", "AdaptSegNet", "AdvEnt", "Discriminator", "MinEnt", "SelfTraining"]
+__all__ = [
+    "DACS",
+    "AdaptSegNet",
+    "AdvEnt",
+    "Discriminator",
+    "Distillation",
+    "MinEnt",
+    "SelfTraining",
+]

@@ -29,9 +29,9 @@ from torchvision.transforms.v2 import functional as vision
 from deeplab_lit.data import DataError
 from deeplab_lit.loading import DataModule
 from deeplab_lit.methods.panel import show_batch
-from deeplab_lit.network.multiscale import ScaleLogits, resize
+from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.runs.provenance import Provenance
-from deeplab_lit.training.loss import subsample
+from deeplab_lit.training.loss import with_targets
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import VOID, Classes
 
@@ -172,17 +172,10 @@ class DACS(DeepLabModule):
             mask: (B,H,W) uint8, class indices and 255 for void.
             weight: (B,H,W) of each pixel.
         """
-        align, maps = self.net.align_corners, list(logits.at_scales)
-        terms = []
-        for scale in maps + [logits.fused] * (len(maps) > 1):
-            if self.loss_size == "image":
-                at_size = resize(scale.float(), mask.shape[-2:], align_corners=align)
-                terms.append(weighted_cross_entropy(at_size, mask, weight))
-            else:
-                grids = [
-                    subsample(x, scale.shape[-2:], align_corners=align) for x in (mask, weight)
-                ]
-                terms.append(weighted_cross_entropy(scale, *grids))
+        pairs = with_targets(
+            logits, (mask, weight), align_corners=self.net.align_corners, size=self.loss_size
+        )
+        terms = [weighted_cross_entropy(scale, *targets) for scale, targets in pairs]
         return torch.stack(terms).sum()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

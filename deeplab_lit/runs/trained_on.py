@@ -15,6 +15,7 @@ from deeplab_lit.crf import PRESETS
 from deeplab_lit.network.backbone import BackboneName
 from deeplab_lit.network.head import HeadName
 from deeplab_lit.network.inference import Inference
+from deeplab_lit.network.weights.read import SUFFIXES
 from deeplab_lit.yaml_files import ConfigError, read_options, with_todays_names
 
 DATA_SETS = {
@@ -39,6 +40,7 @@ CLASS_TYPED: dict[str, Collection[str]] = {
 }
 TEXT = {"weights", "freeze"}  # options of the model that are text, and never a class
 TORCH_OPTIMIZER = r"torch\.optim(\.\w+)?\.[A-Z]\w+"
+LOSS_HERE = r"deeplab_lit\.training\.losses\.[A-Z]\w+"
 PLACES = {"dirpath", "cache_dir", "default_root_dir"}  # where something would be written
 OF_THE_PLACE = {"config", "ckpt_path", "experiment", "run", "runs_dir"}  # said by where it lies
 INFERENCE = [field.name for field in fields(Inference)]  # options of how images are seen
@@ -202,15 +204,20 @@ def named_class(option: str, value: Any, typed: Collection[str]) -> str | None:
         return None
     if isinstance(value, dict) and "class_path" in value:
         value, arguments = value["class_path"], value.get("init_args")
+        if option == "loss" and _is_known(value) and isinstance(arguments, dict):
+            arguments = {k: v for k, v in arguments.items() if k != "file"}  # of weights, as data
         if path := _class_in(arguments, typed):
             return path
     if option and option not in CLASS_TYPED:
         return _class_in(value, typed)
     if value is None or value in typed or value in CLASS_TYPED.get(option, ()):
         return None
-    if option == "optimizer" and re.fullmatch(TORCH_OPTIMIZER, str(value)):
-        return None
-    return str(value)
+    return None if option in ("optimizer", "loss") and _is_known(value) else str(value)
+
+
+def _is_known(path: Any) -> bool:
+    """Return whether a class path is that of an optimizer of torch's or of a loss of ours."""
+    return re.fullmatch(f"{TORCH_OPTIMIZER}|{LOSS_HERE}", str(path)) is not None
 
 
 def _class_in(value: Any, typed: Collection[str]) -> str | None:
@@ -221,16 +228,17 @@ def _class_in(value: Any, typed: Collection[str]) -> str | None:
     if not isinstance(value, str) or value in typed:
         return None
     is_path = re.fullmatch(r"\s*[^\W\d]\w*(\.\w+)+\s*", value) or "class_path" in value
+    if is_path and value.endswith(SUFFIXES):  # of weights, which no class is called like
+        return None
     return value if is_path or value.endswith((".yaml", ".yml", ".json")) else None
 
 
 def _without_class(value: Any, typed: Collection[str]) -> Any:
-    """Return the options of a class that the user has typed, or that is an optimizer of torch's."""
+    """Return the options of a class that the user has typed, or that is known."""
     if not isinstance(value, dict) or not value.keys() <= {"class_path", "init_args"}:
         return value
     path = str(value.get("class_path"))
-    is_known = path in typed or re.fullmatch(TORCH_OPTIMIZER, path)
-    return (value.get("init_args") or {}) if is_known else value
+    return (value.get("init_args") or {}) if path in typed or _is_known(path) else value
 
 
 def _is_harmless(key: str, value: Any) -> bool:

@@ -10,7 +10,7 @@ four SoftmaxWithLoss layers of weight 1, each a mean over the pixels that are no
 Letters: B batch · C classes · H×W image · h×w feature grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.multiscale import ScaleLogits, resize
-from deeplab_lit.training.losses import Loss
+from deeplab_lit.training.losses import Loss, soft_cross_entropy
 from deeplab_lit.types import VOID
 
 LossSize = Literal["grid", "image"]
@@ -49,9 +49,7 @@ def deeplab_loss(
     Returns:
         A scalar, float32; 0 with zero gradients where everything is void.
     """
-    maps = list(logits.at_scales)
-    if len(maps) > 1:
-        maps.append(logits.fused)
+    maps = _scored(logits)
     if size == "image":
         targets = [mask.long()] * len(maps)  # one, which all terms share
     else:
@@ -68,6 +66,53 @@ def deeplab_loss(
             scale = resize(scale.float(), mask.shape[-2:], align_corners=align_corners)
         terms.append(cross_entropy(scale, target) if loss is None else _term(loss, scale, target))
     return torch.stack(terms).sum()
+
+
+def soft_loss(
+    logits: ScaleLogits,
+    target: Tensor,
+    counts: Tensor,
+    *,
+    align_corners: bool,
+    size: LossSize = "grid",
+) -> Tensor:
+    """Return the sum of one `soft_cross_entropy` for each scale and one for the maximum.
+
+    Args:
+        logits: of the network, at each scale and fused.
+        target: (B,C,H,W), the probability of each class.
+        counts: (B,H,W) bool, the pixels that count.
+        align_corners: the convention by which grids and image match.
+        size: as of `deeplab_loss`.
+    """
+    pairs = with_targets(logits, (target, counts), align_corners=align_corners, size=size)
+    return torch.stack([soft_cross_entropy(scale, *targets) for scale, targets in pairs]).sum()
+
+
+def with_targets(
+    logits: ScaleLogits, targets: Sequence[Tensor], *, align_corners: bool, size: LossSize
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yield the logits of each scale, and the maximum, with targets on the same grid.
+
+    Args:
+        logits: of the network, at each scale and fused.
+        targets: each (B,…,H,W).
+        align_corners: the convention by which grids and image match.
+        size: as of `deeplab_loss`.
+    """
+    for scale in _scored(logits):
+        if size == "image":
+            image = targets[0].shape[-2:]
+            yield resize(scale.float(), image, align_corners=align_corners), list(targets)
+        else:
+            grid = scale.shape[-2:]
+            yield scale, [subsample(x, grid, align_corners=align_corners) for x in targets]
+
+
+def _scored(logits: ScaleLogits) -> list[Tensor]:
+    """Return the maps that have a loss: each scale's and, with several scales, the maximum."""
+    several = len(logits.at_scales) > 1
+    return [*logits.at_scales, logits.fused] if several else list(logits.at_scales)
 
 
 def check_loss(loss: nn.Module | None, size: LossSize, classes: Sequence[str]) -> None:
@@ -118,7 +163,7 @@ def _term(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def subsample(mask: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
-    """Return the mask's value at the center of every cell of a grid: (B,H,W) → (B,h,w).
+    """Return the mask's value at the center of every cell of a grid: (B,…,H,W) → (B,…,h,w).
 
     With aligned corners and (H−1) a multiple of (h−1) this is every 8th (16th, …) pixel, which is
     what Caffe's Interp makes of the label. No two labels are ever mixed.
@@ -127,7 +172,7 @@ def subsample(mask: Tensor, size: Sequence[int], *, align_corners: bool) -> Tens
         _centers(n, cells, align_corners, mask.device)
         for n, cells in zip(mask.shape[-2:], size, strict=True)
     )
-    return mask[:, rows][:, :, columns]
+    return mask[..., rows, :][..., columns]
 
 
 def _centers(pixels: int, cells: int, align_corners: bool, device: torch.device) -> Tensor:

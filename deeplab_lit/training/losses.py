@@ -95,6 +95,18 @@ class Balanced(Loss):
         return torch.stack(terms).sum(0).mean()
 
 
+def soft_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean of −Σ p·log softmax(logits) over the pixels that count; 0 where none does.
+
+    Args:
+        logits: (B,C,h,w).
+        target: (B,C,h,w), the probability p of each class.
+        counts: (B,h,w) bool.
+    """
+    losses = F.cross_entropy(logits.float(), target.float(), reduction="none")
+    return torch.where(counts, losses, 0).sum() / counts.sum().clamp(min=1)
+
+
 def _mean_of_each(losses: Tensor, part: Tensor) -> Tensor:
     """Return the mean over a part of each image's pixels, (B,); 0 where it has none."""
     total = torch.where(part, losses, 0).sum((1, 2))

@@ -152,6 +152,36 @@ def test_classes_of_a_training_are_followed_where_their_names_were_typed(run):
 
 
 @pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("Balanced", {"background": 0}),
+        ("OHEM", {"threshold": 0.7, "variant": "hrnet"}),
+        ("ClassWeighted", {"file": "weights.json", "rule": "enet"}),
+    ],
+)
+def test_a_training_with_a_loss_of_this_package_goes_on_unasked(run, name, arguments):
+    loss = {"class_path": f"deeplab_lit.training.losses.{name}", "init_args": arguments}
+    content = {"data": DATA, "model": {"loss": loss, "teacher": "teacher.ckpt"}}
+    assert read_run(write(run, content)) == content
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "deeplab_lit.training.losses",
+        "deeplab_lit.training.losses.x.Evil",
+        {"class_path": "evil.Evil", "init_args": {"file": "x.json"}},
+        {"class_path": "deeplab_lit.training.losses.Balanced",
+         "init_args": {"background": {"class_path": "evil.Evil"}}},
+        {"class_path": "deeplab_lit.training.losses.Balanced", "init_args": {"background": "e.E"}},
+    ],
+)  # fmt: skip
+def test_no_other_class_is_followed_in_the_place_of_a_loss(run, loss):
+    with pytest.raises(ConfigError, match="not followed unasked"):
+        read_run(write(run, {"data": DATA, "model": {"loss": loss}}))
+
+
+@pytest.mark.parametrize(
     "trainer",
     [
         {"max_time": "00:12:00:00", "val_check_interval": "00:01:00:00", "profiler": "simple"},
