@@ -11,9 +11,14 @@ nothing. The rule against collapse, of which this file is the only place:
 - A row of them begins anew whenever the loss falls by 2 %.
 - Two of a row that lie a quarter of the training's steps apart are warned of.
 - After the warning the training is ended at the third of the row or a later one, once half of the
-  steps are done, if the loss is twice the entropy: then the network is sure of what is wrong. Where
-  it only guesses (a plateau near the entropy) it may still begin to learn, and goes on. At its last
-  step nothing is left to end: that it has found nothing is said.
+  steps, and twenty, are done, if the network is sure of what is wrong: the loss is twice the
+  entropy and twice log C, the loss of equal chances for C classes; or twice the entropy and twice
+  what it was when the row began. Where the network only guesses (a plateau near the entropy, near
+  log C, or, where the training set has other frequencies, between) it may still begin to learn, and
+  goes on. At its last step nothing is left to end: that it has found nothing is said.
+- val/loss is the plain cross-entropy, whatever is trained with. Who balances, weights or mines
+  classes unlearns their frequencies, and the loss may rise from the entropy to log C. Such a
+  training is ended for twice log C alone.
 
 Weights that are no numbers never recover, and end the training where they are seen. A loss that is
 no number alone does not: mixed precision skips such a step.
@@ -23,7 +28,9 @@ tests/training/test_divergence.py). Go on: 1.2 % foreground, eight images, one i
 background, each at five learning rates, two of them so low that nothing is found; and one class all
 that is predicted because the rate is 100 times too high. End at a little over half: pseudo-labels
 of one class alone, at two rates, of rare and of frequent classes. End at once: a rate that gives no
-number.
+number. And on 24 trainings of 60 steps, 2 % foreground: the plain loss, Balanced, ClassWeighted and
+OHEM go on, at four or five rates each. With pseudo-labels of one class alone Balanced goes on after
+a warning, and the plain loss ends.
 """
 
 import math
@@ -38,9 +45,10 @@ from deeplab_lit.errors import UserError
 from deeplab_lit.scoring.metric import Scores
 
 FALLS = 0.98  # a loss below so much of another one is lower
-SURE = 2.0  # so many times the entropy is no guess any more
+SURE = 2.0  # so many times the loss of a guess is no guess any more
 ROW = 3  # stuck validations
 DONE, LASTS = 1 / 2, 1 / 4  # of the training's steps
+LEAST = 20  # optimizer steps: to end what is shorter spares nobody anything
 
 
 class TrainingDiverged(UserError, RuntimeError):
@@ -153,7 +161,13 @@ def watch(before: Stuck, scores: Scores, collapse_share: float, step: int, steps
 
 
 def check_collapse(
-    stuck: Stuck, scores: Scores, classes: Sequence[str], step: int, steps: int
+    stuck: Stuck,
+    scores: Scores,
+    classes: Sequence[str],
+    step: int,
+    steps: int,
+    *,
+    guesses_frequencies: bool = True,
 ) -> None:
     """Warn of a row of stuck validations, or end the training.
 
@@ -163,6 +177,8 @@ def check_collapse(
         classes: their names.
         step: optimizer steps done.
         steps: optimizer steps of the whole training.
+        guesses_frequencies: the loss trained with is the plain cross-entropy, which teaches who
+            knows nothing else the classes' frequencies.
 
     Raises:
         TrainingDiverged: there is nothing left to hope for.
@@ -184,7 +200,10 @@ def check_collapse(
         "helps often."
     )
     lost = stuck.validations >= ROW and stuck.warned not in (None, step)
-    if lost and loss_of(scores) >= SURE * guess and DONE * steps <= step < steps:
+    is_late = max(DONE * steps, LEAST) <= step < steps
+    rose = guesses_frequencies and loss_of(scores) >= SURE * max(guess, stuck.loss)
+    is_sure = rose or loss_of(scores) >= SURE * max(guess, math.log(len(classes)))
+    if lost and is_late and is_sure:
         raise TrainingDiverged(
             f"{state}. The training has collapsed. {helps} --model.collapse_share 1 goes on all "
             "the same. Checkpoints written before are kept."

@@ -357,7 +357,14 @@ class DeepLabModule(ScoredNetwork):
             return
         loss = loss_of(scores)
         self._stop_where(not math.isfinite(loss) and not all_finite(self), loss)
-        check_collapse(self.stuck, scores, list(self.classes), self.global_step, self.count_steps())
+        check_collapse(
+            self.stuck,
+            scores,
+            list(self.classes),
+            self.global_step,
+            self.count_steps(),
+            guesses_frequencies=self.loss is None,
+        )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups: name, params, lr, weight_decay."""

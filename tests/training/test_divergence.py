@@ -193,6 +193,7 @@ def test_a_collapse_says_what_was_found_and_what_helps():
     [
         ({"validations": 4}, "not half of the training is done"),
         ({"loss": 1.5}, "the loss is near the entropy, 1.04: the network only guesses"),
+        ({"loss": 2.1}, "it is near log 3, 1.1: the network takes all classes for as probable"),
         ({"loss": 0.9}, "the loss is below the entropy: the network has learned something"),
         ({"loss": math.nan}, "nothing is known about the loss"),
         ({"share": 1.0}, "nobody wants to be stopped"),
@@ -203,6 +204,39 @@ def test_a_collapse_says_what_was_found_and_what_helps():
 def test_a_training_is_not_ended_while_there_is_hope(changes, why):
     row, found, step = collapsed(**{"validations": 5, **changes})
     check_collapse(row, found, CLASSES, step, 100)
+
+
+def ends(losses, steps, every, **options):
+    """Whether a training with these validations, that find nothing but background, is ended."""
+    row, confusion = Stuck(), torch.tensor([[980, 0, 0], [20, 0, 0], [0, 0, 0]])
+    for step, loss in enumerate(losses, start=1):
+        row = watch(row, Scores(confusion, loss), 0.99, step * every, steps)
+        try:
+            check_collapse(row, Scores(confusion, loss), CLASSES, step * every, steps, **options)
+        except TrainingDiverged:
+            return True
+    return False
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ten_steps_each_of_them_validated_are_never_too_many():
+    assert not ends([9.0] * 10, steps=10, every=1)
+    assert ends([9.0] * 10, steps=100, every=10)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("losses", "plain", "otherwise"),
+    [
+        ([0.1, 0.3, 0.5, 0.6, 0.7, 0.7, 0.7, 0.7], True, False),  # log 3 is 1.1, the entropy 0.1
+        ([0.37] * 8, False, False),  # as training crops with 30 % foreground teach it
+        ([1.1] * 8, False, False),
+        ([1, 2, 3, 4, 5, 5, 5, 5], True, True),
+    ],
+)
+def test_who_balances_classes_may_unlearn_their_frequencies(losses, plain, otherwise):
+    assert ends(losses, steps=100, every=10) == plain
+    assert ends(losses, steps=100, every=10, guesses_frequencies=False) == otherwise
 
 
 def test_a_loss_that_falls_and_a_class_that_is_found_begin_the_row_anew():
