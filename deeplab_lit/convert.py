@@ -89,11 +89,10 @@ def convert(options: Namespace) -> None:
     splits = _splits(options.trained_on, UNKNOWN)
 
     source = read_source(file, options.format, options.branches, options.ignore)
-    provenance = Provenance.from_file(file, source)
+    provenance = Provenance.from_file(file, source, options.init)
     is_published = source.provenance is None and UNKNOWN not in provenance.trained_on
     provenance = replace(
         provenance,
-        init=options.init or provenance.init,
         trained_on=provenance.trained_on if splits is None else splits,
     ).extended(__version__)
     if source.num_classes is not None and not provenance.trained_on:
@@ -225,7 +224,7 @@ def report(source: "Source", missing: list[str], provenance: "Provenance") -> st
     if missing:
         lines.append(f"Missing     {len(missing)}, initialized at random: {first_few(missing)}")
     lines += [
-        f"Init        {provenance.init}",
+        f"Init        {provenance.init}" + (f": {provenance.about}" if provenance.about else ""),
         f"Trained on  {', '.join(provenance.trained_on) or 'no segmentation data set'}",
         f"SHA-256     {provenance.sha256}",
     ]

@@ -182,7 +182,9 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
         known = logged_names(data.classes, crf=run.options.crf is not None, subsets=subsets)
         check_monitors(callbacks, known)
     if start.checkpoint is None:
-        module.initialize()
+        first = module.initialize()
+        if first.about is not None:
+            say(f"Weights: {first.source}, init {first.init}: {first.about}")
     else:
         path, content = start.checkpoint
         module.check_checkpoint(content, path)

@@ -26,6 +26,7 @@ from deeplab_lit.network.head import ASPP
 CONFIGS = Path(fit.__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted(CONFIGS.glob("table*/*.yaml"))
+WEAK = sorted(CONFIGS.glob("weak/*.yaml"))
 ADAPTATION = CONFIGS / "adaptation"
 TOYS = sorted(ADAPTATION.glob("shapes*.yaml"))
 STREETS = sorted(path for path in ADAPTATION.rglob("*.yaml") if path not in TOYS)
@@ -227,15 +228,55 @@ def test_coco_2014_is_trained_as_lpcam_says(build):
     assert "Not measured by this project" in text
 
 
-@pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
+@pytest.mark.parametrize("path", [*OVERLAYS, *WEAK], ids=name_of)
 def test_an_overlay_differs_from_its_base_by_exactly_what_it_says(path, build):
     base, built = (options(build(*paths)) for paths in ((base_of(path),), (base_of(path), path)))
     changed = {key for key in base.keys() | built.keys() if base.get(key) != built.get(key)}
+    changed = {re.sub(r"^(model\.loss)\..*", r"\1", key) for key in changed}
     said = re.search(r" changes: (.*?)  ", header(path))[1].split(", ")
     assert len(said) == len(set(said))
     assert changed == set(said)
     code = [line for line in path.read_text("utf-8").splitlines() if line[:1] != "#"]
     assert 2 <= len(code) <= 6
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "batch", "lr", "scales", "loss", "init"),
+    [  # AdvCAM, issue 9; kazuto1011, configs/voc12.yaml; LPCAM, issue 3
+        ("voc_imagenet", 30_000, 10, 2.5e-4, (*AUG, 1.75, 2), "Balanced", "imagenet"),
+        ("voc_coco", 20_000, 10, 2.5e-4, AUG, "NoneType", "coco"),
+        ("coco2014", 100_000, 20, 2e-4, AUG, "NoneType", "imagenet"),
+    ],
+)
+def test_a_second_stage_is_trained_as_its_source_says(
+    name, steps, batch, lr, scales, loss, init, build
+):
+    path = CONFIGS / f"weak/{name}.yaml"
+    built = build(base_of(path), path)
+    check_run(built)
+    settings, data = built.module.hparams, built.datamodule
+    assert built.folder.parent.name == f"weak_{name}"
+    assert (built.trainer.max_steps, images_a_step(built)) == (steps, batch)
+    assert (settings.lr, data.transform.crop_size) == (lr, 321)
+    assert tuple(data.transform.scales) == scales
+    assert type(built.module.loss).__name__ == loss
+    assert (settings.weights, settings.style) == (f"deeplabv1_resnet101-{init}.pth", "caffe")
+    assert built.module.net.scales == MSC
+    text = header(path)
+    assert f" Schedule: poly, lr {lr * 1e4:g}e-4, {steps:,} steps of {batch} images" in text
+    assert all(words in text for words in ("Quoted mIoU on val", "Not measured by this project"))
+    base = base_of(path).relative_to(CONFIGS.parent)
+    command = f"python -m deeplab_lit.fit --config {base} \\ --config configs/weak/{name}.yaml"
+    assert f"{command} --data.root " in text
+    assert "--data.mask_dir MASKS" in text
+
+
+def test_every_second_stage_is_held_to_its_source_and_listed():
+    assert {path.stem for path in WEAK} == {"voc_imagenet", "voc_coco", "coco2014"}
+    (row,) = re.findall(
+        r"^\| `weak/` \|(.*)$", (CONFIGS / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert all(f"`{path.stem}`" in row for path in WEAK)
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name_of)

@@ -5,10 +5,11 @@ written earlier have it, as `command`; it is dropped when they are read.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deeplab_lit.network.weights.formats.source import Source
 from deeplab_lit.network.weights.read import sha256_of
@@ -17,30 +18,66 @@ from deeplab_lit.network.weights.start import imagenet_file
 UNKNOWN = "unknown"
 INITS = ("imagenet", "coco", "none")
 AUTHORS = {"resnet101": "coco", "vgg16": "imagenet"}
-# Names under which files are published → init, splits. "authors": by the backbone, and only where
-# there are VOC's 21 classes, since Caffe gives every training the same names.
-PUBLISHED: dict[str, tuple[str, list[str]]] = {
-    r"train_iter_20000\.caffemodel": ("authors", ["VOC:train_aug"]),
-    r"train2_iter_20000\.caffemodel": ("authors", ["VOC:trainval_aug"]),
-    r"deeplabv1_resnet101-coco\.pth": ("coco", []),
-    r"deeplabv2_resnet101_msc-vocaug-20000\.pth": ("coco", ["VOC:train_aug"]),
-    r"deeplabv2_resnet101_msc-vocaug\.pth": ("coco", ["VOC:trainval_aug"]),
-    r"deeplabv2_resnet101_msc-cocostuff10k-20000\.pth": ("coco", ["CocoStuff10k:train"]),
-    r"deeplabv2_resnet101_msc-cocostuff164k-100000\.pth": ("coco", ["CocoStuff164k:train"]),
-    r"MS_DeepLab_resnet_pretrained_COCO_init\.pth": ("coco", []),
-    r"MS_DeepLab_resnet_trained_VOC\.pth": ("coco", ["VOC:train_aug"]),
-    # its own author says COCO, the papers that use it say ImageNet
-    r"DeepLab_resnet_pretrained_(init|imagenet).*\.pth": (UNKNOWN, []),
-    r"GTA2Cityscapes_multi-.*\.pth": (UNKNOWN, ["GTA5:all", "Cityscapes:train"]),
-    r"resnet101COCO-41f33a49\.pth": ("coco", []),
-    r"vgg16_20M\.caffemodel": ("imagenet", []),
+# outputs of the classifier of a pretraining → what it was trained on; the authors' has 91
+PRETRAININGS = {1000: "imagenet", 91: "coco"}
+TITLES = {"imagenet": "ImageNet", "coco": "MS-COCO"}
+
+
+class Published(NamedTuple):
+    """What is known of a published file, by its name.
+
+    Attributes:
+        init: as of Provenance; "authors": by the backbone, and only where there are VOC's 21
+            classes, since Caffe gives every training the same names.
+        trained_on: splits that it was trained on to segment.
+        about: what else is known of where it comes from, disputed or unknown.
+    """
+
+    init: str
+    trained_on: tuple[str, ...] = ()
+    about: str | None = None
+
+
+NOT_KNOWN = Published(UNKNOWN, (UNKNOWN,))
+BY_HAND = "by hand: convert --init"
+# names, as patterns
+PUBLISHED = {
+    r"train_iter_20000\.caffemodel": Published("authors", ("VOC:train_aug",)),
+    r"train2_iter_20000\.caffemodel": Published("authors", ("VOC:trainval_aug",)),
+    r"deeplabv1_resnet101-coco\.pth": Published(
+        "coco", about="kazuto1011's copy of the authors' init.caffemodel, trained on MS-COCO"
+    ),
+    # opened by nobody here: README of AdvCAM; kazuto1011 107; BBAM 1
+    r"deeplabv1_resnet101-imagenet\.pth": Published(
+        "imagenet",
+        about="shared by the author of AdvCAM, and used by RIB, ReCAM, LPCAM and CLIP-ES; how it "
+        "was made is written nowhere, and kazuto1011's network takes only values of Caffe's kind. "
+        "A file of the same author for BBAM is disputed: with it one user got the scores that "
+        "MS-COCO gives (BBAM, issue 1)",
+    ),
+    r"deeplabv2_resnet101_msc-vocaug-20000\.pth": Published("coco", ("VOC:train_aug",)),
+    r"deeplabv2_resnet101_msc-vocaug\.pth": Published("coco", ("VOC:trainval_aug",)),
+    r"deeplabv2_resnet101_msc-cocostuff10k-20000\.pth": Published("coco", ("CocoStuff10k:train",)),
+    r"deeplabv2_resnet101_msc-cocostuff164k-100000\.pth": Published(
+        "coco", ("CocoStuff164k:train",)
+    ),
+    r"MS_DeepLab_resnet_pretrained_COCO_init\.pth": Published("coco"),
+    r"MS_DeepLab_resnet_trained_VOC\.pth": Published("coco", ("VOC:train_aug",)),
+    r"DeepLab_resnet_pretrained_(init|imagenet).*\.pth": Published(
+        UNKNOWN, about="disputed: MS-COCO by its author, ImageNet by papers that start from it"
+    ),
+    r"GTA2Cityscapes_multi-.*\.pth": Published(
+        UNKNOWN, ("GTA5:all", "Cityscapes:train"), "as that of DeepLab_resnet_pretrained_init.pth"
+    ),
+    r"resnet101COCO-41f33a49\.pth": Published("coco"),
+    r"vgg16_20M\.caffemodel": Published("imagenet"),
     # torchvision's first and second ImageNet weights; before them those of its old versions
-    r"resnet18-(5c106cde|f37072fd)\.pth": ("imagenet", []),
-    r"resnet34-(333f7ec4|b627a593)\.pth": ("imagenet", []),
-    r"resnet50-(19c8e357|0676ba61|11ad3fa6)\.pth": ("imagenet", []),
-    r"resnet101-(5d3b4d8f|63fe2227|cd907fc2)\.pth": ("imagenet", []),
-    r"resnet152-(b121ed2d|394f9c45|f82ba261)\.pth": ("imagenet", []),
-    r"vgg16-397923af\.pth": ("imagenet", []),
+    r"resnet18-(5c106cde|f37072fd)\.pth": Published("imagenet"),
+    r"resnet34-(333f7ec4|b627a593)\.pth": Published("imagenet"),
+    r"resnet50-(19c8e357|0676ba61|11ad3fa6)\.pth": Published("imagenet"),
+    r"resnet101-(5d3b4d8f|63fe2227|cd907fc2)\.pth": Published("imagenet"),
+    r"resnet152-(b121ed2d|394f9c45|f82ba261)\.pth": Published("imagenet"),
+    r"vgg16-397923af\.pth": Published("imagenet"),
 }
 
 
@@ -56,6 +93,7 @@ class Provenance:
         version: of deeplab_lit, that wrote the file; None: not written yet.
         origin: the provenance that stood in the source, as it stood there; None: none did.
         unlabeled_on: splits whose images are trained on without their labels, oldest first.
+        about: what else is known of the source, disputed or unknown; None: nothing to say.
     """
 
     source: str | None = None
@@ -65,33 +103,31 @@ class Provenance:
     version: str | None = None
     origin: dict[str, Any] | None = None
     unlabeled_on: tuple[str, ...] = ()
+    about: str | None = None
 
     @classmethod
-    def from_file(cls, path: str | Path, source: Source) -> "Provenance":
-        """Return the provenance of what starts from a file.
+    def from_file(cls, path: str | Path, source: Source, init: str | None = None) -> "Provenance":
+        """Return the provenance of what starts from a file; warn where name and content disagree.
 
         Args:
             path: the file.
             source: what was read from it.
+            init: what the user says of it; None: by the file's name and content.
         """
         path = Path(path)
         start = cls(path.name, sha256_of(path))
         if source.provenance is not None:
             before = cls.from_checkpoint({"provenance": source.provenance})
             origin = without_commands(source.provenance)
-            return replace(
-                start,
-                init=before.init,
-                trained_on=before.trained_on,
-                unlabeled_on=before.unlabeled_on,
-                origin=origin,
-            )
-        if published := _published(path.name, source):
-            init, splits = published
-            return replace(start, init=init, trained_on=tuple(splits))
-        if source.format == "caffe" and source.num_classes is None and path.name.startswith("init"):
-            return replace(start, init=AUTHORS[source.network["backbone"]], trained_on=())
-        return start
+            named = {} if init is None else {"init": init, "about": BY_HAND}
+            start = replace(before, source=path.name, sha256=start.sha256, version=None)
+            return replace(start, origin=origin, **named)
+        known = _published(path.name, source)
+        if init is None:
+            init, about = _first_training(path.name, source, known)
+        else:
+            about = BY_HAND
+        return replace(start, init=init, trained_on=known.trained_on, about=about)
 
     @classmethod
     def from_weights(cls, weights: str, source: Source | None) -> "Provenance":
@@ -154,12 +190,41 @@ def without_commands(provenance: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _published(name: str, source: Source) -> tuple[str, list[str]] | None:
-    for pattern, (init, splits) in PUBLISHED.items():
-        if not re.fullmatch(pattern, name):
-            continue
-        if init != "authors":
-            return init, splits
-        if source.num_classes == 21:
-            return AUTHORS[source.network["backbone"]], splits
-    return None
+def _published(name: str, source: Source) -> Published:
+    """Return what is known of a file by its name."""
+    known = next((file for p, file in PUBLISHED.items() if re.fullmatch(p, name)), NOT_KNOWN)
+    if known.init == "authors":
+        is_theirs = source.num_classes == 21
+        known = known._replace(init=AUTHORS[source.network["backbone"]]) if is_theirs else NOT_KNOWN
+    if source.format == "caffe" and source.num_classes is None and name.startswith("init"):
+        return Published(AUTHORS[source.network["backbone"]])
+    return known
+
+
+def _first_training(name: str, source: Source, known: Published) -> tuple[str, str | None]:
+    """Return what weights were first trained on, and what else there is to say of it.
+
+    A classifier of the pretraining in the file counts for more than the file's name; a warning says
+    where they disagree.
+
+    Args:
+        name: of the file.
+        source: what was read from it.
+        known: by its name.
+    """
+    outputs = source.pretraining_classes
+    in_file = PRETRAININGS.get(outputs or 0)
+    if in_file is None or known == Published(in_file, known.trained_on):
+        is_dark = known.init == UNKNOWN and known.about is None
+        return known.init, "neither its name nor its content tells" if is_dark else known.about
+    in_name = {known.init} & TITLES.keys() or {word for word in TITLES if word in name.lower()}
+    if in_name and in_file not in in_name:
+        warnings.warn(
+            f"{name}: its name says {TITLES[min(in_name)]}, but the classifier in it has {outputs} "
+            f"outputs, {TITLES[in_file]}'s number: they contradict each other, and {in_file} is "
+            f"believed. If you know better: python -m deeplab_lit.convert {name} NEW.ckpt --init "
+            f"{min(in_name)}, and start from that",
+            stacklevel=3,
+        )
+    looked_at = f"the classifier in it has {outputs} outputs, {TITLES[in_file]}'s number"
+    return in_file, f"{known.about}; {looked_at}" if known.about else looked_at

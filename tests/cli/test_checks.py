@@ -297,7 +297,7 @@ def test_coarse_labels_are_of_the_same_images(city_root):
 
 def test_every_published_file_names_data_sets_as_they_call_themselves():
     known = {name for name in dir(deeplab_lit.data) if name[0].isupper()}
-    for _, splits in PUBLISHED.values():
+    for _, splits, _ in PUBLISHED.values():
         assert {entry.rpartition(":")[0] for entry in splits} <= known
 
 

@@ -25,6 +25,8 @@ def write(path):
         ("train_iter_20000.caffemodel", source(backbone="vgg16"), "imagenet", ["VOC:train_aug"]),
         ("train_iter_20000.caffemodel", source(num_classes=182), "unknown", ["unknown"]),
         ("init.caffemodel", source(num_classes=None), "coco", []),
+        ("deeplabv1_resnet101-coco.pth", source("kazuto1011", None), "coco", []),
+        ("deeplabv1_resnet101-imagenet.pth", source("kazuto1011", None), "imagenet", []),
         ("deeplabv2_resnet101_msc-vocaug-20000.pth", source("kazuto1011"), "coco",
          ["VOC:train_aug"]),
         ("deeplabv2_resnet101_msc-vocaug.pth", source("kazuto1011"), "coco", ["VOC:trainval_aug"]),
@@ -49,6 +51,62 @@ def test_published_files_are_known_by_their_names(tmp_path, name, read, init, tr
     assert found.source == name
     assert found.sha256 == hashlib.sha256(b"weights").hexdigest()
     assert found.origin is None
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "init", "about"),
+    [
+        ("deeplabv1_resnet101-coco.pth", 91, "coco", "91 outputs, MS-COCO's number"),
+        ("deeplabv1_resnet101-imagenet.pth", 1000, "imagenet", "1000 outputs, ImageNet's number"),
+        ("mine.pth", 91, "coco", "91 outputs, MS-COCO's number"),
+        ("mine.pth", 10, "unknown", "neither its name nor its content tells"),
+        ("DeepLab_resnet_pretrained_init-f81d91e8.pth", None, "unknown", "disputed: MS-COCO"),
+    ],
+)
+def test_what_a_file_was_first_trained_on_is_seen_from_its_classifier_too(
+    tmp_path, name, outputs, init, about, recwarn
+):
+    read = source("kazuto1011", None, pretraining_classes=outputs)
+    found = Provenance.from_file(write(tmp_path / name), read)
+    assert found.init == init
+    assert about in found.about
+    assert found.as_dict()["about"] == found.about
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "init", "titles"),
+    [
+        ("deeplabv1_resnet101-imagenet.pth", 91, "coco", ("ImageNet", "MS-COCO")),
+        ("my_ImageNet_init.pth", 91, "coco", ("ImageNet", "MS-COCO")),
+        ("deeplabv1_resnet101-coco.pth", 1000, "imagenet", ("MS-COCO", "ImageNet")),
+    ],
+)
+def test_a_name_that_its_content_contradicts_is_not_believed_and_that_is_said(
+    tmp_path, name, outputs, init, titles
+):
+    path = write(tmp_path / name)
+    read = source("kazuto1011", None, pretraining_classes=outputs)
+    words = f"its name says {titles[0]}.* has {outputs} outputs, {titles[1]}'s number: .*--init"
+    with pytest.warns(UserWarning, match=words):
+        found = Provenance.from_file(path, read)
+    assert found.init == init
+
+
+def test_what_a_user_says_of_a_file_counts_most(tmp_path, recwarn):
+    path = write(tmp_path / "deeplabv1_resnet101-imagenet.pth")
+    read = source("kazuto1011", None, pretraining_classes=91)
+    found = Provenance.from_file(path, read, "imagenet")
+    assert (found.init, found.about, found.trained_on) == (
+        "imagenet",
+        "by hand: convert --init",
+        (),
+    )
+    ours = source("deeplab_lit", provenance=found.extended("0.1").as_dict())
+    again = Provenance.from_file(write(tmp_path / "new.ckpt"), ours)
+    assert (again.init, again.about) == ("imagenet", "by hand: convert --init")
+    assert again.origin["source"] == "deeplabv1_resnet101-imagenet.pth"
+    assert not recwarn
 
 
 def test_a_file_of_ours_hands_its_past_on(tmp_path):

@@ -26,7 +26,12 @@ from deeplab_lit.network.weights.formats.isht7 import (
 )
 from deeplab_lit.network.weights.formats.kazuto1011 import from_kazuto1011, is_kazuto1011
 from deeplab_lit.network.weights.formats.own import from_own, is_own
-from deeplab_lit.network.weights.formats.source import Source, StateDict, drop_untrained_head
+from deeplab_lit.network.weights.formats.source import (
+    Source,
+    StateDict,
+    count_pretraining_classes,
+    drop_untrained_head,
+)
 from deeplab_lit.network.weights.formats.torchvision import (
     from_torchvision,
     is_torchvision,
@@ -78,6 +83,7 @@ def translate(
     if branches is not None and format not in (ISHT7, ADAPTSEGNET):
         raise WeightsError(f"--branches is for {ISHT7} and {ADAPTSEGNET}, the file is of {format}")
     source = _translated(content, state, format, branches)
+    source.pretraining_classes = count_pretraining_classes(source, state)
     source.skipped |= {key: "ignored, as asked" for key in all_weights if key not in state}
     if format != DEEPLAB_LIT and branches is None:
         drop_untrained_head(source)

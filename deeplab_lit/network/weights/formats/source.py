@@ -21,6 +21,7 @@ from deeplab_lit.types import Classes
 StateDict = dict[str, Tensor]
 COUNTER = "a counter that frozen normalization does not use"
 CLASSIFIER = "the classifier of the pretraining"
+CLASSIFIER_OF_IMAGENET = "the classifier of ImageNet's classes"
 # B,G,R that AdaptSegNet and others subtract; the authors' is in network/deeplab.py
 OTHER_MEAN = (104.00698793, 116.66876762, 122.67891434)
 INITIALIZED = "as they were initialized (normal, standard deviation 0.01)"
@@ -44,6 +45,8 @@ class Source:
         provenance: from our own files; None elsewhere.
         label_values: class → its value in the label files of the training, from checkpoints of
             `fit`; None elsewhere.
+        pretraining_classes: outputs of the classifier of the pretraining, 1000 of ImageNet's, 91 of
+            MS-COCO's; None where the file holds none.
     """
 
     format: str
@@ -55,6 +58,7 @@ class Source:
     classes: Classes | None = None
     provenance: dict[str, Any] | None = None
     label_values: dict[str, int] | None = None
+    pretraining_classes: int | None = None
 
 
 class Skip(str):
@@ -96,6 +100,20 @@ def refuse_unknown(format: str, unknown: list[str]) -> None:
             "out: python -m deeplab_lit.convert with --ignore and the name; if the format is "
             "another: --format"
         )
+
+
+def count_pretraining_classes(source: Source, state: StateDict) -> int | None:
+    """Return the outputs of the classifier of the pretraining; None where there is none.
+
+    Args:
+        source: converted; what it skipped counts.
+        state: as the file has it.
+    """
+    classifiers = (CLASSIFIER, CLASSIFIER_OF_IMAGENET)
+    skipped = [state[key] for key, why in source.skipped.items() if why in classifiers]
+    # not the biases; Caffe's are (1,1,1,C)
+    weights = [value for value in skipped if value.ndim > 1 and value.shape[2:].numel() == 1]
+    return len(weights[-1]) if weights else None  # VGG-16's last layer follows fc6 and fc7
 
 
 def set_caffe_style(source: Source, mean_bgr: tuple[float, float, float] | None = None) -> None:

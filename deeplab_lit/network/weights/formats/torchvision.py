@@ -6,10 +6,16 @@ import torch
 
 from deeplab_lit.network.deeplab import STATISTICS
 from deeplab_lit.network.weights import TORCHVISION
-from deeplab_lit.network.weights.formats.source import COUNTER, Skip, Source, StateDict, renamed
+from deeplab_lit.network.weights.formats.source import (
+    CLASSIFIER_OF_IMAGENET,
+    COUNTER,
+    Skip,
+    Source,
+    StateDict,
+    renamed,
+)
 from deeplab_lit.network.weights.read import WeightsError
 
-CLASSIFIER = "the classifier of ImageNet's classes"
 CAFFES = "vgg16-00b39a1b"  # of jcjohnson/pytorch-vgg, also with its layers renamed
 TAKE = "take torchvision's vgg16-397923af.pth, or the authors' vgg16_20M.caffemodel"
 FC6_AND_FC7 = {
@@ -82,7 +88,7 @@ def _rename(key: str) -> str | Skip | None:
     if key.endswith(".num_batches_tracked"):
         return Skip(COUNTER)
     if key.startswith(("fc.", "classifier.")):
-        return Skip(CLASSIFIER)
+        return Skip(CLASSIFIER_OF_IMAGENET)
     first = key.partition(".")[0]
     stem = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "features")
     return f"backbone.{key}" if first in stem else None

@@ -9,6 +9,7 @@ from layouts import FACTOR, caffe_layers
 from deeplab_lit.network.deeplab import STATISTICS
 from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.caffe_names import from_caffe
+from deeplab_lit.network.weights.formats.source import count_pretraining_classes
 from deeplab_lit.network.weights.load import load
 from deeplab_lit.network.weights.read import WeightsError
 
@@ -77,8 +78,10 @@ def test_a_head_of_another_data_set_is_taken_under_its_own_name(resnet101):
 def test_the_init_files_coco_classifier_is_left_out_with_the_reason(resnet101):
     layers = caffe_layers({k: v for k, v in resnet101.items() if k != "head"}, multi_scale=False)
     layers["fc1_coco"] = [torch.randn(91, 2048, 1, 1), torch.randn(91)]
-    source = from_caffe(read_blobs(layers))
+    blobs = read_blobs(layers)
+    source = from_caffe(blobs)
     assert source.num_classes is None
+    assert count_pretraining_classes(source, blobs) == 91
     assert not [key for key in source.state if key.startswith("head.")]
     assert source.skipped == dict.fromkeys(
         ["fc1_coco/0", "fc1_coco/1"], "the classifier of the pretraining"

@@ -42,6 +42,7 @@ def test_a_multi_scale_file_has_632_keys_and_the_converted_init_626(resnet101):
     source = from_kazuto1011(init)
     assert source.num_classes is None
     assert source.skipped["fc.weight"] == "the classifier of the pretraining"
+    assert translate(init).pretraining_classes == 91
     assert len(source.copied) == 520
 
 

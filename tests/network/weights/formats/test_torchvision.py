@@ -7,6 +7,7 @@ from torch import nn
 
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import read_source, recognize, translate
+from deeplab_lit.network.weights.formats.source import count_pretraining_classes
 from deeplab_lit.network.weights.formats.torchvision import from_torchvision
 from deeplab_lit.network.weights.read import WeightsError
 from deeplab_lit.network.weights.start import initialize
@@ -46,6 +47,7 @@ def test_resnet101_has_520_tensors_without_classifier_and_counters():
     source = from_torchvision(state)
     assert len(source.copied) == 520
     assert {key for key in source.skipped if "num_batches" not in key} == {"fc.weight", "fc.bias"}
+    assert count_pretraining_classes(source, state) == 1000
 
 
 def test_a_resnet_that_is_none_of_torchvisions_is_refused():
