@@ -1,5 +1,6 @@
 """What the README tells people to type is what the package understands."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -16,7 +17,7 @@ import deeplab_lit
 from deeplab_lit import export, fit, validate
 from deeplab_lit.__main__ import commands
 from deeplab_lit.cli.parser import configs, joined_configs, parse
-from deeplab_lit.data import Cityscapes
+from deeplab_lit.data import VOC, Cityscapes
 from deeplab_lit.data.shapes import draw_sample
 from deeplab_lit.prepare.__main__ import build_parser, data_sections
 
@@ -62,6 +63,11 @@ def test_fit_understands_what_is_shown(command, tmp_path, monkeypatch, build_fit
         (tmp_path / "leftImg8bit").mkdir()
     for option in {f"--{name}.root" for name in ("data", "val_data", "unlabeled_data")} & {*args}:
         args[args.index(option) + 1] = str(tmp_path)
+    if "--model.loss.file" in args:  # what prepare check --weights would write for VOC
+        args[args.index("--model.loss.file") + 1] = str(tmp_path / "weights.json")
+        weights = {"enet": [1.0] * 21, "median_frequency": [1.0] * 21}
+        about = {"classes": [*VOC.classes], "weights": weights}
+        (tmp_path / "weights.json").write_text(json.dumps(about))
     build_fit([*args, "--trainer.accelerator=cpu", f"--runs_dir={tmp_path}"])
 
 
