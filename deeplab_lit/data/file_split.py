@@ -87,7 +87,7 @@ class FileSplit(Split):
                 class nor void.
         """
         pair = self.pairs[index]
-        image, raw = read_image(pair.image), self._raw(pair)
+        image, raw = self.image(index), self._raw(pair)
         if self.fit_masks:
             raw = _resized(raw, *image.shape[:2])
         _check_sizes(pair, image, raw)
@@ -118,7 +118,7 @@ class FileSplit(Split):
         pair = self.pairs[index]
         raw = self._raw(pair)
         if image:
-            pixels = read_image(pair.image)
+            pixels = self.image(index)
             if not self.fit_masks:
                 _check_sizes(pair, pixels, raw)
         values = histogram(raw)

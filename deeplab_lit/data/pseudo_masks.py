@@ -8,7 +8,7 @@ import numpy as np
 
 from deeplab_lit.data.class_maps import MAP_SUFFIXES, ClassMaps, read_map_file
 from deeplab_lit.data.file_split import FileSplit
-from deeplab_lit.data.image import DataError, read_mask, size_of_image
+from deeplab_lit.data.image import LOSSLESS, DataError, read_mask, size_of_image
 from deeplab_lit.data.map_rule import LABEL_FILES, MapRule, read_labels
 from deeplab_lit.data.paths import Pair, masks_of
 from deeplab_lit.data.split import Split
@@ -36,10 +36,9 @@ def with_masks_of(
     Raises:
         DataError: masks are missing, or they are not of the kind that the other options say.
     """
-    images = split.image_files()
-    if not images:
-        raise DataError(f"mask_dir {folder}: the images are drawn, and have no files to name masks")
-    masks = masks_of(names(split.ids), images, folder, LABEL_FILES)
+    files = split.image_files()
+    images = files or [Path(id) for id in split.ids]  # those that are drawn
+    masks = masks_of(names(split.ids), images, folder, LABEL_FILES if files else LOSSLESS)
     if rule is not None and not any(mask.suffix.lower() in MAP_SUFFIXES for mask in masks):
         raise DataError(
             f"mask_rule {rule} is for class maps (.npy, .npz), but {folder} has masks as "
@@ -50,13 +49,42 @@ def with_masks_of(
             f"mask_values labels: the label files of this data set hold colors, and those of "
             f"{folder} have to hold values: leave it out, and give class indices"
         )
+    pairs = [Pair(*pair) for pair in zip(split.ids, images, masks, strict=True)]
+    if not files:
+        return DrawnWithMasks(split, pairs, num_classes)
     return FileSplit(
-        [Pair(*pair) for pair in zip(split.ids, images, masks, strict=True)],
+        pairs,
         num_classes,
         split.label_map if in_labels else None,
         notes=split.remarks([]),
         read_values=MaskReader(num_classes, rule, maps=not in_labels),
     )
+
+
+class DrawnWithMasks(FileSplit):
+    """Images that are drawn, with mask files of class indices.
+
+    Args:
+        drawn: draws the images.
+        pairs: of each image, in this order; its own file is none.
+        num_classes: C.
+    """
+
+    def __init__(self, drawn: Split, pairs: Sequence[Pair], num_classes: int) -> None:
+        super().__init__(pairs, num_classes)
+        self.drawn = drawn
+
+    def image(self, index: int) -> np.ndarray:
+        """Draw an image."""
+        return self.drawn.image(index)
+
+    def image_files(self) -> list[Path]:
+        """Return nothing: there are none."""
+        return []
+
+    def remarks(self, indices: Sequence[int]) -> list[str]:
+        """Return nothing: no file of an image can be odd."""
+        return []
 
 
 @dataclass(frozen=True)

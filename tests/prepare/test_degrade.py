@@ -207,6 +207,19 @@ def test_what_is_said_of_the_masks_is_what_they_hold(shapes, tmp_path, capsys):
         assert picture.width > 600
 
 
+def test_drawn_images_are_trained_on_with_the_masks_of_their_names(shapes, tmp_path):
+    degrade(shapes, tmp_path, MaskErrors(), seed=0, num_workers=1)
+    training = Shapes(train_size=3, mask_dir=str(tmp_path / "masks")).training()
+    assert list(training.ids) == ["0", "1", "2"]
+    image, mask = training.read(2)
+    np.testing.assert_array_equal(image, shapes.training().read(2)[0])
+    with Image.open(tmp_path / "masks/2.png") as picture:
+        np.testing.assert_array_equal(mask, np.asarray(picture))
+    (tmp_path / "masks/1.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 6 files are missing: .*1\.png"):
+        Shapes(train_size=3, mask_dir=str(tmp_path / "masks")).training()
+
+
 @pytest.fixture
 def root(tmp_path, files):
     """A folder of 3 training images and one to validate on, of 2 classes."""
@@ -227,7 +240,7 @@ def test_from_the_command_line_to_masks_that_are_trained_on(root, tmp_path, caps
                  "--void=0.5"]) == 0  # fmt: skip
     validate, fit = (shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:])
     assert validate[2:4] == ["deeplab_lit.validate", "--masks"]
-    assert validate[5:] == [*data, "--data.val_split", "train"]
+    assert validate[5:] == [*data, "--data.val_split", "train", "--void_as", "skipped"]
     assert fit[2:] == ["deeplab_lit.fit", *data, "--data.mask_dir", str(out / "masks")]
     training = Folder(str(root), mask_dir=fit[-1]).training()
     masks = [training.read(i)[1] for i in range(len(training.ids))]
