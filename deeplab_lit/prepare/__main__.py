@@ -267,7 +267,7 @@ def _degrade(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:
     print(
         f"Score them, then train on them:\n"
         f"  python -m deeplab_lit.validate --masks {masks} {same} "
-        f"--data.val_split {given.data.train_split} --void_as skipped\n"
+        f"--data.val_split {given.data.train_split} --void_as skip\n"
         f"  python -m deeplab_lit.fit {same} --data.mask_dir {masks}"
     )
 

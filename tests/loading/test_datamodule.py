@@ -214,9 +214,9 @@ def test_missing_and_bad_pseudo_labels_are_named(folder_root, tmp_path, write_ma
     module(data).preflight("validate")
 
 
-def test_mask_dir_needs_mask_files_to_replace(tmp_path):
-    with pytest.raises(DataError, match=r"mask_dir .*: the images are drawn"):
-        Shapes(mask_dir=str(tmp_path)).training()
+def test_drawn_images_need_their_masks_too(tmp_path):
+    with pytest.raises(DataError, match=r"4 of 8 files are missing: .*0\.png"):
+        Shapes(train_size=4, mask_dir=str(tmp_path)).training()
 
 
 @pytest.mark.parametrize(("split", "refusing"), [("train", ["fit"]), ("val", ["fit", "validate"])])

@@ -240,7 +240,7 @@ def test_from_the_command_line_to_masks_that_are_trained_on(root, tmp_path, caps
                  "--void=0.5"]) == 0  # fmt: skip
     validate, fit = (shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:])
     assert validate[2:4] == ["deeplab_lit.validate", "--masks"]
-    assert validate[5:] == [*data, "--data.val_split", "train", "--void_as", "skipped"]
+    assert validate[5:] == [*data, "--data.val_split", "train", "--void_as", "skip"]
     assert fit[2:] == ["deeplab_lit.fit", *data, "--data.mask_dir", str(out / "masks")]
     training = Folder(str(root), mask_dir=fit[-1]).training()
     masks = [training.read(i)[1] for i in range(len(training.ids))]
