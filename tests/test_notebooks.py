@@ -57,8 +57,8 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_there_are_four_and_the_readme_lists_them():
-    assert [path.stem[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_"]
+def test_there_are_five_and_the_readme_lists_them():
+    assert [path.stem[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_", "05_"]
     for path in NOTEBOOKS:
         assert f"(notebooks/{path.name})" in README
 
