@@ -24,6 +24,11 @@ def first_few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
+def with_short_hashes(text: str) -> str:
+    """Return a text with each SHA-256 cut to its first 8 digits, which are enough for people."""
+    return re.sub(r"(SHA-256 [0-9a-f]{8})[0-9a-f]{56}", r"\1…", text)
+
+
 def shared_end(lines: Sequence[str]) -> str:
     """Return the sentences that all of some lines end with, after the ". " before; or ""."""
     behind = [reversed(line.split(". ")[1:]) for line in lines]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shutil
@@ -385,3 +386,23 @@ def test_a_metric_of_a_training_of_ones_own_may_be_watched(tmp_path, tiny_args):
         fit.check(*fit.build(args, Watched, held))
         with pytest.raises(MisconfigurationException, match="val/mine, which is not logged"):
             fit.check(*fit.build(args, DeepLabModule, held))
+
+
+def test_a_list_of_images_is_in_the_checkpoint_and_holds_for_the_rest_of_a_training(
+    tmp_path, tiny_args, capsys
+):
+    listed = tmp_path / "labeled.txt"
+    listed.write_text("1\n2\n")
+    changes = {"--data.ids": listed, "--run": "one", "--trainer.max_steps": "2"}
+    run = fit.main(tiny_args(tmp_path / "runs", **changes))
+    checkpoint = torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)
+    digest = hashlib.sha256(b"1\n2\n").hexdigest()
+    entry = f"Shapes:train [ids {tmp_path.name}/labeled.txt, SHA-256 {digest}]"
+    assert checkpoint["provenance"]["trained_on"] == [entry]
+    assert f"2 training images (train, ids {tmp_path.name}/labeled.txt)" in capsys.readouterr().out
+    listed.write_text("1\n3\n")
+    changes |= {"--ckpt_path": "last", "--trainer.max_steps": "4"}
+    with pytest.raises(SystemExit) as stop:
+        fit.main(tiny_args(tmp_path / "runs", **changes))
+    assert stop.value.code == 2
+    assert "labeled.txt is not the list that" in capsys.readouterr().err

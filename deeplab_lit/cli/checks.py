@@ -23,7 +23,7 @@ from deeplab_lit.network.weights.start import (
     differing,
 )
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
-from deeplab_lit.text import plural, say
+from deeplab_lit.text import plural, say, with_short_hashes
 from deeplab_lit.training.schedule import policy_steps
 from deeplab_lit.types import Classes
 
@@ -284,6 +284,10 @@ def seen_splits(data: SegmentationData, trained_on: Sequence[str]) -> list[str]:
     return splits
 
 
+def _listed(splits: Sequence[str]) -> str:
+    return with_short_hashes(", ".join(splits))
+
+
 def _share_ids(data: SegmentationData, split: str) -> bool:
     """Return whether the lists of a split and of the validation split name the same images."""
     if data.id_space is None:
@@ -312,13 +316,13 @@ def seen_before(
     if splits := seen_splits(data, provenance.trained_on):
         entries[SEEN] = splits
         say(
-            f"WARNING: {weights} was trained on {', '.join(splits)}, which has images of "
+            f"WARNING: {weights} was trained on {_listed(splits)}, which has images of "
             f"{data.label(data.val_split)}. Their scores say nothing about new images."
         )
     if splits := seen_splits(data, provenance.unlabeled_on):
         entries["validation_split_unlabeled"] = splits
         say(
-            f"WARNING: {weights} was trained on the images of {', '.join(splits)} without their "
+            f"WARNING: {weights} was trained on the images of {_listed(splits)} without their "
             f"labels, and {data.label(data.val_split)} has some of them."
         )
     if data.init is not None and provenance.init == data.init:
@@ -341,7 +345,7 @@ def check_unseen(
     splits = entries.get(SEEN, [])
     if splits and not allowed:
         raise WeightsError(
-            f"{path} was trained on {', '.join(splits)}. To score it on such images all the same: "
+            f"{path} was trained on {_listed(splits)}. To score it on such images all the same: "
             "--allow_seen_split"
         )
     if not splits and UNKNOWN in provenance.trained_on:
@@ -372,10 +376,11 @@ def check_same_lists(data: DataModule, provenance: Provenance, path: str) -> Non
             assert part.selection is not None  # it stands in the label
             raise DataError(
                 f"{part.selection.path} is not the list that {path} was trained with: its SHA-256 "
-                f"is another ({now}; before: {', '.join(before)}). Put that list back; or start a "
-                f"new training from these weights with --model.weights {path}, not --ckpt_path"
+                f"is another ({_listed([now])}; before: {_listed(before)}). Put that list back; or "
+                f"start a new training from these weights with --model.weights {path}, not "
+                "--ckpt_path"
             )
-        say(f"WARNING: {path} goes on with {now}, and was trained on {', '.join(before)}.")
+        say(f"WARNING: {path} goes on with {_listed([now])}, and was trained on {_listed(before)}.")
 
 
 def images_seen(datamodule: DataModule) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from deeplab_lit.network.weights.formats.source import Source
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.network.weights.start import imagenet_file
+from deeplab_lit.text import with_short_hashes
 
 UNKNOWN = "unknown"
 INITS = ("imagenet", "coco", "none")
@@ -173,7 +174,7 @@ class Provenance:
         """Say what was trained on, with labels and without; empty where nothing is known of it."""
         known = [split for split in self.trained_on if split != UNKNOWN]
         images = [f"images of {split} without their labels" for split in self.unlabeled_on]
-        return ", ".join([*known, *images])
+        return with_short_hashes(", ".join([*known, *images]))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain entries, as files hold them: `weights_only` reading accepts them."""

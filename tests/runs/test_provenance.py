@@ -169,3 +169,13 @@ def test_images_without_labels_are_handed_on_beside_the_splits_with_them(tmp_pat
     again = Provenance.from_file(path, source("deeplab_lit", provenance=entries)).extended("0.2")
     assert again.unlabeled_on == ("Cityscapes:val",)
     assert Provenance.from_checkpoint({"provenance": {"trained_on": []}}).unlabeled_on == ()
+
+
+def test_a_list_of_images_is_kept_with_its_whole_hash_and_said_with_a_part_of_it():
+    entry = f"VOC:train_aug [ids 92/labeled.txt, SHA-256 {64 * 'a'}]"
+    provenance = Provenance(trained_on=()).extended("1", entry, unlabeled=["Images:train"])
+    assert Provenance.from_checkpoint({"provenance": provenance.as_dict()}).trained_on == (entry,)
+    assert provenance.in_words() == (
+        "VOC:train_aug [ids 92/labeled.txt, SHA-256 aaaaaaaa…], images of Images:train without "
+        "their labels"
+    )
