@@ -249,7 +249,8 @@ def short_help(text: str, topics: Mapping[str, Sequence[str]], usage: str, descr
     Args:
         text: a parser's help with the text of each option on one line.
         topics: heading → names of options, or of sections, of which all options are shown that no
-            topic names. Options of no topic, and those under NOT_SHOWN, are left out.
+            topic names. Options of no topic, and those under NOT_SHOWN, are left out, and so are
+            topics whose options the command has not.
         usage: of the command.
         description: of the command.
     """
@@ -259,11 +260,13 @@ def short_help(text: str, topics: Mapping[str, Sequence[str]], usage: str, descr
     for heading, names in topics.items():
         if heading == NOT_SHOWN:
             continue
-        lines += ["", f"{heading}:"]
+        shown = []
         for name in names:
             below = [o for o in options if o.startswith(f"{name}.") and o not in named]
             for option in ([name] if name in options else []) + below:
-                lines += _about(option, options[option])
+                shown += _about(option, options[option])
+        if shown:
+            lines += ["", f"{heading}:", *shown]
     return "\n".join([*lines, "", "--help_all lists all options, with their types.", ""])
 
 

@@ -81,7 +81,7 @@ class ScoredFolder:
         }
 
     def check_data(self, run: Run) -> None:
-        """Nothing is known of what these predictions were made with."""
+        """Refuse nothing: what the predictions were made with is not known."""
 
     def prepare(self, run: Run) -> None:
         """Read some files, and refuse what is wrong with them; say where other values are meant.

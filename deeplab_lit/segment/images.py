@@ -204,7 +204,8 @@ def texts_of(mask: Path) -> dict[str, str]:
     """Return the texts in a mask's PNG; nothing where it is not there, or no picture."""
     try:
         with Image.open(mask, formats=["PNG"]) as picture:
-            return {name: text for name, text in picture.info.items() if isinstance(text, str)}
+            info = picture.info.items()
+            return {str(name): text for name, text in info if isinstance(text, str)}
     except (OSError, SyntaxError, ValueError):
         return {}
 

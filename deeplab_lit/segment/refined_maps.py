@@ -198,17 +198,17 @@ def map_jobs(
     jobs: dict[Path, MapJob] = {}
     missing = []
     for file in files:
-        name = file.relative_to(folder).with_suffix("").as_posix()
-        there = called.get(name) or called.get(file.stem) or set()
+        place = file.relative_to(folder).with_suffix("").as_posix()
+        there = called.get(place) or called.get(file.stem) or set()
         if len(there) > 1:
             shown = first_few([str(image) for image in sorted(there)])
             raise DataError(f"{file} may belong to {shown}: give one folder of images at a time")
         if not there:
-            missing.append(name)
+            missing.append(place)
             continue
         (image,) = there
-        kept = out / "probabilities" / f"{name}.npz" if probabilities else None
-        job = MapJob(image, file, out / "masks" / f"{name}.png", kept)
+        kept = out / "probabilities" / f"{place}.npz" if probabilities else None
+        job = MapJob(image, file, out / "masks" / f"{place}.png", kept)
         if (other := jobs.setdefault(image, job)) is not job:
             raise DataError(f"{other.maps} and {file} are both of {image}: remove one")
     if missing:
