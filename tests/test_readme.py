@@ -88,8 +88,13 @@ def test_the_other_commands_have_the_options_that_are_shown(command, capsys):
     module = import_module(f"deeplab_lit.{name}")
     if hasattr(module, "__path__"):
         module = import_module(f"deeplab_lit.{name}.__main__")
-    with pytest.raises(SystemExit):
-        module.main([*args[: name in ("benchmark", "prepare")], HELP[name == "validate"]])
+    command = args[: name in ("benchmark", "prepare")]
+    asked = [HELP[name == "validate"]]
+    if "--data" in args:  # the options of this data set
+        asked.append(f"--data.help={args[args.index('--data') + 1]}")
+    for help in asked:
+        with pytest.raises(SystemExit):
+            module.main([*command, help])
     shown = capsys.readouterr().out
     assert all(f"{flag} " in shown for flag in flags), flags
 

@@ -125,7 +125,7 @@ class Provenance:
             return replace(start, origin=origin, **named)
         known = _published(path.name, source)
         if init is None:
-            init, about = _first_training(path.name, source, known)
+            init, about = _first_training(path, source, known)
         else:
             about = BY_HAND
         return replace(start, init=init, trained_on=known.trained_on, about=about)
@@ -202,14 +202,14 @@ def _published(name: str, source: Source) -> Published:
     return known
 
 
-def _first_training(name: str, source: Source, known: Published) -> tuple[str, str | None]:
+def _first_training(path: Path, source: Source, known: Published) -> tuple[str, str | None]:
     """Return what weights were first trained on, and what else there is to say of it.
 
     A classifier of the pretraining in the file counts for more than the file's name; a warning says
     where they disagree.
 
     Args:
-        name: of the file.
+        path: of the file.
         source: what was read from it.
         known: by its name.
     """
@@ -218,12 +218,12 @@ def _first_training(name: str, source: Source, known: Published) -> tuple[str, s
     if in_file is None or known == Published(in_file, known.trained_on):
         is_dark = known.init == UNKNOWN and known.about is None
         return known.init, "neither its name nor its content tells" if is_dark else known.about
-    in_name = {known.init} & TITLES.keys() or {word for word in TITLES if word in name.lower()}
+    in_name = {known.init} & TITLES.keys() or {word for word in TITLES if word in path.name.lower()}
     if in_name and in_file not in in_name:
         warnings.warn(
-            f"{name}: its name says {TITLES[min(in_name)]}, but the classifier in it has {outputs} "
+            f"{path}: its name says {TITLES[min(in_name)]}, but the classifier in it has {outputs} "
             f"outputs, {TITLES[in_file]}'s number: they contradict each other, and {in_file} is "
-            f"believed. If you know better: python -m deeplab_lit.convert {name} NEW.ckpt --init "
+            f"believed. If you know better: python -m deeplab_lit.convert {path} NEW.ckpt --init "
             f"{min(in_name)}, and start from that",
             stacklevel=3,
         )
