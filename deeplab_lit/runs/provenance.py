@@ -120,9 +120,15 @@ class Provenance:
         if source.provenance is not None:
             before = cls.from_checkpoint({"provenance": source.provenance})
             origin = without_commands(source.provenance)
-            named = {} if init is None else {"init": init, "about": BY_HAND}
-            start = replace(before, source=path.name, sha256=start.sha256, version=None)
-            return replace(start, origin=origin, **named)
+            about = before.about if init is None else BY_HAND
+            return replace(
+                start,
+                init=init or before.init,
+                trained_on=before.trained_on,
+                unlabeled_on=before.unlabeled_on,
+                about=about,
+                origin=origin,
+            )
         known = _published(path.name, source)
         if init is None:
             init, about = _first_training(path, source, known)
