@@ -14,17 +14,16 @@ Letters: C classes · K those of the maps · H×W image · h×w maps.
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 
-from deeplab_lit.data.class_maps import MAP_SUFFIXES, ClassMaps, read_map_file
-from deeplab_lit.data.image import LOSSLESS, DataError, read_mask
+from deeplab_lit.data.class_maps import MAP_SUFFIXES, ClassMaps
+from deeplab_lit.data.image import LOSSLESS, DataError
 from deeplab_lit.types import VOID, Size
 
-LABEL_FILES = (*LOSSLESS, *MAP_SUFFIXES)  # suffixes of what `read_labels` reads
+LABEL_FILES = (*LOSSLESS, *MAP_SUFFIXES)  # suffixes of what may hold labels
 EXPECTED = (
     "expected threshold:T with a background of T in 0…1, as threshold:0.15; power:A with (1 − the "
     "highest score)^A, as power:2; certain:P, which makes pixels of less than P void, as "
@@ -142,34 +141,6 @@ class MapRule:
             highest = scores.max(0, keepdims=True, initial=0).clip(0, 1)
             background = (1 - highest) ** np.float32(self.value)
         return np.pad(maps.classes, (1, 0)), np.concatenate([background, scores])
-
-
-def read_labels(
-    path: Path, size: Size, num_classes: int, rule: MapRule | None = None
-) -> np.ndarray:
-    """Read the labels of an image, (H,W) uint8, from any file that may hold them.
-
-    Args:
-        path: of a mask in a lossless format, whose values are read as they are; of a .npy file of
-            whole numbers; or of class maps (see class_maps.py).
-        size: H and W of the image. Class maps are brought to it; labels keep their own.
-        num_classes: C.
-        rule: for class maps. None: the most probable class.
-
-    Raises:
-        DataError: it cannot be read, or the rule is not for it.
-    """
-    if path.suffix.lower() not in MAP_SUFFIXES:
-        return read_mask(path)
-    found = read_map_file(path, num_classes)
-    if not isinstance(found, ClassMaps):
-        if rule is not None:
-            raise MapRuleError(f"{path} holds labels, which need no rule for maps: leave it out")
-        return found
-    try:
-        return (rule or MapRule()).labels(found, size)
-    except MapRuleError as error:
-        raise MapRuleError(f"{path}: {error}") from error
 
 
 def resized(maps: np.ndarray, size: Size) -> np.ndarray:

@@ -50,12 +50,8 @@ class PredictedMaps:
         if id not in self.files:
             return np.full(size, VOID, np.uint8)
         path = self.files[id]
-        found = read_prediction(path, size, self.num_classes)
+        found = read_prediction(path, size, self.num_classes, self.rule)
         if isinstance(found, ClassMaps):
-            try:
-                self.rule.check(found)
-            except MapRuleError as error:
-                raise MapRuleError(f"{path}: {error}") from error
             return found
         labels = self._table()[found]
         wrong = histogram(found)
@@ -97,7 +93,7 @@ class PredictedMaps:
 
 
 def read_prediction(
-    path: Path, size: Size, num_classes: int | None = None
+    path: Path, size: Size, num_classes: int | None = None, rule: MapRule | None = None
 ) -> np.ndarray | ClassMaps:
     """Read the labels (H,W) uint8 or the class maps in a file, and check that they fit an image.
 
@@ -105,15 +101,18 @@ def read_prediction(
         path: of a mask in a lossless format, or of a .npy or .npz file (see class_maps.py).
         size: H and W of the image. Labels have it; class maps may be smaller, of the same shape.
         num_classes: C. None: any.
+        rule: that class maps have to go with. None: any maps will do.
 
     Raises:
-        DataError: it cannot be read, or is of another size.
+        DataError: it cannot be read, is of another size, or the rule is not for it.
     """
     is_map = path.suffix.lower() in MAP_SUFFIXES
     found = read_map_file(path, num_classes) if is_map else read_mask(path)
     if isinstance(found, ClassMaps):
         try:
             check_shape(found.maps, size)
+            if rule is not None:
+                rule.check(found)
         except MapRuleError as error:
             raise MapRuleError(f"{path}: {error}") from error
     elif found.shape != size:
@@ -121,6 +120,28 @@ def read_prediction(
         raise DataError(
             f"{path}: labels of {w}×{h} (width × height) for an image of {width}×{height}"
         )
+    return found
+
+
+def read_labels(
+    path: Path, size: Size, num_classes: int, rule: MapRule | None = None
+) -> np.ndarray:
+    """Read the labels of an image, (H,W) uint8, from any file that may hold them.
+
+    Args:
+        path: as of `read_prediction`.
+        size: H and W of the image, to which class maps are brought.
+        num_classes: C.
+        rule: for class maps. None: the most probable class.
+
+    Raises:
+        DataError: as `read_prediction`; or the file holds labels, and there is a rule.
+    """
+    found = read_prediction(path, size, num_classes, rule or MapRule())
+    if isinstance(found, ClassMaps):
+        return (rule or MapRule()).labels(found, size)
+    if rule is not None:
+        raise MapRuleError(f"{path} holds labels, which need no rule for maps: leave it out")
     return found
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from deeplab_lit.data.class_maps import MAP_SUFFIXES, ClassMaps, read_map_file
 from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import LOSSLESS, DataError, read_mask, size_of_image
-from deeplab_lit.data.map_rule import LABEL_FILES, MapRule, read_labels
+from deeplab_lit.data.map_rule import LABEL_FILES, MapRule
 from deeplab_lit.data.paths import Pair, masks_of
+from deeplab_lit.data.predicted_maps import read_labels
 from deeplab_lit.data.split import Split
 
 

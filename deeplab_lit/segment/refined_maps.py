@@ -24,7 +24,7 @@ from deeplab_lit.crf import Refiner
 from deeplab_lit.crf.pool import RefiningPool
 from deeplab_lit.data.class_maps import ClassMaps, write_probabilities
 from deeplab_lit.data.image import DataError, read_image
-from deeplab_lit.data.map_rule import LABEL_FILES, MapRule, MapRuleError
+from deeplab_lit.data.map_rule import LABEL_FILES, MapRule
 from deeplab_lit.data.paths import files_below
 from deeplab_lit.data.predicted_maps import read_prediction, soft_labels
 from deeplab_lit.network.weights.read import sha256_of
@@ -108,13 +108,9 @@ class MapRefinement:
         image = read_image(job.image)
         size = (image.shape[0], image.shape[1])
         number = len(self.classes) if self.classes else None
-        found = read_prediction(job.maps, size, number)
+        found = read_prediction(job.maps, size, number, self.rule)
         if not isinstance(found, ClassMaps):
             return image, self._of_labels(job.maps, found), number or 0
-        try:
-            self.rule.check(found)
-        except MapRuleError as error:
-            raise MapRuleError(f"{job.maps}: {error}") from error
         most = int(found.classes.max(initial=0)) + 1
         probabilities = self.rule.probabilities(found, number or most, size)
         present = np.flatnonzero(probabilities.any((1, 2)))

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from deeplab_lit.data.class_maps import ClassMaps, write_probabilities
+from deeplab_lit.data.class_maps import ClassMaps
 from deeplab_lit.data.image import DataError
-from deeplab_lit.data.map_rule import MapRule, read_labels
+from deeplab_lit.data.map_rule import MapRule
 
 H, W = 12, 17
 
@@ -144,22 +144,3 @@ def test_a_rule_that_does_not_go_with_the_maps_is_refused(scores, probabilities)
         MapRule().labels(scores, (H, W))
     with pytest.raises(DataError, match="probabilities of all classes: leave it out"):
         MapRule.parse("threshold:0.15").labels(probabilities, (H, W))
-
-
-def test_labels_are_read_from_any_file_that_holds_them(tmp_path, write_mask, scores, probabilities):
-    labels = np.array([[0, 1], [255, 20]], np.uint8)
-    write_mask(tmp_path / "a.png", labels)
-    np.save(tmp_path / "a.npy", labels.astype(np.int64))
-    for name in ("a.png", "a.npy"):
-        np.testing.assert_array_equal(read_labels(tmp_path / name, (2, 2), 21), labels)
-    with pytest.raises(DataError, match=r"a\.npy holds labels, which need no rule"):
-        read_labels(tmp_path / "a.npy", (2, 2), 21, MapRule.parse("certain:0.5"))
-    np.save(tmp_path / "b.npy", {"keys": scores.classes - 1, "high_res": scores.maps})
-    rule = MapRule.parse("power:1")
-    read = read_labels(tmp_path / "b.npy", (H, W), 21, rule)
-    np.testing.assert_array_equal(read, rule.labels(scores, (H, W)))
-    with pytest.raises(DataError, match=r"b\.npy: .* need a rule"):
-        read_labels(tmp_path / "b.npy", (H, W), 21)
-    whole = MapRule().probabilities(probabilities, 21, (H, W))
-    write_probabilities(tmp_path / "c.npz", whole)
-    np.testing.assert_array_equal(read_labels(tmp_path / "c.npz", (H, W), 21), whole.argmax(0))

@@ -2,10 +2,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_lit.data.class_maps import ClassMaps
+from deeplab_lit.data.class_maps import ClassMaps, write_probabilities
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.map_rule import MapRule
-from deeplab_lit.data.predicted_maps import PredictedMaps, read_prediction, soft_labels
+from deeplab_lit.data.predicted_maps import (
+    PredictedMaps,
+    read_labels,
+    read_prediction,
+    soft_labels,
+)
 from deeplab_lit.data.split import INVALID
 
 LABELS = np.array([[0, 0, 3, 255], [5, 3, 3, 255]], np.uint8)
@@ -98,3 +103,26 @@ def test_class_maps_may_be_smaller_but_not_of_another_image(tmp_path):
     for other in ((500, 375), (94, 130)):
         with pytest.raises(DataError, match=r"a\.npy: maps of 125×94 .* of another image"):
             read_prediction(path, other)
+
+
+def test_labels_are_read_from_any_file_that_holds_them(tmp_path, write_mask):
+    random, size = np.random.default_rng(0), (12, 17)
+    scores = ClassMaps(np.array([4, 8]), random.random((2, *size), np.float32), complete=False)
+    maps = random.dirichlet(np.ones(3), size).transpose(2, 0, 1).astype(np.float32)
+    probabilities = ClassMaps(np.array([0, 2, 5]), maps, complete=True)
+    labels = np.array([[0, 1], [255, 20]], np.uint8)
+    write_mask(tmp_path / "a.png", labels)
+    np.save(tmp_path / "a.npy", labels.astype(np.int64))
+    for name in ("a.png", "a.npy"):
+        np.testing.assert_array_equal(read_labels(tmp_path / name, (2, 2), 21), labels)
+    with pytest.raises(DataError, match=r"a\.npy holds labels, which need no rule"):
+        read_labels(tmp_path / "a.npy", (2, 2), 21, MapRule.parse("certain:0.5"))
+    np.save(tmp_path / "b.npy", {"keys": scores.classes - 1, "high_res": scores.maps})
+    rule = MapRule.parse("power:1")
+    read = read_labels(tmp_path / "b.npy", size, 21, rule)
+    np.testing.assert_array_equal(read, rule.labels(scores, size))
+    with pytest.raises(DataError, match=r"b\.npy: .* need a rule"):
+        read_labels(tmp_path / "b.npy", size, 21)
+    whole = MapRule().probabilities(probabilities, 21, size)
+    write_probabilities(tmp_path / "c.npz", whole)
+    np.testing.assert_array_equal(read_labels(tmp_path / "c.npz", size, 21), whole.argmax(0))

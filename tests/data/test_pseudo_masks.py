@@ -80,7 +80,7 @@ def test_probabilities_and_label_arrays_are_masks_too(unlabeled_voc, tmp_path):
     np.save(tmp_path / "pseudo/2008_3.npy", np.full((2, 2), 4))
     split = VOC(unlabeled_voc, mask_dir=str(tmp_path / "pseudo")).training()
     assert [int(split.read(i)[1].max()) for i in (0, 1)] == [3, 4]
-    with pytest.raises(DataError, match=r"2008_3\.npy: mask of 2×2 pixels for an image of 32×24"):
+    with pytest.raises(DataError, match=r"2008_3\.npy: labels of 2×2 .* for an image of 32×24"):
         split.read(2)
 
 
