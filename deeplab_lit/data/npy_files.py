@@ -6,6 +6,7 @@ array_pickles.py.
 
 import io
 import pickle
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,18 +18,18 @@ from numpy.lib import format as npy
 from deeplab_lit.data.array_pickles import (
     MOST_BYTES,
     MOST_STEPS,
-    Refused,
     array_of,
     unpickled_array,
     unpickled_dictionary,
 )
 from deeplab_lit.data.image import DataError
+from deeplab_lit.data.pickle_steps import Refused
 
 # what Python, NumPy and zipfile raise for content that is damaged or made to do harm
 DAMAGED = (
     *(OSError, ValueError, LookupError, TypeError, EOFError, OverflowError, AttributeError),
     *(MemoryError, RecursionError, SyntaxError, NotImplementedError, RuntimeError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+    *(pickle.UnpicklingError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 Content = np.ndarray | dict[Any, Any]
 
@@ -61,6 +62,8 @@ def read_npz(path: Path) -> dict[str, Content]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            if len({member.filename for member in members}) < len(members):
+                raise Refused("two arrays in it have the same name")
             if sum(member.file_size for member in members) > MOST_BYTES:
                 raise Refused(f"it holds more than {MOST_BYTES:,} bytes")
             return {
@@ -86,7 +89,7 @@ def read_pickled_array(path: Path) -> np.ndarray:
 def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path} does not exist")
-    reason = " ".join((str(error) or type(error).__name__).split())
+    reason = " ".join((str(error) or type(error).__name__).split())[:300]
     return DataError(f"{path}: cannot be read as a {path.suffix} file of NumPy ({reason})")
 
 

@@ -184,8 +184,54 @@ def test_claims_of_a_huge_size_take_no_memory(refusal):
     assert "expected 1000000000000 bytes" in refusal(
         npy_of(b"\x8e" + (10**12).to_bytes(8, "little") + b"x.")
     )
-    deep = b")" + b"\x85" * 10**6  # whose hash takes more of the stack than there is
-    assert "more than 100,000 steps" in refusal(npy_of(b"}" + deep + b"Ns."))
+    assert "claims to keep 4,000,000,000" in refusal(npy_of(b"}p4000000000\n."))
+
+
+@pytest.mark.parametrize(
+    ("pickled", "why"),
+    [
+        (b"})" + b"\x85" * 10**6 + b"Ns.", "more than 200 parts"),  # too deep for the stack
+        (b"}K\x01" + b"2\x86" * 60 + b"Ns.", "more than 200 parts"),  # 2⁶⁰ parts to hash
+        (b"}K\x01" + b"q\x00h\x00\x86" * 60 + b"Ns.", "more than 200 parts"),
+        (b"}K\x01" + b"2\x86}b(e(u" * 60 + b"Ns.", "more than 200 parts"),  # "changed" between
+        (b"K\x010" * 60_000 + b"K\x01.", "more than 100,000 steps"),
+    ],
+)
+def test_few_steps_that_take_years_are_not_run(refusal, pickled, why):
+    assert why in refusal(npy_of(pickled))
+
+
+def test_lists_of_lists_of_lists_are_not_written_into_a_message(refusal):
+    many = b"]" + b"q\xf00]h\xf0ah\xf0a" * 40  # 2⁴⁰ lists, whose text would be longer still
+    array = pickled_array({"maps": np.zeros((2, 3), np.float32)}, 2)
+    assert "shape" in refusal(npy_of(array.replace(b"K\x02K\x03\x86", many)))
+    assert "arrays of list" in refusal(npy_of(by_name("numpy", "dtype", many, b"\x85R")))
+
+
+def test_bytes_that_are_asked_for_again_and_again_take_no_memory(refusal):
+    text = b"X" + (10**6).to_bytes(4, "little") + b"x" * 10**6
+    start = b"}c_codecs\nencode\nq\x01" + text + b"q\x02X\x06\x00\x00\x00latin1\x86R"
+    again = b"h\x01h\x02X\x06\x00\x00\x00latin1\x86R"
+    assert "again and again" in refusal(npy_of(start + again * 5000 + b"."))
+
+    storage = pickle.dumps(torch.zeros(10)._typed_storage())  # that asks for another storage
+    inner = pickle.dumps(Call(torch.storage._load_from_bytes, storage))
+    nested = pickled_array({"maps": Call(torch.storage._load_from_bytes, inner)})
+    assert "_load_from_bytes, which is not allowed" in refusal(npy_of(nested))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"(" * 5000, b"-" * 9000 + b"1", b"{'descr': '<f4', 'fortran_order': False, 'shape': (1L,"],
+)
+def test_headers_that_are_no_dictionary_end_in_a_short_sentence(refusal, header):
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    assert len(refusal(start)) < 600
+
+
+def test_texts_that_are_none_are_refused(refusal):
+    odd = pickled_array({"name": np.str_("a")}).replace(b"a\x00\x00\x00", b"\xff" * 4)
+    assert "characters that are none" in refusal(npy_of(odd))
 
 
 def test_a_tensor_reads_no_memory_but_its_storage(refusal, monkeypatch):
@@ -203,6 +249,12 @@ def test_archives_that_are_no_archives_of_arrays_are_refused(refusal, monkeypatc
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.npy", npy_of(pickle.dumps(Call(os.system, "touch executed"))))
     assert "system, which is not allowed" in refusal(file.getvalue(), "a.npz")
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.npy", npy_of(b"}."))
+        archive.writestr("b.npy", npy_of(b"}."))
+    twice = file.getvalue().replace(b"b.npy", b"a.npy")
+    assert "the same name" in refusal(twice, "a.npz")
     monkeypatch.setattr("deeplab_lit.data.npy_files.MOST_BYTES", 100)
     file = io.BytesIO()
     np.savez_compressed(file, zeros=np.zeros(1000))
