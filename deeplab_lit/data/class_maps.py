@@ -76,7 +76,7 @@ def read_map_file(path: Path, num_classes: int | None = None) -> np.ndarray | Cl
             found = f"{content.min()}…{content.max()}"
             raise DataError(f"{path}: label values {found}, expected 0…{VOID}")
         return content.astype(np.uint8)
-    if content.ndim == 3 and content.dtype.kind == "f":
+    if content.ndim == 3 and content.dtype.kind == "f" and len(content) < VOID:
         if num_classes is not None and len(content) != num_classes:
             raise DataError(
                 f"{path}: an array of {len(content)} maps for {num_classes} classes; maps of fewer "
@@ -145,6 +145,8 @@ def _compact(path: Path, content: dict[str, Content], num_classes: int | None) -
     assert isinstance(classes, np.ndarray)
     assert isinstance(maps, np.ndarray)
     written_with = int(number) if number.size == 1 and number.dtype.kind in "iu" else -1
+    if written_with >= VOID:
+        raise DataError(f"{path}: {written_with} classes, expected less than {VOID}")
     if num_classes is not None and written_with != num_classes:
         raise DataError(f"{path}: probabilities of {written_with} classes, expected {num_classes}")
     _check_classes(path, classes, maps, written_with)

@@ -85,6 +85,12 @@ class SegmentationData(ABC):
         self.mask_dir = Path(mask_dir).expanduser() if mask_dir else None
         if mask_values not in get_args(MaskValues):
             raise DataError(f"mask_values must be indices or labels, got {mask_values}")
+        odd = mask_rule or (mask_values if mask_values != get_args(MaskValues)[0] else None)
+        if odd and self.mask_dir is None:
+            raise DataError(
+                f"mask_rule and mask_values say how to read the masks of a mask_dir ({odd} is "
+                "given), but there is none: give the folder, or leave them out"
+            )
         self.mask_values = mask_values
         self.mask_rule = MapRule.parse(mask_rule) if mask_rule else None
         self.selection = Selection(ids, all_but) if ids or all_but else None

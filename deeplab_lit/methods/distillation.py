@@ -53,7 +53,6 @@ class Distillation(DeepLabModule):
             raise ValueError(f"temperature is out of range: {temperature}, expected more than 0")
         super().__init__(classes, **kwargs)
         self.soft_weight, self.temperature = soft_weight, temperature
-        self.teacher = load(teacher).requires_grad_(False)
         # in training mode only as Lightning expects it: `teacher_loss` evaluates
         self.teacher = load(teacher).train().requires_grad_(False)
         theirs = list(self.teacher.classes) or self.teacher.num_classes

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_lit.data import VOC, Cityscapes, DataError, Folder
+from deeplab_lit.data import VOC, Cityscapes, DataError, Folder, Shapes
 from deeplab_lit.data.class_maps import write_probabilities
 
 TRAIN = ["2007_1", "2007_2", "2008_3"]
@@ -145,3 +145,9 @@ def test_masks_may_hold_the_values_of_the_label_files(city_root, tmp_path, write
     assert data.training().label_values(19)[13] == 26
     with pytest.raises(DataError, match="mask value 26"):
         Cityscapes(str(city_root), mask_dir=options["mask_dir"]).training().read(0)
+
+
+@pytest.mark.parametrize("options", [{"mask_rule": "power:1"}, {"mask_values": "labels"}])
+def test_what_says_how_to_read_masks_needs_a_folder_of_masks(options):
+    with pytest.raises(DataError, match="but there is none: give the folder"):
+        Shapes(**options)

@@ -129,6 +129,7 @@ def test_that_positions_in_cityscapes_mean_a_listing_is_said(run, write_list):
         ("--of all.txt --first 0", "from 1 up to 5"),
         ("--of all.txt --first 5 --rest rest.txt", "from 1 up to 4"),
         ("--of all.txt --fraction 1/0", "expected a share like 1/16"),
+        ("--of all.txt --fraction 1e999999999", "expected a share like 1/16"),
         ("--of all.txt --fraction 17/16", "expected a share like 1/16"),
         ("--of all.txt --first 2 --rest labeled.txt", "are one file"),
         ("--of all.txt --first 2 --seed -1", "--seed -1"),
