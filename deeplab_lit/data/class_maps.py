@@ -78,6 +78,8 @@ def read_map_file(path: Path, num_classes: int | None = None) -> np.ndarray | Cl
         return content.astype(np.uint8)
     if content.ndim == 3 and content.dtype.kind == "f" and len(content) < VOID:
         if num_classes is not None and len(content) != num_classes:
+            if content.shape[-1] == num_classes:
+                raise DataError(f"{path}: {_in_other_order(content)}")
             raise DataError(
                 f"{path}: an array of {len(content)} maps for {num_classes} classes; maps of fewer "
                 "classes need a dictionary that names them"
@@ -226,12 +228,16 @@ def _probabilities(
     total = values.sum(0)
     if np.abs(total - 1).max() > tolerance:
         if np.abs(values.sum(-1) - 1).max() <= tolerance:
-            raise DataError(
-                f"{path}: an array {maps.shape} in the order (H,W,C), expected (C,H,W): save "
-                "array.transpose(2, 0, 1)"
-            )
+            raise DataError(f"{path}: {_in_other_order(maps)}")
         raise DataError(
             f"{path}: the sum of a pixel's probabilities is {total.min():.4g}…{total.max():.4g}, "
             "expected 1; scores of some classes need a dictionary that names them"
         )
     return ClassMaps(classes, values / total, complete=True)
+
+
+def _in_other_order(maps: np.ndarray) -> str:
+    return (
+        f"an array {maps.shape} in the order (H,W,C), expected (C,H,W): save "
+        "array.transpose(2, 0, 1)"
+    )

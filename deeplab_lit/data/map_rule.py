@@ -91,7 +91,10 @@ class MapRule:
                 "probabilities of all classes: leave it out, or give certain:P alone"
             )
         if not maps.complete and self.background is None:
-            raise MapRuleError(f"these maps have no background and need a rule: {EXPECTED}")
+            raise MapRuleError(
+                "these maps have no background and need a rule (mask_rule; of refine, --rule): "
+                f"{EXPECTED}"
+            )
 
     def labels(self, maps: ClassMaps, size: Size) -> np.ndarray:
         """Return the label of each pixel, (H,W) uint8: a class, or 255 where it is uncertain.
