@@ -178,14 +178,14 @@ def test_a_training_that_has_collapsed_ends_with_a_sentence_and_keeps_what_it_ha
         Image.fromarray(mask).save(pseudo / f"{i}.png")
     options = {"--data": "Folder", "--data.root": str(root), "--data.mask_dir": str(pseudo)}
     options |= {"--data.train_size": None, "--data.val_size": None, "--run": "flat"}
-    options |= {"--model.collapse_share": "0.99", "--trainer.max_steps": "20", "--model.lr": "0.05"}
+    options |= {"--model.collapse_share": "0.99", "--trainer.max_steps": "24", "--model.lr": "0.05"}
     with pytest.raises(SystemExit) as stop, pytest.warns(UserWarning, match="goes on for now"):
         fit.main(tiny_args(tmp_path, **options))
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    found = re.search(r"error: at step (\d+) of 20 .* are taken for background .* collapsed", error)
+    found = re.search(r"error: at step (\d+) of 24 .* are taken for background .* collapsed", error)
     folder, step = tmp_path / "folder/flat", int(found[1])
-    assert 10 <= step < 20
+    assert 20 <= step < 24
     assert json.loads((folder / "results.json").read_text())["final"]["step"] == step
     assert (folder / "checkpoints/last.ckpt").is_file()
 
@@ -224,9 +224,11 @@ def test_pseudo_labels_are_counted_before_training(tmp_path, tiny_args, capsys):
         Image.fromarray(np.full((161, 161), value, np.uint8)).save(pseudo / f"{i}.png")
     options = {"--data": "Folder", "--data.root": str(root), "--data.mask_dir": str(pseudo)}
     options |= {"--data.train_size": None, "--data.val_size": None, "--trainer.max_steps": "1"}
-    fit.main(tiny_args(tmp_path, **options))
+    done = fit.main(tiny_args(tmp_path, **options))
     out = capsys.readouterr().out
     assert "3 images, 33.33% of their pixels void, 1 of them nothing but void" in out
+    assert "Against the ground truth of 3 images: mIoU " in out
+    assert done.record.about["pseudo_labels"]["data"]["against_ground_truth"]["images"] == 3
     rows = [line.split() for line in out.splitlines()]
     assert ["background", "50.000%", "1"] in rows
     assert ["square", "0.000%", "0"] in rows

@@ -80,7 +80,9 @@ def test_pseudo_labels_are_what_is_checked(root, files, tmp_path, capsys):
     for i, values in enumerate((files.mask(1), np.full((20, 30), 255), np.full((20, 30), 255))):
         (pseudo / f"train{i}.png").write_bytes(files.png(values))
     assert check(data, str(tmp_path / "plot.png"), 1) == 0
-    assert f"masks of {pseudo}: 3 images, 66.67%" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"masks of {pseudo}: 3 images, 66.67%" in shown
+    assert "Against the ground truth of 3 images: mIoU " in shown
     (pseudo / "train0.png").write_bytes(files.png(np.full((20, 30), 1)))
     assert check(data, str(tmp_path / "plot.png"), 1) == 1
     assert "3 masks hold no class but road" in capsys.readouterr().err
