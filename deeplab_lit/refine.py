@@ -121,6 +121,9 @@ def plan(options: Namespace, crf: DenseCRF) -> Plan:
     Raises:
         UserError: options do not go together; images or maps are missing or do not fit.
     """
+    for name in ("maps", "out"):
+        if not options[name].strip():
+            raise UsageError(f"--{name} got an empty name: give a folder")
     out, folder = (Path(name).expanduser().absolute() for name in (options.out, options.maps))
     rule = MapRule.parse(options.rule) if options.rule else MapRule()
     if rule.certain is not None:

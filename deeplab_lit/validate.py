@@ -16,6 +16,7 @@ from deeplab_lit.cli.defaults import (
     names_data,
     with_checkpoint_named,
 )
+from deeplab_lit.cli.options import MASKS
 from deeplab_lit.cli.parser import UsageError, flags, value_of
 from deeplab_lit.cli.run import (
     Run,
@@ -143,15 +144,21 @@ def _scores_masks(options: Namespace, argv: Sequence[str]) -> bool:
     """Return whether masks are scored, and no checkpoint; what is typed wins over configurations.
 
     Raises:
-        UsageError: both are typed.
+        UsageError: both are typed, or options of masks without any.
         WeightsError: there is neither.
     """
-    typed = flags(argv) & {"--masks", "--ckpt_path"}
-    if len(typed) == 2:
+    typed = flags(argv)
+    if {"--masks", "--ckpt_path"} <= typed:
         raise UsageError("--ckpt_path and --masks are two things to score: give one of them")
     if options.masks is None and options.ckpt_path is None:
         raise WeightsError(NO_CHECKPOINT)
-    return options.masks is not None and "--ckpt_path" not in typed
+    are_masks = options.masks is not None and "--ckpt_path" not in typed
+    if not are_masks and (of_masks := sorted(typed & {f"--{name}" for name in MASKS})):
+        raise UsageError(
+            f"{of_masks[0]} is for masks, and a checkpoint is scored: leave it out, or give "
+            "--masks DIR in place of --ckpt_path"
+        )
+    return are_masks
 
 
 def _instances(data: DataModule, *, resized: bool) -> Instances | None:

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from deeplab_lit.cli.parser import UsageError, flags
 from deeplab_lit.cli.run import Run
 from deeplab_lit.data import Cityscapes, DataError, SegmentationData
+from deeplab_lit.data.class_maps import MAP_SUFFIXES
 from deeplab_lit.data.map_rule import LABEL_FILES, MapRule
 from deeplab_lit.data.paths import files_below
 from deeplab_lit.data.predicted_maps import PredictedMaps, predictions_in
@@ -159,6 +160,12 @@ def folder_to_score(options: Namespace, built: Namespace, argv: Sequence[str]) -
     found, superfluous = predictions_in(
         folder, names, images, title, missing_ok=options.allow_missing
     )
+    rule = MapRule.parse(options.mask_rule) if options.mask_rule else None
+    if rule is not None and not any(f.suffix.lower() in MAP_SUFFIXES for f in found.values()):
+        raise DataError(
+            f"--mask_rule {options.mask_rule} is for class maps (.npy, .npz), but {folder} has "
+            f"masks as {next(iter(found.values())).name}: leave it out"
+        )
     pairs = zip(split.ids, names, strict=True)
     files = {id: found[name] for id, name in pairs if name in found}
     module = ScoredMaps(
@@ -166,7 +173,7 @@ def folder_to_score(options: Namespace, built: Namespace, argv: Sequence[str]) -
             files,
             len(data.classes),
             _table(data, split) if options.mask_values == "labels" else None,
-            MapRule.parse(options.mask_rule) if options.mask_rule else MapRule(),
+            rule or MapRule(),
         ),
         data.classes,
         built.eval,
@@ -184,6 +191,8 @@ def _check_options(options: Namespace, argv: Sequence[str], data: SegmentationDa
         UsageError: says which.
     """
     typed = flags(argv)
+    if not options.masks.strip():
+        raise UsageError("--masks got an empty name: give a folder")
     if of_network := sorted(typed & OF_NETWORKS):
         raise UsageError(
             f"{of_network[0]} is for a network, and --masks scores files: leave it out"
@@ -199,6 +208,14 @@ def _check_options(options: Namespace, argv: Sequence[str], data: SegmentationDa
         )
     if not 0.5 < options.gt_prob < 1:
         raise UsageError(f"--gt_prob must be between 0.5 and 1, got {options.gt_prob:g}")
+    if options.crf is None and "--gt_prob" in typed:
+        raise UsageError("--gt_prob is for the CRF, which is not asked for: leave it out, or --crf")
+    if of_list := sorted(typed & {"--data.ids", "--data.all_but"}):
+        raise UsageError(
+            f"{of_list[0]} selects images to train on, and --masks are scored on a whole split, "
+            "--data.val_split: leave it out. Of images that have no mask, --allow_missing true "
+            "--void_as skip counts nothing, but of the others no void either"
+        )
     if options.allow_missing and options.crf is not None:
         raise UsageError("--allow_missing: of an image without a file there is nothing to refine")
     first = next(iter(data.classes))

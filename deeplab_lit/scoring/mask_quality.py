@@ -96,8 +96,8 @@ class MaskQuality:
             title += f"; {_percent(background)} with void as background, as IRN and RIB score"
         width = max(map(len, self.classes))
         values = zip(self.classes, scores.iou.tolist(), strict=True)
-        cells = [f"{name:<{width}}{_percent(iou):>8}" for name, iou in values]
-        columns = max(min(shutil.get_terminal_size().columns, 100) // (width + 11), 1)
+        cells = [f"{name:<{width}}{_percent(iou):>9}" for name, iou in values]
+        columns = max(min(shutil.get_terminal_size().columns, 100) // (width + 12), 1)
         rows = -(-len(cells) // columns)
         lines = ["   ".join(cells[row::rows]) for row in range(rows)]
         if self.left_out:

@@ -79,6 +79,10 @@ def test_a_value_that_is_no_class_is_refused_with_its_file(masks, refused, write
         (["--eval.cache_dir=x"], "--eval.cache_dir is for a network"),
         (["--eval.resize=[65,65]"], "--eval.score_resized true"),
         (["--gt_prob=1"], "--gt_prob must be between 0.5 and 1"),
+        (["--gt_prob=0.8"], "--gt_prob is for the CRF"),
+        (["--masks="], "--masks got an empty name"),
+        (["--mask_rule=power:1"], "--mask_rule power:1 is for class maps (.npy, .npz), but "),
+        (["--data.ids=x.txt"], "--data.ids selects images to train on, and --masks are scored on"),
         (["--void_as=background"], "class 0, which is sky: no background"),
         (["--mask_rule=half"], "the rule 'half' for maps"),
         (["--allow_missing=true", "--crf"], "nothing to refine"),
@@ -86,6 +90,14 @@ def test_a_value_that_is_no_class_is_refused_with_its_file(masks, refused, write
 )
 def test_options_that_do_not_go_together_are_refused(refused, options, says):
     assert says in refused(*options)
+
+
+def test_options_of_masks_are_refused_for_a_checkpoint(folder_root, capsys):
+    data = ["--data=Folder", f"--data.root={folder_root}"]
+    with pytest.raises(SystemExit) as stop:
+        validate.main(["--ckpt_path=x.ckpt", "--void_as=skip", *data, *QUIET])
+    assert stop.value.code == 2
+    assert "--void_as is for masks, and a checkpoint is scored" in capsys.readouterr().err
 
 
 def test_without_data_it_is_asked_for_them(masks, capsys):
