@@ -80,8 +80,8 @@ class DataModule(LightningDataModule):
 
     Raises:
         ValueError: a number out of range, or a crop that fits no image.
-        DataError: `val` has other classes, or a list of training images; or `unlabeled` has other
-            classes, and a `mask_dir`.
+        DataError: `val` has other classes, a list of training images or masks for them; or
+            `unlabeled` has other classes, and a `mask_dir`.
     """
 
     def __init__(
@@ -134,6 +134,11 @@ class DataModule(LightningDataModule):
             raise DataError(
                 f"--val_data.{val.selection.option} selects images to train on, and images are "
                 "validated on as a split has them: leave it out, or give --val_data.val_split"
+            )
+        if val is not None and val.mask_dir is not None:
+            raise DataError(
+                "--val_data.mask_dir: its masks are those of images to train on, and images are "
+                "validated on with the ground truth: leave it out. validate --masks scores a folder"
             )
         self.train, self.val = train, train if val is None else val
         self.classes = train.classes if classes is None else classes

@@ -52,6 +52,8 @@ def check(
     Returns:
         The exit code: 0, or 1 where something is wrong.
     """
+    if weights is not None and Path(weights).expanduser().is_dir():
+        raise DataError(f"--weights {weights} is a folder, expected the name of a file to write")
     name = type(data).__name__
     scored = data if val is None else val
     prefix = "" if val is None else "val_data: "

@@ -58,6 +58,8 @@ def degrade(
         raise DataError(
             f"--data.mask_dir {data.mask_dir}: degrade takes the ground truth, so leave it out"
         )
+    if seed < 0:
+        raise DataError(f"--seed must be 0 or more, got {seed}")
     split, title, names = data.training(), data.label(data.train_split), list(data.classes)
     settings = {
         "data": title,

@@ -490,12 +490,23 @@ def test_a_folder_of_images_is_looked_through_once(photos, monkeypatch):
     assert len(looked) == 1
 
 
-def test_unlabeled_images_without_masks_are_told_the_way(folder_root):
+def test_unlabeled_images_of_a_folder_need_no_masks(folder_root):
     rmtree(folder_root / "labels")
-    for split in ("train", "test"):
-        data = module(Shapes(10, 5), unlabeled=Folder(str(folder_root), train_split=split))
-        with pytest.raises(DataError, match=r"--unlabeled_data Images --unlabeled_data\.root DIR"):
-            data.preflight("fit")
+    data = module(Shapes(10, 5), unlabeled=Folder(str(folder_root)))
+    data.preflight("fit")
+    assert "unlabeled image" in data.in_words()
+
+
+def test_unlabeled_images_without_masks_are_told_the_way():
+    class Paired(Shapes):
+        """Cannot list its images without their masks, which are missing."""
+
+        def split(self, name):
+            raise DataError("masks are missing.")
+
+    data = module(Shapes(10, 5), unlabeled=Paired(10, 5))
+    with pytest.raises(DataError, match=r"--unlabeled_data Images --unlabeled_data\.root DIR"):
+        data.preflight("fit")
 
 
 def test_a_target_domain_of_images_alone_needs_no_label_files(city_root):
@@ -707,6 +718,8 @@ def test_a_list_and_its_rest_are_trained_on_apart_and_validated_on_whole(listed)
     assert len(ids(data.val_dataloader())) == 5
 
 
-def test_a_list_for_the_images_to_validate_on_is_refused(listed):
+def test_a_list_or_masks_for_the_images_to_validate_on_are_refused(listed):
     with pytest.raises(DataError, match=r"--val_data\.ids selects images to train on"):
         module(Shapes(10, 5), Shapes(10, 5, ids=listed))
+    with pytest.raises(DataError, match=r"--val_data\.mask_dir: its masks are those of images to"):
+        module(Shapes(10, 5), Shapes(10, 5, mask_dir="masks"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from deeplab_lit.data import ADE20K, VOC, Folder, Images
+from deeplab_lit.data import ADE20K, VOC, DataError, Folder, Images
 from deeplab_lit.data.check import Summary
 from deeplab_lit.prepare.data_check import LENGTH, check, class_plot
 from deeplab_lit.prepare.voc import prepare_voc
@@ -256,6 +256,11 @@ def test_weights_of_the_classes_are_written_and_are_those_of_the_pixels(root, fi
         "median_frequency": pytest.approx([np.median(f) / f[0], np.median(f) / f[1]]),
     }
     assert ClassWeighted(file=str(file), rule="enet").weights == content["weights"]["enet"]
+
+
+def test_a_folder_is_no_file_to_write_weights_to(root, tmp_path):
+    with pytest.raises(DataError, match="is a folder, expected the name of a file"):
+        check(Folder(str(root)), str(tmp_path / "p.png"), 2, weights=str(tmp_path))
 
 
 def test_no_weights_are_written_of_what_has_a_problem(root, tmp_path, capsys):
