@@ -111,7 +111,9 @@ def build(argv: Sequence[str], crf: Refiner | None = None) -> tuple[Run, Subject
         subject = checkpoint_to_score(checkpoint, options.ckpt_path, built, argv)
     classes = subject.module.classes
     with refused_arguments():
-        datamodule = DataModule(built.data, classes=classes, **vars(built.loader))
+        datamodule = DataModule(
+            built.data, classes=classes, only_selected=is_folder, **vars(built.loader)
+        )
     about = {"seed": options.seed_everything, "deeplab_lit": __version__, **subject.about()}
     record, callbacks = build_callbacks(
         "validate",
@@ -258,7 +260,7 @@ def _say_what_came_out(run: Run, subject: Subject, typed: Sequence[str]) -> None
     subject.conclude(run)
     if not run.trainer.is_global_zero:
         return
-    split = f"{data.val.title} {data.val.val_split}"
+    split = f"{data.val.title} {data.scored_name()}"
     title = f"{subject.title()} on {split}, {scored(final)}, {subject.how()}"
     is_last_word = "crf" in final or "--run" in flags(typed)
     after_validate(

@@ -205,3 +205,15 @@ def test_an_image_has_one_file_of_maps(run, maps, capsys):
     with pytest.raises(SystemExit):
         run()
     assert "are both of" in capsys.readouterr().err
+
+
+def test_labels_that_are_void_throughout_stay_void_and_are_done_once(run, maps, capsys):
+    for name in ("a", "b"):
+        Image.fromarray(np.full((40, 60), 255, np.uint8)).save(maps / f"{name}.png")
+    code, out = run("--classes", "voc", "--probabilities")
+    assert code == 0
+    assert (read_mask(out / "masks/a.png") == 255).all()
+    kept = read_class_maps(out / "probabilities/a.npz", 21)
+    np.testing.assert_allclose(kept.maps, 1 / 21, rtol=1e-3)
+    run("--classes", "voc", "--probabilities")
+    assert "2 of 2 images are done already" in capsys.readouterr().out

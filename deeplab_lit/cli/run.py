@@ -143,7 +143,7 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     add, fits = parser.add_argument, command == "fit"
     parser.add_subclass_arguments(SegmentationData, "data", required=False)
     parser.add_subclass_arguments(SegmentationData, "val_data", required=False)
-    by_hand = {"train", "val", "unlabeled", "classes"}
+    by_hand = {"train", "val", "unlabeled", "classes", "only_selected"}
     parser.add_class_arguments(DataModule, "loader", skip=by_hand, instantiate=False)
     if fits:
         parser.add_subclass_arguments(SegmentationData, "unlabeled_data", required=False)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from deeplab_lit.cli.checks import check_network, check_unseen, classes_of_scores
 from deeplab_lit.cli.defaults import names_data
 from deeplab_lit.cli.other_views import tell_other_views
-from deeplab_lit.cli.parser import configs, read_config
+from deeplab_lit.cli.parser import configs, flags, read_config
 from deeplab_lit.cli.run import Run
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import translate
@@ -152,6 +152,10 @@ def checkpoint_to_score(
     provenance = Provenance.from_checkpoint(checkpoint)
     if names_data("validate", argv):  # so that the training's configuration is not followed
         tell_other_views(path, vars(built.eval))
+    if lists := sorted(flags(argv) & {"--data.ids", "--data.all_but"}):
+        say(
+            f"Note: {lists[0]} selects images to train on; all of {built.data.val_split} are scored"
+        )
     lacked = lacked_by(provenance.trained_on)
     subsets = choose_subsets(built.data, classes, built.eval.subsets, lacked)
     settings = checkpoint.get("hyper_parameters", {}).items()

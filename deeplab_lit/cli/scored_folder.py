@@ -115,7 +115,8 @@ class ScoredFolder:
         say(f"Masks: {plural(number, 'file')} of {self.folder}, for {plural(self.number, 'image')}")
         if number < self.number:
             missing = plural(self.number - number, "image")
-            say(f"WARNING: {missing} without a file count as void throughout (--allow_missing)")
+            counts = "counts" if self.number - number == 1 else "count"
+            say(f"WARNING: {missing} without a file {counts} as void throughout (--allow_missing)")
         if files := self.superfluous:
             names = first_few([file.name for file in files])
             say(f"Note: {plural(len(files), 'more file')} there belong to no image scored: {names}")
@@ -153,7 +154,7 @@ def folder_to_score(options: Namespace, built: Namespace, argv: Sequence[str]) -
     """
     data, folder = built.data, Path(options.masks).expanduser()
     _check_options(options, argv, data)
-    split = data.validation()
+    split = data.selected(data.validation())
     names = _names(data, split, folder)
     images = split.image_files() or [Path(name) for name in names]  # those that are drawn
     title = f"{data.title} {data.val_split}"
@@ -210,14 +211,14 @@ def _check_options(options: Namespace, argv: Sequence[str], data: SegmentationDa
         raise UsageError(f"--gt_prob must be between 0.5 and 1, got {options.gt_prob:g}")
     if options.crf is None and "--gt_prob" in typed:
         raise UsageError("--gt_prob is for the CRF, which is not asked for: leave it out, or --crf")
-    if of_list := sorted(typed & {"--data.ids", "--data.all_but"}):
-        raise UsageError(
-            f"{of_list[0]} selects images to train on, and --masks are scored on a whole split, "
-            "--data.val_split: leave it out. Of images that have no mask, --allow_missing true "
-            "--void_as skip counts nothing, but of the others no void either"
-        )
     if options.allow_missing and options.crf is not None:
         raise UsageError("--allow_missing: of an image without a file there is nothing to refine")
+    if data.selection is not None and data.val_split != data.train_split:
+        raise UsageError(
+            f"--data.{data.selection.option} selects images of the training split, "
+            f"{data.train_split}, and {data.val_split} is scored: leave it out, or score the "
+            f"training split with --data.val_split {data.train_split}"
+        )
     first = next(iter(data.classes))
     if options.void_as == "background" and "background" not in first.lower():
         raise UsageError(

@@ -334,7 +334,13 @@ class SegmentationData(ABC):
                 findings += filter(None, [self.odd_values(summary)])
                 of_label_files.append(summary)
             is_training = summary is training
-            findings += judge_classes(summary, names, training=is_training, never=self.never)
+            findings += judge_classes(
+                summary,
+                names,
+                training=is_training,
+                never=self.never,
+                selected=is_training and self.selection is not None,
+            )
         colors = {entry: file for s in reversed(of_label_files) for entry, file in s.colors.items()}
         return findings + list(judge_palettes(colors, self.palette))
 

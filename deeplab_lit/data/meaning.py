@@ -51,6 +51,7 @@ def judge_classes(
     *,
     training: bool,
     never: Collection[str] = (),
+    selected: bool = False,
 ) -> Iterator[Finding]:
     """Say which classes a split lacks, and whether enough is left to learn or to score.
 
@@ -59,6 +60,8 @@ def judge_classes(
         classes: their names, C of them.
         training: the split is trained on, not scored.
         never: names of classes that no mask of the data set ever holds.
+        selected: a list has selected these images. That some lack a class says nothing then of what
+            the values mean.
     """
     if not found.number:
         return
@@ -90,9 +93,8 @@ def judge_classes(
         if len(absent) > 1:
             which = f"{len(absent)} of the {len(classes)} classes: {_named(absent, classes)}"
         meant = "" if training else "; such a class is in the mean only where it is predicted"
-        yield Finding(
-            f"{where} holds {which}{meant}.{_hints(found, absent, classes)}", proved=False
-        )
+        hints = "" if selected else _hints(found, absent, classes)
+        yield Finding(f"{where} holds {which}{meant}.{hints}", proved=False)
 
 
 def judge_indices(

@@ -58,6 +58,8 @@ class DataModule(LightningDataModule):
             augmented alike, and an epoch is one of `train`. With a `mask_dir`, its masks are there
             too, as "mask". None: no such part.
         classes: name → color, in the order of the network's class indices. None: as in `train`.
+        only_selected: of the images to validate on, those that the list of `val` selects (its `ids`
+            or `all_but`).
         batch_size: images that each process takes at once in training.
         total_batch_size: images that an optimizer step is meant to see: processes × batch_size ×
             trainer.accumulate_grad_batches. The learning rate belongs to it, so a run with another
@@ -91,6 +93,7 @@ class DataModule(LightningDataModule):
         unlabeled: SegmentationData | None = None,
         classes: Classes | None = None,
         *,
+        only_selected: bool = False,
         batch_size: int = 10,
         total_batch_size: int | None = None,
         crop_size: CropSize = 321,
@@ -143,6 +146,7 @@ class DataModule(LightningDataModule):
         self.train, self.val = train, train if val is None else val
         self.classes = train.classes if classes is None else classes
         self.class_table = class_table(self.val, self.classes)
+        self.only_selected = only_selected
         if isinstance(unlabeled, Images):
             unlabeled = unlabeled.of_classes(self.classes)
         if unlabeled is not None and unlabeled.mask_dir is not None:
@@ -160,8 +164,22 @@ class DataModule(LightningDataModule):
         Raises:
             DataError: it does not exist, or has no labels.
         """
-        split = self.val.validation()
+        split = self._scored()
         return split if self.class_table is None else ReorderedSplit(split, self.class_table)
+
+    def _scored(self) -> Split:
+        """Return the split to validate on, as its data set has it.
+
+        Raises:
+            DataError: as `validation`.
+        """
+        split = self.val.validation()
+        return self.val.selected(split) if self.only_selected else split
+
+    def scored_name(self) -> str:
+        """Return the name of the split to validate on, with the list that selects images of it."""
+        is_part = self.only_selected and self.val.selection is not None
+        return self.val.training_name() if is_part else self.val.val_split
 
     def preflight(self, stage: str) -> list[str]:
         """Check the splits that `fit` or `validate` will read.
@@ -181,7 +199,7 @@ class DataModule(LightningDataModule):
             training = self._look_at(self.train, self.train.training(), self.train.training_name())
             refuse_mixed_sizes(training, self.transform, self.batch_size, "resize")
             findings = self._look_at_unlabeled()
-        validation = self._look_at(self.val, self.val.validation(), self.val.val_split)
+        validation = self._look_at(self.val, self._scored(), self.val.val_split)
         if self.val is self.train:
             return refuse_proved(self.train.findings(training, validation) + findings)
         findings += [] if training is None else self.train.findings(training, None)

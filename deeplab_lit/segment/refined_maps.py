@@ -241,7 +241,10 @@ def refine_maps(
                     progress.update()
                     continue
                 if len(maps.classes) == 0:
-                    void = np.full(image.shape[:2], VOID, np.uint8)
+                    size, void = image.shape[:2], np.full(image.shape[:2], VOID, np.uint8)
+                    if job.probabilities is not None and number:  # each class as probable
+                        equal = np.full((number, *size), 1 / number, np.float32)
+                        write_probabilities(job.probabilities, equal)
                     outcomes.append(refinement.write_mask(job, void))
                     progress.update()
                     continue

@@ -58,7 +58,7 @@ def test_an_image_without_a_mask_counts_as_void_where_that_is_allowed(masks, sco
     assert final["images"] == 3
     assert final["pixel_accuracy"] == pytest.approx(2 / 3)
     assert final["void_predicted"]["share"] == pytest.approx(1 / 3)
-    assert "1 image without a file count as void throughout" in capsys.readouterr().out
+    assert "1 image without a file counts as void throughout" in capsys.readouterr().out
 
 
 def test_masks_of_another_size_are_refused_with_both(masks, refused, write_mask):
@@ -82,7 +82,6 @@ def test_a_value_that_is_no_class_is_refused_with_its_file(masks, refused, write
         (["--gt_prob=0.8"], "--gt_prob is for the CRF"),
         (["--masks="], "--masks got an empty name"),
         (["--mask_rule=power:1"], "--mask_rule power:1 is for class maps (.npy, .npz), but "),
-        (["--data.ids=x.txt"], "--data.ids selects images to train on, and --masks are scored on"),
         (["--void_as=background"], "class 0, which is sky: no background"),
         (["--mask_rule=half"], "the rule 'half' for maps"),
         (["--allow_missing=true", "--crf"], "nothing to refine"),
@@ -98,6 +97,18 @@ def test_options_of_masks_are_refused_for_a_checkpoint(folder_root, capsys):
         validate.main(["--ckpt_path=x.ckpt", "--void_as=skip", *data, *QUIET])
     assert stop.value.code == 2
     assert "--void_as is for masks, and a checkpoint is scored" in capsys.readouterr().err
+
+
+def test_a_list_selects_the_images_that_are_scored(masks, score, refused, tmp_path):
+    (masks / "1.png").unlink()
+    listed, part = tmp_path / "part.txt", ["--data.train_split=val"]
+    listed.write_text("0\n2\n")
+    error = refused("--data.val_split=val", f"--data.ids={listed}")
+    assert "--data.ids selects images of the training split, train, and val is scored" in error
+    run = score(*part, f"--data.ids={listed}")
+    assert (run.record.final["images"], run.record.final["miou"]) == (2, 1)
+    listed.write_text("1\n")
+    assert score(*part, f"--data.all_but={listed}").record.final["images"] == 2
 
 
 def test_without_data_it_is_asked_for_them(masks, capsys):

@@ -9,6 +9,7 @@ from deeplab_lit.data import check as data_check
 from deeplab_lit.data.classes import voc_color
 from deeplab_lit.data.coco_stuff import NAMES
 from deeplab_lit.data.meaning import judge_palettes
+from deeplab_lit.data.selection import Selection
 from deeplab_lit.loading import DataModule
 
 BLACK, RED, GREEN, BLUE = (0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 128)
@@ -61,6 +62,15 @@ def test_foreground_written_as_255_is_refused_with_the_value_to_write(folder):
     (said,) = data.preflight("validate")
     assert "no mask of Folder val holds class crack" in said
     assert "write 1 in its place" in said
+
+
+def test_a_list_of_few_images_is_no_sign_of_other_values(folder, tmp_path):
+    data = folder("abc", [[0, 1, 255], [0, 1], [2]])
+    (tmp_path / "ids.txt").write_text("\n".join(data.train.split("train").ids[:2]))
+    data.train.selection = Selection(str(tmp_path / "ids.txt"), None)
+    said = data.preflight("fit")[0]
+    assert "holds class c." in said
+    assert "in its place" not in said
 
 
 def test_one_of_several_classes_written_as_255_is_said(folder):
