@@ -234,7 +234,7 @@ MISTAKES = [
     (f"{PREDICT} --opacity=2", "--opacity must be in 0…1"),
     (f"{PREDICT} --num_workers=-1", "--num_workers -1: expected a number >= 0"),
     (f"{PREDICT} --device=tpux", "--device tpux"),
-    (f"{PREDICT} --ids={{t}}/a.txt", "--ids"),
+    (f"{PREDICT} --ids={{t}}/none.txt", "none.txt does not exist, expected a list of images"),
     (f"{PREDICT} --eval.flip=maybe", "--eval.flip maybe: expected true or false"),
     ("predict --ckpt_path={ckpt} --images {t}/none --out={t}/out", "{t}/none"),
     (f"predict --ckpt_path={{ckpt}} --images {{data}}/images --out={{t}}/{LONG}", "File name too"),

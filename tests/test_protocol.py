@@ -142,8 +142,7 @@ def test_every_config_says_what_it_starts_from(path):
     text = path.read_text("utf-8")
     header = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     weights = yaml.safe_load(text).get("model", {}).get("weights")
-    of_adaptation = "adaptation" in path.parts
-    if of_adaptation and weights is None:
+    if "adaptation" in path.parts and weights is None:
         return  # an overlay that leaves its base's as they are
     weights = weights or "imagenet"  # of every base of the paper's tables
     words = {"imagenet": "ImageNet", "none": "from scratch", "init.caffemodel": "MS-COCO"}
@@ -152,9 +151,12 @@ def test_every_config_says_what_it_starts_from(path):
     words |= {
         "DeepLab_resnet_pretrained_imagenet.pth": "ImageNet",
         "resnet101COCO-41f33a49.pth": "COCO",
+        "deeplabv1_resnet101-imagenet.pth": "starts from ImageNet",
+        "deeplabv1_resnet101-coco.pth": "COCO",
     }
     assert re.search(words[weights], header)
-    if path.parent != CONFIGS and not of_adaptation:
+    of_others = {"adaptation", "semi", "weak"} & set(path.parts)  # than the paper
+    if path.parent != CONFIGS and not of_others:
         init = re.search(r" Init: (.*?) Schedule: ", header)[1]
         assert re.search(words[weights], init)
         assert ("MS-COCO" in init) == (weights == "init.caffemodel")
