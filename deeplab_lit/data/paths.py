@@ -99,6 +99,8 @@ def masks_of(
         for id, image in zip(ids, images, strict=True)
     ]
     times = Counter(name for names in zip(places, stems, strict=True) for name in set(names))
+    kinds = {file.suffix for files in found.values() for file in files}
+    usual = kinds.pop() if len(kinds) == 1 and kinds <= set(suffixes) else ".png"
     masks, missing = [], []
     for id, place, stem in zip(ids, places, stems, strict=True):
         named = found.get(id, [])
@@ -110,11 +112,11 @@ def masks_of(
         if len(there) > 1:
             other = there[1].relative_to(folder)
             raise DataError(f"{there[0]} and {other} are masks of one image: remove one")
-        masks += there or [folder / f"{place}.png"]
+        masks += there or [folder / f"{place}{usual}"]
         missing += [] if there else [masks[-1]]
     if missing and not missing_ok:
         gone = set(missing)
-        hint = _instead(places, {p for p in places if folder / f"{p}.png" in gone}, found)
+        hint = _instead(places, {p for p in places if folder / f"{p}{usual}" in gone}, found)
         raise MissingFiles(_missing(missing, 2 * len(ids)), missing, hint)
     return masks
 

@@ -367,6 +367,13 @@ def test_no_image_takes_the_pseudo_labels_of_another_folder(frames, tmp_path):
         frames.training()
 
 
+def test_a_missing_mask_is_named_as_the_others_are(frames, tmp_path):
+    (tmp_path / "pseudo/y/0001.png").unlink()
+    (tmp_path / "pseudo/x/0001.png").rename(tmp_path / "pseudo/x/0001.npy")
+    with pytest.raises(DataError, match=r"1 of 4 files are missing: .*pseudo/y/0001\.npy"):
+        frames.training()
+
+
 def test_pseudo_labels_of_one_folder_may_lie_at_the_top(frames, tmp_path):
     """As of predict --images frames/x, where --unlabeled_data.root is frames."""
     rmtree(tmp_path / "frames/y")
