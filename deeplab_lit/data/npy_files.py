@@ -83,14 +83,15 @@ def read_pickled_array(path: Path) -> np.ndarray:
     try:
         return unpickled_array(path.read_bytes())
     except DAMAGED as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, "a pickle of an array") from error
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def _unreadable(path: Path, error: Exception, expected: str = "") -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path} does not exist")
     reason = " ".join((str(error) or type(error).__name__).split())[:300]
-    return DataError(f"{path}: cannot be read as a {path.suffix} file of NumPy ({reason})")
+    expected = expected or f"a {path.suffix} file of NumPy"
+    return DataError(f"{path}: cannot be read as {expected} ({reason})")
 
 
 def _content(data: bytes, most_steps: int) -> Content:

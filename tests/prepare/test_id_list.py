@@ -136,6 +136,7 @@ def test_that_positions_in_cityscapes_mean_a_listing_is_said(run, write_list):
         ("--of all.txt --first 2 --out all.txt", "all.txt exists already"),
         ("--of all.txt --first 2 --pickle a.pkl --seed 1", "leave --seed out"),
         ("--data Shapes --first 2 --pickle a.pkl", "give that list as --of"),
+        ("--of all.txt --first 2 --pickle all.txt", "cannot be read as a pickle of an array"),
     ],
 )
 def test_mistakes_get_a_sentence(refusal, options, words):
