@@ -50,7 +50,7 @@ class ScoredCheckpoint:
 
     @property
     def observers(self) -> list[Observer]:
-        """What looks at the images beside what every validation has."""
+        """Return what looks at the images beside what every validation has."""
         return []
 
     def about(self) -> dict[str, Any]:

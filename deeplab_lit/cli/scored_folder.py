@@ -54,17 +54,17 @@ class ScoredFolder:
 
     @property
     def step(self) -> int:
-        """The step of an optimizer: there is none."""
+        """Return 0: there is no optimizer whose steps count."""
         return 0
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of a training: nothing is known of one."""
+        """Return no settings: nothing is known of a training."""
         return {}
 
     @property
     def observers(self) -> list[Observer]:
-        """What looks at the images beside what every validation has."""
+        """Return what looks at the images beside what every validation has."""
         return [PredictedVoid(self.module)]
 
     def about(self) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Prediction(TypedDict):
 
 
 class ScoredModule(LightningModule):
-    """What `Trainer.validate` scores: the base of a network's and of what files hold.
+    """Score the images of `Trainer.validate`: the base for a network and for predictions in files.
 
     A subclass has `validation_step`, which counts a batch in `metric` and returns a `Prediction`.
 
