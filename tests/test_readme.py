@@ -1,4 +1,4 @@
-"""What the README tells people to type is what the package understands."""
+"""What the README and the pages of measurements tell people to type is understood."""
 
 import json
 import re
@@ -23,7 +23,11 @@ from deeplab_lit.prepare.__main__ import build_parser, data_sections
 
 ROOT = Path(fit.__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+MEASURED = [ROOT / "deeplab_lit" / part / "README.md" for part in ("benchmark", "crf")]
+PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *MEASURED)}
+BLOCKS = [
+    block for page in PAGES.values() for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+]
 LINES = [line for block in BLOCKS for line in block.strip().splitlines()]
 CALLS = [
     line[line.index("python -m deeplab_lit.") :] for line in LINES if "-m deeplab_lit." in line
@@ -112,6 +116,23 @@ def test_every_config_and_every_module_that_is_named_exists():
             assert (ROOT / "deeplab_lit" / folder / name).exists(), name
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).is_file()
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "configs/README.md"], ids=lambda p: p.parent.name)
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text("utf-8"))
+    assert links
+    for file, anchor in links:
+        target = (page.parent / file) if file else page
+        assert target.exists(), file
+        if anchor:
+            assert anchor in anchors(target.read_text("utf-8")), f"{file}#{anchor}"
+
+
+def anchors(page):
+    """Return what GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_all_shipped_configs_are_listed():
