@@ -11,19 +11,60 @@ from contextlib import AbstractContextManager
 from functools import partial
 from statistics import mean, median, stdev
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 import deeplab_lit.data as data_sets
-from deeplab_lit.benchmark.training import peak_memory
+from deeplab_lit import load
+from deeplab_lit.benchmark.memory import peak_memory
 from deeplab_lit.cli.parser import UsageError, configs, flags, read_config
+from deeplab_lit.errors import UserError
 from deeplab_lit.network.cost import cost_of
 from deeplab_lit.network.deeplab import DeepLabV2, default_settings
+from deeplab_lit.runs.folder import named_checkpoint
 from deeplab_lit.runs.trained_on import DATA_SETS
 from deeplab_lit.text import plural
 
 WARM_UP = 3  # passes before the clock starts: libraries choose their algorithms, memory is taken
+CITYSCAPES = 19  # classes
+
+
+def network(
+    size: tuple[PositiveInt, PositiveInt] = (512, 1024),
+    ckpt_path: str | None = None,
+    num_classes: PositiveInt | None = None,
+    device: str | None = None,
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    rounds: NonNegativeInt = 10,
+    **network: Any,
+) -> None:
+    """Count parameters and multiply-adds of a network; measure its latency and memory.
+
+    `--config FILE` takes a training's configuration: what it says of the network.
+
+    Args:
+        size: height and width of the image.
+        ckpt_path: a network of a weight file; "last": the best of the newest run in runs/.
+        num_classes: of another network; None: Cityscapes' 19.
+        device: cpu, cuda, …; None: the GPU where there is one.
+        precision: of autocast.
+        rounds: passes that are timed; 0: nothing is measured, which takes no time.
+        network: of DeepLabV2.
+    """
+    if ckpt_path:
+        defaults = {"num_classes": None, **default_settings()}
+        options = {"num_classes": num_classes, **network}
+        if typed := next((key for key, value in options.items() if value != defaults[key]), None):
+            raise UserError(
+                f"--ckpt_path {ckpt_path} says what the network is: leave out --{typed}"
+            )
+        net = load(named_checkpoint(ckpt_path))
+    else:
+        net = DeepLabV2(num_classes or CITYSCAPES, **network)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    measure(net.to(device), size, precision, rounds)
 
 
 def measure(net: DeepLabV2, size: Sequence[int], precision: str, rounds: int) -> None:

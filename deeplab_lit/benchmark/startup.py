@@ -11,6 +11,8 @@ from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
+from jsonargparse.typing import PositiveInt
+
 import deeplab_lit
 
 TORCH = ("-c", "import torch")
@@ -45,6 +47,15 @@ STARTS = (
     Start(LIGHTNING, TORCH),
     Start(_help("fit"), LIGHTNING, 1.15),
 )
+
+
+def startup(rounds: PositiveInt = 5) -> None:
+    """Compare the start of commands with the import of torch, and fit's with Lightning's.
+
+    Args:
+        rounds: starts of each that are measured, after one that is not.
+    """
+    compare_starts(rounds)
 
 
 def compare_starts(rounds: int, starts: tuple[Start, ...] = STARTS) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_lit.benchmark import training as benchmark
+from deeplab_lit.benchmark import data as benchmark
+from deeplab_lit.benchmark.__main__ import main
 from deeplab_lit.data.voc import VOC
 
 
@@ -27,7 +28,7 @@ def root(tmp_path):
 
 def test_all_pipelines_are_timed_and_compared_with_ours(root, capsys, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    benchmark.compare_pipelines(str(root), crop_size=65, rounds=3)
+    benchmark.data(str(root), crop_size=65, rounds=3)
     title, *lines = capsys.readouterr().out.splitlines()
     assert "9 images, crop 65, one thread" in title
     assert len(lines) == 3
@@ -48,3 +49,10 @@ def test_the_baseline_makes_what_a_port_would_train_on(root, as_float):
         assert set(np.unique(mask)) <= {*range(21), 255}
         blue = 10 * i - (104.008 if as_float else 0)
         assert abs(float(image[0, 0, 0]) - blue) < 3 or mask[0, 0] == 255
+
+
+def test_a_wrong_folder_gets_a_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["data", f"--root={tmp_path}"])
+    assert stop.value.code == 2
+    assert "no PASCAL VOC 2012 there" in capsys.readouterr().err
