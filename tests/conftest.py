@@ -1,11 +1,16 @@
 """What all tests share: no W&B, no network, and a training that takes a second."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ["WANDB_MODE"] = "disabled"
 # before torch begins: on tiny networks more threads do nothing but wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# under nohup, or behind a shell's &, it is ignored: by this process and by those that it starts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
@@ -79,6 +84,33 @@ def undrawn():
             patch.setattr(torch.nn.init, name, lambda tensor, *args, **kw: tensor.detach().zero_())
         patch.setattr("deeplab_lit.scoring.galleries.ScoreCharts.finish", lambda *args: {})
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drafts():
+    """Charts are drawn coarsely and not laid out; tests of their looks ask for `full_charts`."""
+    from deeplab_lit.pictures import charts
+
+    save = charts._save
+
+    def draft(figure, path):
+        figure.set_layout_engine("none")
+        save(figure, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        full = {"_save": save, "DPI": charts.DPI}
+        patch.setattr(charts, "_save", draft)
+        patch.setattr(charts, "DPI", 30)
+        yield full
+
+
+@pytest.fixture
+def full_charts(_drafts, monkeypatch):
+    """Draws charts as they are for users."""
+    from deeplab_lit.pictures import charts
+
+    for name, value in _drafts.items():
+        monkeypatch.setattr(charts, name, value)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ def write(folder, columns, around="void"):
     return folder
 
 
+@pytest.mark.usefixtures("full_charts")
 def test_several_runs_become_one_picture(tmp_path, capsys):
     one, two = write(tmp_path / "a", ["miou", "miou_crf"]), write(tmp_path / "b", ["miou"])
     main([str(one), str(two / "trimap.csv"), f"--out={tmp_path / 'plots/trimap.png'}"])

@@ -34,6 +34,7 @@ def tune(trained, out, **options):
     main([f"--ckpt_path={trained}", f"--out={out}", "--backend=torch", "--iterations=2", *flags])
 
 
+@pytest.mark.usefixtures("full_charts")
 def test_the_best_of_the_grid_is_found_written_and_usable(trained, tmp_path, few, capsys):
     out = tmp_path / "search"
     tune(trained, out, num_images=2)

@@ -106,6 +106,7 @@ def content(path):
     return path.read_text()
 
 
+@pytest.mark.usefixtures("full_charts")
 def test_scores_tables_and_pictures_do_not_depend_on_the_number_of_processes(validate, tmp_path):
     """Three images on two spawned processes: one process has one more."""
     one, two = tmp_path / "one", tmp_path / "two"

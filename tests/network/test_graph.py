@@ -8,21 +8,23 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.graph import image_graph, largest_difference, smallest_side
 
 MSC = (1.0, 0.75, 0.5)
+# an export takes a second for each scale: a copy of the network
+ONE, TWO = {"scales": (1,)}, {"scales": (1, 0.5)}
 NETWORKS = {
-    "one scale": {"scales": (1,)},
+    "one scale": ONE,
     "torchvision": {"style": "torchvision"},
     "caffe": {"style": "caffe"},
-    "corners not aligned": {"style": "caffe", "align_corners": False},
+    "corners not aligned": {"style": "caffe", "align_corners": False} | TWO,
     "scale 1 not the largest": {"scales": (0.5, 1, 1.25)},
     "no scale 1": {"scales": (0.71, 0.5), "align_corners": False},
-    "channels last": {"channels_last": True},
-    "frozen": {"norm": "frozen"},
-    "largefov": {"head": "largefov", "atrous_rates": (3,)},
-    "aspp_concat": {"head": "aspp_concat"},
-    "resnet18, caffe": {"backbone": "resnet18", "style": "caffe", "scales": (1, 0.75)},
-    "stride on the 1×1": {"backbone": "resnet50", "style": "caffe", "scales": (1,)},
-    "vgg16, caffe": {"backbone": "vgg16", "style": "caffe", "scales": (1, 0.5)},
-    "vgg16 largefov": {"backbone": "vgg16", "head": "largefov", "atrous_rates": (12,)},
+    "channels last": {"channels_last": True} | TWO,
+    "frozen": {"norm": "frozen"} | ONE,
+    "largefov": {"head": "largefov", "atrous_rates": (3,)} | ONE,
+    "aspp_concat": {"head": "aspp_concat"} | TWO,
+    "resnet18, caffe": {"backbone": "resnet18", "style": "caffe"} | ONE,
+    "stride on the 1×1": {"backbone": "resnet50", "style": "caffe"} | ONE,
+    "vgg16, caffe": {"backbone": "vgg16", "style": "caffe"} | TWO,
+    "vgg16 largefov": {"backbone": "vgg16", "head": "largefov", "atrous_rates": (12,)} | ONE,
 }
 SIZES = [(1, 33, 33), (2, 64, 50), (1, 97, 160), (3, 51, 200)]
 

@@ -16,6 +16,7 @@ from deeplab_lit.pictures.charts import (
 )
 from deeplab_lit.pictures.masks import comparison, short
 
+pytestmark = pytest.mark.usefixtures("full_charts")
 NAMES = ["sky", "tree", "a rather long name"]
 DEMO_CLASSES = {"sky": (10, 20, 200), "tree": (0, 150, 30)}
 

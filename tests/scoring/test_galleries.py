@@ -27,7 +27,8 @@ class FakeWandb(WandbLogger):
     def __init__(self):
         self.images, self.tables = [], []
 
-    experiment = name = version = save_dir = None
+    name = version = save_dir = None
+    experiment = SimpleNamespace(disabled=False)
 
     def log_image(self, key, images, step, caption, masks):
         self.images.append((key, step, images, caption, masks))
@@ -217,7 +218,7 @@ def test_charts_show_the_scores_that_they_are_told(validated, tmp_path, monkeypa
 
 def test_a_picture_that_cannot_be_drawn_leaves_the_one_before(tmp_path, monkeypatch):
     class Broken:
-        def save(self, path):
+        def save(self, path, **options):
             path.write_bytes(b"half")
             raise OSError("disk full")
 
