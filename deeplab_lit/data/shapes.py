@@ -24,6 +24,7 @@ from PIL import Image
 from deeplab_lit.data.dataset import SegmentationData
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.split import Arrays, Split
+from deeplab_lit.types import VOID
 
 FIRST_INDEX = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 CLASSES = {
@@ -39,10 +40,11 @@ SIZE = 161  # 32·5 + 1: the feature grids of the paper's three scales match
 MIN_RADIUS, MAX_RADIUS, MAX_EYE = 5, 50, 25  # pixels
 DISC, SQUARE, TRIANGLE, CROSS, WIRE, EYE = range(1, 7)  # as in Shapes.classes; 0: background
 
-Y, X = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+X = np.arange(SIZE, dtype=np.float32)  # of the columns
+Y = X[:, None]  # of the rows
 
 Style = Literal["plain", "night"]
-LIGHT = np.array([0.5, 0.55, 0.7], np.float32)  # at night: factors of red, green, blue
+LIGHT = np.array([0.5, 0.55, 0.7], np.float32)[:, None, None]  # at night: of red, green, blue
 HAZE, NOISE = np.float32(20), np.float32(4)  # at night: brightness of black, noise of a channel
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (x, y) from the center → d
@@ -139,9 +141,11 @@ def draw_sample(
         RGB image (161,161,3) uint8, and mask (161,161) uint8 in {0…6, 255}.
     """
     rng = np.random.default_rng((seed, index) if style == "plain" else (seed, index, 1))
-    ground = rng.uniform(40, 215, 3).astype(np.float32)
-    grain = rng.standard_normal((SIZE, SIZE, 1), dtype=np.float32) * np.float32(rng.uniform(5, 15))
-    image = ground + _cloth(rng, SIZE, SIZE) + grain
+    ground = _color(rng, 40, 215)
+    grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32) * np.float32(rng.uniform(5, 15))
+    image = _cloth(rng, SIZE, SIZE)  # (3,161,161): rows of pixels are faster to add than colors
+    image += ground
+    image += grain
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for _ in range(rng.integers(4, 9)):
         center = rng.uniform(0, SIZE, 2)
@@ -149,12 +153,17 @@ def draw_sample(
         for label, distance, reach in _object(rng, max_disc):
             _paint(rng, image, mask, label, distance, reach, center, angle, ground)
     image = image if style == "plain" else _night(rng, image)
-    return image.clip(0, 255).astype(np.uint8), mask
+    return np.stack(image.clip(0, 255, out=image).astype(np.uint8), axis=-1), mask
+
+
+def _color(rng: Generator, low: float, high: float) -> np.ndarray:
+    """Draw a color (3,1,1) float32 with channels in low…high."""
+    return rng.uniform(low, high, 3).astype(np.float32)[:, None, None]
 
 
 def _night(rng: Generator, image: np.ndarray) -> np.ndarray:
-    """Dim (H,W,3) in 0…255, red most and blue least, and add haze and noise."""
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    """Dim (3,H,W) in 0…255, red most and blue least, and add haze and noise."""
+    noise = rng.standard_normal((SIZE, SIZE, 3), dtype=np.float32).transpose(2, 0, 1)
     return image.clip(0, 255) * LIGHT + (HAZE + NOISE * noise)
 
 
@@ -228,17 +237,22 @@ def _paint(
     """Draw one layer over what is there, in the window that it can reach."""
     low = np.maximum(center - reach - 2, 0).astype(int)
     high = np.minimum(center + reach + 3, SIZE).astype(int)
-    window = np.s_[low[1] : high[1], low[0] : high[0]]
-    x, y = X[window] - np.float32(center[0]), Y[window] - np.float32(center[1])
+    x = X[low[0] : high[0]] - np.float32(center[0])
+    y = Y[low[1] : high[1]] - np.float32(center[1])
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     d = distance(x * cos + y * sin, y * cos - x * sin)
-    color = rng.uniform(20, 235, 3).astype(np.float32)
+    color = _color(rng, 20, 235)
     while abs(color - ground).max() < 70:  # to be seen, in at least one channel
-        color = rng.uniform(20, 235, 3).astype(np.float32)
-    opacity = np.clip(0.5 - d, 0, 1)[..., None]
-    image[window] += (color + _pattern(rng, label, *d.shape) - image[window]) * opacity
-    mask[window][d < 1] = 255
-    mask[window][d < 0] = label
+        color = _color(rng, 20, 235)
+    window = np.s_[..., low[1] : high[1], low[0] : high[0]]
+    change = _pattern(rng, label, *d.shape)
+    change += color
+    change -= image[window]
+    change *= (0.5 - d).clip(0, 1)
+    image[window] += change
+    pixels = mask[window]  # void, then the class, the lower of the two; faster than by index
+    np.maximum(pixels, (d < 1) * np.uint8(VOID), out=pixels)
+    np.minimum(pixels, VOID - (d < 0) * np.uint8(VOID - label), out=pixels)
 
 
 def _pattern(rng: Generator, label: int, height: int, width: int) -> np.ndarray:
@@ -271,9 +285,9 @@ def _stripes(rng: Generator, height: int, width: int, angle: float, period: floa
     """Return a wave in −1…1 across the direction `angle`, (height, width) float32."""
     cos, sin = 2 * np.pi * np.array([np.cos(angle), np.sin(angle)], np.float32) / np.float32(period)
     start = np.float32(rng.uniform(0, 2 * np.pi))
-    return np.sin(X[:height, :width] * cos + (Y[:height, :width] * sin + start))
+    return np.sin(X[:width] * cos + (Y[:height] * sin + start))
 
 
 def _tint(rng: Generator, brightness: np.ndarray, strength: float) -> np.ndarray:
-    """Color brightness at random: (height, width) → (height, width, 3)."""
-    return brightness[..., None] * (strength * rng.uniform(0.3, 1, 3)).astype(np.float32)
+    """Color brightness at random: (height, width) → (3, height, width)."""
+    return brightness * (strength * rng.uniform(0.3, 1, 3)).astype(np.float32)[:, None, None]

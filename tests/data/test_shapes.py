@@ -113,6 +113,18 @@ def test_masks_stay_the_same_so_that_results_stay_comparable(index, digest):
     assert hashlib.sha256(draw_sample(0, index)[1].tobytes()).hexdigest() == digest
 
 
+@pytest.mark.parametrize(
+    ("style", "row"),
+    [
+        ("plain", [(158, 94, 54), (142, 78, 38), (164, 100, 60), (189, 217, 224), (26, 67, 204)]),
+        ("night", [(71, 86, 115), (76, 85, 115), (76, 75, 114), (138, 112, 70), (75, 76, 116)]),
+    ],
+)
+def test_images_stay_the_same_but_for_the_last_bit_of_a_processors_sine(style, row):
+    image, _ = draw_sample(0, 0, style=style)
+    np.testing.assert_allclose(image[80, :160:32].astype(int), row, atol=1)
+
+
 def test_every_class_is_frequent(samples):
     present = np.array([[(mask == c).any() for c in range(7)] for _, mask in samples[:200]])
     assert (present.mean(0) > 0.4).all()
