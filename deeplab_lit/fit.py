@@ -38,7 +38,7 @@ from deeplab_lit.cli.run import (
     parse_run,
     set_up_process,
 )
-from deeplab_lit.cli.screen import after_fit, introduce, quieten
+from deeplab_lit.cli.screen import after_fit, introduce, quieten, tell_precision
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.loading import DataModule
 from deeplab_lit.runs.checkpoints import all_known, check_monitors, kept_by, logged_names
@@ -173,6 +173,7 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
         UserError: data, weights or the metrics to watch are at fault.
     """
     check_training(run.options, manual=not run.module.automatic_optimization)
+    tell_precision(run.trainer, trains=True)
     data, module = run.datamodule, run.module
     callbacks = run.trainer.callbacks  # type: ignore[attr-defined] # set when it is made
     data.validation()  # what it lacks comes before what the weights lack

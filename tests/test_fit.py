@@ -20,6 +20,7 @@ from deeplab_lit.atomic import lock
 from deeplab_lit.cli.defaults import SHAPES
 from deeplab_lit.data import Shapes
 from deeplab_lit.data.shapes import draw_sample
+from deeplab_lit.network import half_precision
 from deeplab_lit.training.module import DeepLabModule
 
 
@@ -43,6 +44,19 @@ def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
     assert "training on the built-in Shapes set" in capsys.readouterr().out
     assert type(done.datamodule.train).__name__ == "Shapes"
     assert done.options.model.lr == yaml.safe_load(SHAPES.read_text())["model"]["lr"]
+
+
+def test_a_precision_that_is_slow_here_is_said_before_the_first_step_and_the_first_image(
+    tmp_path, tiny_args, monkeypatch, capsys
+):
+    monkeypatch.setattr(half_precision, "time_ratio", lambda dtype, *, trains: 12.64)
+    slow = "WARNING: bfloat16 is slower than float32 on this processor"
+    options = {"--trainer.precision": "bf16-mixed", "--trainer.accelerator": "cpu"}
+    done = fit.main(tiny_args(tmp_path, **options, **{"--trainer.max_steps": "2"}))
+    assert capsys.readouterr().out.startswith(slow)
+    checkpoint = done.folder / "checkpoints/best.ckpt"
+    validate.main([f"--ckpt_path={checkpoint}", f"--runs_dir={tmp_path}"])  # as it was trained
+    assert capsys.readouterr().out.startswith(slow)
 
 
 def test_training_on_two_processes_writes_one_run(tmp_path, tiny_args):

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from statistics import mean, median, stdev
-from time import perf_counter
 from typing import Any, Literal
 
 import torch
@@ -18,11 +17,13 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 import deeplab_lit.data as data_sets
 from deeplab_lit import load
-from deeplab_lit.benchmark.memory import peak_memory
+from deeplab_lit.benchmark.meter import FLOAT32, device_in_words, peak_memory, seconds_of
 from deeplab_lit.cli.parser import UsageError, configs, flags, read_config
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.cost import cost_of
 from deeplab_lit.network.deeplab import DeepLabV2, default_settings
+from deeplab_lit.network.half_precision import why_slow
+from deeplab_lit.network.inference import device_of
 from deeplab_lit.runs.folder import named_checkpoint
 from deeplab_lit.runs.trained_on import DATA_SETS
 from deeplab_lit.text import plural
@@ -35,7 +36,7 @@ def network(
     size: tuple[PositiveInt, PositiveInt] = (512, 1024),
     ckpt_path: str | None = None,
     num_classes: PositiveInt | None = None,
-    device: str | None = None,
+    device: str = "auto",
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
     rounds: NonNegativeInt = 10,
     **network: Any,
@@ -48,7 +49,7 @@ def network(
         size: height and width of the image.
         ckpt_path: a network of a weight file; "last": the best of the newest run in runs/.
         num_classes: of another network; None: Cityscapes' 19.
-        device: cpu, cuda, …; None: the GPU where there is one.
+        device: cpu, cuda, …; auto: the GPU where there is one.
         precision: of autocast.
         rounds: passes that are timed; 0: nothing is measured, which takes no time.
         network: of DeepLabV2.
@@ -63,8 +64,7 @@ def network(
         net = load(named_checkpoint(ckpt_path))
     else:
         net = DeepLabV2(num_classes or CITYSCAPES, **network)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    measure(net.to(device), size, precision, rounds)
+    measure(net.to(device_of(device)), size, precision, rounds)
 
 
 def measure(net: DeepLabV2, size: Sequence[int], precision: str, rounds: int) -> None:
@@ -90,14 +90,15 @@ def measure(net: DeepLabV2, size: Sequence[int], precision: str, rounds: int) ->
     print("                 of convolutions and matrix products, by torch.utils.flop_counter")
     if not rounds:
         return
+    dtype = getattr(torch, precision)
+    if (sentence := why_slow(dtype, device, FLOAT32, trains=False)) is not None:
+        print(f"WARNING: {sentence}")
     one_pass = _pass(net.eval(), size, precision)
     for _ in range(WARM_UP):
         one_pass()
     memory = peak_memory(one_pass, device)
-    seconds = [_time(one_pass) for _ in range(rounds)]
+    seconds = [seconds_of(one_pass).wall for _ in range(rounds)]
     is_cuda = device.type == "cuda"
-    threads = plural(torch.get_num_threads(), "thread")
-    where = torch.cuda.get_device_name(device) if is_cuda else f"{device.type.upper()}, {threads}"
     rates_per_second = [1 / duration for duration in seconds]
     print(
         f"  latency        {_spread([1000 * s for s in seconds])} ms, median "
@@ -106,7 +107,8 @@ def measure(net: DeepLabV2, size: Sequence[int], precision: str, rounds: int) ->
         f"{_spread(rates_per_second)} as mean of 1 / latency\n"
         f"  memory         {_memory(net, memory, is_cuda=is_cuda)}\n"
         f"{plural(rounds, 'pass')} after {WARM_UP + 1} that are not timed, mean ± standard "
-        f"deviation; images on the device → logits at their size; {precision}, {where}"
+        "deviation; images on the device → logits at their size; "
+        f"{precision}, {device_in_words(device)}"
     )
 
 
@@ -152,12 +154,6 @@ def _pass(net: DeepLabV2, size: Sequence[int], precision: str) -> Callable[[], N
             torch.cuda.synchronize(device)
 
     return one_pass
-
-
-def _time(one_pass: Callable[[], None]) -> float:
-    start = perf_counter()
-    one_pass()
-    return perf_counter() - start
 
 
 def spelled_out(argv: Sequence[str]) -> list[str]:

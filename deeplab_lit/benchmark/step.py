@@ -1,137 +1,179 @@
-"""Measure a training step under a setting beside the plain one."""
+"""Measure a training step under each switch beside the same network as ports write it."""
 
-from collections.abc import Callable
 from copy import deepcopy
-from statistics import median
-from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.optim import SGD
 
-from deeplab_lit.benchmark.memory import peak_memory
+from deeplab_lit.benchmark.meter import FLOAT32, device_in_words
+from deeplab_lit.benchmark.plain_port import PlainDeepLab, plain_loss, port_of, why_no_port
+from deeplab_lit.benchmark.turns import Step, compare, in_words
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.half_precision import why_slow
+from deeplab_lit.network.inference import device_of
+from deeplab_lit.text import plural
 from deeplab_lit.training.loss import deeplab_loss
 from deeplab_lit.training.optimizer import build_optimizer, parameter_groups
+
+Variant = Literal[
+    "plain", "channels_last", "amp", "amp+channels_last", "compile", "recompute", "all"
+]
+LR, MOMENTUM, DECAY, HEAD_LR_MULT = 1e-6, 0.9, 5e-4, 10  # noise is to move nothing
+
+
+class Switches(NamedTuple):
+    """What is switched on in a training step of ours."""
+
+    amp: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    recompute: bool = False
+
+
+SWITCHES: dict[Variant, Switches] = {
+    "plain": Switches(),
+    "channels_last": Switches(channels_last=True),
+    "amp": Switches(amp=True),
+    "amp+channels_last": Switches(amp=True, channels_last=True),
+    "compile": Switches(compile=True),
+    "recompute": Switches(recompute=True),
+    "all": Switches(amp=True, channels_last=True, compile=True, recompute=True),
+}
 
 
 def step(
     batch_size: PositiveInt = 2,
     crop_size: PositiveInt = 321,
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16",
-    device: str = "cpu",
+    device: str = "auto",
     rounds: PositiveInt = 5,
-    compile: bool = False,
-    channels_last: bool = True,
-    gradient_checkpointing: bool = False,
+    minutes: PositiveFloat = 5.0,
+    variants: list[Variant] | None = None,
     **network: Any,
 ) -> None:
-    """Compare time and memory of a training step with float32 without any of the options.
+    """Compare time and memory of a training step, under each switch, with a plain port's.
 
     Args:
         batch_size: images in a step.
         crop_size: their side in pixels.
-        precision: of autocast.
-        device: cpu, cuda, …
+        precision: of autocast in the variants with amp; float32 leaves these out.
+        device: cpu, cuda, …; auto: the GPU where there is one.
         rounds: steps of each variant that are measured, after one that is not.
-        compile: see DeepLabModule.
-        channels_last: see DeepLabV2.
-        gradient_checkpointing: see DeepLabV2.
-        network: of DeepLabV2, for both. The classes are PASCAL VOC's 21.
+        minutes: after which no further step of the first round, and no further round, is begun.
+        variants: what is measured; recompute is gradient_checkpointing. None: all of them.
+        network: of DeepLabV2, for all. The classes are PASCAL VOC's 21.
     """
-    plain = DeepLabV2(21, **network).to(device)
-    variant = deepcopy(plain)
-    names: list[str] = [precision]
-    if channels_last:
-        names.append("channels_last")
-        variant.memory_format = torch.channels_last
-        variant.to(memory_format=torch.channels_last)
-    if gradient_checkpointing:
-        names.append("gradient_checkpointing")
-        variant.backbone.gradient_checkpointing = True
-    if compile:
-        names.append("compile")
-        variant.compile()
-    compare_steps(
-        plain,
-        variant,
-        name=" ".join(names),
-        precision=precision,
-        batch_size=batch_size,
-        crop_size=crop_size,
-        rounds=rounds,
+    net = DeepLabV2(21, channels_last=False, gradient_checkpointing=False, **network)
+    net = net.to(device_of(device))
+    torch.manual_seed(0)
+    batch = Batch.of_noise(net, batch_size, crop_size)
+    chosen = {name: SWITCHES[name] for name in variants or SWITCHES}
+    half = getattr(torch, precision)
+    if half == torch.float32:
+        chosen = {name: switches for name, switches in chosen.items() if not switches.amp}
+    where = batch.mask.device
+    print(
+        f"{plural(batch_size, 'image')} of {crop_size}×{crop_size}, {net.backbone_name}, "
+        f"{net.head_name} {list(net.atrous_rates)}, scales {list(net.scales)}, "
+        f"{device_in_words(where)}, torch {torch.__version__}"
     )
+    if (why_not := why_no_port(net)) is None:
+        steps = {"plain port, float32": port_step(port_of(net), batch)}
+    else:
+        print(f"There is no plain port of {why_not}: the comparison is with ours without switches.")
+        steps = {"ours, float32": our_step(deepcopy(net), Switches(), half, batch)}
+        chosen.pop("plain", None)
+    uses_half = any(switches.amp for switches in chosen.values())
+    if uses_half and (sentence := why_slow(half, where, FLOAT32)) is not None:
+        print(f"WARNING: {sentence}")
+    for name, switches in chosen.items():
+        words = name.replace("amp", precision) if name != "all" else f"{precision} and all others"
+        steps[f"ours, {words}"] = our_step(deepcopy(net), switches, half, batch)
+    for line in in_words(compare(steps, where, rounds, 60 * minutes), batch_size):
+        print(line)
 
 
-def compare_steps(
-    net: DeepLabV2,
-    variant: DeepLabV2,
-    *,
-    name: str,
-    precision: str,
-    batch_size: int,
-    crop_size: int,
-    rounds: int,
-) -> None:
-    """Print both networks' median time, images a second, and peak memory, and the ratios.
+class Batch(NamedTuple):
+    """What a step is trained on.
+
+    Attributes:
+        images: (B,3,H,W) uint8 RGB, as the loader hands it over.
+        normalized: likewise, float32, as a port's loader does.
+        mask: (B,H,W) uint8.
+    """
+
+    images: Tensor
+    normalized: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of_noise(cls, net: DeepLabV2, batch_size: int, side: int) -> "Batch":
+        """Return noise on the network's device."""
+        device = net.preprocess.mean.device
+        mask = torch.randint(net.num_classes, (batch_size, side, side), dtype=torch.uint8)
+        images = torch.randint(256, (batch_size, side, side, 3), dtype=torch.uint8)
+        images = images.to(device).permute(0, 3, 1, 2)
+        return cls(images, net.preprocess(images).contiguous(), mask.to(device))
+
+
+def port_step(port: PlainDeepLab, batch: Batch) -> Step:
+    """Return the step of a plain port."""
+    heads = list(port.aspp.parameters())
+    known = {id(p) for p in heads}
+    others = [p for p in port.parameters() if p.requires_grad and id(p) not in known]
+    groups = [
+        {"params": others, "lr": LR},
+        {"params": [p for p in heads if p.ndim > 1], "lr": HEAD_LR_MULT * LR},
+        {"params": [p for p in heads if p.ndim == 1], "lr": 2 * HEAD_LR_MULT * LR},
+    ]
+    optimizer = SGD(groups, lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
+    mask = batch.mask.long()
+
+    def one_step() -> None:
+        loss = plain_loss(port(batch.normalized), mask)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        _wait_for(mask.device)
+
+    return Step(one_step)
+
+
+def our_step(net: DeepLabV2, switches: Switches, half: torch.dtype, batch: Batch) -> Step:
+    """Return the step of a network of ours.
 
     Args:
-        net: trained in float32.
-        variant: the same network under other settings, on the same device.
-        name: of those settings.
-        precision: of the variant: float32, bfloat16 or float16.
-        batch_size: images in a step.
-        crop_size: their side in pixels.
-        rounds: steps of each that are measured, taking turns, after one that is not.
+        net: put under the switches in place.
+        switches: which.
+        half: precision of autocast, where that is switched on.
+        batch: trained on.
     """
-    steps = {
-        "float32": _step(net, torch.float32, batch_size, crop_size),
-        name: _step(variant, getattr(torch, precision), batch_size, crop_size),
-    }
-    device = net.preprocess.mean.device
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    memory: dict[str, float | None] = {}
-    for turn in range(rounds + 1):
-        for label, step in steps.items():
-            start = perf_counter()
-            if turn == 0:
-                memory[label] = peak_memory(step, device)
-                continue
-            step()
-            times[label].append(perf_counter() - start)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    size = f"{batch_size} image{'s' * (batch_size > 1)} of {crop_size}×{crop_size}"
-    threads = torch.get_num_threads()
-    where += f", {threads} thread{'s' * (threads > 1)}"
-    print(f"{size}, {where}, median of {rounds} step{'s' * (rounds > 1)}")
-    base, base_memory = times["float32"], memory["float32"]
-    for label, values in times.items():
-        speed = median(b / t for b, t in zip(base, values, strict=True))
-        peak = memory[label]
-        words = ""
-        if peak is not None and base_memory is not None:
-            words = f"{peak / 2**30:6.2f} GiB {peak / base_memory:5.2f}×"
-        rate = f"{median(values):7.3f} s a step {batch_size / median(values):8.2f} images/s"
-        print(f"  {label:<40} {rate} {speed:5.2f}× as fast {words}")
-
-
-def _step(net: DeepLabV2, dtype: torch.dtype, batch_size: int, crop: int) -> Callable[[], None]:
-    """Return a function: forward, loss, backward and update on one batch of noise."""
-    torch.manual_seed(0)
-    device = net.preprocess.mean.device
+    device = batch.mask.device
+    if switches.channels_last:
+        net.memory_format = torch.channels_last
+        net.to(memory_format=torch.channels_last)
+    net.backbone.gradient_checkpointing = switches.recompute
+    if switches.compile:
+        net.compile()
     net.train()
-    optimizer = build_optimizer(parameter_groups(net, lr=1e-6, weight_decay=5e-4, head_lr_mult=10))
-    mask = torch.randint(net.num_classes, (batch_size, crop, crop), dtype=torch.uint8).to(device)
-    images = torch.randint(256, (batch_size, crop, crop, 3), dtype=torch.uint8).to(device)
-    images = images.permute(0, 3, 1, 2)
+    groups = parameter_groups(net, lr=LR, weight_decay=DECAY, head_lr_mult=HEAD_LR_MULT)
+    optimizer = build_optimizer(groups, momentum=MOMENTUM)
 
-    def step() -> None:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = net.logits(images)
+    def one_step() -> None:
+        with torch.autocast(device.type, half, enabled=switches.amp):
+            logits = net.logits(batch.images)
+        loss = deeplab_loss(logits, batch.mask, align_corners=net.align_corners)
         optimizer.zero_grad()
-        deeplab_loss(logits, mask, align_corners=net.align_corners).backward()
+        loss.backward()
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        _wait_for(device)
 
-    return step
+    return Step(one_step, compiles=switches.compile)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

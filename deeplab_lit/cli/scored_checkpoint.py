@@ -14,6 +14,7 @@ from deeplab_lit.cli.defaults import names_data
 from deeplab_lit.cli.other_views import tell_other_views
 from deeplab_lit.cli.parser import configs, flags, read_config
 from deeplab_lit.cli.run import Run
+from deeplab_lit.cli.screen import tell_precision
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import translate
 from deeplab_lit.network.weights.load import (
@@ -81,7 +82,12 @@ class ScoredCheckpoint:
             rank_zero_only(open_results_folder)(Path(evaluation.cache_dir), settings)
 
     def introduce(self, run: Run) -> None:
-        """Say what the network was trained on, and how it sees images."""
+        """Say what the network was trained on, how it sees images, what is slow.
+
+        Raises:
+            UserError: torch does not compute in the run's precision on this processor.
+        """
+        tell_precision(run.trainer, trains=False)
         net, evaluation = self.module.net, self.module.evaluation
         image = run.datamodule.validation().image(0)
         run.record.add(inference=evaluation.settings(net))

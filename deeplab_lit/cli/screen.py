@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from lightning.pytorch import Trainer
+
 from deeplab_lit.cli.score_tables import cityscapes_table, score_table, trimap_table
 from deeplab_lit.crf.parameters import in_words
+from deeplab_lit.network.half_precision import why_slow
 from deeplab_lit.text import plural, say
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import VARIABLE
@@ -62,6 +66,34 @@ def introduce(module: DeepLabModule, data: str, run: str) -> None:
         f"Learning  {'; '.join(sizes)}",
         f"Run       {run}",
     )
+
+
+def tell_precision(trainer: Trainer, *, trains: bool) -> None:
+    """Say where half precision is slower than float32 here, or too coarse to train weights in.
+
+    Args:
+        trainer: of the run.
+        trains: the network is trained, else only scored.
+
+    Raises:
+        UserError: torch does not compute in that precision on this processor.
+    """
+    name = str(trainer.precision)
+    halves = {"bf16": torch.bfloat16, "16": torch.float16}
+    dtype = halves.get(name.partition("-")[0])
+    if dtype is None:
+        return
+    if trains and name.endswith("-true"):
+        lost = 100 * torch.finfo(dtype).eps / 4
+        say(
+            f"WARNING: --trainer.precision {name} keeps the weights themselves in half precision, "
+            f"which loses every step smaller than {lost:.1g} % of a weight. "
+            f"Take {name.replace('true', 'mixed')}, which keeps them in float32"
+        )
+    device = trainer.strategy.root_device
+    slow = why_slow(dtype, device, "--trainer.precision 32-true", trains=trains)
+    if slow is not None:
+        say(f"WARNING: {slow}")
 
 
 def after_fit(

@@ -5,6 +5,7 @@ import torch
 
 from deeplab_lit.benchmark import network as benchmark
 from deeplab_lit.benchmark.__main__ import main
+from deeplab_lit.benchmark.meter import Seconds
 from deeplab_lit.cli.defaults import SHAPES
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.training.module import DeepLabModule
@@ -28,8 +29,8 @@ def test_the_papers_network_has_its_published_cost(capsys):
 
 
 def test_latency_and_frames_are_those_of_the_timed_passes(capsys, monkeypatch):
-    seconds = iter([0.1, 0.1, 0.4])
-    monkeypatch.setattr(benchmark, "_time", lambda one_pass: next(seconds))
+    seconds = iter([Seconds(0.1, 1), Seconds(0.1, 1), Seconds(0.4, 1)])
+    monkeypatch.setattr(benchmark, "seconds_of", lambda one_pass: next(seconds))
     monkeypatch.setattr(benchmark, "peak_memory", lambda one_pass, device: 5 * 2**20)
     text = output(capsys, "--size", "33", "65", "--rounds=3", "--device=cpu", *TINY)
     assert "latency        200.00 ± 173.21 ms, median 100.00" in text

@@ -5,8 +5,18 @@ import sys
 import warnings
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
 
-from deeplab_lit.cli.screen import after_fit, after_validate, introduce, quieten, scored
+from deeplab_lit.cli.screen import (
+    after_fit,
+    after_validate,
+    introduce,
+    quieten,
+    scored,
+    tell_precision,
+)
+from deeplab_lit.network import half_precision
 
 SCORES = {
     "step": 8,
@@ -135,3 +145,47 @@ fit.main([*args, "--run=one", "--ckpt_path=last"])
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     assert run.stdout.count("Next  ") == 2
+
+
+SLOW = (
+    "WARNING: {} is slower than float32 on this processor: a 3×3 convolution takes 12.6 times as "
+    "long. Take --trainer.precision 32-true\n"
+)
+COARSE = (
+    "WARNING: --trainer.precision {0}-true keeps the weights themselves in half precision, which "
+    "loses every step smaller than {1} % of a weight. Take {0}-mixed, which keeps them in float32\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("precision", "in_training", "in_scoring"),
+    [
+        ("bf16-mixed", SLOW.format("bfloat16"), SLOW.format("bfloat16")),
+        ("16-mixed", SLOW.format("bfloat16"), SLOW.format("bfloat16")),  # as Lightning has it
+        (
+            "bf16-true",
+            COARSE.format("bf16", 0.2) + SLOW.format("bfloat16"),
+            SLOW.format("bfloat16"),
+        ),
+        ("16-true", COARSE.format("16", 0.02) + SLOW.format("float16"), SLOW.format("float16")),
+        ("32-true", "", ""),
+        ("64-true", "", ""),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:You passed")
+def test_a_precision_that_is_slow_or_coarse_is_said(
+    precision, in_training, in_scoring, monkeypatch, capsys
+):
+    monkeypatch.setattr(half_precision, "time_ratio", lambda dtype, *, trains: 12.64)
+    trainer = Trainer(accelerator="cpu", precision=precision, logger=False, barebones=True)
+    capsys.readouterr()
+    tell_precision(trainer, trains=True)
+    assert capsys.readouterr().out == in_training
+    tell_precision(trainer, trains=False)
+    assert capsys.readouterr().out == in_scoring
+
+
+def test_a_step_in_half_precision_is_lost_below_the_share_that_is_named():
+    for dtype, share in ((torch.bfloat16, 0.00195), (torch.float16, 0.000244)):
+        weight = torch.linspace(1, 4, 1000).to(dtype)
+        assert torch.equal(weight, weight - (weight.float() * share * 0.99).to(dtype))

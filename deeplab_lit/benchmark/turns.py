@@ -1,0 +1,132 @@
+"""Time variants of a training step that take turns, and bound the time that each may take.
+
+A busy machine slows all of them alike: read the ratios.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+
+from deeplab_lit.benchmark.meter import Seconds, peak_memory, seconds_of
+from deeplab_lit.errors import UserError
+
+LATE = "not measured: --minutes are over"
+SLOW = 3  # times the baseline's step: measured once, so that one setting does not take the minutes
+
+
+class Step(NamedTuple):
+    """A training step: forward, loss, backward and update on one batch.
+
+    Attributes:
+        run: does it.
+        compiles: the first one takes long.
+    """
+
+    run: Callable[[], None]
+    compiles: bool = False
+
+
+class First(NamedTuple):
+    """The first step of a variant, which is not compared unless it is the only one.
+
+    Attributes:
+        seconds: it took; None: there was none.
+        memory: bytes at its peak beyond those before it; None: not known.
+        note: why there was no step.
+    """
+
+    seconds: Seconds | None = None
+    memory: float | None = None
+    note: str = ""
+
+
+class Row(NamedTuple):
+    """Results of a variant.
+
+    Attributes:
+        name: of the variant.
+        seconds: of the steps that are compared.
+        ratios: the baseline's time over this one's, step by step.
+        memory: bytes at the peak of a step beyond those before it; None: not known.
+        note: why there are fewer steps than rounds; empty: there are not.
+    """
+
+    name: str
+    seconds: list[Seconds]
+    ratios: list[float]
+    memory: float | None
+    note: str
+
+
+def compare(
+    steps: Mapping[str, Step], device: torch.device, rounds: int, limit: float
+) -> list[Row]:
+    """Time training steps that take turns.
+
+    The first step of each shows how much memory it takes, and which of them are far slower than the
+    baseline: these are left out of the rounds.
+
+    Args:
+        steps: by the name of the variant, the baseline first.
+        device: on which they run.
+        rounds: of all of them.
+        limit: seconds, after which nothing is begun.
+
+    Raises:
+        UserError: the baseline fails.
+    """
+    end = perf_counter() + limit
+    firsts: dict[str, First] = {}
+    for name, one in steps.items():
+        late = firsts and perf_counter() > end
+        firsts[name] = First(note=LATE) if late else first_step(one, device)
+    base = next(iter(steps))
+    if (base_first := firsts[base].seconds) is None:
+        raise UserError(f"the step of the {base} that all are compared with {firsts[base].note}")
+    begun = {name: first.seconds for name, first in firsts.items() if first.seconds is not None}
+    quick = {n: s.wall for n, s in begun.items() if s.wall <= SLOW * base_first.wall}
+    turns: list[dict[str, Seconds]] = []
+    while len(turns) < rounds and perf_counter() + sum(quick.values()) < end:
+        turns.append({name: seconds_of(steps[name].run) for name in quick})
+    rows = []
+    for name, first in firsts.items():
+        pairs = [(turn[base], turn[name]) for turn in turns if name in turn]
+        note = first.note
+        if name in begun and not pairs:
+            pairs = [(base_first, begun[name])]
+            note = "measured once" if name in quick else f"over {SLOW}× the time: measured once"
+        ratios = [theirs.wall / ours.wall for theirs, ours in pairs]
+        rows.append(Row(name, [ours for _, ours in pairs], ratios, first.memory, note))
+    return rows
+
+
+def first_step(one: Step, device: torch.device) -> First:
+    """Return what the first step of a variant takes, without what it takes to compile it."""
+    try:
+        if one.compiles:
+            one.run()
+        memory: list[float | None] = []
+        seconds = seconds_of(lambda: memory.append(peak_memory(one.run, device)))
+    except RuntimeError as error:  # torch says so of lacking memory, compilers, instructions
+        return First(note=f"fails: {str(error).strip().splitlines()[0]:.160}")
+    return First(seconds, memory[0])
+
+
+def in_words(rows: Sequence[Row], batch_size: int) -> Iterator[str]:
+    """Yield a line for each variant."""
+    base_memory = rows[0].memory
+    for row in rows:
+        if not row.seconds:
+            yield f"  {row.name:<32} {row.note}"
+            continue
+        wall = median(seconds.wall for seconds in row.seconds)
+        processor = median(seconds.processor for seconds in row.seconds)
+        words = f"{wall:8.3f} s a step {processor:8.3f} s of the processor "
+        words += f"{batch_size / wall:7.2f} images/s {median(row.ratios):5.2f}× as fast "
+        words += f"({min(row.ratios):.2f}…{max(row.ratios):.2f})"
+        if row.memory is not None and base_memory:
+            words += f" {row.memory / 2**30:6.2f} GiB {row.memory / base_memory:5.2f}×"
+        yield f"  {row.name:<32} {words} {row.note}".rstrip()
