@@ -39,7 +39,8 @@ OUT_OF_FILES = (
 )
 PORT_TAKEN = (
     "the port at which the processes of a training find each other is taken by another program: "
-    "set the variable MASTER_PORT to a free one, or unset it where one process is enough."
+    "set the variable MASTER_PORT (torchrun: --master_port) to a free one, on all nodes the same, "
+    "or unset it where one process is enough."
 )
 DEAD_WORKER = (
     "a process that reads data has died: if memory is short, fewer --loader.num_workers help. A "
@@ -49,6 +50,11 @@ LOST_PROCESS = (
     "another process of this training was killed or has failed: what it said last stands above, "
     "and short memory is the usual reason. Checkpoints are kept: go on with --ckpt_path last."
 )
+SILENT_PROCESS = (
+    "another process of this training has not answered, or has not come, for as long as is waited "
+    "(half an hour): look at what the other processes or nodes said last. Checkpoints are kept: go "
+    "on with --ckpt_path last."
+)
 NO_HOME = "there is no home folder: set the variable HOME to a folder that can be written."
 # what libraries say, in exceptions of types that may be bugs of ours just as well
 SENTENCES = {
@@ -57,6 +63,7 @@ SENTENCES = {
     r"DataLoader worker": DEAD_WORKER,
     r"EADDRINUSE|address already in use": PORT_TAKEN,
     r"(closed|reset) by peer|NCCL.*remote process": LOST_PROCESS,
+    r"Timed out (waiting|after)|wait timeout|Socket Timeout": SILENT_PROCESS,
     r"Could not determine home directory|Can't determine home directory": NO_HOME,
     r"Too many open files": OUT_OF_FILES,
     r"embedded null (byte|character)": "the name of a file has a NUL character in it, which no "

@@ -27,6 +27,7 @@ from deeplab_lit.cli.defaults import (
     with_stored,
 )
 from deeplab_lit.cli.options import model_class
+from deeplab_lit.cli.processes import SameOnAllProcesses, settle_rank
 from deeplab_lit.cli.run import (
     Run,
     RunParser,
@@ -77,6 +78,7 @@ def main(
             where the run was interrupted.
     """
     quieten()
+    settle_rank()
     with plain_errors(), lasting_screen(), ExitStack() as held:
         run, start = build(args, module, held)
         check(run, start)
@@ -146,7 +148,11 @@ def build(
         resume_step=start.step if start.resumes else None,
         wandb=options.trainer.logger in (None, True),
     )
-    trainer = build_trainer(built.trainer, callbacks, saving, loggers)
+    is_named = options.run or start.resumes
+    path = start.checkpoint.path if start.checkpoint else None
+    agreement = SameOnAllProcesses(options, start.folder.name if is_named else None, path)
+    callbacks = [agreement, *callbacks]
+    trainer = build_trainer(built.trainer, callbacks, saving, loggers, start.folder)
     return Run(trainer, built.model, datamodule, start.folder, options, record), start
 
 

@@ -18,6 +18,7 @@ from deeplab_lit.cli.defaults import (
 )
 from deeplab_lit.cli.options import MASKS
 from deeplab_lit.cli.parser import UsageError, flags, value_of
+from deeplab_lit.cli.processes import SameOnAllProcesses, settle_rank
 from deeplab_lit.cli.run import (
     Run,
     build_parser,
@@ -70,6 +71,7 @@ def main(args: Sequence[str] | None = None, crf: Refiner | None = None) -> Run:
         SystemExit: code 2 after a sentence on stderr where the input is at fault.
     """
     quieten()
+    settle_rank()
     with plain_errors(), lasting_screen():
         typed = sys.argv[1:] if args is None else list(args)
         argv = with_checkpoint_named(command_line(typed))
@@ -138,7 +140,9 @@ def build(argv: Sequence[str], crf: Refiner | None = None) -> tuple[Run, Subject
         resume_step=None,
         wandb=options.trainer.logger in (None, True),
     )
-    trainer = build_trainer(built.trainer, callbacks, saving, loggers)
+    agreement = SameOnAllProcesses(options, name, None if is_folder else options.ckpt_path)
+    callbacks = [agreement, *callbacks]
+    trainer = build_trainer(built.trainer, callbacks, saving, loggers, folder)
     return Run(trainer, subject.module, datamodule, folder, options, record), subject
 
 

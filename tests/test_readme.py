@@ -30,7 +30,9 @@ BLOCKS = [
 ]
 LINES = [line for block in BLOCKS for line in block.strip().splitlines()]
 CALLS = [
-    line[line.index("python -m deeplab_lit.") :] for line in LINES if "-m deeplab_lit." in line
+    line[line.index("python -m deeplab_lit.") :]
+    for line in LINES
+    if "python -m deeplab_lit." in line
 ]
 HELP = ("--help", "--help_all")  # the latter where the former is short
 ABSENT = ("deeplab_lit", "torch")

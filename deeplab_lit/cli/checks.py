@@ -30,6 +30,15 @@ from deeplab_lit.types import Classes
 Checkpoint = Mapping[str, Any]
 Range = tuple[str, Callable[[Any], bool]]  # what a value may be, in words and as a test
 SEEN = "validation_split_trained_on"  # in results.json
+SHARDING = re.compile("fsdp|deepspeed|model_?parallel", re.IGNORECASE)
+NOT_SHARDED = (
+    "which cuts the network into pieces that all processes must put together for each batch; but "
+    "here each validation image is seen by one process, so their batches differ in number and they "
+    "would wait for each other for ever. Use --trainer.strategy ddp: the network is small "
+    "(ResNet-101: 0.5 GB with gradients and momentum). What fills a GPU are activations: "
+    "--model.gradient_checkpointing true, --trainer.precision bf16-mixed, a smaller "
+    "--loader.batch_size"
+)
 MOST_PROCESSES = max(64, os.cpu_count() or 1)  # on one machine
 
 
@@ -126,6 +135,9 @@ def check_trainer(options: Namespace, *, validates: bool = False) -> None:
         value = options.get(name)
         if value is not None and not is_right(value):
             raise UsageError(f"--{name} is {value}, expected {expected}")
+    strategy = options.get("trainer.strategy.class_path") or options.get("trainer.strategy")
+    if isinstance(strategy, str) and SHARDING.search(strategy):
+        raise UsageError(f"--trainer.strategy is {strategy}, {NOT_SHARDED}")
 
 
 def _devices(value: Any, accelerator: Any) -> bool:

@@ -36,6 +36,7 @@ from deeplab_lit.cli.parser import (
     read_config,
     value_of,
 )
+from deeplab_lit.cli.processes import check_world, environment_of
 from deeplab_lit.cli.refusal import NOT_SHOWN
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.dataset import MaskValues
@@ -169,7 +170,9 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     add("--experiment", type=str | None, default=None,
         help="Groups runs: runs/<experiment>/<run>/. Default: the name of the data set.",
     )  # fmt: skip
-    add("--run", type=str | None, default=None, help="Name of the run. Default: the time.")
+    add("--run", type=str | None, default=None,
+        help="Name of the run. Default: the time. Under torchrun: … -m deeplab_lit.fit -- --run X",
+    )  # fmt: skip
     if fits:
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT.items()})
@@ -197,8 +200,12 @@ def add_masks(parser: RunParser) -> None:
 
 
 def command_line(typed: Sequence[str]) -> list[str]:
-    """Return the words of a command line as `parse_run` takes them, configurations in front."""
-    return configs_first(with_model_class(with_save_dir(crf_spelled_out(joined_configs(typed)))))
+    """Return the words of a command line as `parse_run` takes them, configurations in front.
+
+    A `--` alone, behind which torchrun leaves `--run` alone, is none of them.
+    """
+    words = joined_configs([word for word in typed if word != "--"])
+    return configs_first(with_model_class(with_save_dir(crf_spelled_out(words))))
 
 
 def parse_run(
@@ -282,6 +289,7 @@ def build_trainer(
     callbacks: Sequence[Callback],
     last_callbacks: Sequence[Callback],
     loggers: Sequence[Logger],
+    folder: Path,
 ) -> Trainer:
     """Return the trainer of the options, with the callbacks and loggers that every run has.
 
@@ -290,19 +298,25 @@ def build_trainer(
         callbacks: in front of those of the options.
         last_callbacks: behind them.
         loggers: in front of those of the options.
+        folder: of the run.
 
     Raises:
-        UserError: Lightning refuses an option.
+        UserError: Lightning refuses an option, or there are other processes than it expects.
     """
     settings = dict(vars(options))
+    if options.default_root_dir is None:  # where Lightning looks for checkpoints in SLURM jobs
+        settings["default_root_dir"] = folder
     if isinstance(options.val_check_interval, int):  # batches, of any epoch
         settings["check_val_every_n_epoch"] = None
     settings["callbacks"] = [*callbacks, *listed(options.callbacks), *last_callbacks]
     more = [] if isinstance(options.logger, bool) else listed(options.logger)
     settings["logger"] = [*loggers, *more]
-    settings["plugins"] = [*listed(options.plugins), AtomicCheckpointIO()]
+    plugins = listed(options.plugins)
+    settings["plugins"] = [*plugins, *environment_of(plugins), AtomicCheckpointIO()]
     with refused_trainer():
-        return Trainer(**settings)
+        trainer = Trainer(**settings)
+    check_world(trainer)
+    return trainer
 
 
 def listed(value: Any) -> list:

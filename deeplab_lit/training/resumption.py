@@ -5,6 +5,7 @@ and counters follow the optimizer steps.
 """
 
 import copy
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,17 @@ ASK_EVERY = 10  # steps; several processes wait for each other to agree
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)]
 
 
+def signals_heeded() -> list[int]:
+    """Return the signals that ask a training to end.
+
+    Without SIGHUP where it was ignored from the start (nohup); with SIGUSR1 in a job of SLURM,
+    which sends it before the job's time is up (`sbatch --signal=USR1@600`).
+    """
+    ignored = {signal.getsignal(number) for number in SIGNALS[2:]} == {signal.SIG_IGN}
+    asking = SIGNALS[:2] if ignored else list(SIGNALS)
+    return [*asking, signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else asking
+
+
 class SaveOnSignal(Callback):
     """On the first Ctrl-C, SIGTERM or SIGHUP: finish the optimizer step, write last.ckpt, leave.
 
@@ -31,10 +43,11 @@ class SaveOnSignal(Callback):
     process; several write it when they are done). If the process is killed meanwhile, the
     validation is done again when the run goes on, unless it was the training's last. A signal to
     one process stops all of them, once they have asked each other, every ten steps. A second
-    Ctrl-C quits at once. A run that has reached its end ends as ever. SIGHUP that was ignored from
-    the start (nohup) stays ignored.
+    Ctrl-C quits at once. A run that has reached its end ends as ever. Which signals there are,
+    `signals_heeded` says.
 
-    The exit code is 128 + the signal's number, as shells expect.
+    The exit code is 128 + the signal's number, as shells expect, of the highest that any process
+    has received.
 
     An error that ends the training, as a file that cannot be read, leaves last.ckpt too, where one
     process trains: several would wait for the one that has failed.
@@ -69,9 +82,7 @@ class SaveOnSignal(Callback):
         """Listen; in the main thread only, where Python allows it."""
         self.steps_done = self.saved_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            ignored = {signal.getsignal(number) for number in SIGNALS[2:]} == {signal.SIG_IGN}
-            signals = SIGNALS[:2] if ignored else SIGNALS
-            self.handlers = {s: signal.signal(s, self._receive) for s in signals}
+            self.handlers = {s: signal.signal(s, self._receive) for s in signals_heeded()}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
@@ -91,10 +102,14 @@ class SaveOnSignal(Callback):
         self.steps_done = trainer.global_step
         if trainer.world_size > 1 and trainer.global_step % ASK_EVERY:
             return
-        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+        received = self.received or 0
+        if trainer.world_size > 1:  # one process alone need not wait for its GPU
+            mine = torch.tensor(received, device=trainer.strategy.root_device)
+            received = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        if received:
             if self.saved_step != trainer.global_step:
                 self._save(trainer)
-            raise SystemExit(128 + (self.received or signal.SIGTERM))
+            raise SystemExit(128 + received)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer

@@ -5,6 +5,7 @@ import pytest
 import wandb
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from deeplab_lit.runs.config import put_save_dir, with_save_dir
 from deeplab_lit.runs.csv_logger import MetricsFile
@@ -166,6 +167,19 @@ def test_disabled_wandb_lets_a_run_be_and_writes_nothing(
     log_config(loggers, {"model": {"lr": 1}})
     trainer.fit(make_module(), make_data())
     assert [path.name for path in folder.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.usefixtures("_logged_out")
+def test_only_the_first_process_logs(folder, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    loggers = build(folder)
+    log_config(loggers, {"model": {"lr": 1}})
+    for logger in loggers:
+        logger.log_metrics({"train/loss": 1.0}, step=1)
+        logger.finalize("success")
+    assert wandb.run is None
+    assert not folder.exists()
 
 
 def test_the_nested_configuration_reaches_every_logger():
