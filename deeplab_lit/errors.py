@@ -117,15 +117,15 @@ def _as_a_sentence(message: Warning | str, *args: Any, **kwargs: Any) -> str:
 
 def explained(error: Exception) -> str | None:
     """Return the sentence for an exception; None where neither user nor machine is at fault."""
-    import torch
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    if isinstance(error, UserError | MisconfigurationException):
+    misconfiguration = _imported(
+        "lightning.fabric.utilities.exceptions", "MisconfigurationException"
+    )
+    if isinstance(error, (UserError, *misconfiguration)):
         # a DataLoader's worker hands over its traceback as the message
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
     if isinstance(error, argparse.ArgumentError):
         return " ".join(str(error).split())
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, _imported("torch", "OutOfMemoryError")):
         return OUT_OF_GPU_MEMORY
     if isinstance(error, MemoryError):
         request = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
@@ -137,6 +137,15 @@ def explained(error: Exception) -> str | None:
             (text for pattern, text in SENTENCES.items() if re.search(pattern, str(error))), None
         )
     return None
+
+
+def _imported(module: str, name: str) -> tuple[type[Exception], ...]:
+    """Return a library's exception, as `isinstance` takes it; nothing where it is not imported.
+
+    Importing torch and Lightning takes seconds, for which no sentence must wait.
+    """
+    found = getattr(sys.modules.get(module), name, None)
+    return () if found is None else (found,)
 
 
 def _of_the_system(error: OSError) -> str | None:

@@ -66,7 +66,7 @@ def read_text(text: str, name: str) -> Any:
     if problem:
         raise ConfigError(f"{name} {problem}")
     try:
-        return yaml.load(text, _Loader)  # noqa: S506: the safe loader, in C where there is one
+        return yaml.load(text, _Loader)  # the safe one, in C where there is one
     except (yaml.YAMLError, ValueError, TypeError) as error:  # as a date with a 13th month
         raise ConfigError(f"{name} is no YAML that can be used: {_first_line(error)}") from error
 
@@ -158,7 +158,9 @@ def _compose(text: str) -> yaml.Node | None:
     """Return the nodes of a YAML text; what is wrong with it is said in PyYAML's own words."""
     try:
         return yaml.compose(text, _Loader)
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        if "maximum nesting depth" in str(error):  # of which PyYAML would be sure after seconds
+            raise RecursionError from error
         return yaml.compose(text, yaml.SafeLoader)
 
 

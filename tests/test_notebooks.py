@@ -21,40 +21,46 @@ MOST_CPU_SECONDS = 240 if WHOLE else 150
 COLLAPSE = "model.collapse_share"  # a few steps find no class but background
 
 
-def run(notebook):
-    """Execute it in its own folder, in a fresh process."""
-    client = NotebookClient(
-        notebook, timeout=LIMIT, kernel_name="python3", resources={"metadata": {"path": FOLDER}}
-    )
+def run(notebook, folder):
+    """Execute it in a folder, in a fresh process."""
+    place = {"metadata": {"path": folder}}
+    client = NotebookClient(notebook, timeout=LIMIT, kernel_name="python3", resources=place)
     client.execute()
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
 def shortened(source):
-    """Code with a tenth of the steps of each training, and of the images that it is scored on."""
+    """Code with a tenth of the steps of each training, and of the images: 4 of val, 16 of train."""
 
     def tenth(match):
         name, between, number = match.groups()
-        return f"{name}{between}{int(number) // 10}"
+        least = {"val_size": 4, "train_size": 16}.get(name, 1)
+        return f"{name}{between}{max(int(number) // 10, least)}"
 
-    source = re.sub(r"(max_steps|val_check_interval|val_size)(=|: {value: )(\d+)", tenth, source)
+    numbers = "max_steps|val_check_interval|val_size|train_size"
+    source = re.sub(rf"({numbers})(=|: {{value: )(\d+)", tenth, source)
     source = re.sub(r'("--trainer\.max_steps=)', rf'"--{COLLAPSE}=1", \1', source)
     return re.sub(
         r"^  trainer\.max_steps: ", rf"  {COLLAPSE}: {{value: 1}}\n\g<0>", source, flags=re.M
     )
 
 
-def files_of_the_clone():
-    """All but caches; runs/ has its name only, as a person may train meanwhile."""
-    top = {path.name for path in FOLDER.parent.iterdir() if not path.name.endswith("_cache")}
-    return top, {path for path in FOLDER.rglob("*") if "__pycache__" not in path.parts}
+@pytest.fixture
+def clone(tmp_path):
+    """What a notebook finds beside it, in a folder where nobody else writes."""
+    folder = tmp_path / "clone"
+    (folder / "notebooks").mkdir(parents=True)
+    for name in ("configs", "deeplab_lit"):
+        (folder / name).symlink_to(FOLDER.parent / name)
+    return folder
 
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
     """Where Python's tempfile puts its folders, in the notebook's process too."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    return tmp_path
+    (folder := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
 
 
 def test_there_are_five_and_the_readme_lists_them():
@@ -77,18 +83,19 @@ def test_it_is_committed_without_outputs(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_and_writes_into_a_temporary_folder_only(
-    path, temporary, monkeypatch, record_property
+    path, clone, temporary, monkeypatch, record_property
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for each other would count
-    before, start = files_of_the_clone(), os.times()
+    start = os.times()
     notebook = nbformat.read(path, as_version=4)
     if not WHOLE:
-        code = [c for c in notebook.cells if c.cell_type == "code" and "max_steps" in c.source]
-        assert code
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         for cell in code:
             cell.source = shortened(cell.source)
-            assert COLLAPSE in cell.source
-    outputs = run(notebook)
+        trainings = [cell for cell in code if "max_steps" in cell.source]
+        assert trainings
+        assert all(COLLAPSE in cell.source for cell in trainings)
+    outputs = run(notebook, clone / "notebooks")
     end = os.times()
     seconds = round(
         end.children_user + end.children_system - start.children_user - start.children_system
@@ -96,18 +103,20 @@ def test_it_runs_and_writes_into_a_temporary_folder_only(
     print(f"{path.name}: {seconds} seconds of a core, {end.elapsed - start.elapsed:.0f} in all")
     record_property("cpu_seconds", seconds)
     assert 1 < seconds < MOST_CPU_SECONDS
-    assert files_of_the_clone() == before
+    assert {path.name for path in clone.iterdir()} == {"configs", "deeplab_lit", "notebooks"}
+    assert not list((clone / "notebooks").iterdir())
     assert list(temporary.glob("*/runs/*/*/results.json"))
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= 3
 
 
-def test_a_command_that_fails_stops_a_notebook(temporary):
+def test_a_command_that_fails_stops_a_notebook(clone, temporary):
     """Commands end in SystemExit, which a kernel could take for a wish to leave."""
-    code = (
-        "import sys\nsys.path.insert(0, '..')\nfrom deeplab_lit import validate\nvalidate.main([])"
-    )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    with pytest.raises(CellExecutionError, match="validate needs --ckpt_path") as stop:
-        run(notebook)
+    code = [
+        *("import sys", "sys.path.insert(0, '..')"),
+        *("from deeplab_lit.ablate.__main__ import main", "main(['nowhere.yaml'])"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(code))])
+    with pytest.raises(CellExecutionError, match=r"nowhere\.yaml cannot be read") as stop:
+        run(notebook, clone / "notebooks")
     assert stop.value.ename == "SystemExit"

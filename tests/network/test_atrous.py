@@ -1,5 +1,7 @@
 """Atrous surgery: what a strided classifier computes is kept, only denser."""
 
+import functools
+
 import pytest
 import torch
 import torchvision
@@ -27,9 +29,12 @@ def randomise_norms(net):
 
 def strided_torchvision(name, style, state):
     """torchvision's own classifier up to layer4; for caffe with the stride moved by hand."""
-    ref = torchvision.models.get_model(name, weights=None).double()
+    with torch.device("meta"):  # no weights are drawn that are replaced
+        ref = torchvision.models.get_model(name, weights=None).double()
+    ref.fc = nn.Linear(1, 1)
+    ref.to_empty(device="cpu")
     missing, unexpected = ref.load_state_dict(state, strict=False)
-    assert set(missing) == {"fc.weight", "fc.bias"}
+    assert set(missing) == {"fc.weight", "fc.bias"}  # of the classifier, which is left away
     assert not unexpected
     if style == "caffe":
         ref.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
@@ -61,6 +66,16 @@ def strided_tiny(state):
     return forward
 
 
+@functools.cache
+def dense_and_strided(name, style, output_stride):
+    """A backbone, and its strided counterpart with the same weights; drawing them is slow."""
+    net = build_backbone(name, output_stride, style, "batch").double().eval()
+    randomise_norms(net)
+    state = net.state_dict()
+    tiny = name == "resnet10_quarter"
+    return net, strided_tiny(state) if tiny else strided_torchvision(name, style, state)
+
+
 @pytest.mark.parametrize("size", [(64, 32), (65, 33), (38, 51)], ids=str)
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize(
@@ -73,11 +88,7 @@ def strided_tiny(state):
     ],
 )
 def test_dense_features_subsampled_equal_the_strided_networks(name, style, output_stride, size):
-    net = build_backbone(name, output_stride, style, "batch").double().eval()
-    randomise_norms(net)
-    state = net.state_dict()
-    tiny = name == "resnet10_quarter"
-    reference = strided_tiny(state) if tiny else strided_torchvision(name, style, state)
+    net, reference = dense_and_strided(name, style, output_stride)
     x = torch.randn(1, 3, *size, dtype=torch.float64)
     with torch.no_grad():
         dense, strided = net(x), reference(x)

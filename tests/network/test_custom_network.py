@@ -34,7 +34,10 @@ def test_a_backbone_and_a_head_of_mine_are_trained_and_loaded_again(
     my_net, tiny_args, monkeypatch, capsys
 ):
     mine = {"--model.backbone": "my_net.MobileNet", "--model.head": "my_net.Cascade"}
-    fit.main(tiny_args(my_net / "runs", **mine, **{"--run": "one", "--trainer.max_steps": "2"}))
+    few = {"--loader.crop_size": "33", "--data.train_size": "2", "--data.val_size": "1"}
+    few |= {"--trainer.max_steps": "1", "--trainer.val_check_interval": "1"}
+    few |= {"--model.atrous_rates": "[2]"}
+    fit.main(tiny_args(my_net / "runs", **mine, **few, **{"--run": "one"}))
     following = capsys.readouterr().out.splitlines()[-1]
     assert following.startswith("Next        DEEPLAB_LIT_IMPORT=my_net ")
     path = my_net / "runs/shapes/one/checkpoints/best.ckpt"

@@ -13,6 +13,8 @@ from deeplab_lit.network.weights.formats.source import count_pretraining_classes
 from deeplab_lit.network.weights.load import load
 from deeplab_lit.network.weights.read import WeightsError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def released(resnet101, tmp_path_factory):

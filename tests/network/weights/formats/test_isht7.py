@@ -13,6 +13,8 @@ from deeplab_lit.network.weights.load import build, load
 from deeplab_lit.network.weights.read import WeightsError
 from deeplab_lit.network.weights.start import initialize
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def isht7(resnet101, tmp_path_factory):

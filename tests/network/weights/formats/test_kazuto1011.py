@@ -11,6 +11,8 @@ from deeplab_lit.network.weights.load import load
 from deeplab_lit.network.weights.read import WeightsError
 from deeplab_lit.runs.provenance import Provenance
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def net(resnet101, tmp_path_factory):

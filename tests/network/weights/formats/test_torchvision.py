@@ -12,6 +12,8 @@ from deeplab_lit.network.weights.formats.torchvision import from_torchvision
 from deeplab_lit.network.weights.read import WeightsError
 from deeplab_lit.network.weights.start import initialize
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def classifier(name):
     net = torchvision.models.get_model(name, weights=None).eval()
