@@ -52,6 +52,7 @@ from deeplab_lit.scoring.evaluation import SCORED_RESIZED
 from deeplab_lit.scoring.mask_quality import say_pseudo_labels
 from deeplab_lit.scoring.subsets import choose_subsets
 from deeplab_lit.text import say
+from deeplab_lit.training.cached_features import cache_in_words
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.same_training import check_same_module
 from deeplab_lit.training.schedule import validation_interval
@@ -206,6 +207,9 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
         say(UNUSED)
     for suspicion in data.preflight("fit"):
         say(f"WARNING: {suspicion}")
+    if module.feature_cache is not None:
+        cached = module.feature_cache, module.net, module.cached_layers
+        say(cache_in_words(*cached, data, run.options.trainer.precision))
     if run.trainer.is_global_zero:
         run.record.add(**say_pseudo_labels(data))
     run.record.add(**images_seen(data), inference=module.evaluation.settings(module.net))

@@ -55,8 +55,9 @@ from deeplab_lit.yaml_files import read_text
 NETWORK = ("backbone", "output_stride", "head", "atrous_rates", "scales", "style", "norm",
            "align_corners")  # fmt: skip
 RARE = ("model.step_size", "model.step_factor", "model.schedule_steps", "model.bias_lr_mult",
-        "model.bias_weight_decay", "model.aux_weight", "loader.resize_filter",
-        "loader.unlabeled_crop_size", "loader.unlabeled_resize", "eval.resize_filter")  # fmt: skip
+        "model.bias_weight_decay", "model.aux_weight", "model.feature_cache",
+        "loader.resize_filter", "loader.unlabeled_crop_size", "loader.unlabeled_resize",
+        "eval.resize_filter")  # fmt: skip
 COMMON = ("max_steps", "devices", "accelerator", "precision", "strategy", "val_check_interval",
           "accumulate_grad_batches", "fast_dev_run")  # fmt: skip
 # heading of --help → the options and sections below it; --help_all has what no heading has

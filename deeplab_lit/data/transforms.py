@@ -125,6 +125,12 @@ class TrainTransform:
         height, width = self.resize
         return _scaled(height, self.largest_scale), _scaled(width, self.largest_scale)
 
+    def variants(self) -> int | None:
+        """Return how many different images can come out of one; None: any number."""
+        if self.crop is not None or self.color_jitter or not self.one_scale:
+            return None
+        return 2 if self.mirror else 1
+
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, rng: Generator
     ) -> tuple[np.ndarray, np.ndarray]:

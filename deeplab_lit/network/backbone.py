@@ -9,7 +9,7 @@ Letters: B batch · D features · H×W image · h×w feature cells (H/8 × W/8 a
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torchvision
@@ -20,6 +20,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from deeplab_lit.network.atrous import make_atrous
 from deeplab_lit.types import class_of
+
+if TYPE_CHECKING:
+    from deeplab_lit.network.feature_cache import FeatureCache
 
 BackboneName = Literal[
     "resnet18",
@@ -80,11 +83,13 @@ class Backbone(nn.Module, ABC):
         aux_channels: the number of features behind `aux_part`; None: there is no such part.
         gradient_checkpointing: in training, recompute each part's activations instead of storing
             them: less memory, one more forward pass.
+        cache: takes the place of the first `parts`, which are frozen; None: nothing does.
     """
 
     out_channels: int
     aux_channels: int | None = None
     gradient_checkpointing = False
+    cache: "FeatureCache | None" = None
 
     @abstractmethod
     def parts(self) -> Iterable[nn.Module]:
@@ -104,7 +109,10 @@ class Backbone(nn.Module, ABC):
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         aux_part = self.aux_part() if with_aux else None
         aux = x
-        for part in self.parts():
+        parts = list(self.parts())
+        if self.cache is not None:
+            x, parts = self.cache(x), parts[len(self.cache.layers) :]
+        for part in parts:
             x = recomputed(part, x) if recompute else part(x)
             if part is aux_part:
                 aux = x

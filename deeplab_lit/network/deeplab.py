@@ -43,7 +43,8 @@ class DeepLabV2(nn.Module):
             `network.backbone.Backbone`.
         output_stride: image pixels per feature cell: 8 (the paper's), 16 or 32.
         head: "aspp" sums one atrous branch a rate (DeepLabv2); "largefov" is one branch; "conv1x1"
-            a classifier alone; "aspp_concat" the five-branch form with image pooling (DeepLabv3).
+            a classifier alone; "aspp_concat" the five-branch form with image pooling (DeepLabv3);
+            "aspp_3x3" ResNet's form of "aspp" behind VGG-16 too.
             Or a class of yours, a subclass of `network.head.Head`.
         atrous_rates: dilations of the head's 3×3 convolutions, in feature cells, one branch each.
             ASPP-L is 6, 12, 18, 24; ASPP-S is 2, 4, 8, 12; LargeFOV is 12; conv1x1 has none. They

@@ -3,6 +3,8 @@
 - `aspp`: DeepLabv2, Sec. 3.2 and Fig. 7, as released: parallel branches, one a rate, whose logits
   are *summed*. With ResNet a branch is one 3×3 convolution; with VGG-16 it is fc6-fc7-fc8.
 - `largefov`: one branch with a large rate (DeepLabv1; DeepLabv2, Sec. 4.1.1).
+- `aspp_3x3`: the released ResNet-101 head, one 3×3 convolution a rate, behind VGG-16 too: with a
+  hundredth of the weights of fc6-fc7-fc8 it suits ablations on a CPU.
 - `conv1x1`: a classifier alone: the rows of DeepLabv2's tables with neither LargeFOV nor ASPP. The
   paper does not spell it out; the authors' weights from MS-COCO have such a head.
 - `aspp_concat`: the five-branch form with image pooling, concatenation and projection, published in
@@ -23,7 +25,7 @@ from torch.nn import functional as F
 
 from deeplab_lit.types import class_of
 
-HeadName = Literal["aspp", "largefov", "conv1x1", "aspp_concat"]
+HeadName = Literal["aspp", "largefov", "conv1x1", "aspp_concat", "aspp_3x3"]
 MOST_RATES, LARGEST_RATE = 64, 1_000_000  # beyond all images
 
 
@@ -228,8 +230,8 @@ def build_head(
         )
     if name == "aspp_concat":
         return ASPPConcat(in_channels, num_classes, atrous_rates)
-    if name in ("aspp", "largefov"):
-        if vgg:
-            return vgg_aspp(in_channels, num_classes, atrous_rates, pool5a=name == "largefov")
+    if name in ("aspp", "largefov") and vgg:
+        return vgg_aspp(in_channels, num_classes, atrous_rates, pool5a=name == "largefov")
+    if name in ("aspp", "largefov", "aspp_3x3"):
         return resnet_aspp(in_channels, num_classes, atrous_rates)
     raise ValueError(f"head must be one of {', '.join(get_args(HeadName))}, got {name!r}")

@@ -15,11 +15,13 @@ from deeplab_lit import __version__
 from deeplab_lit.data import DataError
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.feature_cache import FeatureCache
 from deeplab_lit.network.multiscale import ScaleLogits
 from deeplab_lit.network.weights.start import initialize
 from deeplab_lit.runs.checkpoints import check_monitors
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
 from deeplab_lit.scoring.evaluation import ScoredNetwork
+from deeplab_lit.training.cached_features import cached_layers, check_comes_again
 from deeplab_lit.training.divergence import (
     Stuck,
     all_finite,
@@ -94,6 +96,8 @@ class DeepLabModule(ScoredNetwork):
         bias_weight_decay: biases have weight decay too.
         freeze: parts of the network that do not learn, normalization statistics included:
             "backbone", or a list of parts, like [conv1, bn1, layer1].
+        feature_cache: with freeze: a folder in which to keep what the frozen first layers make of
+            each image, for later epochs and other trainings (`training/cached_features.py`).
         collapse_share: end a training in which one class swallows more than this share of the
             other classes' pixels, validation after validation (`training/divergence.py`); 1 never.
         compile: compile backbone and head with torch.compile when training starts.
@@ -132,6 +136,7 @@ class DeepLabModule(ScoredNetwork):
         bias_lr_mult: float = 2.0,
         bias_weight_decay: bool = False,
         freeze: str | list[str] | None = None,
+        feature_cache: str | None = None,
         collapse_share: float = 0.99,
         compile: bool = False,
         **network,
@@ -159,6 +164,12 @@ class DeepLabModule(ScoredNetwork):
             self.hparams[part] = path_of(self.hparams[part])
         plain_values(self.hparams)  # refuses now what no checkpoint could hold
         self.frozen_parts = freeze_parts(self.net, freeze)
+        self.feature_cache = feature_cache
+        self.cached_layers = (
+            []
+            if feature_cache is None
+            else cached_layers(self.net, self.frozen_parts, compile=compile)
+        )
         self.loss = loss
         self.loss_size, self.aux_weight = loss_size, aux_weight
         self.stuck = Stuck()
@@ -210,13 +221,16 @@ class DeepLabModule(ScoredNetwork):
 
         Raises:
             DataError: the training split does not exist, or has no labels; or this training needs
-                images without labels too, and there are none.
+                images without labels too, and there are none; or its images do not come again
+                as they are, for a `feature_cache`.
         """
         if self.needs_unlabeled and data.unlabeled is None:
             raise DataError(
                 f"{type(self).__name__} needs --unlabeled_data: the data set whose images it "
                 "learns from without labels, as --unlabeled_data Images --unlabeled_data.root DIR"
             )
+        if self.feature_cache is not None:
+            check_comes_again(data)
         train, unlabeled, names = data.train, data.unlabeled, list(self.classes)
         values = train.label_values()
         provenance = self.initialize().extended(
@@ -238,6 +252,12 @@ class DeepLabModule(ScoredNetwork):
             self.record_data(data)
         else:  # batches of which nothing is known
             self.set_origin(self.initialize().extended(__version__, UNKNOWN), self._label_values)
+        if self.feature_cache is not None:  # by now the weights are those that stay
+            self.net.backbone.cache = FeatureCache(self.feature_cache, self.cached_layers)
+
+    def on_fit_end(self) -> None:
+        """Leave the network as others expect it: whoever uses it now may show it any image."""
+        self.net.backbone.cache = None
 
     def on_train_start(self) -> None:
         """Keep frozen parts, with their statistics and dropout, as they are in evaluation."""

@@ -56,6 +56,17 @@ def test_every_branch_gets_gradient_and_counts_in_the_output(name, vgg):
     assert torch.equal(head(x), before)
 
 
+def test_aspp_3x3_is_resnets_aspp_behind_any_backbone():
+    torch.manual_seed(1)
+    head = make("aspp_3x3", (1, 3), vgg=True)
+    torch.manual_seed(1)
+    resnets = make("aspp", (1, 3), vgg=False)
+    assert head.state_dict().keys() == resnets.state_dict().keys()
+    x = torch.randn(1, 4, 7, 5)
+    assert torch.equal(head(x), resnets(x))
+    assert head.new_layers() == tuple(head.branches)
+
+
 def test_aspp_is_the_sum_of_its_atrous_convolutions():
     rates = (1, 3, 6, 8)
     head = make(rates=rates).double()
@@ -216,7 +227,7 @@ def test_all_layers_of_aspp_concat_are_new():
 @pytest.mark.parametrize(
     "rates", [(), (0,), (6, -1), (2.5,), (6.0,), (True,), ("6",), (10**20,)], ids=str
 )
-@pytest.mark.parametrize("name", ["aspp", "largefov", "aspp_concat"])
+@pytest.mark.parametrize("name", ["aspp", "largefov", "aspp_concat", "aspp_3x3"])
 def test_rates_that_are_not_positive_integers_are_refused(name, rates):
     with pytest.raises(ValueError, match="atrous_rates must be positive integers"):
         make(name, rates)
