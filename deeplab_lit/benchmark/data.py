@@ -1,17 +1,17 @@
-"""Measure how fast training samples are made, beside the pipeline that most ports write."""
+"""Measure how fast training samples are made, beside the pipelines that others write."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from statistics import median
-from time import perf_counter
+from typing import Any, NamedTuple
 
 import cv2
-import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
-from PIL import Image
 from torch.utils.data import default_collate
 
-from deeplab_lit.data.decode import FORMATS
+from deeplab_lit.benchmark.meter import Seconds, seconds_of
+from deeplab_lit.benchmark.pipelines import PIPELINES, SCALES, Samples, decoded, missing
 from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.data.voc import VOC
@@ -19,12 +19,25 @@ from deeplab_lit.loading.batches import SegmentationDataset, collate
 from deeplab_lit.text import plural
 
 BATCH = 8
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
-MEAN_BGR = np.array([104.008, 116.669, 122.675], np.float32)
+
+
+class Variant(NamedTuple):
+    """A way to make samples, and batches of them.
+
+    Attributes:
+        samples: makes the samples of an epoch, of a seed.
+        collate: makes a batch of a list of them.
+    """
+
+    samples: Callable[[int], Samples]
+    collate: Callable[[list[Any]], Any]
 
 
 def data(root: str, crop_size: PositiveInt = 321, rounds: PositiveInt = 5) -> None:
-    """Compare training samples a second of one core with those of the usual OpenCV pipeline.
+    """Compare the making of training samples with OpenCV, torchvision v2 and albumentations.
+
+    All on one thread, from files to batches; and beside them how long the files take to decode. Of
+    albumentations, which needs `pip install albumentations`, nothing where it is not installed.
 
     Args:
         root: PASCAL VOC 2012 (see data VOC); its train split is read.
@@ -37,58 +50,48 @@ def data(root: str, crop_size: PositiveInt = 321, rounds: PositiveInt = 5) -> No
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     split = VOC(root).split("train")
-    ours = SegmentationDataset(split, TrainTransform(crop_size, SCALES), seed=0)
-    variants: dict[str, Callable[[int], Iterator]] = {
-        "deeplab_lit": lambda seed: (ours[seed * len(split.ids) + i, i] for i in range(len(ours))),
-        "OpenCV, float32": lambda seed: _usual(split, crop_size, seed, as_float=True),
-        "OpenCV, uint8": lambda seed: _usual(split, crop_size, seed, as_float=False),
-    }
-    collates = (collate, default_collate, default_collate)
-    times: dict[str, list[float]] = {name: [] for name in variants}
+    variants = _variants(split, crop_size)
+    passes: dict[str, list[Seconds]] = {name: [] for name in variants}
     for turn in range(rounds + 1):  # the first warms the disk cache up
-        for (name, samples), to_batch in zip(variants.items(), collates, strict=True):
-            start = perf_counter()
-            batch = []
-            for sample in samples(turn):
-                batch.append(sample)
-                if len(batch) == BATCH:
-                    to_batch(batch)
-                    batch = []
+        for name, variant in variants.items():
+            took = seconds_of(partial(_make_batches, variant, turn))
             if turn:
-                times[name].append((perf_counter() - start) / len(split.ids) * 1000)
+                passes[name].append(took)
     images, turns = plural(len(split.ids), "image"), plural(rounds, "round")
-    print(f"{images}, crop {crop_size}, one thread, median of {turns}")
-    for name, values in times.items():
-        ratio = median(t / base for t, base in zip(values, times["deeplab_lit"], strict=True))
-        print(f"  {name:<16} {median(values):6.2f} ms an image   {ratio:.2f}×")
+    print(f"{images}, crop {crop_size}, one thread, medians of {turns} and their ranges")
+    ours = passes["deeplab_lit"]
+    for name, measured in passes.items():
+        ratios = [t.wall / base.wall for t, base in zip(measured, ours, strict=True)]
+        wall, processor = (1000 * median(s) / len(split.ids) for s in zip(*measured, strict=True))
+        print(
+            f"  {name:<16} {median(ratios):5.2f}× the time ({min(ratios):.2f}…{max(ratios):.2f})  "
+            f"{wall:6.2f} ms an image, {processor:6.2f} ms of the processor"
+        )
+    if sentence := missing():
+        print(f"  {sentence}")
 
 
-def _usual(split: FileSplit, crop: int, seed: int, *, as_float: bool) -> Iterator[tuple]:
-    """Decode, resize the whole image, pad, crop, flip: what this project does not do."""
-    rng = np.random.default_rng(seed)
-    for pair in split.pairs:
-        image = cv2.imread(str(pair.image), cv2.IMREAD_COLOR)
-        assert image is not None, pair.image
-        if as_float:
-            image = image.astype(np.float32)
-        mask = np.asarray(Image.open(pair.mask, formats=FORMATS))
-        mask = mask.astype(np.int32) if as_float else mask
-        scale = rng.choice(SCALES)
-        h, w = int(mask.shape[0] * scale), int(mask.shape[1] * scale)
-        image = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
-        resized = Image.fromarray(mask).resize((w, h), Image.Resampling.NEAREST)
-        mask = np.asarray(resized, np.int64 if as_float else np.uint8)
-        bottom, right = max(crop - h, 0), max(crop - w, 0)
-        if bottom or right:
-            sides = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
-            image = cv2.copyMakeBorder(image, *sides, value=MEAN_BGR.tolist())
-            mask = np.pad(mask, ((0, bottom), (0, right)), constant_values=255)
-        y = rng.integers(mask.shape[0] - crop + 1)
-        x = rng.integers(mask.shape[1] - crop + 1)
-        image, mask = image[y : y + crop, x : x + crop], mask[y : y + crop, x : x + crop]
-        if rng.random() < 0.5:
-            image, mask = np.fliplr(image), np.fliplr(mask)
-        if as_float:
-            image = image - MEAN_BGR
-        image = np.ascontiguousarray(image.transpose(2, 0, 1))
-        yield image, np.ascontiguousarray(mask), pair.id
+def _variants(split: FileSplit, crop: int) -> dict[str, Variant]:
+    """Return ours, the decoding alone, and the others that are installed."""
+    dataset = SegmentationDataset(split, TrainTransform(crop, SCALES), seed=0)
+    number = len(split.ids)
+    variants = {
+        "deeplab_lit": Variant(
+            lambda t: (dataset[t * number + i, i] for i in range(number)), collate
+        ),
+        "decoding alone": Variant(partial(decoded, split, crop), lambda _: None),
+    }
+    for name, pipeline in PIPELINES.items():
+        if name != "albumentations" or missing() is None:
+            variants[name] = Variant(partial(pipeline, split, crop), default_collate)
+    return variants
+
+
+def _make_batches(variant: Variant, turn: int) -> None:
+    """Make the batches of a pass over the split; what is left at its end makes none."""
+    batch = []
+    for sample in variant.samples(turn):
+        batch.append(sample)
+        if len(batch) == BATCH:
+            variant.collate(batch)
+            batch = []
