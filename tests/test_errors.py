@@ -46,6 +46,14 @@ from deeplab_lit.runs.folder import RunFolderError
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), "error: a: Is a directory"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), "error: what reads the output"),
         (OSError(errno.EADDRINUSE, "Address already in use"), "error: the port"),
+        (
+            RuntimeError("[gloo/unbound_buffer.cc:83] Timed out waiting 1800000ms for recv"),
+            "error: another process of this training has not answered",
+        ),
+        (
+            torch.distributed.DistStoreError("Timed out after 1801 seconds waiting for clients."),
+            "error: another process of this training has not answered",
+        ),
     ],
 )
 def test_a_users_mistake_is_a_sentence_and_code_2(error, sentence, capsys):

@@ -172,6 +172,7 @@ def test_disabled_wandb_lets_a_run_be_and_writes_nothing(
 @pytest.mark.usefixtures("_logged_out")
 def test_only_the_first_process_logs(folder, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "run", None)
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     loggers = build(folder)
     log_config(loggers, {"model": {"lr": 1}})
