@@ -15,6 +15,7 @@ D = d + 1 · M vertices.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, floor, prod, sqrt
 
 import torch
@@ -47,12 +48,14 @@ class KeyLayout:
 def features(images: Tensor, xy_std: float, rgb_std: float | None) -> Tensor:
     """Map images (B,H,W,3) uint8 to a point per pixel (d,B·H·W): x, y, with rgb_std also colors."""
     b, h, w, _ = images.shape
-    rows = torch.arange(h, dtype=torch.float32, device=images.device) / xy_std
-    columns = torch.arange(w, dtype=torch.float32, device=images.device) / xy_std
+    number = partial(torch.full, (), dtype=torch.float32, device=images.device)
+    # by a tensor: by a Python number torch multiplies on a GPU with its reciprocal, a bit off
+    rows = torch.arange(h, dtype=torch.float32, device=images.device) / number(xy_std)
+    columns = torch.arange(w, dtype=torch.float32, device=images.device) / number(xy_std)
     xy = [columns.expand(b, h, w).reshape(1, -1), rows[:, None].expand(b, h, w).reshape(1, -1)]
     if rgb_std is None:
         return torch.cat(xy)
-    return torch.cat([*xy, images.reshape(-1, 3).T.float() / rgb_std])
+    return torch.cat([*xy, images.reshape(-1, 3).T.float() / number(rgb_std)])
 
 
 def elevate(points: Tensor) -> Tensor:
