@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 
 from deeplab_lit.atomic import check_room
 from deeplab_lit.data import DataError
+from deeplab_lit.errors import UserError
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.feature_cache import feature_shape, frozen_first
@@ -60,6 +62,20 @@ def check_comes_again(data: DataModule) -> None:
             "random crops, scales and colors or images without labels do not: set "
             "--loader.crop_size whole, one of --loader.scales, --loader.color_jitter 0 and no "
             "--unlabeled_data; or leave out --model.feature_cache"
+        )
+
+
+def check_whole_weights(strategy: Strategy) -> None:
+    """Refuse strategies that split the weights, or load a checkpoint's when training has begun.
+
+    Raises:
+        UserError: names the strategy.
+    """
+    if strategy.restore_checkpoint_after_setup:
+        raise UserError(
+            "--model.feature_cache names features after the weights, which "
+            f"{type(strategy).__name__} splits among processes: set --trainer.strategy ddp, or "
+            "leave out --model.feature_cache"
         )
 
 

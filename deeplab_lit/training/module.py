@@ -21,7 +21,11 @@ from deeplab_lit.network.weights.start import initialize
 from deeplab_lit.runs.checkpoints import check_monitors
 from deeplab_lit.runs.provenance import UNKNOWN, Provenance
 from deeplab_lit.scoring.evaluation import ScoredNetwork
-from deeplab_lit.training.cached_features import cached_layers, check_comes_again
+from deeplab_lit.training.cached_features import (
+    cached_layers,
+    check_comes_again,
+    check_whole_weights,
+)
 from deeplab_lit.training.divergence import (
     Stuck,
     all_finite,
@@ -253,6 +257,7 @@ class DeepLabModule(ScoredNetwork):
         else:  # batches of which nothing is known
             self.set_origin(self.initialize().extended(__version__, UNKNOWN), self._label_values)
         if self.feature_cache is not None:  # by now the weights are those that stay
+            check_whole_weights(self.trainer.strategy)
             self.net.backbone.cache = FeatureCache(self.feature_cache, self.cached_layers)
 
     def on_fit_end(self) -> None:

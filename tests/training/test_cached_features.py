@@ -5,10 +5,12 @@ from collections import namedtuple
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from deeplab_lit import fit, validate
 from deeplab_lit.atomic import NoRoomError
 from deeplab_lit.data import DataError
+from deeplab_lit.errors import UserError
 from deeplab_lit.training.cached_features import cache_in_words
 
 usage = namedtuple("usage", "total used free")
@@ -40,6 +42,34 @@ def test_a_training_with_kept_features_is_the_same_training(
         assert 6 <= len(files) <= 10
         ages = {file: file.stat().st_mtime_ns for file in files}
     assert ages == {file: file.stat().st_mtime_ns for file in tmp_path.glob("features/*/*.pt")}
+
+
+def test_a_training_that_goes_on_has_the_features_of_its_checkpoint(
+    make_module, make_data, make_trainer, tmp_path
+):
+    options = {**FROZEN, "feature_cache": str(tmp_path / "features")}
+    trainer = make_trainer(max_steps=1, limit_val_batches=0)
+    trainer.fit(make_module(**options), make_data(2, 1, **WHOLE))
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    module = make_module(**options)
+    with torch.no_grad():
+        for values in module.net.backbone.parameters():
+            values.add_(1)
+    again = make_trainer(max_steps=2, limit_val_batches=0)
+    again.fit(module, make_data(2, 1, **WHOLE), ckpt_path=tmp_path / "one.ckpt")
+    assert again.global_step == 2
+    assert len(list(tmp_path.glob("features/*"))) == 1
+
+
+def test_a_strategy_that_splits_the_weights_is_refused(
+    make_module, make_data, make_trainer, tmp_path
+):
+    class Splitting(SingleDeviceStrategy):
+        restore_checkpoint_after_setup = True
+
+    trainer = make_trainer(strategy=Splitting(), max_steps=1)
+    with pytest.raises(UserError, match="which Splitting splits among processes"):
+        trainer.fit(make_module(**FROZEN, feature_cache=str(tmp_path)), make_data(2, 1, **WHOLE))
 
 
 def test_the_checkpoint_of_a_run_with_kept_features_is_one_like_any_other(
