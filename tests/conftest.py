@@ -1,7 +1,10 @@
 """What all tests share: no W&B, no network, and a training that takes a second."""
 
+import copy
+import functools
 import os
 import signal
+import sys
 from pathlib import Path
 
 os.environ["WANDB_MODE"] = "disabled"
@@ -17,6 +20,10 @@ import pytest
 import torch
 from PIL import Image
 
+DRAW = {
+    name: getattr(torch.nn.init, name)
+    for name in ("kaiming_normal_", "kaiming_uniform_", "normal_")
+}
 TINY = {
     "--data": "Shapes",
     "--data.train_size": "8",
@@ -37,7 +44,17 @@ TINY = {
     "--trainer.val_check_interval": "2",
     "--trainer.check_val_every_n_epoch": "null",
     "--trainer.enable_progress_bar": "false",
+    "--trainer.num_sanity_val_steps": "0",
 }
+
+
+# the files that take longest: begun first, so that no worker is left alone with one at the end
+LONGEST = ("test_notebooks.py", "test_export.py", "test_resumption.py", "test_fit.py")
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +74,10 @@ def trained(tmp_path_factory, tiny_args):
     from deeplab_lit import fit
 
     runs = tmp_path_factory.mktemp("trained") / "runs"
-    fit.main(tiny_args(runs, **{"--run": "one"}))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, draw in DRAW.items():  # also where `undrawn` is at work
+            patch.setattr(torch.nn.init, name, draw)
+        fit.main(tiny_args(runs, **{"--run": "one"}))
     return runs / "shapes/one/checkpoints/best.ckpt"
 
 
@@ -80,7 +100,7 @@ def build_fit():
 def undrawn():
     """For big networks: no weights are drawn that files replace anyway, and no charts."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("kaiming_normal_", "kaiming_uniform_", "normal_"):
+        for name in DRAW:
             patch.setattr(torch.nn.init, name, lambda tensor, *args, **kw: tensor.detach().zero_())
         patch.setattr("deeplab_lit.scoring.galleries.ScoreCharts.finish", lambda *args: {})
         yield
@@ -102,6 +122,25 @@ def _drafts():
         patch.setattr(charts, "_save", draft)
         patch.setattr(charts, "DPI", 30)
         yield full
+
+
+def _copies(function):
+    """The function, called once for the same arguments; what it has given is copied."""
+    once = functools.lru_cache(512)(function)
+    return lambda *args, **options: copy.deepcopy(once(*args, **options))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once():
+    """Many tests want the same images of Shapes, and parsers with all of the trainer's options."""
+    from deeplab_lit.data import shapes
+
+    commands = [sys.modules.get(f"deeplab_lit.{name}") for name in ("fit", "validate")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "draw_sample", _copies(shapes.draw_sample))
+        for command in filter(None, commands):  # imported by a test
+            patch.setattr(command, "build_parser", _copies(command.build_parser))
+        yield
 
 
 @pytest.fixture
