@@ -96,6 +96,19 @@ def build_fit():
     return build
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_drawn_on_meta():
+    """Tensors without values get none, which takes PyTorch long."""
+
+    def drawn(draw):
+        return lambda tensor, *args, **kw: tensor if tensor.is_meta else draw(tensor, *args, **kw)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, draw in DRAW.items():
+            patch.setattr(torch.nn.init, name, drawn(draw))
+        yield
+
+
 @pytest.fixture(scope="module")
 def undrawn():
     """For big networks: no weights are drawn that files replace anyway, and no charts."""
@@ -108,10 +121,14 @@ def undrawn():
 
 @pytest.fixture(scope="session", autouse=True)
 def _drafts():
-    """Charts are drawn coarsely and not laid out; tests of their looks ask for `full_charts`."""
-    from deeplab_lit.pictures import charts
+    """Charts are drawn coarsely and not laid out; tests of their looks ask for `full_charts`.
 
-    save = charts._save
+    So are the pictures of a validation, smaller.
+    """
+    from deeplab_lit.pictures import charts
+    from deeplab_lit.pictures.masks import comparison
+
+    save, galleries = charts._save, sys.modules.get("deeplab_lit.scoring.galleries")
 
     def draft(figure, path):
         figure.set_layout_engine("none")
@@ -121,6 +138,8 @@ def _drafts():
         full = {"_save": save, "DPI": charts.DPI}
         patch.setattr(charts, "_save", draft)
         patch.setattr(charts, "DPI", 30)
+        if galleries:  # imported by a test
+            patch.setattr(galleries, "comparison", functools.partial(comparison, width=48))
         yield full
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 import sys
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 
 import deeplab_lit
 from deeplab_lit import convert, fit, validate
+from deeplab_lit.__main__ import main as commands
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights import FORMATS
 from deeplab_lit.network.weights.load import WeightsError
@@ -256,12 +256,13 @@ def test_validate_stops_where_the_weights_have_seen_the_split(converted, root, t
     assert results["provenance"]["source"] == "train2_iter_20000.caffemodel"
 
 
-def test_it_is_a_command(tmp_path):
-    command = [sys.executable, "-m", "deeplab_lit", "convert", "nowhere.pth", str(tmp_path / "o")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 2
+def test_it_is_a_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["deeplab_lit", "convert", "nowhere.pth", str(tmp_path / "o")])
+    with pytest.raises(SystemExit) as stop:
+        commands()
+    assert stop.value.code == 2
     kinds = ".caffemodel, .pth, .ckpt, .safetensors"
-    assert run.stderr == (
+    assert capsys.readouterr().err == (
         f"error: nowhere.pth: no such file: expected a weight file ({kinds}); in . there is none\n"
     )
 

@@ -1,6 +1,7 @@
 """Which part of the package knows which, how its files are named, and what importing it costs."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import defaultdict
@@ -38,6 +39,7 @@ LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics
 MODULES = 203
 
 
+@functools.cache
 def modules():
     """Path below the package → its nodes."""
     files = sorted(PACKAGE.rglob("*.py"))
@@ -167,15 +169,32 @@ loaded("predict")
 """
 
 
-def test_each_user_pays_for_what_he_uses(trained, tmp_path):
-    """Of one interpreter, step by step: no step loads Lightning, matplotlib or W&B."""
-    image = tmp_path / "image.png"
-    Image.new("RGB", (50, 40)).save(image)
-    args = map(str, (trained, image, tmp_path / "out"))
-    run = subprocess.run([sys.executable, "-c", COSTS, *args], capture_output=True, text=True)
+IN_TURN = """
+from runpy import run_module
+for name in commands():
+    for module in [module for module in sys.modules if module.partition(".")[0] == "deeplab_lit"]:
+        del sys.modules[module]
+    run_module(f"deeplab_lit.{name}", run_name="imported")  # of a package its __main__
+    print("first", name)
+"""
+
+
+@pytest.fixture(scope="module")
+def interpreter(trained, tmp_path_factory):
+    """First words and lines of a fresh one: it does what users do, then imports each command."""
+    folder = tmp_path_factory.mktemp("interpreter")
+    Image.new("RGB", (50, 40)).save(folder / "image.png")
+    args = map(str, (trained, folder / "image.png", folder / "out"))
+    code = [sys.executable, "-c", COSTS + IN_TURN, *args]
+    run = subprocess.run(code, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    return [(line.partition(" ")[0], line) for line in run.stdout.splitlines()]
+
+
+def test_each_user_pays_for_what_he_uses(interpreter):
+    """Of one interpreter, step by step: no step loads Lightning, matplotlib or W&B."""
     names = ("package", "commands", "DenseCRF", "help", "load", "data", "predict")
-    steps = [line for line in run.stdout.splitlines() if line.partition(" ")[0] in names]
+    steps = [line for word, line in interpreter if word in names]
     # torchvision takes as long again as torch: help waits for torch alone
     expected = [*names[:2], *(f"{name} torch" for name in names[2:4])]
     assert steps == [*expected, *(f"{name} torch torchvision" for name in names[4:])]
@@ -190,18 +209,8 @@ def test_the_api_lists_what_it_gives():
         deeplab_lit.DeepLabV3  # noqa: B018
 
 
-def test_every_command_can_be_the_first_that_is_imported():
+def test_every_command_can_be_the_first_that_is_imported(interpreter):
     """Modules that import each other may do so in one order and not in another."""
-    code = """
-import sys
-from runpy import run_module
-from deeplab_lit.__main__ import commands
-for name in commands():
-    for module in [module for module in sys.modules if module.partition(".")[0] == "deeplab_lit"]:
-        del sys.modules[module]
-    run_module(f"deeplab_lit.{name}", run_name="imported")  # of a package its __main__
-    print(name)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == list(commands())
+    assert [line for word, line in interpreter if word == "first"] == [
+        f"first {name}" for name in commands()
+    ]

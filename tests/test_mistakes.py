@@ -16,6 +16,7 @@ from deeplab_lit.ablate import __main__ as ablate
 from deeplab_lit.benchmark import __main__ as benchmark
 from deeplab_lit.prepare import __main__ as prepare
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # the default network is a ResNet-101
 COMMANDS = {
     "ablate": ablate.main,
     "benchmark": benchmark.main,

@@ -155,7 +155,7 @@ def test_the_onnx_example_runs_without_this_package_and_without_torch(trained, t
         f"import sys\nsys.modules |= {dict.fromkeys(ABSENT)}\n{code}"
     )
     example = [sys.executable, "-I", "example.py"]
-    run = subprocess.run(example, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(example, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
 
     net = deeplab_lit.load(trained)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from deeplab_lit.atomic import atomic_write
-from deeplab_lit.pictures.masks import comparison
+from deeplab_lit.pictures.masks import FAST, comparison
 from deeplab_lit.runs.csv_logger import MetricsFile
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import Classes
@@ -51,7 +51,8 @@ def show_batch(
     if not trainer.is_global_zero or module.global_step % every or not is_first:
         return
     folders = [Path(log.save_dir) for log in trainer.loggers if isinstance(log, MetricsFile)]
-    takers = [log for log in trainer.loggers if isinstance(log, WandbLogger)]
+    wandb = [log for log in trainer.loggers if isinstance(log, WandbLogger)]
+    takers = [log for log in wandb if not log.experiment.disabled]
     if not folders and not takers:
         return
     parts = {
@@ -63,7 +64,7 @@ def show_batch(
     panel = draw(parts, module.classes)
     for folder in folders:
         with atomic_write(folder / "training" / f"{module.global_step:06}.png") as place:
-            panel.save(place)
+            panel.save(place, compress_level=FAST)
     for logger in takers:
         logger.log_image("train/batch", [panel], step=module.global_step)
 

@@ -16,6 +16,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # the second without FreeTy
 
 VOID_COLOR = (224, 224, 192)  # VOC's, of index 255
 NARROWEST = 160  # pixels of a legend
+FAST = 1  # compression of a PNG: files a tenth larger than by default, in half the time
 
 
 def palette(colors: Colors) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.pictures.charts import class_bars, confusion_matrix
-from deeplab_lit.pictures.masks import comparison, stack
+from deeplab_lit.pictures.masks import FAST, comparison, stack
 from deeplab_lit.scoring.evaluation import ScoredModule
 from deeplab_lit.scoring.metric import Scores
 from deeplab_lit.scoring.observer import Observer, ScoredImage
@@ -25,7 +25,6 @@ from deeplab_lit.scoring.validation import images_here
 from deeplab_lit.types import VOID, Classes
 
 TITLES = ("image", "truth", "prediction", "after the CRF")
-FAST = 1  # PNG's compression: files a tenth larger than usual, in half the time
 WIDEST = 480  # pixels; what is kept of an image for worst_best.png is not wider
 
 

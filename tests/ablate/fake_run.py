@@ -34,5 +34,5 @@ def leave(number, frame):
 if "slow" in options and not goes_on:
     signal.signal(signal.SIGINT, leave)
     (folder / "ready").touch()
-    time.sleep(60)
+    time.sleep(600)
 (folder / "results.json").write_text(json.dumps({"finished": True}))

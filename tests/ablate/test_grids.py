@@ -1,5 +1,6 @@
 """Every shipped grid, held against what W&B and `fit` take."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,13 @@ NAMES = {
 }
 
 
+parser_of = functools.cache(lambda command: build_parser(command, "", ""))
+
+
 def options_of(command, args):
     """What `fit` or `validate` understands of a command line."""
     argv = command_line(args)
-    return parse_run(build_parser(command, "", ""), command, argv, implied_config(command, argv))
+    return parse_run(parser_of(command), command, argv, implied_config(command, argv))
 
 
 def name_of(path):

@@ -27,7 +27,7 @@ WAIT = """
 import os, pathlib, signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 pathlib.Path(os.environ["READY"]).write_text(str(os.getpid()))
-time.sleep(30)
+time.sleep(600)
 """
 
 
@@ -58,7 +58,7 @@ def waiting(program, step, tmp_path):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -18,6 +18,12 @@ from deeplab_lit.ablate.results import best_checkpoint
 from deeplab_lit.ablate.sweep import read_sweep
 
 
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Plots that are made, but not drawn, which takes most of the time of a page."""
+    monkeypatch.setattr(plots, "picture", lambda figure, kind: b"<svg/>")
+
+
 def test_the_report_is_four_files_and_the_table_on_the_screen(sweep, done, tmp_path, capsys):
     folder = tmp_path / "runs/rates"
     write_report(sweep, done, folder)
@@ -33,6 +39,7 @@ def test_the_report_is_four_files_and_the_table_on_the_screen(sweep, done, tmp_p
     assert str(folder / "report.html") in said
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_part_of_an_ablation_can_be_reported(sweep, runs, make_run, tmp_path, capsys):
     make_run(runs[0], 0.5)
     write_report(sweep, runs, tmp_path / "runs/rates")
@@ -57,6 +64,7 @@ def test_runs_of_other_options_are_not_passed_over_in_silence(sweep, done, tmp_p
     assert not (folder / "report.html").exists()
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_damaged_checkpoint_takes_the_pictures_alone(sweep, done, tmp_path):
     """Scores, counts and sizes are in files of their own."""
     path = best_checkpoint(done[1])
@@ -67,6 +75,7 @@ def test_a_damaged_checkpoint_takes_the_pictures_alone(sweep, done, tmp_path):
     assert "“2, 4” is better" in text
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_where_the_data_is_gone_the_report_says_so(sweep, done, tmp_path):
     for run in done:
         config = run.validate.folder / "config.yaml"
@@ -75,6 +84,7 @@ def test_where_the_data_is_gone_the_report_says_so(sweep, done, tmp_path):
     assert "No pictures: " in (tmp_path / "runs/rates/report.html").read_text()
 
 
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize(
     ("metric", "expected"), [("val/miou", "+0.00"), ("val_crf/miou", "+10.00")]
 )
@@ -97,6 +107,7 @@ def test_labels_are_short_where_one_option_varies():
     assert short_labels(several) == ("setting", several)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_option_that_varies_heads_the_table(sweep, done, tmp_path):
     folder = tmp_path / "runs/rates"
     write_report(sweep, done, folder)
@@ -104,12 +115,6 @@ def test_the_option_that_varies_heads_the_table(sweep, done, tmp_path):
     page = (folder / "report.html").read_text()
     assert page.count("<th>atrous_rates</th>") == 2  # scores, classes
     assert "<th>atrous_rates 2, 4</th>" in page  # pictures
-
-
-@pytest.fixture
-def no_drawing(monkeypatch):
-    """Plots that are made, but not drawn, which takes most of the time of a page."""
-    monkeypatch.setattr(plots, "picture", lambda figure, kind: b"<svg/>")
 
 
 def test_the_table_says_what_the_network_of_a_setting_costs(sweep, done, tmp_path, no_drawing):

@@ -49,7 +49,7 @@ def calls(folder):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -122,7 +122,7 @@ def test_ctrl_c_while_a_process_is_being_started_reaches_it_too(folder, monkeypa
     runner = Runner([slow, later], jobs=2)
     begin = time.monotonic()
     assert not runner.run()
-    assert time.monotonic() - begin < 30  # it would wait for 60
+    assert time.monotonic() - begin < 300  # it would wait for 600
     assert words(runner) == ["waiting", "waiting"]
     assert (folder / "slow/checkpoints/last.ckpt").exists()
     assert calls(folder) == [["fit", "slow"]]

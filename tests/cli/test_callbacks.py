@@ -108,9 +108,9 @@ def content(path):
 
 @pytest.mark.usefixtures("full_charts")
 def test_scores_tables_and_pictures_do_not_depend_on_the_number_of_processes(validate, tmp_path):
-    """Three images on two spawned processes: one process has one more."""
+    """Three images on two processes: one process has one more."""
     one, two = tmp_path / "one", tmp_path / "two"
-    logged, together = validate(one), validate(two, devices=2, strategy="ddp_spawn")
+    logged, together = validate(one), validate(two, devices=2, strategy="ddp_fork")
     assert {k: v for k, v in together.items() if k.startswith("val")} == logged
     assert logged["val_crf/miou"] != logged["val/miou"]
     assert json.loads((two / "results.json").read_text())["processes"] == 2

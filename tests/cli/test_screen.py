@@ -141,7 +141,7 @@ fit.main([*args, "--trainer.max_steps=3", "--run=one"])
 fit.main([*args, "--run=one", "--ckpt_path=last"])
 """
     command = [sys.executable, "-c", code, *tiny_args(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     assert run.stdout.count("Next  ") == 2

@@ -32,7 +32,7 @@ def test_a_slow_image_holds_up_no_other(samples, monkeypatch):
 
     def refine(self, image, probabilities):
         if image is samples[0][0]:
-            assert others.wait(60)
+            assert others.wait(300)
         return probabilities
 
     monkeypatch.setattr(DenseCRF, "__call__", refine)
@@ -52,7 +52,7 @@ def test_what_is_in_it_is_bounded_by_workers_and_memory(samples, monkeypatch, by
     go, seen = threading.Event(), []
 
     def refine(self, image, probabilities):
-        assert go.wait(60)
+        assert go.wait(300)
         return probabilities
 
     monkeypatch.setattr(DenseCRF, "__call__", refine)

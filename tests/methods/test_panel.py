@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -25,6 +26,8 @@ def batch(size=(33, 65), number=2):
 
 class Wandb(HarmlessWandb):
     """Takes pictures, and talks to nobody."""
+
+    experiment = SimpleNamespace(disabled=False)
 
     def __init__(self):
         self.log_image = MagicMock()

@@ -109,14 +109,14 @@ def test_numbers_that_are_not_the_published_ones_are_refused_or_said(official, c
 def hold(folder, held):
     with alone_in(folder):
         held.set()
-        time.sleep(60)
+        time.sleep(600)
 
 
 def test_a_second_process_is_kept_out_until_the_first_has_ended_in_whatever_way(tmp_path):
     held = FORK.Event()
     first = FORK.Process(target=hold, args=(tmp_path, held))
     first.start()
-    assert held.wait(20)
+    assert held.wait(300)
     with pytest.raises(DataError, match="another process prepares"), alone_in(tmp_path):
         pass
     first.kill()

@@ -151,7 +151,7 @@ def test_stopped_by_ctrl_c_it_goes_on_where_it_was(tmp_path, server, voc_archive
         assert running.is_alive()
         sleep(0.01)
     os.kill(running.pid, SIGINT)
-    running.join(60)
+    running.join(300)
     assert running.exitcode == 130
     assert "Traceback" not in capfd.readouterr().err
     assert [path.name for path in root.iterdir()] == [part.name]
@@ -187,7 +187,7 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path, server, voc_archives, c
     held = FORK.Event()
     other = FORK.Process(target=hold, args=(root, held))
     other.start()
-    assert held.wait(20)
+    assert held.wait(300)
     with pytest.raises(SystemExit) as stop:
         main(command)
     assert stop.value.code == 2
@@ -202,7 +202,7 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path, server, voc_archives, c
 def hold(root, held):
     with alone_in(root):
         held.set()
-        sleep(60)
+        sleep(600)
 
 
 @pytest.mark.parametrize(

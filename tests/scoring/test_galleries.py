@@ -8,7 +8,6 @@ from PIL import Image
 
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.data import Shapes
-from deeplab_lit.pictures.masks import comparison
 from deeplab_lit.scoring import galleries
 from deeplab_lit.scoring.galleries import (
     Sample,
@@ -59,7 +58,7 @@ def test_predictions_show_images_that_are_spread_over_the_set(validated):
     chosen = [images[i] for i in (0, 3, 5, 8)]
     samples = [[x.numpy() for x in (i.image, i.mask, i.labels, i.refined)] for i in chosen]
     titles = ("image", "truth", "prediction", "after the CRF")
-    expected = comparison(samples, validated.module.classes, titles)
+    expected = galleries.comparison(samples, validated.module.classes, titles)
     with Image.open(validated.folder / "predictions.png") as picture:
         np.testing.assert_array_equal(picture, expected)
 

@@ -65,7 +65,8 @@ def fit(make_module, make_data, make_trainer, tmp_path):
         module = make_module(lr=0.1)
         module.net.head = nn.Sequential(nn.Dropout(0.3), module.net.head)
         module.net.head.new_layers = module.net.head[1].new_layers
-        data = make_data(train_size=PER_EPOCH * ACCUMULATE * 2 + 1, val_size=2)
+        images = PER_EPOCH * ACCUMULATE * 2 + 1
+        data = make_data(train_size=images, val_size=2, crop_size=33)
         trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
         return trainer, module
 
