@@ -84,8 +84,7 @@ def main(
         run, start = build(args, module, held)
         check(run, start)
         create(run, start, held)
-        path = start.checkpoint.path if start.checkpoint else None
-        run.trainer.fit(run.module, run.datamodule, ckpt_path=path)
+        run.trainer.fit(run.module, run.datamodule, ckpt_path=start.path)
         _say_what_came_out(run)
         return run
 
@@ -149,11 +148,9 @@ def build(
         resume_step=start.step if start.resumes else None,
         wandb=options.trainer.logger in (None, True),
     )
-    is_named = options.run or start.resumes
-    path = start.checkpoint.path if start.checkpoint else None
-    agreement = SameOnAllProcesses(options, start.folder.name if is_named else None, path)
-    callbacks = [agreement, *callbacks]
-    trainer = build_trainer(built.trainer, callbacks, saving, loggers, start.folder)
+    name = start.folder.name if options.run or start.resumes else None  # else each its own time
+    same = SameOnAllProcesses(options, name, start.path)
+    trainer = build_trainer(built.trainer, [same, *callbacks], saving, loggers, start.folder)
     return Run(trainer, built.model, datamodule, start.folder, options, record), start
 
 

@@ -140,9 +140,8 @@ def build(argv: Sequence[str], crf: Refiner | None = None) -> tuple[Run, Subject
         resume_step=None,
         wandb=options.trainer.logger in (None, True),
     )
-    agreement = SameOnAllProcesses(options, name, None if is_folder else options.ckpt_path)
-    callbacks = [agreement, *callbacks]
-    trainer = build_trainer(built.trainer, callbacks, saving, loggers, folder)
+    same = SameOnAllProcesses(options, name, None if is_folder else options.ckpt_path)
+    trainer = build_trainer(built.trainer, [same, *callbacks], saving, loggers, folder)
     return Run(trainer, subject.module, datamodule, folder, options, record), subject
 
 

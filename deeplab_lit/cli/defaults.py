@@ -168,6 +168,11 @@ class Start(NamedTuple):
         """The optimizer steps that are done."""
         return self.checkpoint.step if self.checkpoint else 0
 
+    @property
+    def path(self) -> str | None:
+        """The checkpoint's file; None: it begins at step 0."""
+        return self.checkpoint.path if self.checkpoint else None
+
 
 def find_start(options: Namespace, experiment: str, held: ExitStack) -> Start:
     """Return where `--ckpt_path` lets a training begin.
