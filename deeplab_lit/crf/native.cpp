@@ -3,9 +3,10 @@
 // Same mathematics as mean_field.py and permutohedral.py (read those first); this file is about
 // memory. Label scores live in rows of V vectors of 8 floats, padded with labels of probability 0.
 // One pass over the pixels slices the messages, takes the softmax and splats into the next
-// iteration's tables, all in registers. Pixels are divided into one strip a thread; a vertex that
-// two strips touch has a copy for the later one, added up before the blur. Hence no atomics, and
-// the same result on every run with as many threads.
+// iteration's tables, block by block. The blur walks along chains of vertices and reads and writes
+// each row once, in place. Pixels are divided into one strip a thread; a vertex that two strips
+// touch has a copy for the later one, added up before the blur. Hence no atomics, and the same
+// result on every run with as many threads. README.md beside this has what was measured.
 //
 // C interface for ctypes at the end. Letters: C labels, N pixels, D = d + 1, M vertices.
 
@@ -15,7 +16,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <numeric>
 #include <vector>
 #ifdef __linux__
 #include <sys/mman.h>
@@ -26,28 +29,77 @@ typedef int32_t i8 __attribute__((vector_size(32)));
 
 constexpr int BLOCK = 16;       // pixels whose hash slots are fetched together
 constexpr int MAX_CORNERS = 6;  // 5 features
+constexpr uint32_t FIRST = 1u << 31;  // flag of a vertex that begins a chain
+constexpr size_t HUGE_PAGE = 2 << 20;
+constexpr size_t KEPT = 256 << 20;  // bytes of memory for the next images
 constexpr float ALMOST_ZERO = 1e-20f;
+
+struct Block {
+    void *memory;
+    size_t bytes;
+};
+
+// Keeps memory for the next image: the system would clear each page that it hands out.
+class Shelf {
+  public:
+    // The smallest block that is large enough, but not far too large; or null.
+    Block take(size_t bytes) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        size_t best = blocks_.size();
+        for (size_t i = 0; i < blocks_.size(); i++)
+            if (blocks_[i].bytes >= bytes && blocks_[i].bytes <= 2 * bytes &&
+                (best == blocks_.size() || blocks_[i].bytes < blocks_[best].bytes))
+                best = i;
+        return best < blocks_.size() ? remove(best) : Block{nullptr, 0};
+    }
+
+    // Frees the oldest blocks where there are too many.
+    void put(Block block) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        blocks_.push_back(block);
+        bytes_ += block.bytes;
+        while (bytes_ > KEPT) std::free(remove(0).memory);
+    }
+
+  private:
+    std::mutex mutex_;
+    std::vector<Block> blocks_;
+    size_t bytes_ = 0;
+
+    Block remove(size_t i) {
+        const Block block = blocks_[i];
+        blocks_.erase(blocks_.begin() + i);
+        bytes_ -= block.bytes;
+        return block;
+    }
+};
+
+Shelf shelf;
 
 // Memory for tables: uninitialized, in huge pages where the system has them.
 template <class T>
 class Buffer {
   public:
     explicit Buffer(int64_t size = 0) {
-        size_t page = 1 << 21, bytes = (size * sizeof(T) + page) / page * page;
-        void *memory = std::aligned_alloc(page, bytes);
-        if (!memory) throw std::bad_alloc();
+        const size_t bytes = (size * sizeof(T) + HUGE_PAGE) / HUGE_PAGE * HUGE_PAGE;
+        Block block = shelf.take(bytes);
+        if (!block.memory) {
+            block = {std::aligned_alloc(HUGE_PAGE, bytes), bytes};
+            if (!block.memory) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
-        madvise(memory, bytes, MADV_HUGEPAGE);
+            madvise(block.memory, bytes, MADV_HUGEPAGE);
 #endif
-        data_.reset(static_cast<T *>(memory));
+        }
+        data_ = {static_cast<T *>(block.memory), Return{block.bytes}};
     }
     operator T *() const { return data_.get(); }
 
   private:
-    struct Free {
-        void operator()(void *memory) const { std::free(memory); }
+    struct Return {
+        size_t bytes;
+        void operator()(void *memory) const { shelf.put({memory, bytes}); }
     };
-    std::unique_ptr<T, Free> data_;
+    std::unique_ptr<T, Return> data_;
 };
 
 // ------------------------------------------------------------------------------ the lattice
@@ -101,12 +153,13 @@ struct Lattice {
     int strips;
     int64_t vertices = 0;             // M; row 0 of every table stays 0
     std::vector<int64_t> strip;       // strip s has the pixels strip[s]…strip[s+1]−1
+    std::vector<int64_t> first_own;   // vertices from first_own[s] are touched by strip s first
     std::vector<uint32_t> copied;     // row M+1+i holds a copy of vertex copied[i]
     std::vector<int64_t> first_copy;  // strip s has the copies first_copy[s]…first_copy[s+1]−1
     Buffer<uint32_t> slice_row;       // N×D
     Buffer<uint32_t> splat_row;       // N×D, a copy's row where the strip has one
     Buffer<float> weight;             // N×D, barycentric
-    Buffer<uint32_t> neighbor;       // D×(M+1)×2, one step forth and one step back
+    Buffer<uint32_t> chain;          // D×M, each direction's vertices, chain after chain
     Buffer<float> norm;               // N, 1/√(the kernel's sum)
 
     Lattice(int64_t n, int corners, int strips)
@@ -188,8 +241,10 @@ void merge(Lattice &lattice, std::vector<VertexTable> &tables) {
     constexpr uint32_t COPY = 1u << 31;
     const int strips = lattice.strips;
     std::vector<std::vector<uint32_t>> slice(strips), splat(strips);
+    lattice.first_own.push_back(1);
     lattice.first_copy.assign(2, 0);  // strip 0 has none
     for (int s = 1; s < strips; s++) {
+        lattice.first_own.push_back(tables[0].keys.size());
         for (uint64_t key : tables[s].keys) {
             const size_t known = tables[0].keys.size();
             const uint32_t id = slice[s].empty() ? 0 : tables[0].insert(key);
@@ -214,34 +269,38 @@ void merge(Lattice &lattice, std::vector<VertexTable> &tables) {
         }
 }
 
-void find_neighbors(Lattice &lattice, const VertexTable &table, const int64_t *stride,
-                     int64_t phase) {
+// Puts each direction's vertices into chains: one step apart, and at both ends there is no other.
+void find_chains(Lattice &lattice, const VertexTable &table, const int64_t *stride, int64_t phase) {
     const int64_t rows = lattice.vertices + 1;
     const int corners = lattice.corners;
-    int64_t all_strides = 0;
-    for (int j = 0; j < corners; j++) all_strides += stride[j];
-    lattice.neighbor = Buffer<uint32_t>(corners * rows * 2);
-    uint32_t *neighbor = lattice.neighbor;
-    auto forth = [&](int64_t v, int j) {  // key of the vertex one step along direction j
-        const uint64_t key = table.keys[v];
-        const uint64_t wrapped = key + (corners - 1) * phase - all_strides;
-        return (key < static_cast<uint64_t>(phase) ? wrapped : key - phase) + stride[j];
-    };
-#pragma omp parallel num_threads(lattice.strips)
-    {
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < corners * rows * 2; i++) neighbor[i] = 0;
-#pragma omp for schedule(static)
+    const int64_t all_strides = std::accumulate(stride, stride + corners, int64_t{0});
+    lattice.chain = Buffer<uint32_t>(corners * lattice.vertices);
+    Buffer<uint32_t> following(corners * rows);  // the vertex one step on, or 0
+#pragma omp parallel for num_threads(lattice.strips) schedule(dynamic)
+    for (int j = 0; j < corners; j++) {
+        uint32_t *next = following + j * rows;  // without FIRST's bit: not the first
+        std::fill(next, next + rows, FIRST);
         for (int64_t begin = 1; begin < rows; begin += BLOCK) {
             const int64_t end = std::min(begin + BLOCK, rows);
-            for (int64_t v = begin; v < end; v++)
-                for (int j = 0; j < corners; j++) table.prefetch(forth(v, j));
-            for (int64_t v = begin; v < end; v++)
-                for (int j = 0; j < corners; j++)
-                    if (const uint32_t other = table.find(forth(v, j))) {
-                        neighbor[(j * rows + v) * 2] = other;
-                        neighbor[(j * rows + other) * 2 + 1] = static_cast<uint32_t>(v);
-                    }
+            uint64_t step[BLOCK];
+            for (int64_t v = begin; v < end; v++) {
+                const uint64_t key = table.keys[v];
+                const uint64_t wrapped = key + (corners - 1) * phase - all_strides;
+                step[v - begin] =
+                    (key < static_cast<uint64_t>(phase) ? wrapped : key - phase) + stride[j];
+                table.prefetch(step[v - begin]);
+            }
+            for (int64_t v = begin; v < end; v++) {
+                const uint32_t other = table.find(step[v - begin]);
+                next[v] |= other;
+                if (other) next[other] &= ~FIRST;
+            }
+        }
+        uint32_t *chain = lattice.chain + j * lattice.vertices;
+        for (int64_t first = 1; first < rows; first++) {
+            if (!(next[first] & FIRST)) continue;
+            *chain++ = static_cast<uint32_t>(first) | FIRST;
+            for (uint32_t v = next[first] & ~FIRST; v; v = next[v]) *chain++ = v;
         }
     }
 }
@@ -251,20 +310,51 @@ void find_neighbors(Lattice &lattice, const VertexTable &table, const int64_t *s
 // A table's rows have V entries of type T: one float for the norm, v8 for label scores.
 template <class T, int V, int D>
 inline void gather(T *sum, const T *table, const uint32_t *rows, const float *weight) {
-    for (int k = 0; k < D; k++)
-        for (int v = 0; v < V; v++) sum[v] += table[int64_t{rows[k]} * V + v] * weight[k];
+    for (int k = 0; k < D; k++) {
+        const T *row = table + int64_t{rows[k]} * V;
+        for (int v = 0; v < V; v++) sum[v] += row[v] * weight[k];
+    }
 }
 
 template <class T, int V, int D>
 inline void scatter(const T *value, T *table, const uint32_t *rows, const float *weight) {
-    for (int k = 0; k < D; k++)
-        for (int v = 0; v < V; v++) table[int64_t{rows[k]} * V + v] += value[v] * weight[k];
+    for (int k = 0; k < D; k++) {
+        T *row = table + int64_t{rows[k]} * V;
+        for (int v = 0; v < V; v++) row[v] += value[v] * weight[k];
+    }
 }
 
-// Adds up the strips' copies, then blurs along every direction, between `table` and `other`.
-// Afterwards the result is in `table`, and `other` is zero.
+// row ← row + (row before + row after)/2 along strip s of a direction's chains.
 template <class T, int V>
-void blur(const Lattice &lattice, T *&table, T *&other) {
+void blur_chains(T *table, const uint32_t *chain, const Lattice &lattice, int s) {
+    const int64_t m = lattice.vertices;
+    int64_t begin = m * s / lattice.strips, end = m * (s + 1) / lattice.strips;
+    while (begin < m && !(chain[begin] & FIRST)) begin++;  // no chain is cut in two
+    while (end < m && !(chain[end] & FIRST)) end++;
+    if (begin >= end) return;
+    auto row = [&](int64_t i) { return table + int64_t{chain[i] & ~FIRST} * V; };
+    T *at = row(begin);
+    T here[V], half_before[V] = {};
+    std::copy(at, at + V, here);
+    for (int64_t i = begin; i < end; i++) {
+        const T *ahead = row(std::min(i + BLOCK, m - 1));
+        for (int v = 0; v < V; v += 2) __builtin_prefetch(ahead + v);  // a cache line is two v8
+        const int64_t next = std::min(i + 1, end - 1);
+        const float half = i + 1 == end || chain[next] & FIRST ? 0.f : 0.5f;
+        T *after = row(next);
+        for (int v = 0; v < V; v++) {
+            const T unblurred = after[v];
+            at[v] = here[v] + (unblurred * half + half_before[v]);
+            half_before[v] = here[v] * half;
+            here[v] = unblurred;
+        }
+        at = after;
+    }
+}
+
+// Adds up the strips' copies, then blurs along every direction.
+template <class T, int V>
+void blur(const Lattice &lattice, T *table) {
     const int64_t rows = lattice.vertices + 1;
 #pragma omp parallel num_threads(lattice.strips)
     {
@@ -274,37 +364,18 @@ void blur(const Lattice &lattice, T *&table, T *&other) {
                 for (int v = 0; v < V; v++)
                     table[int64_t{lattice.copied[i]} * V + v] += table[(rows + i) * V + v];
         }
-        T *from = table, *to = other;
         for (int j = 0; j < lattice.corners; j++) {
-            const uint32_t *neighbor = lattice.neighbor + j * rows * 2;
-#pragma omp for schedule(static)
-            for (int64_t r = 0; r < rows; r++) {
-                const int64_t ahead = std::min(r + BLOCK, rows - 1) * 2;
-                for (int v = 0; v < V; v += 2) {  // a cache line holds two v8
-                    __builtin_prefetch(from + int64_t{neighbor[ahead]} * V + v);
-                    __builtin_prefetch(from + int64_t{neighbor[ahead + 1]} * V + v);
-                }
-                const T *forth = from + int64_t{neighbor[r * 2]} * V;
-                const T *back = from + int64_t{neighbor[r * 2 + 1]} * V;
-                for (int v = 0; v < V; v++)
-                    to[r * V + v] = from[r * V + v] + 0.5f * (forth[v] + back[v]);
-            }
-            std::swap(from, to);
-        }
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < lattice.rows() * V; i++) to[i] = T{};
-#pragma omp single
-        {
-            table = from;
-            other = to;
+#pragma omp for schedule(static, 1)
+            for (int s = 0; s < lattice.strips; s++)
+                blur_chains<T, V>(table, lattice.chain + j * lattice.vertices, lattice, s);
         }
     }
 }
 
 template <int D>
 void find_norm(Lattice &lattice) {
-    Buffer<float> a(lattice.rows()), b(lattice.rows());
-    float *table = a, *other = b;
+    const Buffer<float> sums(lattice.rows());
+    float *table = sums;
     std::fill(table, table + lattice.rows(), 0.f);
     const uint32_t *rows = lattice.splat_rows();
     const float one = 1;
@@ -312,7 +383,7 @@ void find_norm(Lattice &lattice) {
     for (int s = 0; s < lattice.strips; s++)
         for (int64_t i = lattice.strip[s]; i < lattice.strip[s + 1]; i++)
             scatter<float, 1, D>(&one, table, rows + i * D, lattice.weight + i * D);
-    blur<float, 1>(lattice, table, other);
+    blur<float, 1>(lattice, table);
 #pragma omp parallel for num_threads(lattice.strips) schedule(static)
     for (int64_t i = 0; i < lattice.pixels; i++) {
         float sum = 0;
@@ -358,14 +429,23 @@ inline v8 exp_v8(v8 x) {
     return (v8)(((i8)y + exponent) & keep);
 }
 
+// Each stage for all pixels of a block: those of one pixel wait for one another.
 template <int V>
-inline void softmax(v8 *x) {
-    v8 top = x[0], sum = {};
-    for (int v = 1; v < V; v++) top = larger(top, x[v]);
-    top = reduce(top, larger);
-    for (int v = 0; v < V; v++) sum += x[v] = exp_v8(x[v] - top);
-    const v8 scale = 1.f / reduce(sum, plus);
-    for (int v = 0; v < V; v++) x[v] *= scale;
+inline void softmax(v8 (*q)[V], int count) {
+    float top[BLOCK], scale[BLOCK];
+    for (int p = 0; p < count; p++) {
+        v8 most = q[p][0];
+        for (int v = 1; v < V; v++) most = larger(most, q[p][v]);
+        top[p] = reduce(most, larger)[0];
+    }
+    for (int p = 0; p < count; p++) {
+        v8 sum = {};
+        for (int v = 0; v < V; v++) sum += q[p][v] = exp_v8(q[p][v] - top[p]);
+        scale[p] = reduce(sum, plus)[0];
+    }
+    for (int p = 0; p < BLOCK; p++) scale[p] = 1 / scale[p];
+    for (int p = 0; p < count; p++)
+        for (int v = 0; v < V; v++) q[p][v] *= scale[p];
 }
 
 // One kernel of the CRF: its lattice, the messages of this iteration and the sums of the next.
@@ -398,27 +478,68 @@ inline void splat(const Term &term, int64_t begin, int count, bool symmetric, v8
     }
 }
 
-// Q = softmax(−U + messages) of one strip, added into the sums; kept when it is the last. A block's
-// pixels go through every stage together, so that the processor has independent work at any time.
+// Rows of the sums that a strip has not added to yet: it zeroes them just before it does. Its
+// pixels come to its own vertices, and to its copies, in the order of their numbers.
+class Untouched {
+  public:
+    Untouched(const Lattice &lattice, int s)
+        : copies_(lattice.vertices + 1), next_own_(lattice.first_own[s]),
+          next_copy_(copies_ + lattice.first_copy[s]) {}
+
+    // Zeroes table[rows[0]…rows[count−1]] as far as this is the first time.
+    template <int V>
+    void zero(v8 *table, const uint32_t *rows, int count) {
+        int64_t last_own = 0, last = 0;
+        for (int i = 0; i < count; i++) {
+            last_own = std::max<int64_t>(last_own, rows[i] < copies_ ? rows[i] : 0);
+            last = std::max<int64_t>(last, rows[i]);
+        }
+        for (; next_own_ <= last_own; next_own_++) std::fill_n(table + next_own_ * V, V, v8{});
+        for (; next_copy_ <= last; next_copy_++) std::fill_n(table + next_copy_ * V, V, v8{});
+    }
+
+  private:
+    int64_t copies_, next_own_, next_copy_;
+};
+
+// Q = softmax(−U + messages) of one strip, added into the sums. The first time U is brought into
+// rows, and there are no messages; the last time Q is written to `refined`. A block's pixels go
+// through every stage together, so that the processor has independent work at any time.
 template <int V>
-void update(const std::vector<Term> &terms, int s, v8 *minus_unary, bool symmetric, bool first,
-            bool last) {
-    const std::vector<int64_t> &strip = terms[0].lattice->strip;
-    for (int64_t begin = strip[s]; begin < strip[s + 1]; begin += BLOCK) {
-        const int count = static_cast<int>(std::min<int64_t>(BLOCK, strip[s + 1] - begin));
-        v8 q[BLOCK][V];
-        std::memcpy(q, minus_unary + begin * V, count * sizeof(q[0]));
-        if (!first)
+void update(const std::vector<Term> &terms, int s, const float *unary, v8 *minus_unary,
+            float *refined, int labels, bool symmetric, bool first, bool last) {
+    const Lattice &any = *terms[0].lattice;
+    std::vector<Untouched> untouched;
+    for (const Term &term : terms) untouched.emplace_back(*term.lattice, s);
+    for (int64_t begin = any.strip[s]; begin < any.strip[s + 1]; begin += BLOCK) {
+        const int count = static_cast<int>(std::min<int64_t>(BLOCK, any.strip[s + 1] - begin));
+        v8 q[BLOCK][V], *u = minus_unary + begin * V;
+        float *scores = reinterpret_cast<float *>(q);
+        if (first) {
+            std::fill_n(scores, BLOCK * V * 8, -1e30f);
+            for (int c = 0; c < labels; c++)
+                for (int p = 0; p < count; p++)
+                    scores[p * V * 8 + c] = -unary[c * any.pixels + begin + p];
+            std::copy(q[0], q[count], u);
+        } else {
+            std::copy(u, u + count * V, q[0]);
             for (const Term &term : terms)
                 (term.lattice->corners == 3 ? slice<V, 3> : slice<V, 6>)(term, begin, count,
                                                                          symmetric, q);
-        for (int p = 0; p < count; p++) softmax<V>(q[p]);
+        }
+        softmax<V>(q, count);
         if (last)
-            std::memcpy(minus_unary + begin * V, q, count * sizeof(q[0]));
+            for (int c = 0; c < labels; c++)
+                for (int p = 0; p < count; p++)
+                    refined[c * any.pixels + begin + p] = scores[p * V * 8 + c];
         else
-            for (const Term &term : terms)
-                (term.lattice->corners == 3 ? splat<V, 3> : splat<V, 6>)(term, begin, count,
-                                                                         symmetric, q);
+            for (size_t t = 0; t < terms.size(); t++) {
+                const int corners = terms[t].lattice->corners;
+                untouched[t].zero<V>(terms[t].sums,
+                                     terms[t].lattice->splat_rows() + begin * corners,
+                                     count * corners);
+                (corners == 3 ? splat<V, 3> : splat<V, 6>)(terms[t], begin, count, symmetric, q);
+            }
     }
 }
 
@@ -426,35 +547,24 @@ template <int V>
 void mean_field(const float *unary, float *refined, int labels, std::vector<Term> terms,
                 int iterations, bool symmetric) {
     const Lattice &any = *terms[0].lattice;
-    const int64_t n = any.pixels;
-    const int strips = any.strips, width = V * 8;
-    Buffer<v8> minus_unary(n * V);
-    float *rows = reinterpret_cast<float *>(static_cast<v8 *>(minus_unary));
+    const Buffer<v8> minus_unary(any.pixels * V);
     std::vector<Buffer<v8>> tables;
-    for (Term &term : terms) {
+    for (Term &term : terms)
         for (v8 **table : {&term.messages, &term.sums}) {
             tables.emplace_back(term.lattice->rows() * V);
             *table = tables.back();
-#pragma omp parallel for num_threads(strips) schedule(static)
-            for (int64_t i = 0; i < term.lattice->rows() * V; i++) (*table)[i] = v8{};
         }
-    }
-#pragma omp parallel for num_threads(strips) schedule(static)
-    for (int64_t i = 0; i < n; i++)
-        for (int c = 0; c < width; c++) rows[i * width + c] = c < labels ? -unary[c * n + i] : -1e30f;
     for (int iteration = 0; iteration <= iterations; iteration++) {
         if (iteration)
             for (Term &term : terms) {
-                blur<v8, V>(*term.lattice, term.sums, term.messages);
+                blur<v8, V>(*term.lattice, term.sums);
                 std::swap(term.sums, term.messages);
             }
-#pragma omp parallel for num_threads(strips) schedule(static, 1)
-        for (int s = 0; s < strips; s++)
-            update<V>(terms, s, minus_unary, symmetric, iteration == 0, iteration == iterations);
+#pragma omp parallel for num_threads(any.strips) schedule(static, 1)
+        for (int s = 0; s < any.strips; s++)
+            update<V>(terms, s, unary, minus_unary, refined, labels, symmetric, iteration == 0,
+                      iteration == iterations);
     }
-#pragma omp parallel for num_threads(strips) schedule(static)
-    for (int64_t i = 0; i < n; i++)
-        for (int c = 0; c < labels; c++) refined[c * n + i] = rows[i * width + c];
 }
 
 // ------------------------------------------------------------------------------ C interface
@@ -486,7 +596,7 @@ Lattice *lattice_new(const float *elevated, int64_t n, int corners, const int64_
             }
         if (std::count(failed.begin(), failed.end(), 1)) throw std::bad_alloc();
         merge(*lattice, tables);
-        find_neighbors(*lattice, tables[0], stride, phase);
+        find_chains(*lattice, tables[0], stride, phase);
         (corners == 3 ? find_norm<3> : find_norm<6>)(*lattice);
         return lattice.release();
     } catch (const std::bad_alloc &) {

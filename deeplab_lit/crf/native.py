@@ -1,7 +1,8 @@
 """The `native` backend: calls `native.cpp`, which `build.py` compiles on first use.
 
 The GIL is released while it works, so images can be refined in as many Python threads as there are
-cores; that is faster than many threads on one image.
+cores; that is faster than many threads on one image. The library keeps up to 256 MB of memory for
+the next image.
 
 Letters: B images · C classes · N = H·W.
 """
@@ -121,7 +122,7 @@ def bilateral_lattice(image: Tensor, parameters: Parameters, threads: int) -> Na
     )
 
 
-@lru_cache(maxsize=2)  # pixels' colors play no part: one for all images of a size
+@lru_cache(maxsize=4)  # pixels' colors play no part: one for all images of a size
 def _position_lattice(size: tuple[int, int], std: float, threads: int) -> NativeLattice:
     image = torch.empty((1, *size, 3), dtype=torch.uint8)
     return NativeLattice(elevate(features(image, std, None)), key_layout(size, std, None), threads)

@@ -58,3 +58,12 @@ def test_images_in_python_threads(built):
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(lambda image: crf(image, PROBABILITIES), images))
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_earlier_images_left_in_memory_does_not_matter(built, threads):
+    crf = DenseCRF(backend="native", threads=threads)
+    first = crf(IMAGE, PROBABILITIES)
+    for size, num_classes in [((30, 50), 9), ((60, 64), 21), ((45, 64), 40)]:
+        crf(random_image(size, 1, "noise"), scores_like_a_network(num_classes, size, 1))
+    np.testing.assert_array_equal(crf(IMAGE, PROBABILITIES), first)
