@@ -194,8 +194,9 @@ def port_of(net: DeepLabV2) -> PlainDeepLab:
     Args:
         net: one for which `why_no_port` returns None.
     """
-    backbone = net.backbone
+    backbone, head = net.backbone, net.head
     assert isinstance(backbone, ResNet)
+    assert isinstance(head, ASPP)
     names = [f"layer{i}" for i in range(1, 5) if len(getattr(backbone, f"layer{i}"))]
     stages, coarse, rate = [], 4, 1
     for number, name in enumerate(names):
@@ -205,14 +206,14 @@ def port_of(net: DeepLabV2) -> PlainDeepLab:
         stride, after = (2, rate) if halves and not dense else (1, 2 * rate if dense else rate)
         stages.append((stage[0].conv1.out_channels, len(stage), stride, rate, after))
         coarse, rate = coarse * stride, after
-    classifiers = [(conv.kernel_size[0], conv.dilation[0]) for conv in net.head.branches]
+    convs = [branch for branch in head.branches if isinstance(branch, nn.Conv2d)]
     port = PlainDeepLab(
         stem=backbone.conv1.out_channels,
         stages=stages,
         bottleneck=hasattr(backbone.layer1[0], "conv3"),
         is_caffe=net.style == "caffe",
         num_classes=net.num_classes,
-        classifiers=classifiers,
+        classifiers=[(conv.kernel_size[0], conv.dilation[0]) for conv in convs],
         scales=net.scales,
     ).to(net.preprocess.mean.device)
     weights = {_name(name): value for name, value in net.state_dict().items()}

@@ -12,6 +12,7 @@ import torch
 
 from deeplab_lit.benchmark.meter import Seconds, peak_memory, seconds_of
 from deeplab_lit.errors import UserError
+from deeplab_lit.text import plural
 
 LATE = "not measured: --minutes are over"
 SLOW = 3  # times the baseline's step: measured once, so that one setting does not take the minutes
@@ -49,16 +50,27 @@ class Row(NamedTuple):
     Attributes:
         name: of the variant.
         seconds: of the steps that are compared.
-        ratios: the baseline's time over this one's, step by step.
+        baseline: of its steps in the same rounds.
         memory: bytes at the peak of a step beyond those before it; None: not known.
         note: why there are fewer steps than rounds; empty: there are not.
     """
 
     name: str
     seconds: list[Seconds]
-    ratios: list[float]
+    baseline: list[Seconds]
     memory: float | None
     note: str
+
+    @property
+    def ratios(self) -> list[float]:
+        """Return the baseline's time over this one's, round by round."""
+        return [b.wall / s.wall for b, s in zip(self.baseline, self.seconds, strict=True)]
+
+    @property
+    def processor_ratios(self) -> list[float]:
+        """Return likewise of the processor's time, which other work on the machine hardly moves."""
+        pairs = zip(self.baseline, self.seconds, strict=True)
+        return [b.processor / s.processor for b, s in pairs if s.processor]
 
 
 def compare(
@@ -93,13 +105,13 @@ def compare(
         turns.append({name: seconds_of(steps[name].run) for name in quick})
     rows = []
     for name, first in firsts.items():
-        pairs = [(turn[base], turn[name]) for turn in turns if name in turn]
+        seconds = [turn[name] for turn in turns if name in turn]
+        baseline = [turn[base] for turn in turns if name in turn]
         note = first.note
-        if name in begun and not pairs:
-            pairs = [(base_first, begun[name])]
+        if name in begun and not seconds:
+            seconds, baseline = [begun[name]], [base_first]
             note = "measured once" if name in quick else f"over {SLOW}× the time: measured once"
-        ratios = [theirs.wall / ours.wall for theirs, ours in pairs]
-        rows.append(Row(name, [ours for _, ours in pairs], ratios, first.memory, note))
+        rows.append(Row(name, seconds, baseline, first.memory, note))
     return rows
 
 
@@ -116,17 +128,21 @@ def first_step(one: Step, device: torch.device) -> First:
 
 
 def in_words(rows: Sequence[Row], batch_size: int) -> Iterator[str]:
-    """Yield a line for each variant."""
+    """Yield a table: what it holds, its head, and a line for each variant."""
+    rounds = plural(max(len(row.seconds) for row in rows), "round")
+    yield f"median (least…greatest) of {rounds}; × as fast as the first line, in the same round"
+    yield f"  {'':<30} seconds, of processor  images/s  × as fast            of processor  memory"
     base_memory = rows[0].memory
     for row in rows:
         if not row.seconds:
-            yield f"  {row.name:<32} {row.note}"
+            yield f"  {row.name:<30} {row.note}"
             continue
         wall = median(seconds.wall for seconds in row.seconds)
         processor = median(seconds.processor for seconds in row.seconds)
-        words = f"{wall:8.3f} s a step {processor:8.3f} s of the processor "
-        words += f"{batch_size / wall:7.2f} images/s {median(row.ratios):5.2f}× as fast "
-        words += f"({min(row.ratios):.2f}…{max(row.ratios):.2f})"
+        spread = f"({min(row.ratios):.2f}…{max(row.ratios):.2f})"
+        by_processor = median(row.processor_ratios or [1.0])
+        words = f"{wall:8.3f}  {processor:11.3f}  {batch_size / wall:9.2f}  "
+        words += f"{median(row.ratios):5.2f} {spread:<13} {by_processor:12.2f}"
         if row.memory is not None and base_memory:
-            words += f" {row.memory / 2**30:6.2f} GiB {row.memory / base_memory:5.2f}×"
-        yield f"  {row.name:<32} {words} {row.note}".rstrip()
+            words += f" {row.memory / 2**30:7.2f} GiB {row.memory / base_memory:5.2f}×"
+        yield f"  {row.name:<30} {words} {row.note}".rstrip()

@@ -8,7 +8,7 @@ the question is put to torch itself, in some milliseconds, where half precision 
 
 import math
 from collections.abc import Callable
-from time import process_time
+from time import thread_time
 
 import torch
 from torch.nn import functional as F
@@ -54,9 +54,10 @@ def why_slow(
 
 
 def time_ratio(dtype: torch.dtype, *, trains: bool = True) -> float:
-    """Return the processor time of a convolution in a precision, divided by float32's.
+    """Return the time of a convolution in a precision, divided by float32's.
 
-    Of several passes the quickest counts: other work on the machine delays, and never hastens.
+    On one thread, whose own time counts: on a busy machine several would wait for each other in
+    a loop. Of several passes the quickest counts: other work delays, and never hastens.
 
     Args:
         dtype: under autocast.
@@ -74,16 +75,21 @@ def time_ratio(dtype: torch.dtype, *, trains: bool = True) -> float:
         if trains:
             features.sum().backward()
 
-    full, half = math.inf, math.inf  # in turns, so that other work delays both
-    for turn in range(REPEATS):
-        full = min(full, _seconds(lambda: convolve(enabled=False)))
-        half = min(half, _seconds(lambda: convolve(enabled=True)))
-        if turn and half > CLEARLY_SLOWER * full:
-            break
+    full, half = math.inf, math.inf
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for turn in range(REPEATS):
+            full = min(full, _seconds(lambda: convolve(enabled=False)))
+            half = min(half, _seconds(lambda: convolve(enabled=True)))
+            if turn and half > CLEARLY_SLOWER * full:
+                break
+    finally:
+        torch.set_num_threads(threads)
     return half / full
 
 
 def _seconds(call: Callable[[], None]) -> float:
-    begun = process_time()
+    begun = thread_time()
     call()
-    return process_time() - begun
+    return thread_time() - begun

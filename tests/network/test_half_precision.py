@@ -74,8 +74,9 @@ def test_what_is_far_slower_is_not_timed_for_long(monkeypatch):
 
 
 def test_the_question_leaves_no_trace():
-    state = torch.get_rng_state()
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
     assert math.isfinite(time_ratio(torch.bfloat16))
     assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
     assert not torch.is_autocast_enabled("cpu")
