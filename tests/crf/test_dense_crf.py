@@ -1,13 +1,16 @@
 """What holds whatever the backend: checks, invariants, kinds of input."""
 
+import re
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from crf_inputs import random_image, scores_like_a_network
 
+from deeplab_lit import crf as crf_package
 from deeplab_lit.crf import CRFError, DenseCRF
 from deeplab_lit.crf.parameters import in_words
 
@@ -216,3 +219,13 @@ def test_says_which_backend_runs(backend):
     parameters = "bi_w 4, bi_xy_std 67, bi_rgb_std 3, pos_w 2, pos_xy_std 1, iterations 10"
     assert in_words(settings | {"miou": 0.5}) == f"{backend} backend, {parameters}, symmetric"
     assert in_words({"radius": 3, "miou": 0.5}) == ""
+
+
+def test_the_page_s_example_moves_the_border_to_the_edge():
+    page = Path(crf_package.__file__).with_name("README.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, np.ndarray] = {}
+    exec(code, names)
+    before, after = (names[name].argmax(0).argmax(1) for name in ("probabilities", "refined"))
+    assert set(before) == {55}
+    assert set(after) == {64}
