@@ -88,9 +88,8 @@ def test_graphs_take_pixels_of_any_size_and_give_the_networks_logits(exported, n
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"style": "caffe", "scales": (1.0,)},
         {"style": "caffe", "align_corners": False, "norm": "frozen", "scales": (0.75,)},
-        {"head": "aspp_concat", "scales": (1.25,), "channels_last": True},
+        {"style": "caffe", "head": "aspp_concat", "scales": (1.25,), "channels_last": True},
         {"style": "torchvision", "output_stride": 32, "scales": (1.0,)},
         {"backbone": "vgg16", "style": "caffe", "head": "largefov", "scales": (1.0,)},
     ],

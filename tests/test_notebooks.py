@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom, and are committed without what they print."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -105,7 +106,12 @@ def test_it_runs_and_writes_into_a_temporary_folder_only(
     assert 1 < seconds < MOST_CPU_SECONDS
     assert {path.name for path in clone.iterdir()} == {"configs", "deeplab_lit", "notebooks"}
     assert not list((clone / "notebooks").iterdir())
-    assert list(temporary.glob("*/runs/*/*/results.json"))
+    results = [json.loads(file.read_text()) for file in temporary.glob("*/runs/*/*/results.json")]
+    assert results
+    assert all(run["finished"] for run in results)
+    if path.stem[:2] == "02":  # two settings, trained and scored by the real commands
+        assert len(results) == 4
+        assert list(temporary.glob("*/runs/*/report.html"))
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= 3
 

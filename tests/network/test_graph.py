@@ -70,7 +70,7 @@ def test_the_graph_gives_the_networks_logits_at_any_size(arguments, exported):
 
 @pytest.mark.parametrize("style", ["torchvision", "caffe"])
 @pytest.mark.parametrize(
-    ("output_stride", "scales", "expected"), [(8, MSC, 33), (32, (1, 0.5), 67), (8, (1, 0.1), 91)]
+    ("output_stride", "scales", "expected"), [(8, MSC, 33), (32, (0.5,), 67), (8, (0.1,), 91)]
 )
 @torch.no_grad()
 def test_the_smallest_side_is_the_smallest_that_the_graph_takes(
