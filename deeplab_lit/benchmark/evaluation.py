@@ -1,0 +1,151 @@
+"""Measure how fast images are scored and segmented, beside the plain loop that ports write."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse.typing import PositiveInt
+from PIL import Image
+
+from deeplab_lit import load
+from deeplab_lit.benchmark.loops import MIoU, plain_loop, predict, validate
+from deeplab_lit.benchmark.meter import Seconds, device_in_words, seconds_of
+from deeplab_lit.cli.screen import quieten
+from deeplab_lit.crf import CRFError, DenseCRF
+from deeplab_lit.data.file_split import FileSplit
+from deeplab_lit.data.image import read_image, read_mask
+from deeplab_lit.data.paths import Pair
+from deeplab_lit.data.transforms import resized
+from deeplab_lit.data.voc import VOC
+from deeplab_lit.errors import UserError
+from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.runs.folder import named_checkpoint
+from deeplab_lit.text import plural
+
+CLASSES = len(VOC.classes)
+
+
+class Variant(NamedTuple):
+    """A way to evaluate images.
+
+    Attributes:
+        name: of it.
+        beside: name of the plain loop that it is compared with.
+        run: does it, and returns what gives the mIoU.
+    """
+
+    name: str
+    beside: str
+    run: Callable[[], MIoU]
+
+
+def evaluation(
+    root: str,
+    ckpt_path: str | None = None,
+    num_images: PositiveInt = 4,
+    size: tuple[PositiveInt, PositiveInt] | None = None,
+    rounds: PositiveInt = 2,
+    crf: bool = True,
+    half: bool = True,
+    **network: Any,
+) -> None:
+    """Compare validate and predict, on the CPU, with the plain loop that ports write.
+
+    Args:
+        root: PASCAL VOC 2012 (see data VOC); of its val split images are taken.
+        ckpt_path: network of PASCAL VOC's 21 classes; "last": the best of the newest run in runs/.
+            None: one with random weights.
+        num_images: how many, spread over the split.
+        size: height and width that they are brought to. None: they stay as they are.
+        rounds: how often each way evaluates all of them, taking turns, after one image that is not
+            measured.
+        crf: compare with the CRF too: pydensecrf in the loop, ours beside the network.
+        half: validate in bfloat16 too, channels last.
+        network: of DeepLabV2.
+
+    Raises:
+        UserError: no data there, or a network of other classes.
+    """
+    quieten()
+    net = load(named_checkpoint(ckpt_path)) if ckpt_path else DeepLabV2(CLASSES, **network)
+    if net.num_classes != CLASSES:
+        raise UserError(f"--ckpt_path {ckpt_path} has {net.num_classes} classes, not {CLASSES}")
+    net.eval()
+    with TemporaryDirectory() as folder:
+        split = _chosen(VOC(root).split("val"), num_images, size, Path(folder))
+        warm_up = FileSplit(split.pairs[:1], CLASSES)
+        for variant in _variants(net, warm_up, Path(folder), crf=crf, half=half):
+            variant.run()
+        took: dict[str, list[Seconds]] = {}
+        miou: dict[str, float] = {}
+        variants = [*_variants(net, split, Path(folder), crf=crf, half=half)]
+        for variant in variants * rounds:
+            scores: list[MIoU] = []
+            seconds = seconds_of(lambda run=variant.run, scores=scores: scores.append(run()))
+            took.setdefault(variant.name, []).append(seconds)
+            miou[variant.name] = scores[0]()
+    height, width = split.image(0).shape[:2]
+    print(
+        f"{plural(len(split.ids), 'image')} (the first of {width}×{height}), {net.backbone_name}, "
+        f"{net.head_name}, scales {list(net.scales)}, {device_in_words(torch.device('cpu'))}, "
+        f"medians of {plural(rounds, 'round')} and their ranges"
+    )
+    for variant in variants:
+        wall, processor = ([*values] for values in zip(*took[variant.name], strict=True))
+        base = [seconds.wall for seconds in took[variant.beside]]
+        ratios = [theirs / ours for theirs, ours in zip(base, wall, strict=True)]
+        print(
+            f"  {variant.name:<34} {median(ratios):5.2f}× as fast "
+            f"({min(ratios):.2f}…{max(ratios):.2f})  {len(split.ids) / median(wall):7.2f} images/s"
+            f"  {median(processor) / len(split.ids):6.2f} s of the processor an image"
+            f"  mIoU {100 * miou[variant.name]:.2f} %"
+        )
+
+
+def _variants(
+    net: DeepLabV2, split: FileSplit, folder: Path, *, crf: bool, half: bool
+) -> Iterator[Variant]:
+    """Yield what is compared: each plain loop, then ours beside it."""
+    channels_last = deepcopy(net)
+    channels_last.memory_format = torch.channels_last
+    channels_last.to(memory_format=torch.channels_last)
+    pairs: dict[str, tuple[DenseCRF | None, DenseCRF | None]] = {"": (None, None)}
+    if crf:
+        try:
+            theirs = DenseCRF(backend="pydensecrf")
+        except CRFError as error:
+            print(f"  The CRF is left out: {error}")
+        else:
+            pairs[" + CRF"] = (theirs, DenseCRF(threads=1))
+    for words, (theirs, ours) in pairs.items():
+        loop = f"plain loop{' + pydensecrf' * bool(words)}"
+        yield Variant(loop, loop, partial(plain_loop, net, split, theirs))
+        yield Variant(f"validate{words}", loop, partial(validate, net, split, ours, "32-true"))
+        yield Variant(f"predict{words}", loop, partial(predict, net, split, ours, folder / "masks"))
+        if half:
+            yield Variant(
+                f"validate{words}, bfloat16",
+                loop,
+                partial(validate, channels_last, split, ours, "bf16-mixed"),
+            )
+
+
+def _chosen(split: FileSplit, number: int, size: tuple[int, int] | None, folder: Path) -> FileSplit:
+    """Return some images of a split, brought to a size in files of a folder where one is given."""
+    pairs = [*split.pairs[:: max(len(split.pairs) // number, 1)]][:number]
+    if size is not None:
+        pairs = [_resized(pair, size, folder) for pair in pairs]
+    return FileSplit(pairs, CLASSES)
+
+
+def _resized(pair: Pair, size: tuple[int, int], folder: Path) -> Pair:
+    """Write an image and its mask at a size (height, width), losslessly."""
+    small = Pair(pair.id, folder / f"{pair.id}-image.png", folder / f"{pair.id}-mask.png")
+    Image.fromarray(resized(read_image(pair.image), size, "bicubic")).save(small.image)
+    Image.fromarray(resized(read_mask(pair.mask), size, "nearest")).save(small.mask)
+    return small
