@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from jsonargparse import Namespace
 
 import deeplab_lit
@@ -23,6 +24,7 @@ from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.data import CLASSES_OF
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
+from deeplab_lit.network.half_precision import why_slow
 from deeplab_lit.network.inference import Inference, device_of
 from deeplab_lit.network.weights.read import sha256_of
 from deeplab_lit.pictures.masks import palette_image
@@ -172,7 +174,13 @@ def plan(options: Namespace, inference: Inference, crf: DenseCRF | None) -> Plan
         settings["mask_values"] = values
     if crf is not None:
         settings["crf"] = crf.settings(device)
-    segmenter = Segmenter(net.to(device), inference, crf)
+    precision = getattr(torch, options.precision)
+    if precision != torch.float32:
+        settings["precision"] = options.precision
+        net.use_channels_last()
+        if (slow := why_slow(precision, device, "--precision float32", trains=False)) is not None:
+            say(f"WARNING: {slow}")
+    segmenter = Segmenter(net.to(device), inference, crf, precision)
     return Plan(out, settings, segmenter, films, jobs, submission, values, rule, options)
 
 

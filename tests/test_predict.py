@@ -312,3 +312,16 @@ def test_a_film_that_ends_early_is_no_success_each_time(trained, film, tmp_path,
         shown = capsys.readouterr()
         assert "f.avi: it is damaged or ends early: of the 40 frames" in shown.err
     assert "f.avi is done already" in shown.out
+
+
+def test_in_half_precision_masks_are_nearly_the_same_and_not_mixed(
+    trained, images, tmp_path, capsys
+):
+    assert run(trained, images / "rgb.png", out=tmp_path / "full") == 0
+    assert run(trained, images / "rgb.png", out=tmp_path / "half", precision="bfloat16") == 0
+    full, half = (np.asarray(Image.open(tmp_path / f"{x}/masks/rgb.png")) for x in ("full", "half"))
+    assert np.mean(full == half) > 0.97
+    with pytest.raises(SystemExit) as stop:
+        run(trained, images / "gray.png", out=tmp_path / "full", precision="bfloat16")
+    assert stop.value.code == 2
+    assert "precision" in capsys.readouterr().err

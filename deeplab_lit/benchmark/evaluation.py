@@ -28,6 +28,7 @@ from deeplab_lit.runs.folder import named_checkpoint
 from deeplab_lit.text import plural
 
 CLASSES = len(VOC.classes)
+Refiners = tuple[DenseCRF | None, DenseCRF | None]  # of the plain loop, and ours
 
 
 class Variant(NamedTuple):
@@ -65,7 +66,7 @@ def evaluation(
         rounds: how often each way evaluates all of them, taking turns, after one image that is not
             measured.
         crf: compare with the CRF too: pydensecrf in the loop, ours beside the network.
-        half: validate in bfloat16 too, channels last.
+        half: ours in bfloat16 too, channels last.
         network: of DeepLabV2.
 
     Raises:
@@ -75,21 +76,23 @@ def evaluation(
     net = load(named_checkpoint(ckpt_path)) if ckpt_path else DeepLabV2(CLASSES, **network)
     if net.num_classes != CLASSES:
         raise UserError(f"--ckpt_path {ckpt_path} has {net.num_classes} classes, not {CLASSES}")
+    net.classes = dict(VOC.classes)
     net.eval()
+    refiners = _refiners(crf=crf)
     with TemporaryDirectory() as folder:
         split = _chosen(VOC(root).split("val"), num_images, size, Path(folder))
         warm_up = FileSplit(split.pairs[:1], CLASSES)
-        for variant in _variants(net, warm_up, Path(folder), crf=crf, half=half):
+        for variant in _variants(net, warm_up, Path(folder), refiners, half=half):
             variant.run()
         took: dict[str, list[Seconds]] = {}
         miou: dict[str, float] = {}
-        variants = [*_variants(net, split, Path(folder), crf=crf, half=half)]
+        variants = [*_variants(net, split, Path(folder), refiners, half=half)]
         for variant in variants * rounds:
             scores: list[MIoU] = []
             seconds = seconds_of(lambda run=variant.run, scores=scores: scores.append(run()))
             took.setdefault(variant.name, []).append(seconds)
             miou[variant.name] = scores[0]()
-    height, width = split.image(0).shape[:2]
+        height, width = split.image(0).shape[:2]
     print(
         f"{plural(len(split.ids), 'image')} (the first of {width}×{height}), {net.backbone_name}, "
         f"{net.head_name}, scales {list(net.scales)}, {device_in_words(torch.device('cpu'))}, "
@@ -107,32 +110,32 @@ def evaluation(
         )
 
 
+def _refiners(*, crf: bool) -> dict[str, Refiners]:
+    """Return, by the words that say so, without which and with which CRF is evaluated."""
+    refiners: dict[str, Refiners] = {"": (None, None)}
+    if crf:
+        try:
+            refiners[" + CRF"] = (DenseCRF(backend="pydensecrf"), DenseCRF())
+        except CRFError as error:  # not installed
+            print(f"The CRF is left out: {error}")
+    return refiners
+
+
 def _variants(
-    net: DeepLabV2, split: FileSplit, folder: Path, *, crf: bool, half: bool
+    net: DeepLabV2, split: FileSplit, folder: Path, refiners: dict[str, Refiners], *, half: bool
 ) -> Iterator[Variant]:
     """Yield what is compared: each plain loop, then ours beside it."""
     channels_last = deepcopy(net)
-    channels_last.memory_format = torch.channels_last
-    channels_last.to(memory_format=torch.channels_last)
-    pairs: dict[str, tuple[DenseCRF | None, DenseCRF | None]] = {"": (None, None)}
-    if crf:
-        try:
-            theirs = DenseCRF(backend="pydensecrf")
-        except CRFError as error:
-            print(f"  The CRF is left out: {error}")
-        else:
-            pairs[" + CRF"] = (theirs, DenseCRF(threads=1))
-    for words, (theirs, ours) in pairs.items():
+    channels_last.use_channels_last()
+    for words, (theirs, ours) in refiners.items():
         loop = f"plain loop{' + pydensecrf' * bool(words)}"
         yield Variant(loop, loop, partial(plain_loop, net, split, theirs))
-        yield Variant(f"validate{words}", loop, partial(validate, net, split, ours, "32-true"))
-        yield Variant(f"predict{words}", loop, partial(predict, net, split, ours, folder / "masks"))
-        if half:
-            yield Variant(
-                f"validate{words}, bfloat16",
-                loop,
-                partial(validate, channels_last, split, ours, "bf16-mixed"),
-            )
+        for is_half in (False, True)[: 1 + half]:
+            ending, used = (", bfloat16", channels_last) if is_half else ("", net)
+            scoring = partial(validate, used, split, ours, half=is_half)
+            yield Variant(f"validate{words}{ending}", loop, scoring)
+            segmenting = partial(predict, used, split, ours, folder / "masks", half=is_half)
+            yield Variant(f"predict{words}{ending}", loop, segmenting)
 
 
 def _chosen(split: FileSplit, number: int, size: tuple[int, int] | None, folder: Path) -> FileSplit:

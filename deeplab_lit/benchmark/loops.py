@@ -5,7 +5,9 @@ mIoU, in 0…1.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -58,19 +60,19 @@ def plain_loop(net: DeepLabV2, split: FileSplit, crf: DenseCRF | None) -> MIoU:
     return partial(mean_iou, torch.from_numpy(confusion))
 
 
-def validate(net: DeepLabV2, split: FileSplit, crf: DenseCRF | None, precision: str) -> MIoU:
+def validate(net: DeepLabV2, split: FileSplit, crf: DenseCRF | None, *, half: bool = False) -> MIoU:
     """Score images as `validate` does, without the pictures and charts that it draws.
 
     Args:
         net: the network.
         split: the images with their masks.
         crf: refines images beside the network; None: no CRF.
-        precision: of the trainer.
+        half: the network computes in bfloat16.
     """
     dataset = SegmentationDataset(split)
     trainer = Trainer(
         accelerator="cpu",
-        precision=precision,  # type: ignore[arg-type]  # a literal of its own
+        precision="bf16-mixed" if half else "32-true",
         logger=False,
         callbacks=[Validation(crf=crf)],
         enable_progress_bar=False,
@@ -82,7 +84,9 @@ def validate(net: DeepLabV2, split: FileSplit, crf: DenseCRF | None, precision: 
     return partial(float, trainer.callback_metrics["val/miou" if crf is None else "val_crf/miou"])
 
 
-def predict(net: DeepLabV2, split: FileSplit, crf: DenseCRF | None, out: Path) -> MIoU:
+def predict(
+    net: DeepLabV2, split: FileSplit, crf: DenseCRF | None, out: Path, *, half: bool = False
+) -> MIoU:
     """Segment images as `predict` does: a mask and an overlay of each are written.
 
     Args:
@@ -90,10 +94,13 @@ def predict(net: DeepLabV2, split: FileSplit, crf: DenseCRF | None, out: Path) -
         split: the images with their masks.
         crf: refines images beside the network; None: no CRF.
         out: folder of the results.
+        half: the network computes in bfloat16.
     """
     jobs = [Job(pair.image, out / f"{pair.id}.png", out / f"{pair.id}.jpg") for pair in split.pairs]
     results = Results(partial(palette_image, colors=COLORS), COLORS)
-    segment_images(Segmenter(net, crf=crf), jobs, results, num_workers=0)
+    segmenter = Segmenter(net, crf=crf, precision=torch.bfloat16 if half else torch.float32)
+    with redirect_stdout(StringIO()):  # what a pass through the network costs is said each time
+        segment_images(segmenter, jobs, results, num_workers=0)
     return partial(_miou_of, split, [job.mask for job in jobs], net.num_classes)
 
 

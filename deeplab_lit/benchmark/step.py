@@ -154,8 +154,7 @@ def our_step(net: DeepLabV2, switches: Switches, half: torch.dtype, batch: Batch
     """
     device = batch.mask.device
     if switches.channels_last:
-        net.memory_format = torch.channels_last
-        net.to(memory_format=torch.channels_last)
+        net.use_channels_last()
     net.backbone.gradient_checkpointing = switches.recompute
     if switches.compile:
         net.compile()

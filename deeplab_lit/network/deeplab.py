@@ -187,6 +187,11 @@ class DeepLabV2(nn.Module):
         """Return the coarse logits (B,C,h,w) of preprocessed images at one scale."""
         return self.head(self.backbone(images))
 
+    def use_channels_last(self) -> None:
+        """Keep weights and activations in the memory order that mixed precision likes."""
+        self.memory_format = torch.channels_last
+        self.to(memory_format=self.memory_format)
+
     def compile(self, *args, **kwargs) -> None:
         """Compile backbone and heads, in place: the names of the weights stay as they are."""
         for part in (self.backbone, self.head, self.aux_head):

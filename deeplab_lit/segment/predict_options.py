@@ -14,6 +14,7 @@ from deeplab_lit.runs.folder import CHECKPOINT_HELP
 from deeplab_lit.segment.submission import Server
 
 Values = Literal["indices", "labels"]
+Precision = Literal["float32", "bfloat16", "float16"]
 USAGE = "python -m deeplab_lit.predict --ckpt_path FILE --images FILE… --out DIR [options]"
 TOPICS = {
     "Input and output": ["ckpt_path", "images", "ids", "all_but", "out", "config"],
@@ -22,7 +23,7 @@ TOPICS = {
     "Masks and overlays": ["mask_values", "opacity", "legend", "video_masks"],
     "Test servers": ["submission"],
     "Pseudo-labels": ["pseudo_labels", "min_confidence", "image_labels", "probabilities"],
-    "Machine": ["device", "num_workers"],
+    "Machine": ["device", "precision", "num_workers"],
 }
 
 
@@ -76,6 +77,9 @@ def build_parser(description: str) -> Parser:
         help="Of videos and webcams: a palette PNG of class indices for each frame too.",
     )  # fmt: skip
     add("--device", type=str, default="auto", help=DEVICE_HELP)
+    add("--precision", type=Precision, default="float32",
+        help="Of the network; bfloat16 or float16 are faster on GPUs, and on CPUs that have them.",
+    )  # fmt: skip
     add("--num_workers", type=NonNegativeInt, default=min(os.cpu_count() or 1, 8),
         help="Processes that read images ahead.")  # fmt: skip
     return parser

@@ -29,12 +29,17 @@ class Segmenter:
         net: as `deeplab_lit.load` gives it, on the device to use.
         inference: how images go through the network. None: whole, at the network's scales.
         crf: refines its probabilities: a `DenseCRF`, or another `Refiner`.
+        precision: of the network, by autocast: float32, bfloat16 or float16.
     """
 
     def __init__(
-        self, net: "DeepLabV2", inference: Inference | None = None, crf: Refiner | None = None
+        self,
+        net: "DeepLabV2",
+        inference: Inference | None = None,
+        crf: Refiner | None = None,
+        precision: torch.dtype = torch.float32,
     ) -> None:
-        self.net, self.crf = net, crf
+        self.net, self.crf, self.precision = net, crf, precision
         self.inference = inference or Inference()
         self.device = net.preprocess.mean.device
         self.colors = list(net.classes.values())
@@ -123,7 +128,10 @@ class Segmenter:
 
     def _logits(self, image: Tensor, present: Present) -> Tensor:
         """Return the logits (C,H,W) of an image (H,W,3), or those of the classes present."""
-        logits = self.inference(self.net, image.to(self.device).permute(2, 0, 1)[None])[0]
+        images = image.to(self.device).permute(2, 0, 1)[None]
+        is_half = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=is_half):
+            logits = self.inference(self.net, images)[0]
         return logits if present is None else logits[list(present)]
 
     def _of_all(self, probabilities: Tensor, present: Present) -> Tensor:
