@@ -98,6 +98,7 @@ def check_trainer(options: Namespace, *, validates: bool = False) -> None:
             f"a whole number in 0…{2**32 - 1}, true or false",
             lambda x: type(x) is bool or 0 <= x < 2**32,
         ),
+        "threads": (f"a whole number in 1…{MOST_PROCESSES}", lambda x: 1 <= x <= MOST_PROCESSES),
         "trainer.devices": (
             f"auto, a number from 1 to {MOST_PROCESSES}, or a list of GPUs (-1: all of them)",
             lambda x: _devices(x, options.trainer.accelerator),

@@ -36,7 +36,7 @@ LEFT_OUT = {
     "fit": {"allow_seen_split", *MASKS},
     "validate": {
         *("allow_seen_split", "unlabeled_data", "model", "model_class", "checkpoint"),
-        "wandb_checkpoint",
+        *("threads", "wandb_checkpoint"),
     },
 }
 

@@ -70,7 +70,7 @@ TOPICS = {
     "Evaluation": ["eval", "metrics", "allow_seen_split"],
     "CRF": ["crf"],
     "Masks that are scored instead of a network": MASKS,
-    "Run": ["ckpt_path", "runs_dir", "experiment", "run", "print_config"],
+    "Run": ["ckpt_path", "runs_dir", "experiment", "run", "threads", "print_config"],
     "Weights and logging": ["model.weights", "checkpoint.monitor", "checkpoint.mode",
                             "wandb_checkpoint", "trainer.logger"],
     "Lightning's trainer": [f"trainer.{name}" for name in COMMON],
@@ -177,6 +177,9 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     if fits:
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT.items()})
+        add("--threads", type=int | None, default=None,
+            help="Threads of each process on a CPU. Default: OMP_NUM_THREADS, or one a core.",
+        )  # fmt: skip
         add("--wandb_checkpoint", type=bool, default=False,
             help="After training, send the best checkpoint to W&B too.")  # fmt: skip
 
@@ -278,8 +281,10 @@ def experiment_of(options: Namespace) -> str:
 
 
 def set_up_process(options: Namespace) -> None:
-    """Set the seed of all random numbers, and how float32 matrices are multiplied."""
+    """Set the seed of all random numbers, how float32 matrices are multiplied, and by how many."""
     torch.set_float32_matmul_precision("high")
+    if (threads := options.get("threads")) is not None:
+        torch.set_num_threads(threads)
     if options.seed_everything is not False:
         seed = None if options.seed_everything is True else options.seed_everything
         options.seed_everything = seed_everything(seed, workers=True, verbose=False)

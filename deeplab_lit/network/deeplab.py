@@ -60,8 +60,7 @@ class DeepLabV2(nn.Module):
             whatever their loss.
         align_corners: convention of all bilinear resizing; the authors' Caffe layer has true.
         channels_last: keep activations in the memory order that mixed precision likes.
-        gradient_checkpointing: recompute the backbone's activations in the backward pass: less
-            memory, about a third more time.
+        gradient_checkpointing: recompute the backbone's activations: less memory, more time.
         aux_head: a second head like the first, on the features of layer3 (conv4), for training only
             (AdaptSegNet); `logits_and_aux` gives its logits.
 

@@ -194,6 +194,7 @@ def trainer_options(name, value):
     ("name", "values"),
     {
         "seed_everything": [-1, 2**32, 10**20],
+        "threads": [-1, 0, 10**10],
         "trainer.devices": [-3, -1, 0, "-3", "0", "x", "1.5", 100_000, ""],
         "trainer.accumulate_grad_batches": [0, -1],
         "trainer.log_every_n_steps": [0, -1],
@@ -216,6 +217,7 @@ def test_numbers_that_end_in_a_crash_or_never_are_refused(name, values):
     ("name", "values"),
     {
         "seed_everything": [0, 2**32 - 1, True, False],
+        "threads": [None, 1, 64],
         "trainer.devices": ["auto", 1, 2, "2", [0, 1], "0,1", "1,"],
         "trainer.accumulate_grad_batches": [1, 10],
         "trainer.check_val_every_n_epoch": [None, 1],

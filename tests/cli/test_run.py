@@ -73,6 +73,17 @@ def test_rates_on_the_command_line_are_the_dilations_of_the_convolutions(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_training_computes_on_as_many_threads_as_it_is_told(
+    tmp_path, tiny_args, build_fit, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    build_fit(tiny_args(tmp_path))
+    assert told == []  # OMP_NUM_THREADS, or torch, decides
+    build_fit(tiny_args(tmp_path, **{"--threads": "3"}))
+    assert told == [3]
+
+
 def test_the_saved_config_reproduces_the_run(tmp_path, tiny_args):
     first = fit.main(tiny_args(tmp_path, **{"--run": "a"}))
     fit.main([f"--config={first.folder / 'config.yaml'}", "--run=b"])
