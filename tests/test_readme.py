@@ -28,7 +28,7 @@ PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *MEASURE
 BLOCKS = [
     block for page in PAGES.values() for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
 ]
-LINES = [line for block in BLOCKS for line in block.strip().splitlines()]
+LINES = [line for block in BLOCKS for line in block.strip().replace("\\\n", " ").splitlines()]
 CALLS = [
     line[line.index("python -m deeplab_lit.") :]
     for line in LINES
