@@ -1,15 +1,17 @@
 """Measure how fast images are scored and segmented, beside the plain loop that ports write."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from PIL import Image
 
 from deeplab_lit import load
@@ -53,9 +55,13 @@ def evaluation(
     rounds: PositiveInt = 2,
     crf: bool = True,
     half: bool = True,
+    minutes: PositiveFloat = 5.0,
     **network: Any,
 ) -> None:
     """Compare validate and predict, on the CPU, with the plain loop that ports write.
+
+    Each measurement is printed as it is made, and the medians in the end, also where Ctrl-C or
+    --minutes end it earlier.
 
     Args:
         root: PASCAL VOC 2012 (see data VOC); of its val split images are taken.
@@ -67,11 +73,13 @@ def evaluation(
             measured.
         crf: compare with the CRF too: pydensecrf in the loop, ours beside the network.
         half: ours in bfloat16 too, channels last.
+        minutes: after which nothing further is begun.
         network: of DeepLabV2.
 
     Raises:
         UserError: no data there, or a network of other classes.
     """
+    end = perf_counter() + 60 * minutes
     quieten()
     net = load(named_checkpoint(ckpt_path)) if ckpt_path else DeepLabV2(CLASSES, **network)
     if net.num_classes != CLASSES:
@@ -81,32 +89,67 @@ def evaluation(
     refiners = _refiners(crf=crf)
     with TemporaryDirectory() as folder:
         split = _chosen(VOC(root).split("val"), num_images, size, Path(folder))
-        warm_up = FileSplit(split.pairs[:1], CLASSES)
-        for variant in _variants(net, warm_up, Path(folder), refiners, half=half):
-            variant.run()
-        took: dict[str, list[Seconds]] = {}
-        miou: dict[str, float] = {}
         variants = [*_variants(net, split, Path(folder), refiners, half=half)]
-        for variant in variants * rounds:
-            scores: list[MIoU] = []
-            seconds = seconds_of(lambda run=variant.run, scores=scores: scores.append(run()))
-            took.setdefault(variant.name, []).append(seconds)
-            miou[variant.name] = scores[0]()
         height, width = split.image(0).shape[:2]
-    print(
-        f"{plural(len(split.ids), 'image')} (the first of {width}×{height}), {net.backbone_name}, "
-        f"{net.head_name}, scales {list(net.scales)}, {device_in_words(torch.device('cpu'))}, "
-        f"medians of {plural(rounds, 'round')} and their ranges"
-    )
-    for variant in variants:
-        wall, processor = ([*values] for values in zip(*took[variant.name], strict=True))
-        base = [seconds.wall for seconds in took[variant.beside]]
-        ratios = [theirs / ours for theirs, ours in zip(base, wall, strict=True)]
         print(
+            f"{plural(len(split.ids), 'image')} (the first of {width}×{height}), "
+            f"{net.backbone_name}, {net.head_name}, scales {list(net.scales)}, "
+            f"{device_in_words(torch.device('cpu'))}, torch {torch.__version__}",
+            flush=True,
+        )
+        took: dict[str, list[Seconds]] = {variant.name: [] for variant in variants}
+        miou: dict[str, float] = {}
+        try:
+            warm_up = FileSplit(split.pairs[:1], CLASSES)
+            for variant in _variants(net, warm_up, Path(folder), refiners, half=half):
+                if perf_counter() < end:
+                    variant.run()
+            for turn, variant in product(range(1, rounds + 1), variants):
+                if perf_counter() > end:
+                    print("--minutes are over")
+                    break
+                seconds, miou[variant.name] = _measured(variant)
+                took[variant.name].append(seconds)
+                print(f"  round {turn}: {variant.name}, {seconds.wall:.2f} s", flush=True)
+        finally:
+            for line in _in_words(variants, took, miou, len(split.ids)):
+                print(line, flush=True)
+
+
+def _measured(variant: Variant) -> tuple[Seconds, float]:
+    """Return how long a way takes, and the mIoU of what it makes."""
+    scores: list[MIoU] = []
+    seconds = seconds_of(lambda: scores.append(variant.run()))
+    return seconds, scores[0]()
+
+
+def _in_words(
+    variants: Sequence[Variant],
+    took: Mapping[str, Sequence[Seconds]],
+    miou: Mapping[str, float],
+    number: int,
+) -> Iterator[str]:
+    """Yield a table of the ways that were measured.
+
+    Args:
+        variants: all of them.
+        took: by name, seconds of each round.
+        miou: by name, in 0…1.
+        number: of images.
+    """
+    yield "medians and their ranges, each beside the plain loop of the same round"
+    for variant in variants:
+        if not took[variant.name]:
+            yield f"  {variant.name:<34} not measured"
+            continue
+        wall, processor = ([*values] for values in zip(*took[variant.name], strict=True))
+        pairs = zip(took[variant.beside], wall, strict=False)  # a last round may lack ours
+        ratios = [theirs.wall / ours for theirs, ours in pairs]
+        yield (
             f"  {variant.name:<34} {median(ratios):5.2f}× as fast "
-            f"({min(ratios):.2f}…{max(ratios):.2f})  {len(split.ids) / median(wall):7.2f} images/s"
-            f"  {median(processor) / len(split.ids):6.2f} s of the processor an image"
-            f"  mIoU {100 * miou[variant.name]:.2f} %"
+            f"({min(ratios):.2f}…{max(ratios):.2f})  {number / median(wall):7.2f} images/s"
+            f"  {median(processor) / number:6.2f} s of the processor an image"
+            f"  mIoU {100 * miou[variant.name]:.2f} %  {plural(len(wall), 'round')}"
         )
 
 

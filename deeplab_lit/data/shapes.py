@@ -153,7 +153,7 @@ def draw_sample(
         for label, distance, reach in _object(rng, max_disc):
             _paint(rng, image, mask, label, distance, reach, center, angle, ground)
     image = image if style == "plain" else _night(rng, image)
-    return np.stack(image.clip(0, 255, out=image).astype(np.uint8), axis=-1), mask
+    return np.stack([*image.clip(0, 255, out=image).astype(np.uint8)], axis=-1), mask
 
 
 def _color(rng: Generator, low: float, high: float) -> np.ndarray:
