@@ -36,7 +36,7 @@ DATA_SETS = {"ade20k", "cityscapes", "coco", "coco_stuff", "folder", "gta5", "sy
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
-MODULES = 208
+MODULES = 214
 
 
 @functools.cache

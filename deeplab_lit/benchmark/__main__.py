@@ -13,13 +13,14 @@ from jsonargparse import auto_cli, auto_parser
 from deeplab_lit.benchmark.crf import crf
 from deeplab_lit.benchmark.data import data
 from deeplab_lit.benchmark.evaluation import evaluation
+from deeplab_lit.benchmark.gpu import gpu
 from deeplab_lit.benchmark.network import network, spelled_out
 from deeplab_lit.benchmark.startup import startup
 from deeplab_lit.benchmark.step import step
 from deeplab_lit.cli.parser import Parser, joined_configs, parse
 from deeplab_lit.errors import plain_errors
 
-COMMANDS: list[Any] = [step, data, evaluation, crf, network, startup]
+COMMANDS: list[Any] = [step, data, evaluation, crf, network, startup, gpu]
 
 
 def main(args: Sequence[str] | None = None) -> None:
