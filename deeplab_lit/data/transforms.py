@@ -211,7 +211,8 @@ def _scale(
     thin = min(piece.shape[:2]) * scale < 1  # OpenCV would round to no pixel at all
     size = [max(round(n * scale), 1) for n in piece.shape[1::-1]] if thin else None
     piece = cv2.resize(piece, size, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    return piece[y.window, x.window], mask.take(y.nearest, axis=0).take(x.nearest, axis=1)
+    turned = cv2.transpose(mask.take(y.nearest, axis=0))  # rows are faster to gather than columns
+    return piece[y.window, x.window], cv2.transpose(turned.take(x.nearest, axis=0))
 
 
 class _Resampling(NamedTuple):
