@@ -23,6 +23,9 @@
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
+#ifndef _WIN32
+#include <pthread.h>
+#endif
 
 typedef float v8 __attribute__((vector_size(32)));
 typedef int32_t i8 __attribute__((vector_size(32)));
@@ -42,6 +45,8 @@ struct Block {
 // Keeps memory for the next image: the system would clear each page that it hands out.
 class Shelf {
   public:
+    Shelf() { blocks_.reserve(KEPT / HUGE_PAGE); }  // none is smaller: `put` takes no memory
+
     // The smallest block that is large enough, but not far too large; or null.
     Block take(size_t bytes) {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -54,12 +59,21 @@ class Shelf {
     }
 
     // Frees the oldest blocks where there are too many.
-    void put(Block block) {
+    void put(Block block) noexcept {
         const std::lock_guard<std::mutex> lock(mutex_);
+        if (block.bytes > KEPT) return std::free(block.memory);
+        while (bytes_ + block.bytes > KEPT) std::free(remove(0).memory);
         blocks_.push_back(block);
         bytes_ += block.bytes;
-        while (bytes_ > KEPT) std::free(remove(0).memory);
     }
+
+    void clear() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        while (!blocks_.empty()) std::free(remove(0).memory);
+    }
+
+    void lock() { mutex_.lock(); }
+    void unlock() { mutex_.unlock(); }
 
   private:
     std::mutex mutex_;
@@ -76,6 +90,12 @@ class Shelf {
 
 Shelf shelf;
 
+#ifndef _WIN32
+// A process that is forked while a thread has the lock would wait for it forever.
+const int at_fork = pthread_atfork([] { shelf.lock(); }, [] { shelf.unlock(); },
+                                   [] { shelf.unlock(); });
+#endif
+
 // Memory for tables: uninitialized, in huge pages where the system has them.
 template <class T>
 class Buffer {
@@ -85,6 +105,10 @@ class Buffer {
         Block block = shelf.take(bytes);
         if (!block.memory) {
             block = {std::aligned_alloc(HUGE_PAGE, bytes), bytes};
+            if (!block.memory) {
+                shelf.clear();
+                block.memory = std::aligned_alloc(HUGE_PAGE, bytes);
+            }
             if (!block.memory) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
             madvise(block.memory, bytes, MADV_HUGEPAGE);
@@ -151,7 +175,7 @@ struct Lattice {
     int64_t pixels;
     int corners;  // D
     int strips;
-    int64_t vertices = 0;             // M; row 0 of every table stays 0
+    int64_t vertices = 0;             // M; row 0 of every table is not used
     std::vector<int64_t> strip;       // strip s has the pixels strip[s]…strip[s+1]−1
     std::vector<int64_t> first_own;   // vertices from first_own[s] are touched by strip s first
     std::vector<uint32_t> copied;     // row M+1+i holds a copy of vertex copied[i]
@@ -159,7 +183,7 @@ struct Lattice {
     Buffer<uint32_t> slice_row;       // N×D
     Buffer<uint32_t> splat_row;       // N×D, a copy's row where the strip has one
     Buffer<float> weight;             // N×D, barycentric
-    Buffer<uint32_t> chain;          // D×M, each direction's vertices, chain after chain
+    Buffer<uint32_t> chain;           // D×M, each direction's vertices, chain after chain
     Buffer<float> norm;               // N, 1/√(the kernel's sum)
 
     Lattice(int64_t n, int corners, int strips)

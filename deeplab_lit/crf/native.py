@@ -1,8 +1,8 @@
 """The `native` backend: calls `native.cpp`, which `build.py` compiles on first use.
 
 The GIL is released while it works, so images can be refined in as many Python threads as there are
-cores; that is faster than many threads on one image. The library keeps up to 256 MB of memory for
-the next image.
+cores; that is faster than many threads on one image. Up to 256 MB of memory are kept for the next
+image, and the spatial lattices of the four latest sizes.
 
 Letters: B images · C classes · N = H·W.
 """
