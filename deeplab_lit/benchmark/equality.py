@@ -207,8 +207,7 @@ def _network_differences(
     """Return how far a step of training is from that of float64 on the CPU."""
     net = network(**NETWORKS[name])
     if switch == "channels_last":
-        net.memory_format = torch.channels_last
-        net.to(memory_format=torch.channels_last)
+        net.use_channels_last()
     elif switch == "gradient_checkpointing":
         net.backbone.gradient_checkpointing = True
     elif switch == "compile":

@@ -103,6 +103,7 @@ def gpu(
     """
     end = perf_counter() + 60 * minutes
     options = Options(_checked(device), small, Path(out), camvid, weights)
+    options.out.mkdir(parents=True, exist_ok=True)  # else each part would fail at it
     chosen = list(parts or TASKS)
     if len(chosen) == 1:
         _run(chosen[0], options, 60 * minutes)
@@ -151,7 +152,8 @@ def _in_a_process(name: Name, seconds: float, options: Options) -> None:
     words += [f"--weights={options.weights}"] if options.weights else []
     process = subprocess.Popen(words)
     try:
-        process.wait(seconds + GRACE)
+        if code := process.wait(seconds + GRACE):
+            say(f"{name}: ended with code {code}: what it said stands above")
     except subprocess.TimeoutExpired:
         say(f"{name}: ended, {seconds:.0f} s are over")
     finally:

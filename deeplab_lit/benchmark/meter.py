@@ -40,14 +40,29 @@ def device_in_words(device: torch.device) -> str:
     return f"{name}, {plural(torch.get_num_threads(), 'thread')}"
 
 
-def peak_memory(step: Callable[[], None], device: torch.device) -> float | None:
-    """Return the bytes that a step takes beyond those in use before it; None where unknown."""
+def peak_memory(
+    step: Callable[[], None], device: torch.device, warm_up: Callable[[], None] | None = None
+) -> float | None:
+    """Return the bytes that a step takes beyond those in use before it; None where unknown.
+
+    Args:
+        step: measured.
+        device: on which it runs.
+        warm_up: called first; what it leaves behind (gradients, momentum) counts, as if the step
+            had made it, but not its peak. On a CPU its peak cannot be told apart: unknown.
+    """
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
+        if warm_up is not None:
+            warm_up()
+        torch.cuda.reset_peak_memory_stats(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
+    if warm_up is not None:
+        warm_up()
+        step()
+        return None
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # Linux: start the peak afresh

@@ -117,14 +117,14 @@ def compare(
 
 def first_step(one: Step, device: torch.device) -> First:
     """Return what the first step of a variant takes, without what it takes to compile it."""
+    seconds: list[Seconds] = []
     try:
-        if one.compiles:
-            one.run()
-        memory: list[float | None] = []
-        seconds = seconds_of(lambda: memory.append(peak_memory(one.run, device)))
+        memory = peak_memory(
+            lambda: seconds.append(seconds_of(one.run)), device, one.run if one.compiles else None
+        )
     except RuntimeError as error:  # torch says so of lacking memory, compilers, instructions
         return First(note=f"fails: {str(error).strip().splitlines()[0]:.160}")
-    return First(seconds, memory[0])
+    return First(seconds[0], memory)
 
 
 def in_words(rows: Sequence[Row], batch_size: int) -> Iterator[str]:

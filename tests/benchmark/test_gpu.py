@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,6 +123,20 @@ def test_a_table_has_the_columns_of_all_rows():
     assert table([{"a": "1"}, {"b": "x|y"}]) == [
         "| a | b |", "| --- | --- |", "| 1 |  |", r"|  | x\|y |",
     ]  # fmt: skip
+
+
+def test_a_file_in_place_of_the_folder_is_refused_and_a_part_that_fails_is_told(
+    tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(SystemExit) as stop:
+        main(["gpu", "--device=cpu", "--small=true", f"--out={file}"])
+    assert stop.value.code == 2
+    assert f"error: {file}: File exists" in capsys.readouterr().err
+    monkeypatch.setattr(gpu, "sys", SimpleNamespace(executable="false"))
+    gpu._in_a_process("crf", 6, gpu.Options(torch.device("cpu"), True, tmp_path, None, None))
+    assert "crf: ended with code 1" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

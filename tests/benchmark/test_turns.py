@@ -20,7 +20,9 @@ def clock(monkeypatch):
         call()
         return Seconds(now[0] - begun, 2 * (now[0] - begun))
 
-    def peak_memory(run, device):
+    def peak_memory(run, device, warm_up):
+        if warm_up is not None:
+            warm_up()
         run()
         return 2.0**30
 
