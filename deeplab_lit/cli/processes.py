@@ -27,11 +27,14 @@ from deeplab_lit import __version__
 from deeplab_lit.errors import UserError
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.weights.read import sha256_of
+from deeplab_lit.text import plural
 
 COMPARED = ("seed_everything", "model", "loader", "eval", "crf", "trainer")  # sections of options
 LOCAL = ("num_workers", "weights", "cache_dir", "default_root_dir", "logger")  # may differ
 PACKAGES = ("torch", "lightning")
 MOST = 3  # differences that are shown
+# variables by which launchers number the processes
+COUNTING = ("NODE_RANK", "RANK", "LOCAL_RANK", "SLURM_PROCID", "WORLD_SIZE")
 
 
 class ProcessesError(UserError):
@@ -85,14 +88,19 @@ def check_world(trainer: Trainer) -> None:
     """
     nodes, devices = trainer.num_nodes, trainer.num_devices
     asked = f"--trainer.num_nodes {nodes} × --trainer.devices {devices}"
-    variables = os.environ
+    variables, cure = os.environ, ""
     if TorchElasticEnvironment.detect():
         started, on_each = int(variables["WORLD_SIZE"]), int(variables["LOCAL_WORLD_SIZE"])
-        launcher, words = "torchrun", "processes (--nnodes × --nproc_per_node)"
+        words = f"torchrun has started {started} processes (--nnodes × --nproc_per_node)"
     elif SLURMEnvironment.detect():
         started = int(variables["SLURM_NTASKS"])
-        on_each = int(variables.get("SLURM_NTASKS_PER_NODE", started))
-        launcher, words = "srun", "tasks (--nodes × --ntasks-per-node)"
+        on_each = started // int(variables.get("SLURM_NNODES", 1))
+        on_each = int(variables.get("SLURM_NTASKS_PER_NODE", on_each))
+        who = "srun has started" if "SLURM_STEP_ID" in variables else "this SLURM job has"
+        words = f"{who} {plural(started, 'task')} (--nodes × --ntasks-per-node)"
+        cure = "; or give the job as many tasks as processes"
+        if started == nodes == 1:
+            cure += "; or start them from here: SLURM_JOB_NAME=interactive in front of the command"
     else:
         environment = getattr(trainer.strategy, "cluster_environment", None)
         by_hand = {"NODE_RANK", "GROUP_RANK"} & variables.keys()
@@ -102,12 +110,30 @@ def check_world(trainer: Trainer) -> None:
                 "each node, with torchrun or srun (README.md, several machines); or set "
                 "--trainer.num_nodes 1"
             )
+        if nodes * devices == 1:
+            _refuse_one_of_several()
         return
     if started != nodes * devices:
         raise ProcessesError(
-            f"{launcher} has started {started} {words}, but {asked} expects {nodes * devices}: set "
-            f"--trainer.num_nodes {max(started // on_each, 1)} --trainer.devices {on_each}"
+            f"{words}, but {asked} expects {nodes * devices}: set "
+            f"--trainer.num_nodes {max(started // on_each, 1)} --trainer.devices {on_each}{cure}"
         )
+
+
+def _refuse_one_of_several() -> None:
+    """Refuse a training of one process where a launcher of another kind counts several.
+
+    Each would train on its own; and any but the first would say nothing.
+    """
+    is_first = not rank_zero_only.rank  # type: ignore[attr-defined] # set when it is imported
+    if is_first and ("RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1"):
+        return
+    counting = [f"{name}={os.environ[name]}" for name in COUNTING if name in os.environ]
+    raise ProcessesError(
+        f"this is one of several processes ({', '.join(counting)}), but the options expect one: "
+        "start the command with torchrun or srun (README.md, several machines); or unset these "
+        "variables, to train by this process alone"
+    )
 
 
 class SameOnAllProcesses(Callback):

@@ -1,5 +1,6 @@
 """Options that `fit` and `validate` share, and the run that is built from them."""
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -285,6 +286,8 @@ def set_up_process(options: Namespace) -> None:
     torch.set_float32_matmul_precision("high")
     if (threads := options.get("threads")) is not None:
         torch.set_num_threads(threads)
+        # else Lightning sets a number of its own where it starts several processes
+        os.environ["OMP_NUM_THREADS"] = str(threads)
     if options.seed_everything is not False:
         seed = None if options.seed_everything is True else options.seed_everything
         options.seed_everything = seed_everything(seed, workers=True, verbose=False)

@@ -16,7 +16,7 @@ import numpy as np
 from lightning.pytorch.strategies import Strategy
 from torch import nn
 
-from deeplab_lit.atomic import check_room
+from deeplab_lit.atomic import WriteError, check_room
 from deeplab_lit.data import DataError
 from deeplab_lit.errors import UserError
 from deeplab_lit.loading import DataModule
@@ -92,6 +92,7 @@ def cache_in_words(
         precision: the trainer's, as "bf16-mixed"; None: 32 bit.
 
     Raises:
+        WriteError: there is no such folder, and none can be made.
         NoRoomError: the disk has less room.
     """
     training, validation = data.train.training(), data.validation()
@@ -104,8 +105,14 @@ def cache_in_words(
     each = (2 if "16" in str(precision) else 4) * sum(map(math.prod, shapes))
     place = Path(folder).expanduser().absolute()
     there = sum(file.stat().st_size for file in place.glob("*/*.pt"))
-    above = next(folder for folder in place.parents if folder.is_dir())
-    check_room(above / place.name, number * each - there, "--model.feature_cache")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(
+            f"--model.feature_cache {folder} is no folder and cannot be made one "
+            f"({error.strerror}): choose another place"
+        ) from error
+    check_room(place / "features", number * each - there, "--model.feature_cache")
     return (
         f"Features behind the first {len(layers)} of the backbone's parts are kept in {place}: of "
         f"{plural(number, 'image')}, {number * each / 1e9:,.2f} GB if all have the size of the "

@@ -71,7 +71,25 @@ def trainer_of(nodes, devices):
         ),
         (TORCHRUN, 1, 1, "num_nodes 1 × --trainer.devices 1 expects 1"),
         (STEP, 2, 1, "srun has started 8 tasks .*set --trainer.num_nodes 2 --trainer.devices 4"),
+        (
+            JOB | {"SLURM_NTASKS": "8", "SLURM_STEP_ID": "0", "SLURM_NNODES": "2"},
+            1,
+            1,
+            "set --trainer.num_nodes 2 --trainer.devices 4; or give the job as many tasks",
+        ),
+        (
+            JOB | {"SLURM_NTASKS": "1"},  # several GPUs, and no srun
+            1,
+            4,
+            "this SLURM job has 1 task .*start them from here: SLURM_JOB_NAME=interactive",
+        ),
         ({}, 2, 4, "num_nodes is 2, but this process is alone: start the command on each node"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2"},
+            1,
+            1,
+            r"several processes \(RANK=0, WORLD_SIZE=2",
+        ),
     ],
 )
 def test_processes_that_would_train_apart_or_wait_for_ever_are_refused(
@@ -90,6 +108,10 @@ def test_processes_that_would_train_apart_or_wait_for_ever_are_refused(
         (STEP | TORCHRUN, 2, 4),  # torchrun on each node of a job
         ({"NODE_RANK": "1"}, 2, 4),
         ({}, 1, 4),
+        ({"WORLD_SIZE": "2"}, 1, 1),  # of no launcher
+        ({"RANK": "0", "WORLD_SIZE": "1"}, 1, 1),
+        ({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "NODE_RANK": "0"}, 1, 2),  # Lightning
+        (JOB | {"SLURM_NTASKS": "1"}, 1, 1),
         (JOB | {"SLURM_JOB_NAME": "interactive"}, 1, 2),
     ],
 )
@@ -134,6 +156,18 @@ def test_a_second_node_started_by_hand_is_not_the_first(variables, monkeypatch, 
     monkeypatch.setattr(rank_zero_only, "rank", 0)
     settle_rank()
     assert rank_zero_only.rank == rank
+
+
+@pytest.mark.parametrize("variable", ["NODE_RANK", "RANK"])
+def test_a_further_process_that_would_train_alone_and_in_silence_is_refused(
+    variables, monkeypatch, variable
+):
+    """Left over from a launcher, or set by one that Lightning does not know."""
+    variables({variable: "1"})
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # as `settle_rank` and Lightning set it
+    with pytest.raises(ProcessesError, match=f"{variable}=1.*or unset these variables"):
+        check_world(trainer_of(1, 1))
+    check_world(trainer_of(1, 2))
 
 
 def test_differences_between_processes_are_named_with_their_hosts():

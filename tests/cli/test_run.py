@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.fabric.utilities import distributed
 from PIL import Image
 
 from deeplab_lit import fit, validate
@@ -78,9 +79,13 @@ def test_a_training_computes_on_as_many_threads_as_it_is_told(
 ):
     told = []
     monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     build_fit(tiny_args(tmp_path))
     assert told == []  # OMP_NUM_THREADS, or torch, decides
     build_fit(tiny_args(tmp_path, **{"--threads": "3"}))
+    assert told == [3]
+    monkeypatch.setattr(distributed, "_suggested_max_num_threads", lambda processes: 5)
+    distributed._set_num_threads_if_needed(2)  # by Lightning, where it starts several processes
     assert told == [3]
 
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from deeplab_lit import fit, validate
-from deeplab_lit.atomic import NoRoomError
+from deeplab_lit.atomic import NoRoomError, WriteError
 from deeplab_lit.data import DataError
 from deeplab_lit.errors import UserError
 from deeplab_lit.training.cached_features import cache_in_words
@@ -130,3 +130,14 @@ def test_a_disk_without_room_is_refused_with_what_is_needed(
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=needed: usage(0, 0, free - 1))
         with pytest.raises(NoRoomError, match="make room, or choose another"):
             cache_in_words(folder, *rest, precision)
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_the_run_begins(
+    make_module, make_data, tmp_path
+):
+    (tmp_path / "file").touch()
+    module = make_module(**FROZEN, feature_cache=str(tmp_path / "file"))
+    with pytest.raises(WriteError, match=r"feature_cache .*file is no folder .*\(File exists\)"):
+        cache_in_words(
+            module.feature_cache, module.net, module.cached_layers, make_data(**WHOLE), None
+        )
