@@ -12,7 +12,7 @@ from jsonargparse import auto_cli, auto_parser
 
 from deeplab_lit.benchmark.crf import crf
 from deeplab_lit.benchmark.data import data
-from deeplab_lit.benchmark.evaluation import evaluation
+from deeplab_lit.benchmark.evaluation_speed import evaluation
 from deeplab_lit.benchmark.gpu import gpu
 from deeplab_lit.benchmark.network import network, spelled_out
 from deeplab_lit.benchmark.startup import startup

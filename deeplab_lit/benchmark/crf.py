@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from deeplab_lit import load
 from deeplab_lit.benchmark.crf_backends import SETTINGS, compare_backends
 from deeplab_lit.benchmark.crf_pools import Samples, compare_pools
+from deeplab_lit.data.check import spread
 from deeplab_lit.data.image import read_image
 from deeplab_lit.runs.folder import named_checkpoint
 from deeplab_lit.segment.find_images import find_images
@@ -42,8 +43,7 @@ def crf(
             thread, against pydensecrf in as many processes.
     """
     files = sorted(find_images([images], leave_out=Path("/nowhere")).values())
-    pictures = [read_image(path) for path in files[:: max(len(files) // num_images, 1)]]
-    pictures = [even_size(image) for image in pictures[:num_images]]
+    pictures = [even_size(read_image(files[i])) for i in spread(len(files), num_images)]
     net = load(named_checkpoint(ckpt_path)) if ckpt_path else None
     scores = [probabilities(image, net, num_classes) for image in pictures]
     numbers = {"image": len(pictures), "class": len(scores[0]), "thread": threads, "round": rounds}

@@ -19,6 +19,7 @@ from deeplab_lit.benchmark.loops import MIoU, plain_loop, predict, validate
 from deeplab_lit.benchmark.meter import Seconds, device_in_words, seconds_of
 from deeplab_lit.cli.screen import quieten
 from deeplab_lit.crf import CRFError, DenseCRF
+from deeplab_lit.data.check import spread
 from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.image import read_image, read_mask
 from deeplab_lit.data.paths import Pair
@@ -183,7 +184,7 @@ def _variants(
 
 def _chosen(split: FileSplit, number: int, size: tuple[int, int] | None, folder: Path) -> FileSplit:
     """Return some images of a split, brought to a size in files of a folder where one is given."""
-    pairs = [*split.pairs[:: max(len(split.pairs) // number, 1)]][:number]
+    pairs = [split.pairs[i] for i in spread(len(split.pairs), number)]
     if size is not None:
         pairs = [_resized(pair, size, folder) for pair in pairs]
     return FileSplit(pairs, CLASSES)

@@ -1,7 +1,7 @@
 import pytest
 
-from deeplab_lit.benchmark import evaluation as benchmark
-from deeplab_lit.benchmark.evaluation import evaluation
+from deeplab_lit.benchmark import evaluation_speed as benchmark
+from deeplab_lit.benchmark.evaluation_speed import evaluation
 from deeplab_lit.benchmark.meter import Seconds
 from deeplab_lit.errors import UserError
 
