@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -85,8 +86,10 @@ def validate(city, make_module, make_trainer):
             instances=Instances(*data.instances("val")),
             metrics=[Pixels(), WorstAndBest(few, 1)],  # of three, one is shown by neither
         )
+        given = module, DataModule(data, num_workers=0), callbacks
+        module, loader, callbacks = pickle.loads(pickle.dumps(given))  # as spawned processes get it
         trainer = make_trainer(callbacks=callbacks[::-1], **options)  # in whatever order
-        (logged,) = trainer.validate(module, DataModule(data, num_workers=0), verbose=False)
+        (logged,) = trainer.validate(module, loader, verbose=False)
         return logged
 
     return score
