@@ -68,7 +68,9 @@ def environment_of(plugins: Sequence[Any]) -> list[SLURMEnvironment]:
     if is_chosen or TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []
     tasks = os.environ["SLURM_NTASKS"]
-    if tasks != "1" and "SLURM_STEP_ID" not in os.environ:
+    # salloc may give a shell that is a step of its own, of one task
+    is_alone = "SLURM_STEP_ID" not in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS") == "1"
+    if tasks != "1" and is_alone:
         raise ProcessesError(
             f"this SLURM job has {tasks} tasks (SLURM_NTASKS), but srun has not started this "
             "process, so it would wait for the others for ever: put srun in front of the command. "

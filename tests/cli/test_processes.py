@@ -120,8 +120,9 @@ def test_processes_that_fit_the_options_are_let_through(variables, started, node
     check_world(trainer_of(nodes, devices))
 
 
-def test_in_a_job_of_several_tasks_srun_is_asked_for(variables):
-    variables(JOB)
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"}])
+def test_in_a_job_of_several_tasks_srun_is_asked_for(variables, step):
+    variables(JOB | step)
     with pytest.raises(ProcessesError, match=r"8 tasks .*put srun in front of the command"):
         environment_of([])
 
