@@ -15,6 +15,7 @@ from deeplab_lit.benchmark.pipelines import PIPELINES, SCALES, Samples, decoded,
 from deeplab_lit.data.file_split import FileSplit
 from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.data.voc import VOC
+from deeplab_lit.errors import refused_arguments
 from deeplab_lit.loading.batches import SegmentationDataset, collate
 from deeplab_lit.text import plural
 
@@ -45,12 +46,13 @@ def data(root: str, crop_size: PositiveInt = 321, rounds: PositiveInt = 5) -> No
         rounds: passes over the split of each pipeline that are measured, after one that is not.
 
     Raises:
-        DataError: no data there.
+        UserError: no data there, or a crop that no network takes.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     split = VOC(root).split("train")
-    variants = _variants(split, crop_size)
+    with refused_arguments():
+        variants = _variants(split, crop_size)
     passes: dict[str, list[Seconds]] = {name: [] for name in variants}
     for turn in range(rounds + 1):  # the first warms the disk cache up
         for name, variant in variants.items():

@@ -22,6 +22,13 @@ def test_all_pipelines_are_timed_and_compared_with_ours(root, capsys, monkeypatc
     assert "pip install albumentations" in last  # of what is missing the installation is said
 
 
+def test_a_crop_that_no_network_takes_gets_a_sentence(root, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["data", f"--root={root}", "--crop_size=9000"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: crop_size must be in 33…8192 pixels, got 9000\n"
+
+
 def test_a_wrong_folder_gets_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["data", f"--root={tmp_path}"])
