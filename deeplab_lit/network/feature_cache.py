@@ -118,10 +118,19 @@ def fingerprint(layers: Sequence[nn.Module]) -> str:
     digest = hashlib.sha256()
     for layer in layers:
         digest.update(repr(layer).encode())
+        for module in layer.modules():  # of yours: what they keep need not be in their repr
+            digest.update(f"{type(module).__module__} {_settings(module)}".encode())
         for name, tensor in layer.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def _settings(module: nn.Module) -> list[tuple[str, object]]:
+    """Return a module's numbers and words, by name, without its mode."""
+    plain = (bool, int, float, str, tuple)
+    kept = ((name, value) for name, value in vars(module).items() if isinstance(value, plain))
+    return sorted((name, value) for name, value in kept if name != "training")
 
 
 def feature_shape(layers: Sequence[nn.Module], height: int, width: int) -> tuple[int, ...]:

@@ -60,7 +60,14 @@ def change_a_rate(layers):
             module.dilation = module.padding = (5, 5)
 
 
-@pytest.mark.parametrize("change", [change_a_weight, change_a_statistic, change_a_rate])
+def change_a_setting_that_is_not_shown(layers):
+    layers[0].slope = 0.1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_a_weight, change_a_statistic, change_a_rate, change_a_setting_that_is_not_shown],
+)
 def test_other_layers_have_other_features(layers, tmp_path, change):
     FeatureCache(tmp_path, layers)(IMAGES)
     change(layers)
@@ -131,3 +138,11 @@ def test_a_part_with_dropout_that_is_on_is_not_frozen():
 def test_the_shape_of_features_is_known_beforehand(layers, size):
     expected = nn.Sequential(*layers)(torch.zeros(1, 3, *size)).shape[1:]
     assert feature_shape(layers, *size) == tuple(expected)
+
+
+def test_the_mode_of_the_layers_is_no_part_of_their_name(layers, tmp_path):
+    """A training that goes on may find them in another one when it begins."""
+    folder = FeatureCache(tmp_path, layers).folder
+    for layer in layers:
+        layer.train()
+    assert FeatureCache(tmp_path, layers).folder == folder
