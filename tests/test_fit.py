@@ -42,7 +42,6 @@ def make_folder(root, **splits):
 def test_without_arguments_fit_trains_on_shapes_and_says_so(tmp_path, capsys):
     few = ["--trainer.max_steps=2", "--data.val_size=2", "--trainer.val_check_interval=2"]
     few += ["--model.collapse_share=1"]
-    few += ["--loader.num_workers=0"]  # else another process draws
     done = fit.main([*few, f"--runs_dir={tmp_path}", "--trainer.enable_progress_bar=false"])
     assert done.options.threads == 1
     assert "training on the built-in Shapes set" in capsys.readouterr().out

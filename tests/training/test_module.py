@@ -230,7 +230,7 @@ def test_a_checkpoint_holds_the_training_and_nothing_of_the_evaluation(fitted, t
             "classes", "weights", "lr", "momentum", "weight_decay", "poly_power", "head_lr_mult",
             "lr_policy", "step_size", "step_factor", "warmup_steps", "freeze", "compile",
             "backbone", "norm", "scales", "atrous_rates", "collapse_share", "loss_size",
-            "aux_weight", "bias_lr_mult", "bias_weight_decay", "schedule_steps",
+            "aux_weight", "bias_lr_mult", "bias_weight_decay", "schedule_steps", "feature_cache",
         }  # fmt: skip
 
 
