@@ -153,6 +153,7 @@ def test_every_config_says_what_it_starts_from(path):
         "resnet101COCO-41f33a49.pth": "COCO",
         "deeplabv1_resnet101-imagenet.pth": "starts from ImageNet",
         "deeplabv1_resnet101-coco.pth": "COCO",
+        "vgg16_hed_bsds.safetensors": "ImageNet in Caffe and then for edges",
     }
     assert re.search(words[weights], header)
     of_others = {"adaptation", "semi", "weak"} & set(path.parts)  # than the paper

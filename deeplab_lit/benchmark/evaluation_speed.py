@@ -25,7 +25,7 @@ from deeplab_lit.data.image import read_image, read_mask
 from deeplab_lit.data.paths import Pair
 from deeplab_lit.data.transforms import resized
 from deeplab_lit.data.voc import VOC
-from deeplab_lit.errors import UserError
+from deeplab_lit.errors import UserError, refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.runs.folder import named_checkpoint
 from deeplab_lit.text import plural
@@ -82,7 +82,8 @@ def evaluation(
     """
     end = perf_counter() + 60 * minutes
     quieten()
-    net = load(named_checkpoint(ckpt_path)) if ckpt_path else DeepLabV2(CLASSES, **network)
+    with refused_arguments():
+        net = load(named_checkpoint(ckpt_path)) if ckpt_path else DeepLabV2(CLASSES, **network)
     if net.num_classes != CLASSES:
         raise UserError(f"--ckpt_path {ckpt_path} has {net.num_classes} classes, not {CLASSES}")
     net.classes = dict(VOC.classes)

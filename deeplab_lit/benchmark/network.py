@@ -19,7 +19,7 @@ import deeplab_lit.data as data_sets
 from deeplab_lit import load
 from deeplab_lit.benchmark.meter import FLOAT32, device_in_words, peak_memory, seconds_of
 from deeplab_lit.cli.parser import UsageError, configs, flags, read_config
-from deeplab_lit.errors import UserError
+from deeplab_lit.errors import UserError, refused_arguments
 from deeplab_lit.network.cost import cost_of
 from deeplab_lit.network.deeplab import DeepLabV2, default_settings
 from deeplab_lit.network.half_precision import why_slow
@@ -63,7 +63,8 @@ def network(
             )
         net = load(named_checkpoint(ckpt_path))
     else:
-        net = DeepLabV2(num_classes or CITYSCAPES, **network)
+        with refused_arguments():
+            net = DeepLabV2(num_classes or CITYSCAPES, **network)
     measure(net.to(device_of(device)), size, precision, rounds)
 
 

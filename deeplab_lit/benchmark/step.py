@@ -11,6 +11,7 @@ from torch.optim import SGD
 from deeplab_lit.benchmark.meter import FLOAT32, device_in_words
 from deeplab_lit.benchmark.plain_port import PlainDeepLab, plain_loss, port_of, why_no_port
 from deeplab_lit.benchmark.turns import Step, compare, in_words
+from deeplab_lit.errors import refused_arguments
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.half_precision import why_slow
 from deeplab_lit.network.inference import device_of
@@ -66,7 +67,8 @@ def step(
         variants: what is measured; recompute is gradient_checkpointing. None: all of them.
         network: of DeepLabV2, for all. The classes are PASCAL VOC's 21.
     """
-    net = DeepLabV2(21, channels_last=False, gradient_checkpointing=False, **network)
+    with refused_arguments():
+        net = DeepLabV2(21, channels_last=False, gradient_checkpointing=False, **network)
     net = net.to(device_of(device))
     torch.manual_seed(0)
     batch = Batch.of_noise(net, batch_size, crop_size)
