@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -57,11 +58,15 @@ def clone(tmp_path):
 
 
 @pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """Where Python's tempfile puts its folders, in the notebook's process too."""
-    (folder := tmp_path / "temporary").mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
+def temporary(monkeypatch):
+    """Where Python's tempfile puts its folders, in the notebook's process too.
+
+    Not in tmp_path: workers of a DataLoader hang where the names of their sockets, which lie there,
+    are longer than the system's 107 characters.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 def test_there_are_five_and_the_readme_lists_them():
