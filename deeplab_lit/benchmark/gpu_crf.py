@@ -21,7 +21,7 @@ WARNING = "synchronizing CUDA operation"  # as torch words it
 
 
 class Profile(NamedTuple):
-    """What a call makes the device and its host do.
+    """Hold what a call makes the device and its host do.
 
     Attributes:
         operations: of torch, those inside others included.

@@ -23,7 +23,7 @@ Row = Mapping[str, str]  # column → what stands there
 
 
 class Options(NamedTuple):
-    """What the command is told.
+    """Hold the options of the command.
 
     Attributes:
         device: to measure.

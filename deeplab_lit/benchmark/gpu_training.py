@@ -14,7 +14,8 @@ TRIAL_STEPS, FEWEST = 60, 100
 SHARE = 0.7  # of the time left, for the steps; validations and the start take the rest
 START = 25  # seconds of a command before its first step
 CAMVID = "configs/camvid.yaml"
-# as measured for VOC on a GPU (configs/README.md); crops are wider than high, as the images
+# the optimizer is that of the trainings on VOC in configs/README.md; head, crops and scales are not
+# measured; crops are wider than high, as the images
 PRETRAINED = {
     "model.backbone": "vgg16", "model.style": "caffe", "model.head": "aspp", "model.norm": "frozen",
     "model.atrous_rates": "[2,4,8,12]", "model.scales": "[1.0]", "model.optimizer": "AdamW",

@@ -26,7 +26,7 @@ LR, MOMENTUM, DECAY, HEAD_LR_MULT = 1e-6, 0.9, 5e-4, 10  # noise is to move noth
 
 
 class Switches(NamedTuple):
-    """What is switched on in a training step of ours."""
+    """Say what is switched on in a training step of ours."""
 
     amp: bool = False
     channels_last: bool = False
@@ -100,7 +100,7 @@ def step(
 
 
 class Batch(NamedTuple):
-    """What a step is trained on.
+    """Hold the noise that a step is trained on.
 
     Attributes:
         images: (B,3,H,W) uint8 RGB, as the loader hands it over.
