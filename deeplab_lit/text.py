@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, TextIO
 
 GONE = "…"
 SECRET = (
@@ -36,15 +36,19 @@ def shared_end(lines: Sequence[str]) -> str:
     return ". ".join(reversed([ends[0] for ends in shared]))
 
 
-def say(*lines: str) -> None:
-    """Print lines on stdout, on the first process of a training only.
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines, on the first process of a training only.
 
     Lightning sets the rank; where it was never imported, there is one process.
+
+    Args:
+        lines: to print.
+        file: where; None: on stdout.
     """
     from lightning_utilities.core.rank_zero import rank_zero_only  # slow for a list of commands
 
     if getattr(rank_zero_only, "rank", 0) == 0:
-        print("\n".join(lines), flush=True)
+        print("\n".join(lines), file=file, flush=True)
 
 
 def redacted_words(words: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 
 from deeplab_lit.errors import UserError
+from deeplab_lit.shipped import near
 
 MODE = "checked_yaml"  # the parsers' name for `load_checked`
 LARGEST = 1_000_000  # bytes of a file
@@ -194,7 +195,8 @@ def _content(path: str | Path) -> str:
         if isinstance(error, IsADirectoryError):
             raise ConfigError(f"{path} is a folder, expected a YAML file") from error
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{path} cannot be read: {reason}") from error
+        hint = near(str(path)) if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{path} cannot be read: {reason}{hint}") from error
     if len(content) > LARGEST:
         raise ConfigError(f"{path} has more than {LARGEST / 1e6:g} MB, so it is no configuration")
     if content.startswith(UTF_16):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_lit.errors import UserError
+from deeplab_lit.shipped import located
 from deeplab_lit.text import plural
 from deeplab_lit.yaml_files import ConfigError, read_yaml
 
@@ -89,7 +90,7 @@ def read_sweep(path: str | Path) -> Sweep:
     Raises:
         SweepError: it cannot be read, or describes something else than a grid of `fit` runs.
     """
-    path = Path(path)
+    path = Path(located(str(path)))
     try:
         content = read_yaml(path)
     except ConfigError as error:

@@ -25,10 +25,11 @@ from deeplab_lit.runs.folder import (
     new_run_folder,
 )
 from deeplab_lit.runs.trained_on import named_class
+from deeplab_lit.shipped import CONFIGS
 from deeplab_lit.text import say
 from deeplab_lit.types import class_of
 
-SHAPES = Path(__file__).parents[2] / "configs/shapes.yaml"
+SHAPES = CONFIGS / "shapes.yaml"
 DATA, VAL_DATA = {"--data", "--data.class_path"}, {"--val_data", "--val_data.class_path"}
 NEEDS_NO_DATA = {"--help", "-h", HELP_ALL, "--print_config"}
 # sections and options that one of the two commands has, and the other reads past in configurations

@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser
 
 from deeplab_lit.cli.parser import UsageError, configs, peek, value_of
 from deeplab_lit.crf import DenseCRF
+from deeplab_lit.shipped import located
 from deeplab_lit.types import path_of
 from deeplab_lit.yaml_files import ConfigError, read_options
 
@@ -80,7 +81,7 @@ def crf_section(file: str) -> dict[str, Any] | None:
     if file in ("null", "None"):  # as YAML, and as sweeps write it
         return None
     try:
-        parameters = read_options(os.path.expanduser(file))  # noqa: PTH111 - as typed in errors
+        parameters = read_options(located(os.path.expanduser(file)))  # noqa: PTH111 - as typed
     except ConfigError as error:
         raise ConfigError(
             f"--crf: {error}; expected a file like configs/crf/vgg16.yaml, or nothing for the "

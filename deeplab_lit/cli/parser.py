@@ -10,15 +10,14 @@ import re
 from argparse import ArgumentError
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from deeplab_lit.cli.refusal import Refusal, cut, help_of, short_help
 from deeplab_lit.errors import UserError
+from deeplab_lit.shipped import located, near
 from deeplab_lit.yaml_files import MODE, ConfigError, as_yaml, read_options, read_text
 
 CONFIG = "--config="
@@ -112,6 +111,7 @@ def parse(
 def joined_configs(argv: Sequence[str]) -> list[str]:
     """Return a command line with each of its configurations as one word, `--config=FILE`.
 
+    A configuration that is not in this folder, but in the package, becomes the package's file.
     A `~` that begins a value is the home folder also in `--name=~/x`, where a shell leaves it.
 
     Raises:
@@ -129,6 +129,8 @@ def joined_configs(argv: Sequence[str]) -> list[str]:
         name, equals, value = word.partition("=")
         if equals and re.match(r"~\w*(/|$)", value):
             word = f"{name}={os.path.expanduser(value)}"  # noqa: PTH111 - the rest stays as typed
+        if word.startswith(CONFIG):
+            word = CONFIG + located(word.removeprefix(CONFIG))
         words.append(word)
     return words
 
@@ -188,12 +190,7 @@ def read_config(name: str) -> dict[str, Any]:
         return read_options(name)
     if ":" in name and isinstance(content := read_text(name, f"--config {cut(name)}"), dict):
         return content
-    path = Path(name)
-    is_folder = os.path.isdir(path.parent)  # noqa: PTH112 - its name may be no name at all
-    siblings = {file.stem: file for file in path.parent.glob("*.y*ml")} if is_folder else {}
-    near = get_close_matches(path.stem, siblings, 1)
-    hint = f": did you mean {siblings[near[0]]}?" if near else ""
-    raise ConfigError(f"--config {cut(name, 300)} cannot be read: no such file{hint}")
+    raise ConfigError(f"--config {cut(name, 300)} cannot be read: no such file{near(name)}")
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class RunConfig(SaveConfigCallback):
         config = self.config.clone()  # to be repeated as a new run, from the start
         config.run = config.ckpt_path = None
         put_save_dir(config.trainer.logger, str(self.folder), RUN_FOLDER)
-        text = self.parser.dump(config, skip_none=False)
+        text = self.parser.dump(config, skip_unset=False)
         path = self.folder / "config.yaml"
         before = path.read_bytes() if path.exists() else None
         if before != text.encode():
