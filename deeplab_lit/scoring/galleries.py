@@ -11,33 +11,21 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.pictures.charts import class_bars, confusion_matrix
 from deeplab_lit.pictures.masks import FAST, comparison, stack
 from deeplab_lit.scoring.evaluation import ScoredModule
+from deeplab_lit.scoring.media import Sample, log_samples, log_score_tables, takers
 from deeplab_lit.scoring.metric import Scores
 from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.scoring.per_image import count, gathered, image_miou
 from deeplab_lit.scoring.validation import images_here
-from deeplab_lit.types import VOID, Classes
+from deeplab_lit.types import Classes
 
 TITLES = ("image", "truth", "prediction", "after the CRF")
 WIDEST = 480  # pixels; what is kept of an image for worst_best.png is not wider
-
-
-class Sample(NamedTuple):
-    """An image that is shown.
-
-    Attributes:
-        id: its name in the data set.
-        pictures: the image (H,W,3), and truth and predictions (H,W) as in TITLES; all uint8.
-    """
-
-    id: str
-    pictures: list[np.ndarray]
 
 
 class SamplePictures(Observer):
@@ -90,62 +78,11 @@ class SamplePictures(Observer):
             trainer.state.fn != "fit" or trainer.global_step >= trainer.estimated_stepping_batches
         )
         if self.validations % self.every == 0 or last:
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger) and not logger.experiment.disabled:
-                    step = max(trainer.global_step - 1, 0)
-                    log_samples(logger, samples, list(self.classes), step)
-                    log_score_tables(logger, scores, list(self.classes), step)
+            for logger, step in takers(trainer):
+                log_samples(logger, samples, list(self.classes), step)
+                log_score_tables(logger, scores, list(self.classes), step)
         self.validations += 1
         return {}
-
-
-def log_samples(logger: WandbLogger, samples: list[Sample], names: list[str], step: int) -> None:
-    """Log images with their masks to W&B, all at the size of the largest.
-
-    Args:
-        logger: of the run.
-        samples: images and masks.
-        names: of the classes.
-        step: under which they are logged.
-    """
-    labels = dict(enumerate(names)) | {VOID: "void"}
-    height, width = np.max([sample.pictures[0].shape[:2] for sample in samples], axis=0).tolist()
-    keys = ("truth", "prediction", "after_crf")
-    masks = [
-        {
-            key: {"mask_data": _filled(mask, (height, width), VOID), "class_labels": labels}
-            for key, mask in zip(keys, sample.pictures[1:], strict=False)
-        }
-        for sample in samples
-    ]
-    logger.log_image(
-        "val/images",
-        [_filled(sample.pictures[0], (height, width), 0) for sample in samples],
-        step=step,
-        caption=[sample.id for sample in samples],
-        masks=masks,
-    )
-
-
-def log_score_tables(logger: WandbLogger, scores: Scores, names: list[str], step: int) -> None:
-    """Log the IoU of each class and the confusion matrix to W&B as tables."""
-    rows: list[list] = [[name, iou] for name, iou in zip(names, scores.iou.tolist(), strict=True)]
-    logger.log_table("val/iou_by_class", columns=["class", "iou"], data=rows, step=step)
-    predictions = [*names, "void"]  # the last where files were scored that have such pixels
-    cells: list[list] = [
-        [names[true], predictions[predicted], pixels]
-        for true, row in enumerate(scores.confusion.tolist())
-        for predicted, pixels in enumerate(row)
-    ]
-    columns = ["true", "predicted", "pixels"]
-    logger.log_table("val/confusion", columns=columns, data=cells, step=step)
-
-
-def _filled(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
-    """Fill up below and on the right: W&B shows images of different sizes under one key wrongly."""
-    height, width = array.shape[:2]
-    edges = [(0, size[0] - height), (0, size[1] - width), (0, 0)]
-    return np.pad(array, edges[: array.ndim], constant_values=value)
 
 
 class Ranked(NamedTuple):

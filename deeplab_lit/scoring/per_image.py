@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.scoring.evaluation import ScoredModule
+from deeplab_lit.scoring.media import log_image_scores, takers
 from deeplab_lit.scoring.metric import Scores
 from deeplab_lit.scoring.observer import Observer, ScoredImage
 from deeplab_lit.scoring.subsets import NO_SUBSETS
@@ -54,6 +55,13 @@ def image_accuracy(counts: np.ndarray) -> float:
     return float(hits / true) if true else math.nan
 
 
+def image_iou(counts: np.ndarray) -> list[float]:
+    """Return the IoU of each class on an image, C values; NaN: neither in truth nor predicted."""
+    hits, true, predicted = counts
+    union = true + predicted - hits
+    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0).tolist()
+
+
 def gathered(entries: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     """Return the entries of all processes, in the order of their keys; the same on each of them.
 
@@ -79,6 +87,7 @@ class ImageScores(Observer):
     gives them, and with the CRF `counts_crf`; summed over N they are the data set's. Where subsets
     of the classes are scored by "pixels", `counts_pixels` (and `counts_pixels_crf`) are those of
     the pixels that count. Rows are in the order of the ids, whatever the number of processes.
+    W&B gets a table of the same scores and of the IoU of each class on each image.
 
     Args:
         folder: the run folder.
@@ -86,13 +95,13 @@ class ImageScores(Observer):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.num_classes = 0
+        self.names: list[str] = []
         self.subsets = NO_SUBSETS
         self.counts: dict[str, dict[str, np.ndarray]] = {}
 
     def start(self, trainer: Trainer, network: ScoredModule) -> None:
         """Begin to count."""
-        self.num_classes = len(network.classes)
+        self.names = list(network.classes)
         self.subsets = network.subsets
         self.counts = {}
 
@@ -100,7 +109,7 @@ class ImageScores(Observer):
         """Count an image."""
         masks = {"": image.mask, "_pixels": self.subsets.masked(image.mask)}
         self.counts[image.id] = {
-            kind + suffix: count(labels, mask, self.num_classes)
+            kind + suffix: count(labels, mask, len(self.names))
             for kind, mask in masks.items()
             for suffix, labels in image.predictions.items()
             if mask is not None
@@ -111,7 +120,10 @@ class ImageScores(Observer):
         counts = gathered(self.counts, trainer)
         self.counts = {}
         if trainer.is_global_zero:
-            self._write(counts, ["", "_crf"] if refined is not None else [""])
+            suffixes = ["", "_crf"] if refined is not None else [""]
+            self._write(counts, suffixes)
+            for logger, step in takers(trainer):
+                log_image_scores(logger, *image_table(counts, self.names, suffixes), step)
         return {}
 
     def _write(self, counts: dict[str, dict[str, np.ndarray]], suffixes: list[str]) -> None:
@@ -129,3 +141,28 @@ class ImageScores(Observer):
             for id, image in counts.items():
                 values = [score(image[suffix]) for suffix in suffixes for score in COLUMNS.values()]
                 writer.writerow([id, *("" if math.isnan(x) else x for x in values)])
+
+
+def image_table(
+    counts: dict[str, dict[str, np.ndarray]], names: list[str], suffixes: list[str]
+) -> tuple[list[str], list[list]]:
+    """Return columns and rows of the scores of each image: those of images.csv, and of its classes.
+
+    Args:
+        counts: id → suffix → counts (3,C) as `count` gives them.
+        names: of the classes.
+        suffixes: "" for the network's labels, "_crf" for those after the CRF.
+
+    Returns:
+        id, and for each suffix miou, pixel_accuracy and iou/<class>; None where there is no score.
+    """
+    columns = ["id"]
+    for suffix in suffixes:
+        columns += [name + suffix for name in COLUMNS]
+        columns += [f"iou{suffix}/{name}" for name in names]
+    rows: list[list] = []
+    for id, image in counts.items():
+        parts = [image[suffix] for suffix in suffixes]
+        values = [[*(f(x) for f in COLUMNS.values()), *image_iou(x)] for x in parts]
+        rows.append([id, *(None if math.isnan(x) else x for part in values for x in part)])
+    return columns, rows

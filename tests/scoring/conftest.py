@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
 
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.scoring.galleries import SamplePictures, ScoreCharts, WorstAndBest
@@ -28,6 +29,31 @@ class Witness(Observer):
     def finish(self, trainer, scores, refined):
         self.told = scores, refined
         return {}
+
+
+class FakeWandb(WandbLogger):
+    """Is taken for W&B's logger, and keeps what it is given."""
+
+    def __init__(self):
+        self.images, self.tables = [], []
+
+    name = version = save_dir = None
+    experiment = SimpleNamespace(disabled=False)
+
+    def log_image(self, key, images, step, caption, masks):
+        self.images.append((key, step, images, caption, masks))
+
+    def log_table(self, key, columns, data, step):
+        self.tables.append((key, step, columns, data))
+
+    def log_metrics(self, *args, **kwargs): ...
+
+    log_hyperparams = log_graph = save = finalize = after_save_checkpoint = log_metrics
+
+
+@pytest.fixture
+def fake_wandb():
+    return FakeWandb
 
 
 @pytest.fixture
@@ -55,12 +81,12 @@ def validated(tmp_path_factory, spread_out, make_data):
     observers += [ScoreCharts(folder), Trimap(folder, "classes"), witness]
     validation = Validation(observers, CRF, lambda trainer, results: reports.append(results))
     module, data = spread_out(), make_data(val_size=9, eval_batch_size=2)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    wandb = FakeWandb()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": wandb}
     trainer = Trainer(
         accelerator="cpu", devices=1, callbacks=[validation], default_root_dir=folder, **quiet
     )
     (logged,) = trainer.validate(module, data, verbose=False)
     (results,) = reports
-    return SimpleNamespace(
-        folder=folder, module=module, data=data, witness=witness, results=results, logged=logged
-    )
+    values = {"witness": witness, "results": results, "logged": logged, "wandb": wandb}
+    return SimpleNamespace(folder=folder, module=module, data=data, **values)

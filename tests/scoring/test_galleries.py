@@ -3,41 +3,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.data import Shapes
 from deeplab_lit.scoring import galleries
 from deeplab_lit.scoring.galleries import (
-    Sample,
     SamplePictures,
     ScoreCharts,
     WorstAndBest,
-    log_samples,
     small,
 )
 from deeplab_lit.scoring.validation import Validation
-
-
-class FakeWandb(WandbLogger):
-    """Is taken for W&B's logger, and keeps what it is given."""
-
-    def __init__(self):
-        self.images, self.tables = [], []
-
-    name = version = save_dir = None
-    experiment = SimpleNamespace(disabled=False)
-
-    def log_image(self, key, images, step, caption, masks):
-        self.images.append((key, step, images, caption, masks))
-
-    def log_table(self, key, columns, data, step):
-        self.tables.append((key, step, columns, data))
-
-    def log_metrics(self, *args, **kwargs): ...
-
-    log_hyperparams = log_graph = save = finalize = after_save_checkpoint = log_metrics
 
 
 @pytest.fixture
@@ -94,9 +71,9 @@ def test_of_a_part_of_the_set_the_pictures_are_spread_over_that_part(
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [0, 1, 2, 3]), (3, [0, 3]), (2, [0, 2, 3])])
 def test_wandb_is_sent_pictures_now_and_then_and_at_the_end(
-    every, steps, make_module, make_data, make_trainer, tmp_path, drawn
+    every, steps, make_module, make_data, make_trainer, tmp_path, drawn, fake_wandb
 ):
-    wandb, pictures = FakeWandb(), Validation([SamplePictures(tmp_path, 2, every)])
+    wandb, pictures = fake_wandb(), Validation([SamplePictures(tmp_path, 2, every)])
     trainer = make_trainer(
         callbacks=[pictures], logger=wandb, val_check_interval=1, limit_val_batches=1
     )
@@ -106,8 +83,10 @@ def test_wandb_is_sent_pictures_now_and_then_and_at_the_end(
         assert [step for key, step, *_ in wandb.tables if key == name] == steps
 
 
-def test_wandb_is_sent_images_with_masks_and_tables(make_module, make_data, make_trainer, tmp_path):
-    wandb, module = FakeWandb(), make_module()
+def test_wandb_is_sent_images_with_masks_and_tables(
+    make_module, make_data, make_trainer, tmp_path, fake_wandb
+):
+    wandb, module = fake_wandb(), make_module()
     trainer = make_trainer(callbacks=[Validation([SamplePictures(tmp_path, 2)])], logger=wandb)
     trainer.validate(module, make_data(), verbose=False)
     ((key, _, images, captions, masks),) = wandb.images
@@ -127,28 +106,6 @@ def test_wandb_is_sent_images_with_masks_and_tables(make_module, make_data, make
     assert [name for name, _ in wires] == list(Shapes.classes)
     index = list(Shapes.classes).index("wire")
     np.testing.assert_array_equal([n for _, n in wires], module.scores.confusion[index])
-
-
-def test_images_of_several_sizes_are_filled_up_to_one_size():
-    wandb, sizes = FakeWandb(), [(4, 6), (5, 5), (4, 6)]
-    zeros = [np.zeros(size, np.uint8) for size in sizes]
-    images = [np.full((*size, 3), 9, np.uint8) for size in sizes]
-    samples = [
-        Sample(id, [image, zero, zero + 1, zero + 2])
-        for id, image, zero in zip("012", images, zeros, strict=True)
-    ]
-    log_samples(wandb, samples, ["sky"], 7)
-    ((key, step, images, captions, masks),) = wandb.images
-    assert (key, step, captions) == ("val/images", 7, ["0", "1", "2"])
-    for (height, width), image, mask in zip(sizes, images, masks, strict=True):
-        assert image.shape == (5, 6, 3)
-        assert (image[:height, :width] == 9).all()
-        assert image.sum() == 9 * 3 * height * width
-        for name, label in (("truth", 0), ("prediction", 1), ("after_crf", 2)):
-            labels = mask[name]["mask_data"]
-            assert (labels[:height, :width] == label).all()
-            assert (labels == 255).sum() == 30 - height * width
-            assert labels.dtype == np.uint8
 
 
 def test_the_worst_and_the_best_are_those_of_lowest_and_highest_score(
