@@ -19,6 +19,7 @@ FLOORS = [
     ["errors", "text"],
     ["types", "shipped"],
     ["atomic", "progress_bar", "yaml_files"],
+    ["download"],
     ["data", "network", "crf"],
     ["loading", "pictures"],
     ["scoring"],

@@ -15,8 +15,8 @@ from typing import IO, NamedTuple
 from deeplab_lit.atomic import atomic_folder, atomic_write, check_room
 from deeplab_lit.data.image import DataError
 from deeplab_lit.data.paths import is_hidden
+from deeplab_lit.download import CHUNK
 from deeplab_lit.prepare.archives import Archive, Source
-from deeplab_lit.prepare.download import CHUNK
 from deeplab_lit.progress_bar import progress_bar
 
 Rename = Callable[[str], str | None]

@@ -1,10 +1,8 @@
-"""Official archives in miniature, and a server that has them."""
+"""Official archives in miniature."""
 
 import io
 import tarfile
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -72,78 +70,6 @@ class Files:
 def files():
     """Makes the content of files, and archives of them."""
     return Files
-
-
-class Server(ThreadingHTTPServer):
-    """Serves the files of a folder, with or without ranges, whole or cut off.
-
-    Attributes:
-        requests: (path, Range header) of each request so far.
-        ranges: whether parts of a file can be asked for.
-        cut: bytes after which it hangs up, or null.
-        wait: an event to wait for before it hangs up.
-        length: what it says as Content-Length instead of the truth; "" for nothing.
-        places: path → where it sends those who ask for it.
-    """
-
-    def __init__(self, folder):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder, self.requests, self.ranges, self.cut = folder, [], True, None
-        self.length, self.places = None, {}
-        self.wait = Event()
-        self.wait.set()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, *args):
-        """Some clients are to hang up."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, wanted = self.server, self.headers["Range"]
-        server.requests.append((self.path, wanted))
-        if self.path in server.places:
-            self.send_response(302)
-            self.send_header("Location", server.places[self.path])
-            self.end_headers()
-            return
-        file = server.folder / self.path.lstrip("/")
-        if not file.is_file():
-            self.send_error(404)
-            return
-        content = file.read_bytes()
-        first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
-        if first and first >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.end_headers()
-            return
-        self.send_response(206 if first else 200)
-        if first:
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        length = str(len(content) - first) if server.length is None else server.length
-        if length:
-            self.send_header("Content-Length", length)
-        self.end_headers()
-        self.wfile.write(content[first:][: server.cut])
-        server.wait.wait(60)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A running server of the folder tmp_path/official."""
-    folder = tmp_path / "official"
-    folder.mkdir()
-    running = Server(folder)
-    thread = Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import errno
+import functools
 import io
 import shutil
 from email.message import Message
@@ -8,9 +9,10 @@ from urllib.error import HTTPError
 import pytest
 
 from deeplab_lit.atomic import NoRoomError, check_room
-from deeplab_lit.data import DataError
-from deeplab_lit.prepare.download import download
+from deeplab_lit.download import DownloadError
+from deeplab_lit.download import download as download_for
 
+download = functools.partial(download_for, mirror="--mirror", folder="--root")
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: several chunks
 
 
@@ -30,10 +32,10 @@ def test_a_download_is_a_part_file_until_somebody_has_checked_it(file, tmp_path)
 
 def test_a_download_that_was_cut_off_says_so_and_goes_on_where_it_stopped(file, server, tmp_path):
     server.cut = 1_234_567
-    with pytest.raises(DataError, match=r"did not finish .*same command again.*--mirror"):
+    with pytest.raises(DownloadError, match=r"did not finish .*same command again.*--mirror"):
         download(file, tmp_path / "a.bin")
     assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:1_234_567]
-    with pytest.raises(DataError, match="did not finish"):
+    with pytest.raises(DownloadError, match="did not finish"):
         download(file, tmp_path / "a.bin")
     server.cut = None
     assert download(file, tmp_path / "a.bin").part.read_bytes() == CONTENT
@@ -56,13 +58,13 @@ def test_a_part_that_is_complete_is_taken_and_one_that_is_too_long_is_not(file, 
 
 
 def test_what_cannot_be_reached_is_named_with_the_ways_around(file, server, tmp_path):
-    with pytest.raises(DataError, match=rf"nothing\.bin: .*404.* put it at {tmp_path}/b\.bin;"):
+    with pytest.raises(DownloadError, match=rf"nothing\.bin: .*404.* put it at {tmp_path}/b\.bin;"):
         download(f"{server.url}/nothing.bin", tmp_path / "b.bin")
     server.shutdown()
     server.server_close()
-    with pytest.raises(DataError, match=r"a\.bin: the download did not finish \(.*refused"):
+    with pytest.raises(DownloadError, match=r"a\.bin: the download did not finish \(.*refused"):
         download(file, tmp_path / "a.bin")
-    with pytest.raises(DataError, match="did not finish"):
+    with pytest.raises(DownloadError, match="did not finish"):
         download("not an address", tmp_path / "a.bin")
     assert not list(tmp_path.glob("*.bin*"))
 
@@ -88,7 +90,7 @@ def test_a_disk_that_is_full_meanwhile_is_the_disks_own_error(file, tmp_path):
 @pytest.mark.parametrize("length", ["abc", "-1", "1e6", "5, 5", "9" * 40, "9000000"])
 def test_a_wrong_length_is_a_sentence_and_the_download_goes_on(file, server, tmp_path, length):
     server.length, server.cut = length, 4_000_000
-    with pytest.raises(DataError, match=r"did not finish .*same command again"):
+    with pytest.raises(DownloadError, match=r"did not finish .*same command again"):
         download(file, tmp_path / "a.bin")
     server.length = server.cut = None
     assert download(file, tmp_path / "a.bin") == (tmp_path / "a.bin.part", True)
@@ -107,19 +109,21 @@ def test_without_a_length_nobody_knows_whether_all_has_come(file, server, tmp_pa
 
 def test_a_length_that_is_no_number_is_named(file, server, tmp_path):
     server.length = "abc"
-    with pytest.raises(DataError, match="the server says Content-Length: abc, which is no number"):
+    with pytest.raises(
+        DownloadError, match="the server says Content-Length: abc, which is no number"
+    ):
         download(file, tmp_path / "a.bin")
 
 
 def test_more_than_any_archive_has_is_refused_and_never_fills_the_disk(
     file, server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("deeplab_lit.prepare.download.LARGEST", 3_000_000)
-    with pytest.raises(DataError, match="which no archive of these data sets has"):
+    monkeypatch.setattr("deeplab_lit.download.LARGEST", 3_000_000)
+    with pytest.raises(DownloadError, match="which no file that is fetched here has"):
         download(file, tmp_path / "a.bin")
     assert not list(tmp_path.glob("*.part"))
     server.length = ""
-    with pytest.raises(DataError, match="which no archive of these data sets has"):
+    with pytest.raises(DownloadError, match="which no file that is fetched here has"):
         download(file, tmp_path / "a.bin")
     assert (tmp_path / "a.bin.part").stat().st_size <= 3_000_000
 
@@ -128,14 +132,14 @@ def test_a_few_redirects_are_followed_and_no_more(file, server, tmp_path):
     server.places = {f"/{i}": f"/{i + 1}" for i in range(4)} | {"/4": "a.bin"}
     assert download(f"{server.url}/0", tmp_path / "x").part.read_bytes() == CONTENT
     server.places["/a.bin"] = "/0"
-    with pytest.raises(DataError, match="more than 5 redirects"):
+    with pytest.raises(DownloadError, match="more than 5 redirects"):
         download(f"{server.url}/0", tmp_path / "y")
 
 
 @pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://x.org/a", "data:,a", "gopher://x"])
 def test_a_redirect_away_from_the_web_is_refused(server, tmp_path, place):
     server.places = {"/a.bin": place}
-    with pytest.raises(DataError, match=f"sends us from http on to {place}: not followed"):
+    with pytest.raises(DownloadError, match=f"sends us from http on to {place}: not followed"):
         download(f"{server.url}/a.bin", tmp_path / "a.bin")
     assert not list(tmp_path.glob("a.bin*"))
 
@@ -151,6 +155,6 @@ def test_a_redirect_from_https_to_http_is_refused(place, tmp_path, monkeypatch):
             headers["Location"] = place
             raise HTTPError(request.full_url, 302, "Found", headers, io.BytesIO())
 
-    monkeypatch.setattr("deeplab_lit.prepare.download.build_opener", lambda *_: Encrypted())
-    with pytest.raises(DataError, match=r"(?i)from https on to http://other.*not followed"):
+    monkeypatch.setattr("deeplab_lit.download.build_opener", lambda *_: Encrypted())
+    with pytest.raises(DownloadError, match=r"(?i)from https on to http://other.*not followed"):
         download("https://example.org/a.bin", tmp_path / "a.bin")

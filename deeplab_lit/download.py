@@ -1,4 +1,4 @@
-"""Downloads that go on where they were stopped."""
+"""Downloads that go on where they were stopped. Every part of the package may import this."""
 
 import re
 from http.client import HTTPException, HTTPMessage, HTTPResponse
@@ -9,13 +9,17 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from deeplab_lit.atomic import check_room
-from deeplab_lit.data.image import DataError
+from deeplab_lit.errors import UserError
 from deeplab_lit.progress_bar import progress_bar
 
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
-LARGEST = 40e9  # bytes; the largest archive of any data set here, COCO's train2017, has 19.3e9
+LARGEST = 40e9  # bytes; the largest file that is fetched here, COCO's train2017, has 19.3e9
 MOST_REDIRECTS = 5
+
+
+class DownloadError(UserError):
+    """A file cannot be downloaded; says from where, why and what to do."""
 
 
 class Download(NamedTuple):
@@ -31,13 +35,20 @@ class Download(NamedTuple):
     whole: bool
 
 
-def download(url: str, path: Path) -> Download:
+def download(url: str, path: Path, *, mirror: str, folder: str) -> Download:
     """Fetch a file as `path`.part, going on with what is there of it.
 
+    Args:
+        url: where it is.
+        path: what it will be called when somebody has checked it.
+        mirror: the option that names another server, for what errors advise.
+        folder: the option that names another place, likewise.
+
     Raises:
-        DataError: the server cannot be reached, does not have the file, sends it elsewhere by a
-            way that is less safe, says nonsense about its length, sends more than any archive
-            has, or hung up before the end. What has come is kept.
+        DownloadError: the server cannot be reached, does not have the file, sends it elsewhere by
+            a way that is less safe, says nonsense about its length, sends more than any file that
+            is fetched here has, or hung up before the end. What has come is kept.
+        NoRoomError: the disk is too full.
     """
     part = path.with_name(f"{path.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -49,19 +60,19 @@ def download(url: str, path: Path) -> Download:
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return Download(part, whole=True)
             part.unlink()
-            return download(url, path)
-        raise DataError(_stopped(url, path, str(error))) from error
+            return download(url, path, mirror=mirror, folder=folder)
+        raise DownloadError(_stopped(url, path, str(error), mirror)) from error
     with response:
         if response.status != 206:
             have = 0  # the server sends the file from its beginning
         try:
             total = _total(response.headers, have)
         except ValueError as error:
-            raise DataError(_stopped(url, path, str(error))) from error
+            raise DownloadError(_stopped(url, path, str(error), mirror)) from error
         if total is not None and total > LARGEST:
-            raise DataError(_too_large(url, path, total))
-        check_room(path, (total or 0) - have, "--root")
-        _receive(response, url, path, have, total)
+            raise DownloadError(_too_large(url, path, total, mirror))
+        check_room(path, (total or 0) - have, folder)
+        _receive(response, url, path, have, total, mirror)
         chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"  # has an end
         return Download(part, whole=total is not None or chunked)
 
@@ -127,7 +138,9 @@ def _total(headers: HTTPMessage, have: int) -> int | None:
     return None if length is None else have + int(length)
 
 
-def _receive(response: HTTPResponse, url: str, path: Path, have: int, total: int | None) -> None:
+def _receive(
+    response: HTTPResponse, url: str, path: Path, have: int, total: int | None, mirror: str
+) -> None:
     """Append what the server sends to <path>.part."""
     part = path.with_name(f"{path.name}.part")
     size = have
@@ -137,28 +150,28 @@ def _receive(response: HTTPResponse, url: str, path: Path, have: int, total: int
             try:
                 chunk = response.read(CHUNK)
             except (OSError, HTTPException) as error:
-                raise DataError(_stopped(url, path, str(error))) from error
+                raise DownloadError(_stopped(url, path, str(error), mirror)) from error
             if not chunk:
                 break
             size += len(chunk)
             if size > LARGEST:
-                raise DataError(_too_large(url, path, size))
+                raise DownloadError(_too_large(url, path, size, mirror))
             file.write(chunk)
             progress.update(len(chunk))
     if total is not None and size != total:
-        raise DataError(_stopped(url, path, f"{size:,} of {total:,} bytes came"))
+        raise DownloadError(_stopped(url, path, f"{size:,} of {total:,} bytes came", mirror))
 
 
-def _too_large(url: str, path: Path, size: int) -> str:
+def _too_large(url: str, path: Path, size: int, mirror: str) -> str:
     return (
-        f"{url} has {size / 1e9:,.0f} GB or more, which no archive of these data sets has: delete "
-        f"{path.name}.part if it is there, and get the file in another way or from another --mirror"
+        f"{url} has {size / 1e9:,.0f} GB or more, which no file that is fetched here has: delete "
+        f"{path.name}.part if it is there, and get the file in another way or from another {mirror}"
     )
 
 
-def _stopped(url: str, path: Path, reason: str) -> str:
+def _stopped(url: str, path: Path, reason: str, mirror: str) -> str:
     return (
         f"{url}: the download did not finish ({reason}). Run the same command again, and it goes "
         f"on; or fetch the file in another way and put it at {path}; or name another server that "
-        "has it with --mirror."
+        f"has it with {mirror}."
     )
