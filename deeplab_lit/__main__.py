@@ -5,6 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from deeplab_lit.shipped import CONFIGS
+
 
 def commands() -> dict[str, str]:
     """Return the name of each command, with what its docstring's first line says of it.
@@ -37,6 +39,7 @@ def main() -> None:
         return
     lines = ["usage: python -m deeplab_lit.COMMAND [--help] …", ""]
     lines += [f"  {command:<10} {purpose}" for command, purpose in purposes.items()]
+    lines += ["", f"Configurations, found as configs/….yaml from every folder, lie in {CONFIGS}"]
     if name in ("--help", "-h"):
         print("\n".join(lines))
         return

@@ -56,6 +56,13 @@ SILENT_PROCESS = (
     "on with --ckpt_path last."
 )
 NO_HOME = "there is no home folder: set the variable HOME to a folder that can be written."
+# module → the extra of this package that installs it, as in requirements.txt
+EXTRAS = {
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "pycocotools": "coco",
+    "wandb_workspaces": "dashboards",
+}
 # what libraries say, in exceptions of types that may be bugs of ours just as well
 SENTENCES = {
     r"DefaultCPUAllocator|can't allocate memory|Insufficient memory|killed by signal: (Killed|Bus)"
@@ -123,6 +130,8 @@ def explained(error: Exception) -> str | None:
     if isinstance(error, (UserError, *misconfiguration)):
         # a DataLoader's worker hands over its traceback as the message
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return _of_an_extra(error.name.partition(".")[0])
     if isinstance(error, argparse.ArgumentError):
         return " ".join(str(error).split())
     if isinstance(error, _imported("torch", "OutOfMemoryError")):
@@ -137,6 +146,15 @@ def explained(error: Exception) -> str | None:
             (text for pattern, text in SENTENCES.items() if re.search(pattern, str(error))), None
         )
     return None
+
+
+def _of_an_extra(module: str) -> str | None:
+    """Return the sentence for a module that is missing; None for one that no extra installs."""
+    extra = EXTRAS.get(module)
+    return extra and (
+        f"this needs {module.replace('_', '-')}, which is not installed: pip install "
+        f'"deeplab_lit[{extra}]", or in a clone pip install -r requirements.txt.'
+    )
 
 
 def _imported(module: str, name: str) -> tuple[type[Exception], ...]:

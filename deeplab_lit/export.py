@@ -41,6 +41,8 @@ class Format(NamedTuple):
 
 
 def _onnx(net: "DeepLabV2", facts: Facts) -> bytes:
+    import onnxruntime  # noqa: F401 - a missing one is said before the work, not behind it
+    import onnxscript  # noqa: F401
     import torch
 
     from deeplab_lit.network.graph import image_graph

@@ -27,6 +27,11 @@ from deeplab_lit.runs.folder import RunFolderError
         (RunFolderError("taken"), "error: taken"),
         (MisconfigurationException("wrong"), "error: wrong"),
         (
+            ModuleNotFoundError("No module named …", name="wandb_workspaces.workspaces"),
+            "error: this needs wandb-workspaces, which is not installed: pip install "
+            '"deeplab_lit[dashboards]"',
+        ),
+        (
             DataError("Caught DataError in worker\nTraceback …\nx.DataError: b.png: bad"),
             "error: b.png: bad",
         ),

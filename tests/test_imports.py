@@ -12,6 +12,7 @@ from PIL import Image
 
 import deeplab_lit
 from deeplab_lit.__main__ import commands
+from deeplab_lit.errors import EXTRAS
 
 PACKAGE = Path(deeplab_lit.__file__).parent
 # a part imports those of the lines above it, and of its own line nobody but itself
@@ -34,7 +35,7 @@ FLOORS = [
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 DATA_SETS = {"ade20k", "cityscapes", "coco", "coco_stuff", "folder", "gta5", "synthia", "voc"}
-OPTIONAL = ("wandb", "pydensecrf", "matplotlib")
+OPTIONAL = ("wandb", "pydensecrf", "matplotlib", *EXTRAS)
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
 MODULES = 215

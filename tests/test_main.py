@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from deeplab_lit.__main__ import commands, main
+from deeplab_lit.shipped import CONFIGS
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def test_it_lists_the_commands(run):
     assert code == 0
     assert {"fit", "validate", "predict", "benchmark"} <= commands().keys()
     assert all(name in listed and what in listed for name, what in commands().items())
+    assert f"lie in {CONFIGS}" in listed
 
 
 def test_an_unknown_command_is_refused(run):

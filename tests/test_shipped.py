@@ -72,7 +72,7 @@ def test_a_name_that_is_neither_is_refused_with_those_that_are_near(typed, meant
 def test_a_slip_in_the_name_of_a_grid_or_of_parameters_is_answered_alike():
     with pytest.raises(SweepError, match=r"did you mean configs/ablations/head\.yaml"):
         read_sweep("configs/ablations/heads.yaml")
-    with pytest.raises(ConfigError, match=r"did you mean configs/crf/vgg16\.yaml.* expected a file"):
+    with pytest.raises(ConfigError, match=r"did you mean configs/crf/vgg16\.yaml.* a file like"):
         crf_spelled_out(["--crf", "configs/crf/vgg.yaml"])
 
 

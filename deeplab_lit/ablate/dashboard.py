@@ -22,16 +22,8 @@ def build_dashboards(sweep: Sweep, entity: str, project: str) -> dict[str, Any]:
 
     Returns:
         Name → a wandb_workspaces.workspaces.Workspace.
-
-    Raises:
-        SweepError: wandb-workspaces is not installed.
     """
-    try:
-        import wandb_workspaces.workspaces as ws
-    except ImportError as error:
-        raise SweepError(
-            "the dashboards need wandb-workspaces: pip install wandb-workspaces"
-        ) from error
+    import wandb_workspaces.workspaces as ws
 
     metrics = [f"{prefix}/miou{sweep.subset}" for prefix in ("val", "val_crf")]
     metrics = metrics[::-1] if sweep.after_crf else metrics

@@ -54,6 +54,8 @@ def prepare_coco2014(source: Source, overlap: Overlap = "last") -> str:
         DataError: an archive cannot be had, the numbers are not the published ones, or something
             is wrong with the instances or an image.
     """
+    import pycocotools  # noqa: F401 - if it is missing, that is said before 20 GB are fetched
+
     masks, lists = source.root / MASKS[overlap], source.root / "lists"
     for split in OFFICIAL:
         ids, labels = lists / f"{split}.txt", lists / f"image_labels_{split}.txt"

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pycocotools.mask import decode, frPyObjects, merge
 
 from deeplab_lit.data.decode import UNREADABLE
 from deeplab_lit.data.image import DataError, size_in_file
@@ -158,6 +157,8 @@ def draw(image: LabeledImage, folder: Path, overlap: Overlap) -> np.ndarray:
 
 def _inside(outline: Outline, height: int, width: int) -> np.ndarray:
     """Return which pixels are inside of an outline, (H,W) bool, as COCO.annToMask does."""
+    from pycocotools.mask import decode, frPyObjects, merge
+
     if isinstance(outline, list):
         encoded = merge(frPyObjects(outline, height, width))
     elif isinstance(outline["counts"], list):

@@ -6,13 +6,14 @@ import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from deeplab_lit import __version__
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.runs.checkpoints import kept_by
 from deeplab_lit.scoring.observer import Results
@@ -143,8 +144,8 @@ def _rank(scores: dict[str, Any]) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and the packages that decide about results."""
-    numbers = {"python": platform.python_version()}
+    """Return the versions of this package, of Python and the packages that decide about results."""
+    numbers = {"deeplab_lit": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             numbers[package] = version(package)
@@ -156,13 +157,34 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the source, "+" where it is changed; None outside a repository."""
+    """Return the commit of the source, "+" where it is changed; None where it is not known.
+
+    A repository that the source merely lies in, as an environment inside somebody's project does,
+    is another one. Of an installed package it is the commit that pip has noted.
+    """
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "-uno")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return _installed_commit()
     return commit + ("+" if changed else "")
+
+
+def _installed_commit() -> str | None:
+    """Return the commit that `pip install git+…` took this package from; None: it did not.
+
+    Format: https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    here = Path(__file__)
+    try:
+        installed = distribution("deeplab_lit")
+        if Path(str(installed.locate_file(f"deeplab_lit/runs/{here.name}"))) != here:
+            return None  # this source is not the one that is installed
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, OSError, ValueError):
+        return None
+    return origin.get("vcs_info", {}).get("commit_id")
 
 
 def _git(*command: str) -> str:

@@ -235,6 +235,31 @@ def test_the_commit_is_known_and_marked_when_changed(source):
     assert git_commit() == git("rev-parse", "HEAD") + "+"
 
 
+def test_the_repository_of_somebody_elses_project_around_an_environment_is_not_ours(source):
+    subprocess.run(["git", "init"], cwd=source, check=True, capture_output=True)
+    who = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    commit = [*who, "commit", "--allow-empty", "-m", "theirs"]
+    subprocess.run(commit, cwd=source, check=True, capture_output=True)
+    (source / "record.py").write_text("installed into it")
+    assert git_commit() is None
+
+
+def test_an_installed_package_knows_the_commit_that_it_was_installed_from(tmp_path, monkeypatch):
+    """As `pip install git+…` notes it; another installation than this source says nothing."""
+    about = tmp_path / "deeplab_lit-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.4\nName: deeplab_lit\nVersion: 0.1.0\n")
+    vcs = {"vcs": "git", "commit_id": "abc123", "requested_revision": "main"}
+    (about / "direct_url.json").write_text(json.dumps({"url": "https://x", "vcs_info": vcs}))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_commit() != "abc123"
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "deeplab_lit/runs/record.py"))
+    assert git_commit() == "abc123"
+    (about / "direct_url.json").unlink()  # from a wheel, or a package index
+    assert git_commit() is None
+
+
 def test_no_commit_is_known_where_git_is_missing(source, monkeypatch):
     monkeypatch.setenv("PATH", str(source))
     assert git_commit() is None
