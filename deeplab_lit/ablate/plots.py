@@ -1,6 +1,5 @@
 """The plots of an ablation, each a matplotlib Figure; none touches matplotlib's global state."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 
 from deeplab_lit.ablate.table import Row, by_training
 from deeplab_lit.network.receptive_field import real_taps, share_of_real_taps
-from deeplab_lit.pictures.charts import LONGEST_NAME, legend, without_font_warnings
+from deeplab_lit.pictures.charts import LONGEST_NAME, legend
 from deeplab_lit.pictures.masks import short
 
 BEFORE, AFTER = "#2b6cb0", "#c05621"
@@ -148,11 +147,3 @@ def _figure(width: float, height: float, *, axes: bool = True) -> tuple[Any, Any
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot() if axes else None
-
-
-def picture(figure: Any, kind: str) -> bytes:
-    """Return a figure as the content of a file: "svg" or "png"."""
-    stream = io.BytesIO()
-    with without_font_warnings():
-        figure.savefig(stream, format=kind, dpi=120)
-    return stream.getvalue()

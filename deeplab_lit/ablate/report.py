@@ -3,8 +3,6 @@
 report.html is one file that holds all it shows; its words and layout are in report.html.j2.
 """
 
-import base64
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from deeplab_lit.ablate import plots
-from deeplab_lit.ablate.panels import Panels, look
+from deeplab_lit.ablate.panels import Panels, Sample, look
 from deeplab_lit.ablate.plan import Run, labels_of
 from deeplab_lit.ablate.results import macs_of, read_results
 from deeplab_lit.ablate.sweep import Sweep
@@ -25,6 +22,7 @@ from deeplab_lit.ablate.table import Row, as_csv, cells, markdown, rows
 from deeplab_lit.ablate.words import findings, left_out, origin, unique
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.errors import UserError
+from deeplab_lit.pictures import web_page
 from deeplab_lit.pictures.masks import VOID_COLOR, palette_image
 from deeplab_lit.types import VOID, Classes
 
@@ -60,7 +58,7 @@ def write_report(
     files = {
         "table.md": markdown(table).encode(),
         "table.csv": as_csv(table).encode(),
-        "plot.png": plots.picture(plots.settings_plot(table), "png"),
+        "plot.png": web_page.draw(plots.settings_plot(table), "png"),
         "report.html": page(sweep, table, absent, panels, no_panels, options).encode(),
     }
     for name, content in files.items():
@@ -137,33 +135,21 @@ def page(
         "no_panels": no_panels,
         "origin": origin(table),
     }
-    colors = []
     if panels is not None:
         fields = panels.fields()
         drawn = dict(list(fields.items())[:MAX_FIELDS])
-        colors = list(panels.classes.values())
         context |= {
             "titles": ["image", "truth", *map(_title, table)],
+            "samples": [
+                (sample.id, _pictures(sample, panels.classes)) for sample in panels.samples
+            ],
             "legend": _legend(panels),
             "all_fields": len(fields),
             "drawn_fields": len(drawn),
             "fields_plot": plots.fields_plot(drawn),
             "taps_plots": {grid: plots.taps_plot(*grid, r) for grid, r in panels.rates().items()},
         }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "svg": lambda figure: _data_url("image/svg+xml", plots.picture(figure, "svg")),
-        "photo": lambda image: _png(Image.fromarray(image)),
-        "mask": lambda mask: _png(palette_image(mask, colors)),
-    }
-    return environment.get_template("report.html.j2").render(context)
+    return web_page.render(Path(__file__).with_name("report.html.j2"), context)
 
 
 def _kind(row: Row, index: int) -> str:
@@ -208,11 +194,7 @@ def _legend(panels: Panels) -> Classes:
     return panels.classes | ({"void": VOID_COLOR} if void else {})
 
 
-def _png(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return _data_url("image/png", stream.getvalue())
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _pictures(sample: Sample, classes: Classes) -> list[Image.Image]:
+    """Return the image, the truth, and the prediction of each setting."""
+    masks, colors = (sample.truth, *sample.predictions), list(classes.values())
+    return [Image.fromarray(sample.image), *(palette_image(mask, colors) for mask in masks)]

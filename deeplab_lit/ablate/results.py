@@ -24,6 +24,7 @@ import deeplab_lit
 from deeplab_lit.ablate.plan import Run, Step
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.cost import cost_of
+from deeplab_lit.runs.csv_logger import read_metrics
 
 DAMAGE = (  # what reading a damaged file may raise
     *(OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, EOFError),
@@ -232,19 +233,6 @@ def _read_counts(path: Path, num_classes: int) -> dict[str, np.ndarray]:
     if "counts" not in arrays:
         raise ValueError("there are no counts in it")
     return arrays
-
-
-def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read a metrics.csv: column → (optimizer steps done, value) of each row that has one."""
-    columns: dict[str, list[tuple[int, float]]] = {}
-    if path.is_file():
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                step = int(row.pop("step")) + 1
-                for name, value in row.items():
-                    if value:
-                        columns.setdefault(name, []).append((step, float(value)))
-    return columns
 
 
 def read_json(path: Path) -> dict[str, Any]:

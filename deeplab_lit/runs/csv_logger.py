@@ -114,3 +114,16 @@ def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             f"{path} is damaged or not a run's ({error!r}): mend it, or move it away to go on "
             "without the numbers so far"
         ) from error
+
+
+def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read a metrics.csv: column → (optimizer steps done, value) of each row that has one."""
+    columns: dict[str, list[tuple[int, float]]] = {}
+    if path.is_file():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                step = int(row.pop("step")) + 1
+                for name, value in row.items():
+                    if value:
+                        columns.setdefault(name, []).append((step, float(value)))
+    return columns

@@ -16,12 +16,13 @@ from deeplab_lit.ablate.plan import plan
 from deeplab_lit.ablate.report import page, short_labels, write_report
 from deeplab_lit.ablate.results import best_checkpoint
 from deeplab_lit.ablate.sweep import read_sweep
+from deeplab_lit.pictures import web_page
 
 
 @pytest.fixture
 def no_drawing(monkeypatch):
     """Plots that are made, but not drawn, which takes most of the time of a page."""
-    monkeypatch.setattr(plots, "picture", lambda figure, kind: b"<svg/>")
+    monkeypatch.setattr(web_page, "draw", lambda figure, kind: b"<svg/>")
 
 
 def test_the_report_is_four_files_and_the_table_on_the_screen(sweep, done, tmp_path, capsys):

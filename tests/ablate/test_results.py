@@ -14,7 +14,6 @@ from deeplab_lit.ablate.results import (
     macs_of,
     progress,
     read_json,
-    read_metrics,
     read_result,
     read_results,
 )
@@ -157,16 +156,6 @@ def test_a_damaged_run_is_left_out_and_its_file_named(done, name, content):
     assert [result.run for result in results] == [done[0], *done[2:]]
     assert damaged.keys() == {done[1]}
     assert str(path) in str(damaged[done[1]])
-
-
-def test_metrics_are_columns_by_steps_done(tmp_path):
-    path = tmp_path / "metrics.csv"
-    assert read_metrics(path) == {}
-    path.write_text("epoch,step,a,b\n0,9,1.5,\n0,19,,2e-3\n1,29,-3,nan\n")
-    found = read_metrics(path)
-    assert found["a"] == [(10, 1.5), (30, -3)]
-    assert found["b"] == [(20, 0.002), (30, pytest.approx(math.nan, nan_ok=True))]
-    assert found["epoch"] == [(10, 0), (20, 0), (30, 1)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from deeplab_lit.runs import csv_logger as metrics_file
-from deeplab_lit.runs.csv_logger import SECONDS, MetricsFile
+from deeplab_lit.runs.csv_logger import SECONDS, MetricsFile, read_metrics
 from deeplab_lit.runs.folder import RunFolderError
 
 
@@ -165,3 +165,13 @@ def test_a_damaged_file_gets_a_sentence_and_stays_as_it_is(content, tmp_path):
     with pytest.raises(RunFolderError, match=r"metrics.csv is damaged.*move it away"):
         MetricsFile(tmp_path, resume_step=3)
     assert (tmp_path / "metrics.csv").read_bytes() == content
+
+
+def test_metrics_are_columns_by_steps_done(tmp_path):
+    path = tmp_path / "metrics.csv"
+    assert read_metrics(path) == {}
+    path.write_text("epoch,step,a,b\n0,9,1.5,\n0,19,,2e-3\n1,29,-3,nan\n")
+    found = read_metrics(path)
+    assert found["a"] == [(10, 1.5), (30, -3)]
+    assert found["b"] == [(20, 0.002), (30, pytest.approx(math.nan, nan_ok=True))]
+    assert found["epoch"] == [(10, 0), (20, 0), (30, 1)]
