@@ -68,8 +68,8 @@ def import_pydensecrf() -> ModuleType:
         from pydensecrf import densecrf
     except ImportError as error:
         raise CRFError(
-            f"the backend pydensecrf is not installed ({error}): pip install pydensecrf2 (for Python "
-            "before 3.13), or take "
+            f"the backend pydensecrf is not installed ({error}): pip install pydensecrf2 "
+            "(which Python 3.13 cannot have), or take "
             "backend='auto', which computes the same and needs nothing"
         ) from error
     return densecrf
