@@ -129,7 +129,7 @@ def fields_plot(fields: dict[str, torch.Tensor], columns: int = 6) -> Any:
     titles = ["\n".join(lines) for lines in wrapped]
     lines = max(title.count("\n") for title in titles) + 1
     shape = max(field.shape[0] / field.shape[1] for field in fields.values())
-    height = 1.8 * shape + 0.1 + 0.16 * lines
+    height = 1.8 * shape + 0.06 + 0.2 * lines
     figure, _ = _figure(1.9 * columns, height * rows, axes=False)
     top = max(float(field.max()) for field in fields.values())
     for i, (title, field) in enumerate(zip(titles, fields.values(), strict=True), start=1):
