@@ -19,7 +19,7 @@ import yaml
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_lit import DenseCRF, Segmenter, Shapes, load, plot_trimap, refine, validate
-from deeplab_lit.ablate.plots import fields_plot, picture
+from deeplab_lit.ablate.plots import fields_plot
 from deeplab_lit.data.image import read_image, read_mask
 from deeplab_lit.network.receptive_field import (
     effective_fields,
@@ -99,7 +99,7 @@ def receptive_fields(run: Path) -> None:
     for branch, field in enumerate(fields):
         side = side_of(field, middle)
         named[f"rate {rate_of(net, branch)}\n90 % in {side}×{side} pixels"] = field
-    (HERE / "receptive_fields.png").write_bytes(picture(fields_plot(named), "png"))
+    fields_plot(named).savefig(HERE / "receptive_fields.png", dpi=120)
 
 
 def _found(run: Path, index: int) -> list[np.ndarray]:
