@@ -1,4 +1,4 @@
-"""What the README and the pages of measurements tell people to type is understood."""
+"""What the README and the pages in the folders tell people to type is understood."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,12 @@ from deeplab_lit.prepare.__main__ import build_parser, data_sections
 
 ROOT = Path(fit.__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-MEASURED = [ROOT / "deeplab_lit" / part / "README.md" for part in ("benchmark", "crf")]
-PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *MEASURED)}
+FOLDERS = [path for part in ("configs", "deeplab_lit") for path in (ROOT / part).rglob("README.md")]
+PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted(FOLDERS))}
+CODE, CONFIGS, DATA, SEGMENT = (
+    PAGES[ROOT / part / "README.md"]
+    for part in ("deeplab_lit", "configs", "deeplab_lit/data", "deeplab_lit/segment")
+)
 BLOCKS = [
     block for page in PAGES.values() for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
 ]
@@ -34,6 +39,9 @@ CALLS = [
     for line in LINES
     if "python -m deeplab_lit." in line
 ]
+# of a table: "[options of the row]", "$SETUP", "…", and files that nobody has
+TEMPLATE = re.compile(r"\[options|\$|…| (?:FILE|DIR) ")
+FITS = [c for c in CALLS if " -m deeplab_lit.fit" in c and not TEMPLATE.search(c)]
 HELP = ("--help", "--help_all")  # the latter where the former is short
 ABSENT = ("deeplab_lit", "torch")
 
@@ -45,11 +53,13 @@ def call(command):
 
 
 def test_the_first_screen_has_two_commands_that_need_nothing_before_them():
-    first, second = LINES[:2]
+    first, photo, second = LINES[:3]
     setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && "
     assert first == f"{setup}python -m deeplab_lit.fit"
     assert second == f"{setup}python -m pytest -n 2"
-    assert README[: README.index(second)].count("\n") < 40
+    assert photo.startswith("python -m deeplab_lit.predict --ckpt_path kazuto1011/voc12 ")
+    assert README[: README.index(second)].count("\n") < 50
+    assert README.count("\n") <= 380
     assert "python -m pytest -n 2" in (ROOT / ".ci/run").read_text("utf-8")
 
 
@@ -57,7 +67,7 @@ def test_every_command_is_shown():
     assert {call(command)[0] for command in CALLS} == commands().keys()
 
 
-@pytest.mark.parametrize("command", [c for c in CALLS if " -m deeplab_lit.fit" in c])
+@pytest.mark.parametrize("command", FITS)
 def test_fit_understands_what_is_shown(command, tmp_path, monkeypatch, build_fit):
     for folder in ("VOC2012/JPEGImages", "RGB"):  # of VOC, of Synthia
         (tmp_path / folder).mkdir(parents=True)
@@ -91,13 +101,17 @@ def test_the_check_of_data_understands_what_is_shown(command, monkeypatch):
 def test_the_other_commands_have_the_options_that_are_shown(command, capsys):
     name, args = call(command)
     flags = {word.partition("=")[0] for word in args if word.startswith("--")}
+    if name == "ablate":  # options with a dot are those of fit
+        flags = {flag for flag in flags if "." not in flag}
     module = import_module(f"deeplab_lit.{name}")
     if hasattr(module, "__path__"):
         module = import_module(f"deeplab_lit.{name}.__main__")
     command = args[: name in ("benchmark", "prepare")]
     asked = [HELP[name == "validate"]]
-    if "--data" in args:  # the options of this data set
-        asked.append(f"--data.help={args[args.index('--data') + 1]}")
+    for option in ("--data", "--val_data"):  # the options of this data set
+        if option in args or any(flag.startswith(f"{option}.") for flag in flags):
+            data = args[args.index(option) + 1] if option in args else "VOC"
+            asked.append(f"{option}.help={data}")
     for help in asked:
         with pytest.raises(SystemExit):
             module.main([*command, help])
@@ -106,21 +120,22 @@ def test_the_other_commands_have_the_options_that_are_shown(command, capsys):
 
 
 def test_every_config_and_every_module_that_is_named_exists():
-    for name in re.findall(r"`(\w+\.yaml)`", README):
-        assert (ROOT / "configs" / name).is_file() or name in ("config.yaml", "best.yaml")
-    for name in re.findall(r"`(?:configs/)?(\w+/[\w/]+\.yaml)`", README):
-        assert (ROOT / "configs" / name).is_file(), name
-    flow = README.split("## How data flows")[1].split("\n## ")[0]
+    for page in PAGES.values():
+        for name in re.findall(r"`(\w+\.yaml)`", page):
+            assert (ROOT / "configs" / name).is_file() or name in ("config.yaml", "best.yaml")
+        for name in re.findall(r"`(?:configs/)?(\w+/[\w/]+\.yaml)`", page):
+            assert any((ROOT / "configs" / part / name).is_file() for part in ("", "ablations")), (
+                name
+            )
+    flow = CODE.split("## How data flows")[1].split("\n## ")[0]
     parts = re.findall(r"^\|[^|]*\| `(\w+)/(.*?)` ", flow, re.MULTILINE)
     assert len(parts) > 8
     for folder, names in parts:
         for name in names.replace("`", "").split(", "):
             assert (ROOT / "deeplab_lit" / folder / name).exists(), name
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / picture).is_file()
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "configs/README.md"], ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.parent.name)
 def test_every_link_leads_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text("utf-8"))
     assert links
@@ -139,16 +154,32 @@ def anchors(page):
 
 def test_all_shipped_configs_are_listed():
     for path in (ROOT / "configs").glob("*.yaml"):
-        assert f"`{path.name}`" in README
+        assert f"`{path.name}`" in CONFIGS
     for folder in (ROOT / "configs").glob("table*/"):
-        (row,) = re.findall(rf"^\| … `{folder.name}/` \|(.*)$", README, re.MULTILINE)
+        (row,) = re.findall(rf"^\| … `{folder.name}/` \|(.*)$", CONFIGS, re.MULTILINE)
         assert set(re.findall(r"`(\w+)`", row)) == {path.stem for path in folder.glob("*.yaml")}
+
+
+def test_the_python_example_gives_the_labels_of_the_refined_network(trained, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert '"kazuto1011/voc12"' in code
+    Image.fromarray(draw_sample(1, 0)[0][:90]).save(tmp_path / "photo.jpg", quality=95)
+    names = {"kazuto1011/voc12": str(trained), "photo.jpg": str(tmp_path / "photo.jpg")}
+    for name, file in names.items():
+        code = code.replace(f'"{name}"', repr(file))
+    found: dict[str, Any] = {}
+    exec(code, found)
+    image, net = found["image"], found["net"]
+    with torch.no_grad():
+        logits = net(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
+    refined = deeplab_lit.DenseCRF()(image, logits.softmax(1)[0].numpy())
+    assert np.array_equal(found["mask"], refined.argmax(0))
 
 
 def test_the_onnx_example_runs_without_this_package_and_without_torch(trained, tmp_path):
     export.main([f"--ckpt_path={trained}", f"--out={tmp_path / 'net.onnx'}"])
     Image.fromarray(draw_sample(1, 0)[0][:90]).save(tmp_path / "photo.jpg", quality=95)
-    section = README.split("\n## Export\n")[1].split("\n## ")[0]
+    section = SEGMENT.split("\n## Export\n")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len(code.strip().splitlines()) <= 22
     (tmp_path / "example.py").write_text(
@@ -182,7 +213,7 @@ def test_the_example_would_notice_this_package(package, tmp_path):
 
 
 def test_the_class_of_ones_own_is_trained_on_as_shown(tmp_path, monkeypatch, capsys):
-    (code,) = [c for c in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Plants" in c]
+    (code,) = re.findall(r"```python\n(.*?)```", DATA, re.DOTALL)
     (tmp_path / "plants.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     for split in ("train", "val"):

@@ -109,7 +109,7 @@ def check_world(trainer: Trainer) -> None:
         if nodes > 1 and isinstance(environment, LightningEnvironment) and not by_hand:
             raise ProcessesError(
                 f"--trainer.num_nodes is {nodes}, but this process is alone: start the command on "
-                "each node, with torchrun or srun (README.md, several machines); or set "
+                "each node, with torchrun or srun (deeplab_lit/training/README.md); or set "
                 "--trainer.num_nodes 1"
             )
         if nodes * devices == 1:
@@ -133,7 +133,7 @@ def _refuse_one_of_several() -> None:
     counting = [f"{name}={os.environ[name]}" for name in COUNTING if name in os.environ]
     raise ProcessesError(
         f"this is one of several processes ({', '.join(counting)}), but the options expect one: "
-        "start the command with torchrun or srun (README.md, several machines); or unset these "
+        "start the command with torchrun or srun (deeplab_lit/training/README.md); or unset these "
         "variables, to train by this process alone"
     )
 

@@ -34,7 +34,10 @@ from deeplab_lit.cli.processes import (
 from deeplab_lit.cli.run import build_parser, command_line, parse_run
 from deeplab_lit.training.resumption import SaveOnSignal
 
-SBATCH, README = SHAPES.parent / "slurm.sbatch", SHAPES.parents[1] / "README.md"
+SBATCH, README = (
+    SHAPES.parent / "slurm.sbatch",
+    SHAPES.parents[1] / "deeplab_lit/training/README.md",
+)
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "0"}
 JOB = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "mine", "SLURM_NTASKS": "8"}
 STEP = JOB | {"SLURM_NTASKS_PER_NODE": "4", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}

@@ -11,7 +11,7 @@ from deeplab_lit import fit, load
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.read import WeightsError
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "deeplab_lit/README.md"
 RECIPES = re.findall(r"```python\n(# my_net\.py.*?)```", README.read_text("utf-8"), re.DOTALL)
 STRANGER = """
 class Stranger:

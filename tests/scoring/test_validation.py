@@ -237,7 +237,7 @@ def test_a_replacement_of_the_crf_is_scored_as_the_crf_is(
     assert reports[0].refined.confusion[:, 1:].sum() == 0
 
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "deeplab_lit/README.md"
 RECIPE = re.search(r"```python\n(# my_metric\.py.*?)```", README.read_text("utf-8"), re.DOTALL)[1]
 RIGHT = """
 from deeplab_lit.scoring.observer import Observer

@@ -19,7 +19,7 @@ from deeplab_lit.runs.checkpoints import BestAndLast
 from deeplab_lit.training.divergence import TrainingDiverged
 from deeplab_lit.training.resumption import SaveOnSignal
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "deeplab_lit/README.md"
 RECIPES = re.findall(r"```python\n(# mine\.py.*?)```", README.read_text("utf-8"), re.DOTALL)
 SMALL = {"backbone": "resnet10_quarter", "weights": "none", "norm": "batch", "scales": (1.0,)}
 OWN = """
