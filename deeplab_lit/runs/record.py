@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from deeplab_lit import __version__
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.runs.checkpoints import kept_by
 from deeplab_lit.scoring.observer import Results
@@ -144,8 +143,8 @@ def _rank(scores: dict[str, Any]) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, of Python and the packages that decide about results."""
-    numbers = {"deeplab_lit": __version__, "python": platform.python_version()}
+    """Return the versions of Python and the packages that decide about results."""
+    numbers = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             numbers[package] = version(package)
