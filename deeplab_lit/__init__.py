@@ -89,8 +89,9 @@ def load(path: str | Path) -> "DeepLabV2":
     Args:
         path: a checkpoint of `fit` or `convert`, or a file that `export` wrote as .safetensors; or
             a file of the authors, of kazuto1011, isht7 or AdaptSegNet, recognized from the names
-            in it. Whatever its format, the network takes RGB in 0…255 and gives the logits that
-            the source network gives.
+            in it; or a name of published weights, like "kazuto1011/voc12", which are downloaded
+            once (python -m deeplab_lit.convert --list shows all). Whatever its format, the network
+            takes RGB in 0…255 and gives the logits that the source network gives.
 
     Returns:
         The network. Its attribute `classes` holds the names and RGB colors of the classes: where
@@ -98,7 +99,7 @@ def load(path: str | Path) -> "DeepLabV2":
         class_0 and so on.
 
     Raises:
-        WeightsError: there is no such file, or it holds no such weights.
+        WeightsError: there is no such file, it cannot be downloaded, or holds no such weights.
     """
     from deeplab_lit.data import class_names
     from deeplab_lit.network.weights.load import load as load_network

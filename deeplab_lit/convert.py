@@ -1,16 +1,17 @@
 """python -m deeplab_lit.convert: turn other projects' weight files into checkpoints; see --help.
 
 Reads the authors' .caffemodel files, the .pth files of kazuto1011, isht7, AdaptSegNet and
-torchvision, and our own. The checkpoint's network takes RGB 0…255 and gives the source network's
-logits. The checkpoint says where it comes from, and is what `validate`, `predict`,
-`deeplab_lit.load` and `--model.weights` take.
+torchvision, and our own; --list shows which can be had by name, like kazuto1011/voc12. The
+checkpoint's network takes RGB 0…255 and gives the source network's logits. The checkpoint says
+where it comes from, and is what `validate`, `predict`, `deeplab_lit.load` and `--model.weights`
+take.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
@@ -34,9 +35,14 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(prog="python -m deeplab_lit.convert", description=__doc__)
     parser.add_argument(
-        "file", type=str, help='The weight file; "last": the best of ours in runs/.'
+        "file",
+        type=str,
+        help='The weight file; "last": the best of ours in runs/; or a name of --list.',
     )
     parser.add_argument("out", type=str, help="The checkpoint to write.")
+    parser.add_argument(
+        "--list", action="store_true", help="Show the published weights that have names, alone."
+    )
     values = {
         "--format": f"One of {', '.join(FORMATS)}. Default: recognized from the names in the file.",
         "--branches": "Keep the first so many branches of an isht7 or adaptsegnet head: 2 for what "
@@ -65,7 +71,11 @@ def build_parser() -> Parser:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
-        convert(parse(build_parser(), sys.argv[1:] if args is None else args))
+        argv = sys.argv[1:] if args is None else list(args)
+        if argv == ["--list"]:
+            print(published_list())
+            return
+        convert(parse(build_parser(), argv))
 
 
 def convert(options: Namespace) -> None:
@@ -77,10 +87,13 @@ def convert(options: Namespace) -> None:
     from deeplab_lit.atomic import atomic_torch_save
     from deeplab_lit.network.weights.formats import read_source
     from deeplab_lit.network.weights.formats.source import drop_head
+    from deeplab_lit.runs.conversion import checkpoint_of
     from deeplab_lit.runs.folder import named_checkpoint
     from deeplab_lit.runs.provenance import INITS, UNKNOWN, Provenance
 
-    file, out = Path(named_checkpoint(options.file)), Path(options.out).expanduser()
+    if options.list:
+        raise ConvertError("--list shows published weights and converts nothing: give it alone")
+    out = Path(options.out).expanduser()
     for name, choices in (("format", FORMATS), ("init", (*INITS, UNKNOWN))):
         if options[name] not in (None, *choices):
             raise ConvertError(f"--{name} {options[name]}: expected one of {', '.join(choices)}")
@@ -88,6 +101,7 @@ def convert(options: Namespace) -> None:
         raise ConvertError(f"{out} exists already: choose another name")
     splits = _splits(options.trained_on, UNKNOWN)
 
+    file = Path(named_checkpoint(options.file))
     source = read_source(file, options.format, options.branches, options.ignore)
     provenance = Provenance.from_file(file, source, options.init)
     is_published = source.provenance is None and UNKNOWN not in provenance.trained_on
@@ -110,6 +124,32 @@ def convert(options: Namespace) -> None:
         print(f"Classes     {first_few(list(classes))}")
     print(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
     print(f"Next        {_next_command(out, source)}")
+
+
+def published_list() -> str:
+    """Return a paragraph for each published file that has a name, and where they are kept."""
+    from deeplab_lit.network.weights.fetch import folder, place_of
+    from deeplab_lit.network.weights.published import NAMED
+    from deeplab_lit.network.weights.read import HASH_IN_NAME
+
+    lines = []
+    for name, entry in NAMED.items():
+        what = plural(entry.classes, "class") if entry.classes else "no head, to train from"
+        trained_on = ", then ".join([entry.init, *entry.trained_on])
+        if entry.branches:
+            what += f", the first {entry.branches} branches of its head"
+        safety = "http" if entry.is_plain_http else "https"
+        safety += ", hash in its name" if HASH_IN_NAME.search(entry.file) else ", no hash known"
+        lines += [
+            f"{name}  ({entry.backbone}, {what})",
+            f"    trained on  {trained_on}" + (f"; {entry.about}" if entry.about else ""),
+            f"    quoted      mIoU on {entry.quoted.in_words()}" if entry.quoted else "",
+            f"    from        {entry.url}" + (f", {entry.file}" if entry.is_zipped else ""),
+            f"    license     {entry.license}; {safety}",
+            f"    here        {place_of(entry)}" if place_of(entry).is_file() else "",
+        ]
+    lines.append(f"Downloaded once, when they are named, into {folder()} (variable TORCH_HOME)")
+    return "\n".join(line for line in lines if line)
 
 
 def _splits(typed: list[str], unknown: str) -> tuple[str, ...] | None:
@@ -148,55 +188,6 @@ def _classes(source: "Source", data_classes: str | None, file: str) -> "Classes 
     if source.classes is not None:
         check_order(list(source.classes), list(classes), file, "--data_classes'")
     return classes
-
-
-def checkpoint_of(
-    source: "Source",
-    path: Path,
-    classes: "Classes | None",
-    provenance: "Provenance",
-    allow_missing: tuple[str, ...] = (),
-) -> tuple[dict[str, Any], list[str]]:
-    """Return a checkpoint in the shape of fit's, and the names of weights that the file lacks.
-
-    Args:
-        source: the file, read.
-        path: named in errors.
-        classes: name → color; None for a file without a head.
-        provenance: to put in.
-        allow_missing: our names of weights that may stay as they are initialized.
-
-    Raises:
-        WeightsError: the file does not fit its own network.
-        ConvertError: a weight that may be missing is there, or is none of the network's.
-    """
-    from importlib.metadata import version
-
-    from deeplab_lit.network.weights.load import backbone_alone, build
-
-    if classes is None:
-        state = backbone_alone(source, path, allow_missing)
-    else:
-        state = build(source, path, allow_missing).state_dict()
-    for name in allow_missing:
-        if name in source.state or name not in state:
-            reason = "the file has it" if name in source.state else "the network has no such weight"
-            raise ConvertError(f"--allow_missing {name}: {reason}. Leave the option out")
-    settings = {"weights": "none", **source.network}
-    if classes is not None:
-        settings["classes"] = {name: list(color) for name, color in classes.items()}
-    checkpoint = {
-        "state_dict": {f"net.{key}": value.contiguous() for key, value in state.items()},
-        "hyper_parameters": settings,
-        "provenance": provenance.as_dict(),
-        "epoch": 0,
-        "global_step": 0,
-        "pytorch-lightning_version": version("lightning"),
-    }
-    if source.label_values is not None and classes is not None:
-        checkpoint["label_values"] = source.label_values
-    missing = sorted(state.keys() - source.state.keys())
-    return checkpoint, [name for name in missing if not name.endswith("num_batches_tracked")]
 
 
 def report(source: "Source", missing: list[str], provenance: "Provenance") -> str:

@@ -157,14 +157,14 @@ def facts_of(net: "DeepLabV2", ckpt_path: str | Path) -> Facts:
         has them.
 
     Raises:
-        WeightsError: it is no checkpoint of `fit` or `convert`.
+        WeightsError: it holds no trained network.
     """
     from deeplab_lit.network.deeplab import default_settings
-    from deeplab_lit.network.weights.load import read_checkpoint
     from deeplab_lit.network.weights.read import sha256_of
+    from deeplab_lit.runs.conversion import read_trained
     from deeplab_lit.runs.provenance import without_commands
 
-    checkpoint = read_checkpoint(ckpt_path)
+    checkpoint = read_trained(ckpt_path)
     settings = checkpoint["hyper_parameters"]
     network = {name: settings.get(name, value) for name, value in default_settings().items()}
     facts = {

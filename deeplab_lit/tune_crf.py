@@ -48,7 +48,7 @@ from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.inference import DEVICE_HELP, Inference, device_of
 from deeplab_lit.pictures.charts import heat_maps
 from deeplab_lit.progress_bar import progress_bar
-from deeplab_lit.runs.folder import CHECKPOINT_HELP, open_results_folder
+from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint, open_results_folder
 from deeplab_lit.runs.trained_on import read_run
 from deeplab_lit.scoring.per_image import count
 from deeplab_lit.scoring.probability_cache import CachedProbabilities, cache_key
@@ -232,13 +232,14 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
         split, title = data.selected(split), data.training_name()
     number = min(options.num_images, len(split.ids))
     indices = [i * len(split.ids) // number for i in range(number)]
-    net = deeplab_lit.load(options.ckpt_path)
-    check_classes(net.classes, options.ckpt_path, data)
+    path = named_checkpoint(options.ckpt_path)
+    net = deeplab_lit.load(path)
+    check_classes(net.classes, path, data)
     fixed = {key: getattr(options, key) for key in ("pos_w", "pos_xy_std", "iterations", "backend")}
-    tell_other_views(options.ckpt_path, vars(Inference()) | {"score_resized": False})
+    tell_other_views(path, vars(Inference()) | {"score_resized": False})
     DenseCRF(**fixed)  # refuses wrong values before anything is written
     device = device_of(options.device)
-    settings = cache_key(options.ckpt_path, data_section, title) | {"images": number, **fixed}
+    settings = cache_key(path, data_section, title) | {"images": number, **fixed}
     settings |= {"images_and_masks": content_sha256(split, indices)}
     open_results_folder(Path(options.out), settings)
     if name == data.val_split:

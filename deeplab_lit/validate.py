@@ -36,9 +36,11 @@ from deeplab_lit.crf import Refiner
 from deeplab_lit.data import Cityscapes
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.loading import DataModule
-from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
+from deeplab_lit.network.weights.load import WeightsError
+from deeplab_lit.network.weights.published import NAMED
 from deeplab_lit.runs.config import RUN_FOLDER, RunConfig, put_save_dir
-from deeplab_lit.runs.folder import create_run_folder, new_run_folder
+from deeplab_lit.runs.conversion import read_trained
+from deeplab_lit.runs.folder import create_run_folder, named_checkpoint, new_run_folder
 from deeplab_lit.runs.loggers import build_loggers, end_wandb
 from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
@@ -53,7 +55,8 @@ DESCRIPTION = (
 )
 NO_CHECKPOINT = (
     "validate needs --ckpt_path FILE, a checkpoint that fit wrote, or --ckpt_path last, the best "
-    "of the newest run; or --masks DIR, a folder of masks to score"
+    "of the newest run, or published weights by name, as --ckpt_path kazuto1011/voc12; or "
+    "--masks DIR, a folder of masks to score"
 )
 BYTES = 10_000_000  # of a run folder without checkpoints
 
@@ -101,7 +104,8 @@ def build(argv: Sequence[str], crf: Refiner | None = None) -> tuple[Run, Subject
     name = options.run if "--run" in flags(argv) else None
     folder = new_run_folder(Path(options.runs_dir), experiment, name, "-validate")
     is_folder = _scores_masks(options, argv)
-    checkpoint = {} if is_folder else read_to_score(options, argv)
+    path = "" if is_folder else named_checkpoint(options.ckpt_path)
+    checkpoint = {} if is_folder else read_to_score(path, argv)
     put_save_dir(options.trainer.logger, RUN_FOLDER, str(folder))
     set_up_process(options)
     with refused_arguments():
@@ -110,7 +114,7 @@ def build(argv: Sequence[str], crf: Refiner | None = None) -> tuple[Run, Subject
     if is_folder:
         subject = folder_to_score(options, built, argv)
     else:
-        subject = checkpoint_to_score(checkpoint, options.ckpt_path, built, argv)
+        subject = checkpoint_to_score(checkpoint, path, built, argv)
     classes = subject.module.classes
     with refused_arguments():
         datamodule = DataModule(
@@ -140,7 +144,7 @@ def build(argv: Sequence[str], crf: Refiner | None = None) -> tuple[Run, Subject
         resume_step=None,
         wandb=options.trainer.logger in (None, True),
     )
-    same = SameOnAllProcesses(options, name, None if is_folder else options.ckpt_path)
+    same = SameOnAllProcesses(options, name, path or None)
     trainer = build_trainer(built.trainer, [same, *callbacks], saving, loggers, folder)
     return Run(trainer, subject.module, datamodule, folder, options, record), subject
 
@@ -229,7 +233,8 @@ def _config_of_training(argv: Sequence[str]) -> Path | None:
         raise WeightsError(NO_CHECKPOINT)
     config = implied_config("validate", argv)
     if config is None:
-        read_checkpoint(path)  # what is wrong with it comes first
+        if path not in NAMED:
+            read_trained(path)  # what is wrong with it comes first
         raise WeightsError(
             f"{path} lies in no run folder, whose config.yaml would name the data: name them with "
             "--data and --data.root, like --data VOC --data.root VOCdevkit"

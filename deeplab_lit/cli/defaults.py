@@ -14,6 +14,7 @@ from deeplab_lit.cli.parser import HELP_ALL, configs, flags, peek, refusals, val
 from deeplab_lit.network.backbone import Backbone
 from deeplab_lit.network.head import Head
 from deeplab_lit.network.weights.load import WeightsError, read_checkpoint
+from deeplab_lit.network.weights.published import NAMED
 from deeplab_lit.runs.checkpoints import BEST
 from deeplab_lit.runs.folder import (
     NoCheckpointError,
@@ -70,7 +71,7 @@ def implied_config(command: str, argv: Sequence[str]) -> Path | None:
             checkpoint = ""  # this run begins
             if (config := config_of(Path(runs), experiment or "*", run)) is not None:
                 return config
-    if checkpoint:
+    if checkpoint and checkpoint not in NAMED:
         config = Path(checkpoint).expanduser().parent.parent / "config.yaml"
         return config if config.is_file() else None
     return SHAPES if command == "fit" and not configs(argv) else None
@@ -188,6 +189,11 @@ def find_start(options: Namespace, experiment: str, held: ExitStack) -> Start:
         WeightsError: the checkpoint cannot be read.
     """
     runs, path = Path(options.runs_dir), options.ckpt_path
+    if path in NAMED and not Path(path).exists():
+        raise WeightsError(
+            f"--ckpt_path {path}: published weights hold no training to go on with; start a new "
+            f"one from them with --model.weights {path}"
+        )
     if path != "last":
         folder = new_run_folder(runs, experiment, options.run)
         return Start(folder, False, Checkpoint(path, read_checkpoint(path)) if path else None)

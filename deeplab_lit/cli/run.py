@@ -45,6 +45,7 @@ from deeplab_lit.errors import refused_trainer
 from deeplab_lit.loading import DataModule
 from deeplab_lit.runs.checkpoints import AtomicCheckpointIO, BestAndLast
 from deeplab_lit.runs.config import with_save_dir
+from deeplab_lit.runs.folder import CHECKPOINT_HELP
 from deeplab_lit.runs.record import RunRecord
 from deeplab_lit.runs.trained_on import SCORING, neighborhood, read_run
 from deeplab_lit.scoring.evaluation import Evaluation, ScoredModule
@@ -167,7 +168,7 @@ def add_options(parser: RunParser, command: str, module: type[DeepLabModule]) ->
     add_crf(parser)
     add("--ckpt_path", type=str | None, default=None,
         help='Checkpoint to go on from; "last" goes on with the newest run.' if fits else
-        'Checkpoint that fit wrote; "last" is the best of the newest run.')  # fmt: skip
+        CHECKPOINT_HELP)  # fmt: skip
     add("--runs_dir", type=str, default="runs", help="Folder of all experiments.")
     add("--experiment", type=str | None, default=None,
         help="Groups runs: runs/<experiment>/<run>/. Default: the name of the data set.",

@@ -17,13 +17,11 @@ from deeplab_lit.cli.run import Run
 from deeplab_lit.cli.screen import tell_precision
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import translate
-from deeplab_lit.network.weights.load import (
-    load_strictly,
-    read_checkpoint,
-    without_aux_head,
-)
+from deeplab_lit.network.weights.load import load_strictly, without_aux_head
+from deeplab_lit.network.weights.published import Quoted
+from deeplab_lit.runs.conversion import read_trained
 from deeplab_lit.runs.folder import open_results_folder
-from deeplab_lit.runs.provenance import Provenance
+from deeplab_lit.runs.provenance import Provenance, quoted_of
 from deeplab_lit.scoring.evaluation import SCORED_RESIZED, ScoredNetwork
 from deeplab_lit.scoring.observer import Observer
 from deeplab_lit.scoring.probability_cache import cache_key
@@ -41,6 +39,7 @@ class ScoredCheckpoint:
         step: of its optimizer.
         provenance: of its weights.
         settings: of its training, by which dashboards group scores.
+        quoted: a published score of it; None: of none.
     """
 
     module: ScoredNetwork
@@ -48,6 +47,7 @@ class ScoredCheckpoint:
     step: int
     provenance: Provenance
     settings: dict[str, Any]
+    quoted: Quoted | None = None
 
     @property
     def observers(self) -> list[Observer]:
@@ -106,8 +106,11 @@ class ScoredCheckpoint:
         return self.module.evaluation.title(self.module.net)
 
     def conclude(self, run: Run) -> None:
-        """Say how much came from the cache, on all processes together; nothing without one."""
+        """Say what is quoted of it on these images, and, of all processes, what was cached."""
         evaluation, strategy = self.module.evaluation, run.trainer.strategy
+        data, quoted = run.datamodule.val, self.quoted
+        if quoted is not None and quoted.split == data.label(data.val_split):
+            say(f"Quoted      mIoU on all of {quoted.in_words()}, without the CRF")
         if evaluation.cache_dir is None:
             return
         numbers = torch.tensor(evaluation.from_cache(), device=strategy.root_device)
@@ -121,17 +124,17 @@ class ScoredCheckpoint:
         say(f"Cached      {sentence}")
 
 
-def read_to_score(options: Namespace, argv: Sequence[str]) -> dict[str, Any]:
-    """Return the content of the checkpoint that `--ckpt_path` names.
+def read_to_score(path: str, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a checkpoint, or a file of another project as one.
 
     Args:
-        options: of `validate`, parsed.
-        argv: its command line, of `command_line`.
+        path: of the file.
+        argv: `validate`'s command line, of `command_line`.
 
     Raises:
         WeightsError: it cannot be read, or a configuration is of another network.
     """
-    checkpoint = read_checkpoint(options.ckpt_path)
+    checkpoint = read_trained(path)
     typed = {name: read_config(name) for name in configs(argv)}
     check_network(typed, checkpoint["hyper_parameters"])
     return checkpoint
@@ -171,4 +174,5 @@ def checkpoint_to_score(
         checkpoint["global_step"],
         provenance,
         {"model": {name: value for name, value in settings if name != "classes"}},
+        quoted_of(provenance, source, checkpoint["global_step"]),
     )

@@ -16,7 +16,10 @@ from typing import Any
 from deeplab_lit.atomic import PREFIX, NoLocksError, atomic_write, lock
 from deeplab_lit.errors import UserError
 
-CHECKPOINT_HELP = 'Checkpoint that fit wrote; "last": the best of the newest run in runs/.'
+CHECKPOINT_HELP = (
+    'Checkpoint that fit wrote; "last": the best of the newest run in runs/; or published weights '
+    "by name, like kazuto1011/voc12 (convert --list)."
+)
 
 
 class RunFolderError(UserError, ValueError):
@@ -94,19 +97,26 @@ def config_of(runs_dir: Path, experiment: str, name: str) -> Path | None:
 
 
 def named_checkpoint(ckpt_path: str, runs_dir: str = "runs", experiment: str | None = None) -> str:
-    """Return the file that a command's `--ckpt_path` names, and print which where it is `last`.
+    """Return the file that a command's `--ckpt_path` names; print which where it is not the name.
 
     Args:
-        ckpt_path: a file; or "last", the best.ckpt of the newest run, its last.ckpt where it has
-            none. A file of that name is "./last".
+        ckpt_path: a file; or a name of published weights, which are fetched; or "last", the
+            best.ckpt of the newest run, its last.ckpt where it has none. A file of that name is
+            "./last".
         runs_dir: the folder of all experiments.
         experiment: of the run. None: any.
 
     Raises:
         RunFolderError: there is no run yet.
+        WeightsError: published weights cannot be had.
     """
     if ckpt_path != "last":
-        return ckpt_path
+        from deeplab_lit.network.weights.fetch import weight_file  # loads torch: not for --help
+
+        file = weight_file(ckpt_path)
+        if file != ckpt_path and _is_first_process():
+            print(f"Checkpoint  {file}, of {ckpt_path}", flush=True)
+        return file
     files = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
     newest = _newest(Path(runs_dir), experiment or "*", None, *files)
     if newest is None:

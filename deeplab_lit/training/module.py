@@ -73,8 +73,8 @@ class DeepLabModule(ScoredNetwork):
     Args:
         classes: name → RGB color of each class, in the order of the class indices.
         weights: what training starts from: "imagenet" (torchvision's, of the backbone; downloaded
-            on first use), "none" (random), or the path of a weight file, of ours or of another
-            project.
+            on first use), "none" (random), published ones by name (convert --list), or the path of
+            a weight file, of ours or of another project.
         loss: of one scale: Balanced, ClassWeighted, OHEM (`training/losses.py`), or an nn.Module
             of your own. None: the authors' cross-entropy.
         loss_size: where logits and labels meet: "grid", the authors' every eighth pixel, or

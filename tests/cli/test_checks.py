@@ -18,7 +18,8 @@ from deeplab_lit.cli.parser import UsageError
 from deeplab_lit.data import GTA5, VOC, Cityscapes, Coco, DataError, Folder, Shapes, Synthia
 from deeplab_lit.loading import DataModule
 from deeplab_lit.network.weights.load import WeightsError
-from deeplab_lit.runs.provenance import PUBLISHED, Provenance
+from deeplab_lit.network.weights.published import PUBLISHED
+from deeplab_lit.runs.provenance import Provenance
 
 FILE = "some/best.ckpt"
 
@@ -299,7 +300,8 @@ def test_coarse_labels_are_of_the_same_images(city_root):
 
 def test_every_published_file_names_data_sets_as_they_call_themselves():
     known = {name for name in dir(deeplab_lit.data) if name[0].isupper()}
-    for _, splits, _ in PUBLISHED.values():
+    for file in PUBLISHED:
+        splits = [*file.trained_on, *([file.quoted.split] if file.quoted else [])]
         assert {entry.rpartition(":")[0] for entry in splits} <= known
 
 

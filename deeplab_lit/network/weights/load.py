@@ -11,6 +11,7 @@ from torch import nn
 
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights import DEEPLAB_LIT
+from deeplab_lit.network.weights.fetch import weight_file
 from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.own import DAMAGED
 from deeplab_lit.network.weights.formats.source import (
@@ -33,7 +34,7 @@ def load(path: str | Path) -> DeepLabV2:
     Args:
         path: a checkpoint of `fit` or `convert`, or a file of any format of
             network/weights/formats that has a head: what it is decides about backbone,
-            head, rates, scales and preprocessing.
+            head, rates, scales and preprocessing. Or a name of published weights.
 
     Returns:
         The network, with the `classes` and `label_values` that the file says.
@@ -41,6 +42,7 @@ def load(path: str | Path) -> DeepLabV2:
     Raises:
         WeightsError: there is no such file, or it holds no such weights.
     """
+    path = weight_file(path)
     source = without_aux_head(read_source(path))
     net = build(source, path)
     net.classes, net.label_values = source.classes or {}, source.label_values
@@ -92,6 +94,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         WeightsError: there is no such file, it is not such a checkpoint, or a damaged one.
     """
     content = read_weight_file(path)
+    check_checkpoint(content, path)
+    return content
+
+
+def check_checkpoint(content: dict[str, Any], path: str | Path) -> None:
+    """Refuse what is not a checkpoint that `fit` or `convert` wrote, or a damaged one.
+
+    Args:
+        content: of the file.
+        path: named in errors.
+
+    Raises:
+        WeightsError: it is none.
+    """
     try:
         source = translate(content)
     except WeightsError as error:
@@ -106,7 +122,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     with torch.device("meta"):  # only to see whether the weights would fit
         net = _network(source, path)
     check_fit(net, source.state, path)
-    return content
 
 
 def load_fitting(net: DeepLabV2, source: Source, path: str | Path) -> None:
@@ -194,7 +209,17 @@ def check_fit(module: nn.Module, state: StateDict, path: str | Path) -> None:
 
 
 def refuse_non_finite(state: StateDict, path: str | Path) -> None:
-    """Raise a WeightsError that names the weights that hold NaN or infinity, if there are any."""
+    """Raise a WeightsError that names the weights that hold NaN or infinity, if there are any.
+
+    Numbers of 8 bits are refused too: torch stores them, and computes nothing with them.
+    """
+    for key, value in state.items():
+        if value.dtype.is_floating_point and value.dtype.itemsize == 1:
+            raise WeightsError(
+                f"{path} holds {key} as {str(value.dtype).removeprefix('torch.')}, which is not "
+                "computed with here: expected float32, float16 or bfloat16. Whoever wrote it can "
+                "save value.float() of each"
+            )
     # the sum of finite values is finite, unless it overflows, and takes a fifth of the time
     doubtful = [key for key, value in state.items() if not value.sum().isfinite()]
     bad = [key for key in doubtful if not state[key].isfinite().all()]

@@ -18,9 +18,11 @@ from torchvision.models import get_model_weights
 from deeplab_lit.network.backbone import ResNet
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights import TORCHVISION
+from deeplab_lit.network.weights.fetch import weight_file
 from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.source import Source, below, fc6_and_fc7
 from deeplab_lit.network.weights.load import load_fitting, style_of
+from deeplab_lit.network.weights.published import LIST
 from deeplab_lit.network.weights.read import MissingWeights, WeightsError, read_weight_file
 
 MOST = 5  # differences in a sentence
@@ -33,10 +35,10 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
     Args:
         net: changed in place.
         weights: "none"; "imagenet", torchvision's weights for the backbone (and VGG-16's fc6 and
-            fc7); or a file of any format of network/weights/formats. Of a file whose head does not
-            fit, for another number of classes say, only the backbone is loaded (and VGG-16's fc6
-            and fc7), and a warning says so; likewise of one with as many classes, of which some
-            stand at other indices.
+            fc7); a name of published weights; or a file of any format of
+            network/weights/formats. Of a file whose head does not fit, for another number of
+            classes say, only the backbone is loaded (and VGG-16's fc6 and fc7), and a warning says
+            so; likewise of one with as many classes, of which some stand at other indices.
         classes: names of the network's, by index; empty: not known.
 
     Returns:
@@ -58,9 +60,10 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
         source = imagenet_source(net.backbone_name)
     else:
         try:
+            weights = weight_file(weights)
             source = read_source(weights)
         except MissingWeights as error:
-            words = '(besides a file it may be "imagenet" or "none")'
+            words = f'(besides a file it may be "imagenet", "none" or a name of {LIST})'
             raise MissingWeights(f"--model.weights {error} {words}") from error
     _check_style(net, style_of(source) or net.style, weights)
     fitting = _with_head_for(source, list(classes), weights)

@@ -37,6 +37,7 @@ from deeplab_lit.network.weights.formats.torchvision import (
     is_torchvision,
     refuse_caffes_by_name,
 )
+from deeplab_lit.network.weights.published import trained_branches
 from deeplab_lit.network.weights.read import WeightsError, read_weight_file
 
 
@@ -58,13 +59,39 @@ def read_source(
         WeightsError: the file cannot be read, is of no known format, holds unknown names, or none
             of a name to leave out.
     """
-    content = read_weight_file(path)
+    return source_of(read_weight_file(path), path, format, branches, ignore)
+
+
+def source_of(
+    content: dict[str, Any],
+    path: str | Path,
+    format: str | None = None,
+    branches: int | None = None,
+    ignore: Iterable[str] = (),
+) -> Source:
+    """Convert an already loaded file, which its name may tell more of; as `read_source`.
+
+    Args:
+        content: of the file.
+        path: of the file.
+        format: as in `read_source`.
+        branches: as in `read_source`; None: of a published file those that were trained.
+        ignore: as in `read_source`.
+
+    Raises:
+        WeightsError: as `read_source`.
+    """
+    name = Path(path).name
     try:
-        if format is None and ADVSEMISEG in Path(path).name and not is_own(_state_dict(content)):
+        names = _state_dict(content)
+        if format is None and ADVSEMISEG in name and not is_own(names):
             format = ADAPTSEGNET
+        format = format or recognize(names)
+        if branches is None and format == ADAPTSEGNET:
+            branches = trained_branches(name)
         source = translate(content, format, branches, ignore)
         if source.format == TORCHVISION:
-            refuse_caffes_by_name(Path(path).name)
+            refuse_caffes_by_name(name)
         return source
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
