@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import onnxruntime
@@ -234,3 +235,16 @@ def test_last_is_the_best_of_the_newest_run(trained, tmp_path, monkeypatch, caps
     sha = hashlib.sha256(trained.read_bytes()).hexdigest()
     with safetensors.safe_open(tmp_path / "net.safetensors", "pt") as file:
         assert json.loads(file.metadata()["checkpoint"])["sha256"] == sha
+
+
+@pytest.mark.parametrize("module", ["onnxruntime", "onnxscript"])
+def test_without_the_packages_of_onnx_the_extra_that_has_them_is_named(
+    module, trained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    with pytest.raises(SystemExit) as stop:
+        export.main([f"--ckpt_path={trained}", f"--out={tmp_path / 'net.onnx'}"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f'needs {module}, which is not installed: pip install "deeplab_lit[export]"' in said
+    assert not list(tmp_path.iterdir())
