@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from deeplab_lit.atomic import NoLocksError, lock
 from deeplab_lit.data.image import DataError
-from deeplab_lit.download import download
+from deeplab_lit.download import DownloadError, download
 
 LOCK = ".prepare.lock"
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -70,7 +70,10 @@ class Source:
         url = f"{self.mirror.rstrip('/')}/{archive.name}" if self.mirror else archive.url
         if url is None:
             raise DataError(f"{path} is missing: get it from {archive.page} and put it there")
-        part, whole = download(url, path, mirror="--mirror", folder="--root")
+        try:
+            part, whole = download(url, path, mirror="--mirror", folder="--root")
+        except DownloadError as error:
+            raise DataError(str(error)) from error
         problem = self._problem(part, archive)
         if problem and not whole:
             raise DataError(
