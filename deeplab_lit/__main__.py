@@ -3,9 +3,20 @@
 import ast
 import runpy
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 from deeplab_lit.shipped import CONFIGS
+from deeplab_lit.terminal import colored
+
+# heading of the list → commands
+GROUPS = {
+    "Train": ["fit"],
+    "Score": ["validate", "tune_crf", "plot_trimap"],
+    "Use a trained network": ["predict", "refine", "export", "convert"],
+    "Data": ["prepare"],
+    "Study": ["ablate", "benchmark"],
+}
 
 
 def commands() -> dict[str, str]:
@@ -37,14 +48,28 @@ def main() -> None:
         # alter_sys: Lightning starts further processes as what __main__ says that it is
         runpy.run_module(f"deeplab_lit.{name}", run_name="__main__", alter_sys=True)
         return
-    lines = ["usage: python -m deeplab_lit.COMMAND [--help] …", ""]
-    lines += [f"  {command:<10} {purpose}" for command, purpose in purposes.items()]
-    lines += ["", f"Configurations, found as configs/….yaml from every folder, lie in {CONFIGS}"]
     if name in ("--help", "-h"):
-        print("\n".join(lines))
+        print(listing(purposes))
         return
-    print("\n".join(lines), f"\nerror: no command {name!r}", file=sys.stderr)
+    near = get_close_matches(name, purposes, 1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(purposes)}"
+    print(colored(f"error: no command {name!r}: {hint}", sys.stderr), file=sys.stderr)
     raise SystemExit(2)
+
+
+def listing(purposes: dict[str, str]) -> str:
+    """Return the list of all commands, below the headings of GROUPS.
+
+    Args:
+        purposes: of `commands`.
+    """
+    lines = ["usage: python -m deeplab_lit.COMMAND [options]"]
+    width = max(map(len, purposes))
+    for heading, names in GROUPS.items():
+        lines += ["", f"{heading}:", *(f"  {name:<{width}}  {purposes[name]}" for name in names)]
+    lines += ["", f"Configurations, found as configs/….yaml from every folder, lie in {CONFIGS}"]
+    first = "python -m deeplab_lit.fit"
+    return "\n".join([*lines, "", f"{first} --help explains one. To begin, without data: {first}"])
 
 
 if __name__ == "__main__":

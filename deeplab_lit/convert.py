@@ -19,7 +19,8 @@ from deeplab_lit import __version__
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.errors import UserError, plain_errors
 from deeplab_lit.network.weights import FORMATS
-from deeplab_lit.text import first_few, plural
+from deeplab_lit.terminal import command
+from deeplab_lit.text import first_few, plural, say
 
 if TYPE_CHECKING:  # what needs torch is imported by the functions that use it: --help is quick
     from deeplab_lit.network.weights.formats.source import Source
@@ -117,13 +118,13 @@ def convert(options: Namespace) -> None:
     checkpoint, missing = checkpoint_of(source, file, classes, provenance, allow_missing)
     atomic_torch_save(checkpoint, out)
 
-    print(report(source, missing, provenance))
+    say(report(source, missing, provenance))
     if is_published and splits is None:
-        print(f"            known by the name {file.name}; --trained_on says otherwise")
+        say(f"            known by the name {file.name}; --trained_on says otherwise")
     if classes is not None:
-        print(f"Classes     {first_few(list(classes))}")
-    print(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
-    print(f"Next        {_next_command(out, source)}")
+        say(f"Classes     {first_few(list(classes))}")
+    say(f"Written     {out} ({out.stat().st_size / 1e6:,.0f} MB)")
+    say(f"Next        {_next_command(out, source)}")
 
 
 def published_list() -> str:
@@ -224,14 +225,12 @@ def report(source: "Source", missing: list[str], provenance: "Provenance") -> st
 
 def _next_command(out: Path, source: "Source") -> str:
     """Return the command line to type next: `validate`, or `fit` for a file without a head."""
-    from deeplab_lit.cli.screen import command
-
     if source.num_classes is not None:
         words = ["deeplab_lit.validate", "--ckpt_path", str(out)]
     else:
         style = source.network.get("style", "torchvision")
         words = ["deeplab_lit.fit", "--model.style", style, "--model.weights", str(out)]
-    return f"{command(*words)} --data … --data.root …"
+    return f"{command(*words)} --data VOC --data.root DIR"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """End commands plainly: a sentence on stderr and exit code 2 for a user's mistake, no traceback.
 
-Every part of the package may import this; it knows none of them.
+Every part of the package may import this; it knows none of them but the terminal.
 """
 
 import argparse
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
+
+from deeplab_lit.terminal import colored
 
 
 class UserError(Exception):
@@ -111,7 +113,7 @@ def plain_errors() -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             _output_nowhere()
         with suppress(OSError, ValueError):  # stderr may be closed
-            print(f"error: {sentence}", file=sys.stderr, flush=True)
+            print(colored(f"error: {sentence}", sys.stderr), file=sys.stderr, flush=True)
         raise SystemExit(2) from error
     finally:
         warnings.formatwarning = formatwarning
@@ -119,7 +121,7 @@ def plain_errors() -> Iterator[None]:
 
 def _as_a_sentence(message: Warning | str, *args: Any, **kwargs: Any) -> str:
     """Return a warning as it is shown: what it says, without the place in the code."""
-    return f"WARNING: {' '.join(str(message).split())}\n"
+    return colored(f"WARNING: {' '.join(str(message).split())}\n", sys.stderr)
 
 
 def explained(error: Exception) -> str | None:

@@ -22,7 +22,8 @@ from deeplab_lit.atomic import atomic_write
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.errors import plain_errors
 from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint
-from deeplab_lit.text import plural
+from deeplab_lit.terminal import command, python_line
+from deeplab_lit.text import plural, say
 
 if TYPE_CHECKING:  # what needs torch is imported by the functions that use it: --help is quick
     from deeplab_lit.network.deeplab import DeepLabV2
@@ -107,6 +108,14 @@ def _open_safetensors(path: Path) -> "Run":
     return net.eval()
 
 
+# suffix → Python that prints the shape of the logits of a file
+RUNS = {
+    ".onnx": "import numpy, onnxruntime; "
+    "print(onnxruntime.InferenceSession({}).run(None, "
+    "dict(images=numpy.zeros((1, 3, 321, 321), numpy.uint8)))[0].shape)",
+    ".pt2": "import torch; "
+    "print(torch.export.load({}).module()(torch.zeros(1, 3, 321, 321, dtype=torch.uint8)).shape)",
+}
 FORMATS = {
     ".onnx": Format(_onnx, _open_onnx),
     ".pt2": Format(_pt2, _open_pt2),
@@ -136,11 +145,21 @@ def main(args: Sequence[str] | None = None) -> None:
         net = load(checkpoint)
         net.scales = options.eval.scales or net.scales
         difference = export(net, facts_of(net, checkpoint), out)
-        print(
-            f"{out}: {out.stat().st_size / 1e6:.1f} MB, {plural(len(net.classes), 'class')}, "
-            f"scales {', '.join(f'{scale:g}' for scale in net.scales)}\n"
-            f"Its logits differ from the network's by {difference:.1e} of the largest at most"
+        say(
+            f"Written     {out}: {out.stat().st_size / 1e6:.1f} MB, "
+            f"{plural(len(net.classes), 'class')}, "
+            f"scales {', '.join(f'{scale:g}' for scale in net.scales)}",
+            f"Checked     its logits differ from the network's by {difference:.1e} of the largest "
+            "at most",
+            f"Next        {how_to_run(out)}",
         )
+
+
+def how_to_run(out: Path) -> str:
+    """Return a command line that runs an exported file; a graph on a black image."""
+    if out.suffix == ".safetensors":
+        return f"{command('deeplab_lit.predict', '--ckpt_path', str(out))} --images DIR --out masks"
+    return python_line(RUNS[out.suffix].format(repr(str(out))))
 
 
 def facts_of(net: "DeepLabV2", ckpt_path: str | Path) -> Facts:

@@ -189,7 +189,7 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     if start.checkpoint is None:
         first = module.initialize()
         if first.about is not None:
-            say(f"Weights: {first.source}, init {first.init}: {first.about}")
+            say(f"Weights     {first.source}, init {first.init}: {first.about}")
     else:
         path, content = start.checkpoint
         module.check_checkpoint(content, path)

@@ -17,7 +17,7 @@ from deeplab_lit.errors import plain_errors
 from deeplab_lit.pictures.charts import band_curves
 from deeplab_lit.scoring.evaluation import Around
 from deeplab_lit.scoring.trimap import NAMES
-from deeplab_lit.text import plural
+from deeplab_lit.text import plural, say
 
 FIRST = "Run validate with --eval.trimap void or classes first, and give its run folder."
 
@@ -107,7 +107,7 @@ def main(args: Sequence[str] | None = None) -> None:
         out = Path(options.out)
         out.parent.mkdir(parents=True, exist_ok=True)
         band_curves(lines, first.widths, first.around, out)
-        print(f"{len(lines)} curves in {out}")
+        say(f"Picture     {len(lines)} curves in {out}")
 
 
 def _newest() -> Path:
@@ -115,7 +115,7 @@ def _newest() -> Path:
     newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
         raise DataError(f"last: there is no run with a trimap.csv in runs/. {FIRST}")
-    print(f"Run         {newest.parent}")
+    say(f"Run         {newest.parent}")
     return newest.parent
 
 

@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 
 import deeplab_lit
 from deeplab_lit.cli.options import crf_spelled_out, with_crf_files
-from deeplab_lit.cli.parser import Parser, UsageError, configs_first, parse
+from deeplab_lit.cli.parser import Parser, UsageError, configs_first, parse, words_of
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.data import CLASSES_OF
@@ -39,6 +39,7 @@ from deeplab_lit.segment.pseudo_labels import SUMMARY, digest_of, write_pseudo_l
 from deeplab_lit.segment.segmenter import Segmenter
 from deeplab_lit.segment.submission import Submission
 from deeplab_lit.segment.video import check_sources, is_video, segment_videos
+from deeplab_lit.terminal import command
 from deeplab_lit.text import plural, say
 
 
@@ -87,7 +88,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     with plain_errors(), lasting_screen():
         parser = build_parser()
-        argv = configs_first(crf_spelled_out(sys.argv[1:] if args is None else args))
+        typed = list(sys.argv[1:] if args is None else args)
+        argv = configs_first(crf_spelled_out(typed))
         options = parse(parser, argv, with_crf_files(argv))
         inference = _inference(options.eval)
         with refused_arguments():
@@ -95,6 +97,10 @@ def main(args: Sequence[str] | None = None) -> int:
         planned = plan(options, inference, crf)
         open_results_folder(planned.out, planned.settings)
         problems = run(planned)
+        if not problems and not planned.submission and not planned.rule and crf is None:
+            same = words_of(typed, ["--out"], others=True)
+            other = ["--crf", "--out", f"{planned.out}_crf"]
+            say(f"Next        {command('deeplab_lit.predict', *same, *other)}")
     if problems:
         number = len(problems)
         what = f"{number} of the images and videos" if planned.films else plural(number, "image")
@@ -199,7 +205,7 @@ def run(plan: Plan) -> list[str]:
         A sentence for each image or video that could not be read.
     """
     if "crf" in plan.settings:
-        print(f"CRF: {in_words(plan.settings['crf'])}", flush=True)
+        say(f"CRF         {in_words(plan.settings['crf'])}")
     problems = segment_videos(
         *(plan.films, plan.out / "videos", plan.segmenter, plan.options.opacity),
         masks=plan.options.video_masks, values=plan.values,
@@ -208,10 +214,11 @@ def run(plan: Plan) -> list[str]:
     submission = plan.submission
     if not submission and not plan.rule and (plan.jobs or plan.options.video_masks):
         for sentence in about_values(plan.segmenter.net, plan.values):
-            print(sentence)
+            say(sentence)
     if submission and not problems:
         submission.check()
-        print(f"Checked: {plural(len(plan.jobs), 'label map')}. To upload: {submission.pack()}")
+        say(f"Checked     {plural(len(plan.jobs), 'label map')}")
+        say(f"To upload   {submission.pack()}")
     return problems
 
 
@@ -221,11 +228,11 @@ def _segment_images(plan: Plan) -> list[str]:
     todo = [job for job in jobs if not is_done(job)]
     if len(todo) < len(jobs):
         done = len(jobs) - len(todo)
-        print(f"{done} of {plural(len(jobs), 'image')} {'is' if done == 1 else 'are'} done already")
+        say(f"{done} of {plural(len(jobs), 'image')} {'is' if done == 1 else 'are'} done already")
     if not jobs:
         return []
     if plan.options.image_labels and todo:
-        print(agreement(plan.segmenter, todo), flush=True)
+        say(agreement(plan.segmenter, todo))
     palette = partial(palette_image, colors=plan.segmenter.colors, values=plan.values)
     results = Results(
         submission.picture if submission else palette,
@@ -250,16 +257,17 @@ def _segment_images(plan: Plan) -> list[str]:
     else:
         unread = segment_images(plan.segmenter, todo, results, num_workers=workers)
     masks = jobs[0].mask.parent if submission else plan.out / "masks"
-    written = plural(len(todo) - len(unread), "mask")
-    kept = f", probabilities in {plan.out / 'probabilities'}" if plan.options.probabilities else ""
-    print(f"{written} in {masks}, overlays in {plan.out / 'overlays'}{kept}")
+    say(f"Masks       {masks}, {len(todo) - len(unread):,} written")
+    if plan.options.probabilities:
+        say(f"Kept        {plan.out / 'probabilities'}")
+    say(f"Overlays    {plan.out / 'overlays'}")
     if plan.rule:
         also = (" --unlabeled_data.mask_values labels", " --data.mask_values labels")
         beside, alone = also if plan.values else ("", "")
-        print(
-            f"How they were made is in {plan.out / SUMMARY}. To train on them: --unlabeled_data."
-            f"mask_dir {masks}{beside} (beside labels, as methods do) or --data.mask_dir "
-            f"{masks}{alone} (alone)"
+        say(
+            f"Made how    {plan.out / SUMMARY}",
+            f"To train    fit … --unlabeled_data.mask_dir {masks}{beside} (beside labels)",
+            f"            fit … --data.mask_dir {masks}{alone} (alone)",
         )
     return unread
 

@@ -34,10 +34,12 @@ from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.runs.folder import open_results_folder
 from deeplab_lit.segment.find_images import find_images
 from deeplab_lit.segment.refined_maps import MapJob, MapRefinement, map_jobs, refine_maps
-from deeplab_lit.text import plural
+from deeplab_lit.terminal import command, from_here
+from deeplab_lit.text import plural, say
 from deeplab_lit.types import Classes
 
 USAGE = "python -m deeplab_lit.refine --images DIR… --maps DIR --out DIR [options]"
+DATA = "--data VOC --data.root DIR"  # whose truth the masks are to be scored on
 LOOKED_AT = 8  # files that are read before anything is written
 
 
@@ -105,6 +107,9 @@ def main(args: Sequence[str] | None = None) -> int:
         planned = plan(options, crf)
         open_results_folder(planned.out, _settings(planned.refinement, crf))
         problems = run(planned, crf, options.num_workers)
+        if not problems:
+            masks = from_here(planned.out / "masks")
+            say(f"Next        {command('deeplab_lit.validate', '--masks', masks)} {DATA}")
     if problems:
         images = plural(len(problems), "image")
         print(f"error: {images} or their maps could not be read (see above)", file=sys.stderr)
@@ -156,18 +161,19 @@ def run(plan: Plan, crf: DenseCRF, workers: int) -> list[str]:
     """
     jobs, out = plan.jobs, plan.out
     todo = [job for job in jobs if not job.is_done()]
-    print(f"CRF: {in_words(crf.settings())}", flush=True)
+    say(f"CRF         {in_words(crf.settings())}")
     if plan.unused:
-        print(f"{plural(plan.unused, 'image')} without maps: left out")
+        say(f"{plural(plan.unused, 'image')} without maps: left out")
     if done := len(jobs) - len(todo):
-        print(f"{done} of {plural(len(jobs), 'image')} {'is' if done == 1 else 'are'} done already")
+        say(f"{done} of {plural(len(jobs), 'image')} {'is' if done == 1 else 'are'} done already")
     outcomes, problems = refine_maps(plan.refinement, todo, workers)
-    kept = f", probabilities in {out / 'probabilities'}" if jobs[0].probabilities else ""
-    print(f"{plural(len(outcomes), 'mask')} in {out / 'masks'}{kept}")
+    say(f"Masks       {from_here(out / 'masks')}, {len(outcomes):,} written")
+    if jobs[0].probabilities:
+        say(f"Kept        {from_here(out / 'probabilities')}")
     void = sum(outcome.void for outcome in outcomes)
     if void:
         pixels = sum(outcome.pixels for outcome in outcomes)
-        print(f"{void / pixels:.2%} of their pixels are void")
+        say(f"Void        {void / pixels:.2%} of their pixels")
     return problems
 
 

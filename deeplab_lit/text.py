@@ -1,9 +1,12 @@
 """Sentences: numbers and lists in them, where they are printed, and no secrets in what is kept."""
 
 import re
+import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, TextIO
+
+from deeplab_lit.terminal import colored
 
 GONE = "…"
 SECRET = (
@@ -48,7 +51,7 @@ def say(*lines: str, file: TextIO | None = None) -> None:
     from lightning_utilities.core.rank_zero import rank_zero_only  # slow for a list of commands
 
     if getattr(rank_zero_only, "rank", 0) == 0:
-        print("\n".join(lines), file=file, flush=True)
+        print(colored("\n".join(lines), file or sys.stdout), file=file, flush=True)
 
 
 def redacted_words(words: Sequence[str]) -> list[str]:

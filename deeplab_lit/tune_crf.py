@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ from deeplab_lit.atomic import atomic_write
 from deeplab_lit.cli.checks import check_classes
 from deeplab_lit.cli.defaults import implied_config, with_checkpoint_named
 from deeplab_lit.cli.other_views import tell_other_views
-from deeplab_lit.cli.parser import Parser, parse
-from deeplab_lit.cli.screen import command
+from deeplab_lit.cli.parser import Parser, parse, words_of
 from deeplab_lit.crf import DenseCRF
 from deeplab_lit.crf.parameters import PRESETS
 from deeplab_lit.crf.pool import cores
@@ -52,7 +50,8 @@ from deeplab_lit.runs.folder import CHECKPOINT_HELP, named_checkpoint, open_resu
 from deeplab_lit.runs.trained_on import read_run
 from deeplab_lit.scoring.per_image import count
 from deeplab_lit.scoring.probability_cache import CachedProbabilities, cache_key
-from deeplab_lit.text import plural
+from deeplab_lit.terminal import command
+from deeplab_lit.text import plural, say
 
 
 def fill(cache: CachedProbabilities, net: DeepLabV2, split: Split, indices: Sequence[int]) -> None:
@@ -171,7 +170,7 @@ def main(args: Sequence[str] | None = None) -> None:
             )
         reused = score.cache.reused
         kept = f" (the probabilities of {reused} were kept)" if reused else ""
-        print(f"{title}{kept}, mIoU without the CRF {100 * before:.2f} %", flush=True)
+        say(f"{title}{kept}, mIoU without the CRF {100 * before:.2f} %")
         scores = _search(score, out / "scores.csv")
         best = max(scores, key=scores.__getitem__)
         preset = "vgg16" if net.backbone_name == "vgg16" else "resnet101"
@@ -189,10 +188,9 @@ def main(args: Sequence[str] | None = None) -> None:
         _compare(counts, alone)
         for name in at_edge(best):
             print(f"{name} is best at the end of the grid: values beyond it may be better still")
-        print(f"\nBest        {file}: {chosen}")
-        print(f"All         {out / 'scores.csv'}, scores.png")
-        words = ["--ckpt_path", options.ckpt_path, "--crf", str(file), *_about_data(argv)]
-        print(f"Next        {command('deeplab_lit.validate', *words)}")
+        say(f"\nBest        {file}: {chosen}", f"All         {out / 'scores.csv'}, scores.png")
+        words = ["--ckpt_path", options.ckpt_path, "--crf", str(file), *words_of(argv, ["--data"])]
+        say(f"Next        {command('deeplab_lit.validate', *words)}")
 
 
 def _parse(argv: Sequence[str]) -> tuple[Namespace, Namespace]:
@@ -209,15 +207,6 @@ def _parse(argv: Sequence[str]) -> tuple[Namespace, Namespace]:
         raise DataError("--data is missing: name the data that the checkpoint was trained on")
     with refused_arguments():
         return parser.instantiate(typed), typed.data
-
-
-def _about_data(argv: Sequence[str]) -> list[str]:
-    """Return the options of a command line that name the data, with their values."""
-    words, kept = [*argv, "-"], []
-    for word, following in pairwise(words):
-        if word.startswith("--data"):
-            kept += [word] if "=" in word else [word, following]
-    return kept
 
 
 def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV2, str]:
@@ -243,7 +232,7 @@ def _score(options: Namespace, data_section: Namespace) -> tuple[Score, DeepLabV
     settings |= {"images_and_masks": content_sha256(split, indices)}
     open_results_folder(Path(options.out), settings)
     if name == data.val_split:
-        print(f"WARNING: searching on {name}, so scores on {name} will be flattering", flush=True)
+        say(f"WARNING: searching on {name}, so scores on {name} will be flattering")
     cache = CachedProbabilities(Path(options.out) / "probabilities", len(data.classes))
     fill(cache, net.to(device), split, indices)
     score = Score(split, indices, cache, len(data.classes), fixed, device)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -182,6 +183,18 @@ def test_the_command_says_what_it_wrote(trained, tmp_path, capsys):
     size = out.stat().st_size / 1e6
     assert f"{out}: {size:.1f} MB, 7 classes, scales 1\n" in said
     assert "differ from the network's by 0.0e+00" in said
+    words = shlex.split(said.splitlines()[-1])
+    assert words[0] == "Next"
+    assert words[3:6] == ["deeplab_lit.predict", "--ckpt_path", str(out)]
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_what_runs_an_exported_graph_is_said_as_a_line_to_type(exported, capsys, suffix):
+    """Here its Python is run, without the start of a process."""
+    words = shlex.split(export.how_to_run(exported[suffix]))
+    assert words[-2] == "-c"
+    exec(words[-1], {})
+    assert "1, 7, 321, 321" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

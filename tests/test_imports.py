@@ -17,6 +17,7 @@ from deeplab_lit.errors import EXTRAS
 PACKAGE = Path(deeplab_lit.__file__).parent
 # a part imports those of the lines above it, and of its own line nobody but itself
 FLOORS = [
+    ["terminal"],
     ["errors", "text"],
     ["types", "shipped"],
     ["atomic", "progress_bar", "yaml_files"],
@@ -38,7 +39,7 @@ DATA_SETS = {"ade20k", "cityscapes", "coco", "coco_stuff", "folder", "gta5", "sy
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib", *EXTRAS)
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
-MODULES = 220
+MODULES = 221
 
 
 @functools.cache

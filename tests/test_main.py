@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from deeplab_lit.__main__ import commands, main
+from deeplab_lit.__main__ import GROUPS, commands, main
 from deeplab_lit.shipped import CONFIGS
 
 
@@ -31,10 +31,15 @@ def test_it_lists_the_commands(run):
     assert f"lie in {CONFIGS}" in listed
 
 
+def test_every_command_stands_below_one_heading_of_the_list():
+    assert sorted(name for names in GROUPS.values() for name in names) == list(commands())
+
+
 def test_an_unknown_command_is_refused(run):
     code, _, error = run(main, "paint")
     assert code == 2
-    assert "no command 'paint'" in error
+    assert "no command 'paint': expected one of ablate, " in error
+    assert "no command 'fti': did you mean fit?" in run(main, "fti")[2]
 
 
 @pytest.mark.filterwarnings("ignore:.* found in sys.modules")  # other tests have imported it

@@ -1,4 +1,5 @@
 import json
+import shlex
 import zipfile
 from dataclasses import replace
 
@@ -38,9 +39,13 @@ def run(trained, *images, out, **options):
     return main([*args, "--images", *map(str, images)])
 
 
-def test_masks_hold_the_networks_classes_at_the_images_size(trained, images, tmp_path):
+def test_masks_hold_the_networks_classes_at_the_images_size(trained, images, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(trained, images, out=out) == 0
+    label, *words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert (label, words[2]) == ("Next", "deeplab_lit.predict")
+    assert words[-3:] == ["--crf", "--out", f"{out}_crf"]
+    assert words[words.index("--images") + 1] == str(images)
     net = deeplab_lit.load(trained)
     pixels = torch.from_numpy(draw_sample(1, 0)[0]).permute(2, 0, 1)[None]
     with torch.no_grad():
@@ -179,7 +184,9 @@ def test_a_submission_is_checked_and_packed(trained, images, tmp_path, capsys, m
     (tmp_path / "ids.txt").write_text(f"{name}\n")
     source, options = images / f"{name}*.png", {"submission": "cityscapes"}
     assert run(trained, source, out=out, **options, ids=tmp_path / "ids.txt") == 0
-    assert "Checked: 1 label map." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Checked     1 label map\n" in shown
+    assert shown.splitlines()[-1] == f"To upload   {out / 'results.zip'}"
     with zipfile.ZipFile(out / "results.zip") as archive:
         assert archive.namelist() == [f"results/{name}_pred_labelIds.png"]
         label_map = np.asarray(Image.open(archive.open(archive.namelist()[0])))
@@ -255,7 +262,7 @@ def test_masks_can_have_the_values_of_the_labels_trained_on(trained, images, tmp
     out = capsys.readouterr().out
     assert "background is 0 here and 1 there. --mask_values labels writes theirs" in out
     assert run(moved, images / "rgb.png", out=tmp_path / "labels", mask_values="labels") == 0
-    assert "--mask_values" not in capsys.readouterr().out
+    assert "writes theirs" not in capsys.readouterr().out
     masks = [Image.open(tmp_path / f"{name}/masks/rgb.png") for name in ("indices", "labels")]
     np.testing.assert_array_equal(*[np.asarray(m) + i for m, i in zip(masks, (1, 0), strict=True)])
     np.testing.assert_array_equal(*[m.convert("RGB") for m in masks])

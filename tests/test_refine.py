@@ -1,6 +1,7 @@
 """The CRF alone on a folder of maps, beside their images."""
 
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -115,7 +116,11 @@ def test_what_is_not_certain_after_the_crf_is_void_and_its_share_is_said(run, im
     highest = expected(images / "a.png", probabilities(0)).max(0)
     mask = read_mask(out / "masks/a.png")
     assert ((mask == 255) == (highest < 0.6)).all()
-    assert f"{(highest < 0.6).mean():.2%} of their pixels are void" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"Void        {(highest < 0.6).mean():.2%} of their pixels" in shown
+    words = shlex.split(shown.splitlines()[-1])
+    assert words[0] == "Next"
+    assert words[3:6] == ["deeplab_lit.validate", "--masks", str(out / "masks")]
 
 
 def test_it_goes_on_where_it_was_stopped_and_redoes_what_has_changed(run, maps, capsys):

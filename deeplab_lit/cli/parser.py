@@ -44,23 +44,35 @@ class Parser(ArgumentParser):
     Args:
         topics: heading → options or sections of `--help`, as `refusal.short_help` takes them;
             `--help_all` lists all options. None: `--help` lists all of them.
+        examples: command lines, to end the help with.
         args: of the parent.
-        kwargs: of the parent.
+        kwargs: of the parent; the beginning of a command's docstring, `python -m …: `, is left out
+            of `description`.
     """
 
     def __init__(
-        self, *args: Any, topics: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        topics: Mapping[str, Sequence[str]] | None = None,
+        examples: Sequence[str] = (),
+        **kwargs: Any,
     ) -> None:
         settings: dict[str, Any] = {
             "allow_abbrev": False,
             "exit_on_error": False,
             "parser_mode": MODE,
         }
+        if kwargs.get("description"):
+            kwargs["description"] = without_call(kwargs["description"])
         super().__init__(*args, **settings | kwargs)
-        self.topics = topics
+        self.topics, self.examples = topics, examples
 
     def format_help(self, *args: Any) -> str:
         """Return the text of `--help`."""
+        lines = ["", "Examples:", *(f"  {line}" for line in self.examples), ""]
+        return self._options_help(*args) + ("\n".join(lines) if self.examples else "")
+
+    def _options_help(self, *args: Any) -> str:
         if self.topics is None:
             return super().format_help(*args)
         wide = self.formatter_class
@@ -74,6 +86,17 @@ class Parser(ArgumentParser):
     def full_help(self) -> str:
         """Return the text of `--help_all`: every option, with its type."""
         return super().format_help()
+
+
+def without_call(doc: str) -> str:
+    """Return a command's docstring as a description, its first line without the call.
+
+    "python -m deeplab_lit.fit: train; see --help." becomes "Train."
+    """
+    call, _, rest = doc.partition(": ")
+    if not re.fullmatch(r"python -m [\w.]+", call):
+        return doc
+    return (rest[:1].upper() + rest[1:]).replace("; see --help.", ".", 1)
 
 
 def parse(
@@ -170,6 +193,22 @@ def value_of(argv: Sequence[str], name: str) -> str:
         elif word.startswith(f"--{name}="):
             values.append(word.partition("=")[2])
     return values[-1] if values else ""
+
+
+def words_of(argv: Sequence[str], sections: Collection[str], *, others: bool = False) -> list[str]:
+    """Return the words of a command line that belong to options of some sections.
+
+    Args:
+        argv: the command line.
+        sections: names with their dashes, like --data, to which --data.root belongs.
+        others: return all other words instead.
+    """
+    words, is_kept = [], others
+    for word in argv:
+        if word.startswith("--"):
+            is_kept = (word.partition("=")[0].partition(".")[0] in sections) is not others
+        words += [word] if is_kept else []
+    return words
 
 
 def peek(config: str) -> dict[str, Any]:

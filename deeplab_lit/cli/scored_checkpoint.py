@@ -93,7 +93,7 @@ class ScoredCheckpoint:
         run.record.add(inference=evaluation.settings(net))
         if trained_on := self.provenance.in_words():
             say(f"Trained on {trained_on}")
-        say(f"Network: {evaluation.in_words(net, image.shape[:2])}")
+        say(f"Network     {evaluation.in_words(net, image.shape[:2])}")
         if evaluation.score_resized:
             say(SCORED_RESIZED)
 

@@ -112,7 +112,8 @@ class ScoredFolder:
     def introduce(self, run: Run) -> None:
         """Say what is scored."""
         number = len(self.module.maps.files)
-        say(f"Masks: {plural(number, 'file')} of {self.folder}, for {plural(self.number, 'image')}")
+        images = plural(self.number, "image")
+        say(f"Masks       {plural(number, 'file')} of {self.folder}, for {images}")
         if number < self.number:
             missing = plural(self.number - number, "image")
             counts = "counts" if self.number - number == 1 else "count"

@@ -1,10 +1,6 @@
 """Print what fit and validate say, and silence what libraries say."""
 
 import logging
-import os
-import shlex
-import shutil
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +12,7 @@ from lightning.pytorch import Trainer
 from deeplab_lit.cli.score_tables import cityscapes_table, score_table, trimap_table
 from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.network.half_precision import why_slow
+from deeplab_lit.terminal import command, from_here
 from deeplab_lit.text import plural, say
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import VARIABLE
@@ -60,11 +57,11 @@ def introduce(module: DeepLabModule, data: str, run: str) -> None:
     )
     parameters = sum(p.numel() for p in net.parameters())
     say(
-        f"Data      {data}",
-        f"Network   {net.backbone_name}, output stride {net.output_stride}, {net.head_name} "
+        f"Data        {data}",
+        f"Network     {net.backbone_name}, output stride {net.output_stride}, {net.head_name} "
         f"{list(net.atrous_rates)}, scales {list(net.scales)}: {parameters:,} parameters",
-        f"Learning  {'; '.join(sizes)}",
-        f"Run       {run}",
+        f"Learning    {'; '.join(sizes)}",
+        f"Run         {run}",
     )
 
 
@@ -132,14 +129,14 @@ def after_fit(
     if best.get("images", 0) < best.get("images_in_split", 0):
         say(f"Scored      {scored(best)} of the validation split (trainer.limit_val_batches)")
     if checkpoint:
-        say(f"Checkpoint  {_relative(checkpoint)}")
+        say(f"Checkpoint  {from_here(checkpoint)}")
     _say_files(folder, wandb)
     if unscored:
         say("The last steps have not been validated: run validate on last.ckpt for their score.")
     if checkpoint:
-        following = ["--ckpt_path", _relative(checkpoint)]
+        following = ["--ckpt_path", from_here(checkpoint)]
         if config is not None:
-            following += ["--config", _relative(config)]
+            following += ["--config", from_here(config)]
         allowed = f"{VARIABLE}={','.join(modules)} " if modules else ""
         say(f"Next        {allowed}{command('deeplab_lit.validate', *following)}")
 
@@ -169,11 +166,11 @@ def after_validate(
     if "cityscapes" in scores:
         say("", cityscapes_table(scores["cityscapes"]), "")
     if "trimap" in scores:
-        files = f"{_relative(folder / 'trimap.csv')}, trimap.png"
+        files = f"{from_here(folder / 'trimap.csv')}, trimap.png"
         say("", trimap_table(scores["trimap"]), "", f"Trimap      {files}")
     say(
-        f"Images      {_relative(folder / 'images.csv')}, worst_best.png",
-        f"Classes     {_relative(folder / 'classes.png')}, confusion.png",
+        f"Images      {from_here(folder / 'images.csv')}, worst_best.png",
+        f"Classes     {from_here(folder / 'classes.png')}, confusion.png",
     )
     _say_files(folder, wandb)
     if following:
@@ -189,31 +186,13 @@ def scored(scores: dict[str, Any]) -> str:
 
 def _say_files(folder: Path, wandb: str) -> None:
     say(
-        f"Pictures    {_relative(folder / 'predictions.png')}",
-        f"Results     {_relative(folder / 'results.json')}",
+        f"Pictures    {from_here(folder / 'predictions.png')}",
+        f"Results     {from_here(folder / 'results.json')}",
     )
     if wandb:
         online = "://" in wandb
-        say(f"W&B         {wandb if online else command('wandb', 'sync', _relative(wandb))}")
+        say(f"W&B         {wandb if online else command('wandb', 'sync', from_here(wandb))}")
 
 
 def _percent(scores: dict[str, Any]) -> str:
     return "–" if scores["miou"] is None else f"{100 * scores['miou']:.2f} %"
-
-
-def _relative(path: str | Path) -> str:
-    path = str(path)
-    return os.path.relpath(path) if path.startswith(str(Path.cwd())) else path
-
-
-def command(module: str, *arguments: str) -> str:
-    """Return a command line that runs a module from here, to be copied into a shell."""
-    return shlex.join([_python(), "-m", module, *arguments])
-
-
-def _python() -> str:
-    """Return how to call this interpreter from here."""
-    python = shutil.which("python")
-    if python and Path(python).samefile(sys.executable):
-        return "python"
-    return _relative(sys.executable)

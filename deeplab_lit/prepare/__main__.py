@@ -17,8 +17,18 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
-from deeplab_lit.cli.parser import Parser, UsageError, configs, joined_configs, parse, read_config
+from deeplab_lit.cli.parser import (
+    Parser,
+    UsageError,
+    configs,
+    joined_configs,
+    parse,
+    read_config,
+    words_of,
+)
 from deeplab_lit.errors import plain_errors, refused_arguments
+from deeplab_lit.terminal import command, from_here
+from deeplab_lit.text import say
 from deeplab_lit.yaml_files import with_todays_names
 
 DATA_SETS = {  # name → what its --help says, first in one line
@@ -222,12 +232,12 @@ def main(args: Sequence[str] | None = None) -> int:
                 content.pop(section, None)
         options = parse(parser, argv, contents, [*DATA_SETS, "check", "degrade", "id_list"])
         if options.name == "check":
-            return _check(parser, options)
+            return _check(parser, options, argv[1:])
         if options.name == "degrade":
             _degrade(parser, options, argv[1:])
             return 0
         if options.name == "id_list":
-            _write_id_lists(parser, options)
+            _write_id_lists(parser, options, argv[1:])
             return 0
         _prepare(options.name, options[options.name])
     return 0
@@ -244,14 +254,18 @@ def data_sections(config: str) -> dict[str, Any]:
     return further | ({"data": content["data"]} if "data" in content else {})
 
 
-def _check(parser: Parser, options: Namespace) -> int:
+def _check(parser: Parser, options: Namespace, argv: Sequence[str]) -> int:
     from deeplab_lit.prepare.data_check import check
 
     with refused_arguments():
         checked = parser.instantiate(options).check
     val, unlabeled = (checked.get(section) for section in FURTHER_DATA)
     plot, workers, weights = checked.plot, checked.num_workers, checked.weights
-    return check(checked.data, plot, workers, val, unlabeled, weights)
+    code = check(checked.data, plot, workers, val, unlabeled, weights)
+    if not code:
+        same = words_of(argv, ("--config", "--data", "--val_data", "--unlabeled_data"))
+        say(f"Next        {command('deeplab_lit.fit', *same)}")
+    return code
 
 
 def _degrade(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:
@@ -262,32 +276,24 @@ def _degrade(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:
         given = parser.instantiate(options).degrade
     errors = MaskErrors(**{field.name: given[field.name] for field in fields(MaskErrors)})
     degrade(given.data, given.out, errors, given.seed, given.num_workers)
-    masks = shlex.quote(str(given.out / MASKS))
-    same = shlex.join(words_of(argv, ("--config", "--data")))
-    print(
-        f"Score them, then train on them:\n"
-        f"  python -m deeplab_lit.validate --masks {masks} {same} "
-        f"--data.val_split {given.data.train_split} --void_as skip\n"
-        f"  python -m deeplab_lit.fit {same} --data.mask_dir {masks}"
+    masks, same = str(given.out / MASKS), words_of(argv, ("--config", "--data"))
+    scored = ["--data.val_split", given.data.train_split, "--void_as", "skip"]
+    say(
+        f"Masks       {from_here(masks)}",
+        f"To score    {command('deeplab_lit.validate', '--masks', masks, *same, *scored)}",
+        f"Next        {command('deeplab_lit.fit', *same, '--data.mask_dir', masks)}",
     )
 
 
-def _write_id_lists(parser: Parser, options: Namespace) -> None:
+def _write_id_lists(parser: Parser, options: Namespace, argv: Sequence[str]) -> None:
     from deeplab_lit.prepare.id_list import write_id_lists
 
     with refused_arguments():
         given = parser.instantiate(options).id_list
     write_id_lists(given)
-
-
-def words_of(argv: Sequence[str], sections: tuple[str, ...]) -> list[str]:
-    """Return the words of a command line that belong to options of some sections."""
-    words, is_kept = [], False
-    for word in argv:
-        if word.startswith("-"):
-            is_kept = word.partition("=")[0].partition(".")[0] in sections
-        words += [word] if is_kept else []
-    return words
+    if given.data is not None:
+        same = words_of(argv, ("--config", "--data"))
+        say(f"Next        {command('deeplab_lit.fit', *same, '--data.ids', str(given.out))}")
 
 
 def _prepare(name: str, options: Namespace) -> None:
@@ -301,9 +307,9 @@ def _prepare(name: str, options: Namespace) -> None:
         raise UsageError(f"--root {root} cannot be made ({error.strerror})") from error
     with alone_in(root):
         hint = prepare_functions()[name](Source(root, mirror, unofficial), **vars(options))
-    print(
-        f"{name} is in place; archives in {root} can be deleted. Check every file with\n"
-        f"  python -m deeplab_lit.prepare check {hint}\nand train on it with the same options."
+    say(
+        f"{name} is in place; archives in {root} can be deleted.",
+        f"Next        {command('deeplab_lit.prepare', 'check', *shlex.split(hint))}",
     )
 
 

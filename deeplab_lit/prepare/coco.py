@@ -1,5 +1,6 @@
 """COCO 2014: the official images, and label maps drawn from its instances."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def prepare_coco2014(source: Source, overlap: Overlap = "last") -> str:
             check_room(part, ROOM * sum(not target.is_file() for _, target in jobs), "--root")
             convert(jobs, partial(draw, folder=folder, overlap=overlap), f"drawing {split}")
     further = "" if overlap == "last" else f" --data.masks {MASKS[overlap]}"
-    return f"--data Coco --data.root {source.root}{further}"
+    return f"--data Coco --data.root {shlex.quote(str(source.root))}{further}"
 
 
 def _images(source: Source, split: str) -> Path:

@@ -1,5 +1,6 @@
 """COCO-Stuff (Caesar et al., 2018): the first 10,000 images, and all of COCO 2017."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def prepare_coco_stuff_10k(source: Source) -> str:
             convert(jobs, read_labels, "converting COCO-Stuff")
             for annotation, _ in jobs:
                 annotation.unlink()
-    return f"--data CocoStuff10k --data.root {folder}"
+    return f"--data CocoStuff10k --data.root {shlex.quote(str(folder))}"
 
 
 def prepare_coco_stuff_164k(source: Source) -> str:
@@ -68,7 +69,7 @@ def prepare_coco_stuff_164k(source: Source) -> str:
             for kind in ("images", "annotations"):
                 counts = {s: sum(1 for _ in (part / kind / s).iterdir()) for s in OFFICIAL_164K}
                 source.expect(f"COCO-Stuff 164k ({kind})", counts, OFFICIAL_164K)
-    return f"--data CocoStuff164k --data.root {folder}"
+    return f"--data CocoStuff164k --data.root {shlex.quote(str(folder))}"
 
 
 def read_labels(path: Path) -> np.ndarray:

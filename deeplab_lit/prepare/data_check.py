@@ -22,7 +22,7 @@ from deeplab_lit.data.image import DataError, MissingFiles
 from deeplab_lit.data.split import Split
 from deeplab_lit.loading.views import WithoutLabels, class_table, refuse_other_indices
 from deeplab_lit.scoring.mask_quality import quality_of
-from deeplab_lit.text import plural
+from deeplab_lit.text import plural, say
 from deeplab_lit.types import Classes
 
 BAR, ROWS, LENGTH = 11, 50, 260  # height of a bar, classes in a column, length of the longest bar
@@ -128,13 +128,13 @@ def check(
         plot = plot or f"data_check/{label}.png"
         with atomic_write(Path(plot).expanduser()) as temporary:
             class_plot(summaries, data.classes).save(temporary, format="PNG")
-        print(f"class frequencies drawn in {plot}")
+        say(f"class frequencies drawn in {plot}")
     if len(summaries) == 2 and (both := data.shared(data.training(), scored)):
         suspicions.insert(
             0, f"{plural(both, 'image')} {'is' if both == 1 else 'are'} in both splits"
         )
     for suspicion in suspicions:
-        print(f"WARNING: {suspicion}")
+        say(f"WARNING: {suspicion}")
     for problem in problems:
         print(problem, file=sys.stderr)
     if weights is not None and not problems:

@@ -1,5 +1,7 @@
 """GTA5, "Playing for Data" (Richter et al., 2016): twenty archives, and the authors' split."""
 
+import shlex
+
 from deeplab_lit.atomic import atomic_folder
 from deeplab_lit.data.image import DataError
 from deeplab_lit.prepare.archives import Archive, Source
@@ -29,7 +31,7 @@ def prepare_gta5(source: Source) -> str:
                 unpack(archive, part, under(kind))
             count = sum(1 for _ in part.glob("*.png"))
             source.expect(f"GTA5 ({kind})", {kind: count}, {kind: FRAMES})
-    options = f"--data GTA5 --data.root {source.root}"
+    options = f"--data GTA5 --data.root {shlex.quote(str(source.root))}"
     if not (source.root / SPLIT_FILE).is_file():
         try:
             unpack(source.fetch(SPLIT), source.root, _split_file)

@@ -20,7 +20,7 @@ from deeplab_lit.data.id_lists import read_ids
 from deeplab_lit.data.npy_files import read_pickled_array
 from deeplab_lit.data.split import PartOfSplit
 from deeplab_lit.prepare.label_maps import write_list
-from deeplab_lit.text import first_few, plural
+from deeplab_lit.text import first_few, plural, say
 
 CITYSCAPES = 2975  # images of its training split
 UNSORTED = (
@@ -117,7 +117,7 @@ def write_id_lists(options: Any) -> None:
             "list, in its order. CutMix takes train_aug.txt of AdvSemiSeg (dataset/voc_list)"
         )
     if data is not None:
-        print(missing_classes(data, chosen))
+        say(missing_classes(data, chosen))
 
 
 def share(fraction: str, number: int) -> int:
@@ -157,7 +157,7 @@ def read_order(path: Path, number: int, of: Path) -> np.ndarray:
             "position from 0 up once"
         )
     if len(order) == CITYSCAPES:
-        print(f"WARNING: {UNSORTED}.")
+        say(f"WARNING: {UNSORTED}.")
     if len(order) != number:
         raise DataError(
             f"{path} orders {plural(len(order), 'image')}, but {of} names {number:,}: give the "

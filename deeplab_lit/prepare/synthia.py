@@ -1,6 +1,7 @@
 """SYNTHIA-RAND-CITYSCAPES (Ros et al., 2016), from an archive that Python cannot read."""
 
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -43,7 +44,7 @@ def prepare_synthia(source: Source) -> str:
             counts = {name: sum(1 for _ in (part / name).glob("*.png")) for name in FRAMES}
             source.expect("SYNTHIA-RAND-CITYSCAPES", counts, FRAMES)
             _check_files(part)
-    return f"--data Synthia --data.root {source.root}"
+    return f"--data Synthia --data.root {shlex.quote(str(source.root))}"
 
 
 def _unpack(source: Source, part: Path) -> None:

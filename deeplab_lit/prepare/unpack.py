@@ -1,6 +1,7 @@
 """Unpack archives that nobody has to trust; ADE20K and Cityscapes need no more than that."""
 
 import gzip
+import shlex
 import shutil
 import stat
 import tarfile
@@ -190,7 +191,7 @@ def prepare_ade20k(source: Source) -> str:
             for kind in ("images", "annotations"):
                 counts = {s: sum(1 for _ in (part / kind / s).glob("*.*")) for s in ADE20K_IMAGES}
                 source.expect(f"ADE20K ({kind})", counts, ADE20K_IMAGES)
-    return f"--data ADE20K --data.root {folder}"
+    return f"--data ADE20K --data.root {shlex.quote(str(folder))}"
 
 
 def prepare_cityscapes(source: Source) -> str:
@@ -208,4 +209,4 @@ def prepare_cityscapes(source: Source) -> str:
             unpack(archive, part, under(name))
             counts = {split: sum(1 for _ in (part / split).glob(files)) for split in official}
             source.expect(f"Cityscapes ({name})", counts, official)
-    return f"--data Cityscapes --data.root {source.root}"
+    return f"--data Cityscapes --data.root {shlex.quote(str(source.root))}"

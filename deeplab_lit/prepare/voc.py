@@ -3,6 +3,7 @@
 SBD has masks for the images of VOC 2012 that have none.
 """
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def prepare_voc(source: Source) -> str:
     folder = devkit(source, 2012)
     lists = folder / "ImageSets/Segmentation"
     add_sbd(source, folder, listed_ids(lists / "train.txt"), listed_ids(lists / "val.txt"))
-    return f"--data VOC --data.root {source.root} --data.train_split train_aug"
+    return f"--data VOC --data.root {shlex.quote(str(source.root))} --data.train_split train_aug"
 
 
 def devkit(source: Source, year: int) -> Path:

@@ -1,5 +1,6 @@
 """Other labels of VOC 2010's images: PASCAL-Context and PASCAL-Person-Part."""
 
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,7 @@ def prepare_pascal_context(source: Source) -> str:
         _write_masks(raw, ".mat", masks, splits, read, "converting PASCAL-Context")
         _write_lists(lists, splits)
         shutil.rmtree(raw)
-    return f"--data PascalContext --data.root {source.root}"
+    return f"--data PascalContext --data.root {shlex.quote(str(source.root))}"
 
 
 def prepare_person_part(source: Source) -> str:
@@ -77,7 +78,7 @@ def prepare_person_part(source: Source) -> str:
         )
         _write_lists(lists, splits)
         shutil.rmtree(raw)
-    return f"--data PersonPart --data.root {source.root}"
+    return f"--data PersonPart --data.root {shlex.quote(str(source.root))}"
 
 
 def class_table(path: Path) -> np.ndarray:

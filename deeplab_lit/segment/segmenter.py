@@ -144,7 +144,7 @@ class Segmenter:
 
     def cost(self, size: tuple[int, int]) -> str:
         """Say what an image (height, width) costs."""
-        return f"Network: {self.inference.in_words(self.net, size)}"
+        return f"Network     {self.inference.in_words(self.net, size)}"
 
 
 def _tensor(image: Array) -> Tensor:

@@ -238,7 +238,9 @@ def test_from_the_command_line_to_masks_that_are_trained_on(root, tmp_path, caps
     data = ["--data", "Folder", f"--data.root={root}"]
     assert main(["degrade", "--out", str(out), *data, "--missing=1", "--eroded=0", "--dilated=0",
                  "--void=0.5"]) == 0  # fmt: skip
-    validate, fit = (shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:])
+    *_, to_score, following = capsys.readouterr().out.splitlines()
+    assert following.startswith("Next  ")
+    validate, fit = (shlex.split(line[12:]) for line in (to_score, following))
     assert validate[2:4] == ["deeplab_lit.validate", "--masks"]
     assert validate[5:] == [*data, "--data.val_split", "train", "--void_as", "skip"]
     assert fit[2:] == ["deeplab_lit.fit", *data, "--data.mask_dir", str(out / "masks")]

@@ -52,8 +52,9 @@ def test_from_the_command_line_to_a_data_set_and_its_check(
     options = ["--root", str(root), "--mirror", server.url, "--unofficial", "true"]
     assert main(["voc", *options]) == 0
     command = next(line for line in capsys.readouterr().out.splitlines() if " check " in line)
-    words = command.split()
-    assert words[:3] == ["python", "-m", "deeplab_lit.prepare"]
+    label, *words = command.split()
+    assert label == "Next"
+    assert words[1:3] == ["-m", "deeplab_lit.prepare"]
     assert main([*words[3:], "--plot", "plot.png"]) == 0
     assert "VOC train_aug: 4 images" in capsys.readouterr().out
     assert (tmp_path / "plot.png").is_file()
