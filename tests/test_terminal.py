@@ -56,10 +56,9 @@ def test_what_commands_say_warn_and_refuse_is_colored_where_it_goes(terminal, mo
     file = Screen(terminal=False)
 
     def refuse():
-        with warnings.catch_warnings(), plain_errors():
-            warnings.simplefilter("always")
+        with plain_errors():
             say("WARNING: a")
-            warnings.warn("b", stacklevel=1)
+            sys.stderr.write(warnings.formatwarning("b", UserWarning, "x.py", 1))
             raise UserError("c")
 
     for out, err in ((file, terminal), (terminal, file)):
