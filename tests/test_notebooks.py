@@ -1,15 +1,22 @@
-"""The notebooks run from top to bottom, and are committed without what they print."""
+"""The notebooks run from top to bottom, and are committed with what they show, made small."""
 
+import base64
+import io
 import json
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
+
+from notebooks.run import MOST_BYTES, code_hash, kinds, small_picture, unchanging
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -76,15 +83,54 @@ def test_there_are_five_and_the_readme_lists_them():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_is_committed_without_outputs(path):
+def test_it_is_committed_with_what_its_code_shows(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}  # no widgets, no versions
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "deeplab_lit"}
+    again = f"the code was changed: type python -m notebooks.run {path.stem}"
+    assert notebook.metadata.deeplab_lit == {"code_sha256": code_hash(notebook)}, again
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
+    assert sum("picture" in kinds(cell) for cell in code) >= 3
+    assert sum("cover" in cell.metadata.get("tags", []) for cell in code) == 1
     for cell in notebook.cells:
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
-        assert not cell.metadata
         assert not cell.get("attachments")
+        assert set(cell.metadata) <= {"tags"}  # no times
+        for output in cell.get("outputs", []):
+            assert output.get("name") in {None, "stdout"}
+            words = json.dumps({k: v for k, v in output.items() if k != "data"})
+            for kind, content in output.get("data", {}).items():
+                if kind.startswith("image/"):
+                    assert len(base64.b64decode(content)) <= MOST_BYTES
+                else:
+                    words += content
+            assert len(words) < 4000
+            assert unchanging(words) == words  # no temporary folders, no dates
+            assert str(Path.home()) not in words
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_opens_with_a_picture(path):
+    first = nbformat.read(path, as_version=4).cells[0].source
+    assert f"](pictures/{path.stem}.jpg)" in first
+    with Image.open(FOLDER / f"pictures/{path.stem}.jpg") as cover:
+        assert cover.width <= 720
+
+
+def test_a_picture_is_made_small_enough(tmp_path):
+    noise = np.random.default_rng(0).integers(256, size=(400, 600, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    kind, content = small_picture((tmp_path / "noise.png").read_bytes())
+    assert kind == "image/jpeg"
+    assert len(content) <= MOST_BYTES
+    flat = io.BytesIO()
+    Image.new("RGB", (600, 400)).save(flat, "PNG")
+    assert small_picture(flat.getvalue()) == ("image/png", flat.getvalue())
+
+
+def test_what_is_another_in_each_run_is_not_kept():
+    text = f"{sys.executable} -m x /tmp/tmpab3_d9fz/runs/shapes/20261128-122736/best.ckpt"
+    assert unchanging(text) == "python -m x /tmp/notebook/runs/shapes/DATE-TIME/best.ckpt"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -94,6 +140,7 @@ def test_it_runs_and_writes_into_a_temporary_folder_only(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for each other would count
     start = os.times()
     notebook = nbformat.read(path, as_version=4)
+    shown = [kinds(cell) for cell in notebook.cells if cell.cell_type == "code"]
     if not WHOLE:
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         for cell in code:
@@ -102,6 +149,7 @@ def test_it_runs_and_writes_into_a_temporary_folder_only(
         assert trainings
         assert all(COLLAPSE in cell.source for cell in trainings)
     outputs = run(notebook, clone / "notebooks")
+    assert [kinds(cell) for cell in notebook.cells if cell.cell_type == "code"] == shown
     end = os.times()
     seconds = round(
         end.children_user + end.children_system - start.children_user - start.children_system
