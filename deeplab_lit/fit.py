@@ -39,6 +39,8 @@ from deeplab_lit.cli.run import (
     parse_run,
     set_up_process,
 )
+from deeplab_lit.cli.run_facts import About
+from deeplab_lit.cli.run_report import leave_report
 from deeplab_lit.cli.screen import after_fit, introduce, quieten, tell_precision
 from deeplab_lit.errors import lasting_screen, plain_errors, refused_arguments
 from deeplab_lit.loading import DataModule
@@ -85,7 +87,7 @@ def main(
         check(run, start)
         create(run, start, held)
         run.trainer.fit(run.module, run.datamodule, ckpt_path=start.path)
-        _say_what_came_out(run)
+        _say_what_came_out(run, sys.argv[1:] if args is None else args)
         return run
 
 
@@ -123,7 +125,11 @@ def build(
         datamodule.val, built.model.classes, built.eval.subsets, datamodule.train.never
     )
     built.checkpoint.dirpath = str(start.folder / "checkpoints")
-    about = {"seed": options.seed_everything, "deeplab_lit": __version__}
+    about = {
+        "seed": options.seed_everything,
+        "deeplab_lit": __version__,
+        "scored_on": datamodule.scored_label(),
+    }
     if start.checkpoint and not start.resumes:  # a run that goes on names none but its own
         about["checkpoint"] = start.checkpoint.path
     record, callbacks = build_callbacks(
@@ -239,15 +245,29 @@ def _is_followed(options: Namespace) -> bool:
     return all(data is None or data.class_path in DATA_SETS for data in sets)
 
 
-def _say_what_came_out(run: Run[DeepLabModule]) -> None:
-    """Print the scores, where they are, and what to type next."""
-    checkpoints, record = kept_by(run.trainer), run.record
+def _say_what_came_out(run: Run[DeepLabModule], typed: Sequence[str]) -> None:
+    """Leave the page; print the scores, where they are, and what to type next."""
+    checkpoints, record, data = kept_by(run.trainer), run.record, run.datamodule
     best = checkpoints.best_model_path if checkpoints else ""
     if best and not Path(best).is_file():
         say(f"WARNING: {best} is not there any more, and no validation since was better.")
         best = ""
     if best and run.options.wandb_checkpoint:
         log_checkpoint(run.trainer.loggers, Path(best))
+    # a data set of the user's is not followed unless it is typed
+    config = None if _is_followed(run.options) else run.folder / "config.yaml"
+    following = ["--ckpt_path", best, *(["--config", str(config)] if config else [])]
+    about = About(
+        verb="fit",
+        data=f"{data.val.title} {data.scored_name()}",
+        network=run.module.net.in_words(),
+        classes=run.module.classes,
+        training=run.folder,
+        step=record.best["step"] if record.best else None,
+        typed=typed,
+        following=following if best else [],
+    )
+    leave_report(run.folder, about)
     step = record.final["step"] if record.final else None
     network = (run.module.net.backbone_name, run.module.net.head_name)
     after_fit(
@@ -257,8 +277,7 @@ def _say_what_came_out(run: Run[DeepLabModule]) -> None:
         wandb=end_wandb(run.trainer.loggers),
         unscored=step is None or step < run.trainer.global_step,
         monitor=record.monitor,
-        # a data set of the user's is not followed unless it is typed
-        config=None if _is_followed(run.options) else run.folder / "config.yaml",
+        config=config,
         modules=sorted({name.rpartition(".")[0] for name in network if "." in name}),
     )
 

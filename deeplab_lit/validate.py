@@ -29,6 +29,8 @@ from deeplab_lit.cli.run import (
     parse_run,
     set_up_process,
 )
+from deeplab_lit.cli.run_facts import About
+from deeplab_lit.cli.run_report import leave_report
 from deeplab_lit.cli.scored_checkpoint import ScoredCheckpoint, checkpoint_to_score, read_to_score
 from deeplab_lit.cli.scored_folder import ScoredFolder, folder_to_score
 from deeplab_lit.cli.screen import after_validate, quieten, scored
@@ -120,7 +122,12 @@ def build(argv: Sequence[str], crf: Refiner | None = None) -> tuple[Run, Subject
         datamodule = DataModule(
             built.data, classes=classes, only_selected=is_folder, **vars(built.loader)
         )
-    about = {"seed": options.seed_everything, "deeplab_lit": __version__, **subject.about()}
+    about = {
+        "seed": options.seed_everything,
+        "deeplab_lit": __version__,
+        "scored_on": datamodule.scored_label(),
+        **subject.about(),
+    }
     record, callbacks = build_callbacks(
         "validate",
         folder,
@@ -260,24 +267,30 @@ def check(run: Run, subject: Subject) -> None:
 
 
 def _say_what_came_out(run: Run, subject: Subject, typed: Sequence[str]) -> None:
-    """Print the table, where it is written, and what to type next."""
+    """Leave the page; print the table, where it is written, and what to type next."""
     wandb, final, data = end_wandb(run.trainer.loggers), run.record.final, run.datamodule
+    split = f"{data.val.title} {data.scored_name()}"
+    is_last_word = final is None or "crf" in final or "--run" in flags(typed)
+    following = [] if is_last_word else [*typed, "--crf"]
+    about = About(
+        verb="validate",
+        data=split,
+        network=subject.network,
+        classes=subject.module.classes,
+        training=subject.training,
+        step=subject.step,
+        typed=typed,
+        following=following,
+    )
+    leave_report(run.folder, about)
     if final is None:  # the strategy's spawned processes have scored, and one has written it
         say(f"Results     {run.folder / 'results.json'}")
         return
     subject.conclude(run)
     if not run.trainer.is_global_zero:
         return
-    split = f"{data.val.title} {data.scored_name()}"
     title = f"{subject.title()} on {split}, {scored(final)}, {subject.how()}"
-    is_last_word = "crf" in final or "--run" in flags(typed)
-    after_validate(
-        final,
-        title,
-        run.folder,
-        wandb=wandb,
-        following=[] if is_last_word else [*typed, "--crf"],
-    )
+    after_validate(final, title, run.folder, wandb=wandb, following=following)
 
 
 if __name__ == "__main__":

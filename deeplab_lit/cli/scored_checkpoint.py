@@ -50,6 +50,16 @@ class ScoredCheckpoint:
     quoted: Quoted | None = None
 
     @property
+    def training(self) -> Path:
+        """Return the folder of the run that wrote it, if it lies where it was written."""
+        return Path(self.path).expanduser().parent.parent
+
+    @property
+    def network(self) -> str:
+        """Return the network in words."""
+        return self.module.net.in_words()
+
+    @property
     def observers(self) -> list[Observer]:
         """Return what looks at the images beside what every validation has."""
         return []

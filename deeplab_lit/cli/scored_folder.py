@@ -63,6 +63,16 @@ class ScoredFolder:
         return {}
 
     @property
+    def training(self) -> None:
+        """Return None: nothing is known of a training."""
+        return None
+
+    @property
+    def network(self) -> str:
+        """Return "": there is no network."""
+        return ""
+
+    @property
     def observers(self) -> list[Observer]:
         """Return what looks at the images beside what every validation has."""
         return [PredictedVoid(self.module)]

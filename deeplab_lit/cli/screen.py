@@ -58,8 +58,7 @@ def introduce(module: DeepLabModule, data: str, run: str) -> None:
     parameters = sum(p.numel() for p in net.parameters())
     say(
         f"Data        {data}",
-        f"Network     {net.backbone_name}, output stride {net.output_stride}, {net.head_name} "
-        f"{list(net.atrous_rates)}, scales {list(net.scales)}: {parameters:,} parameters",
+        f"Network     {net.in_words()}: {parameters:,} parameters",
         f"Learning    {'; '.join(sizes)}",
         f"Run         {run}",
     )
@@ -185,6 +184,8 @@ def scored(scores: dict[str, Any]) -> str:
 
 
 def _say_files(folder: Path, wandb: str) -> None:
+    if (folder / "report.html").is_file():
+        say(f"Report      {from_here(folder / 'report.html')}")
     say(
         f"Pictures    {from_here(folder / 'predictions.png')}",
         f"Results     {from_here(folder / 'results.json')}",

@@ -181,6 +181,10 @@ class DataModule(LightningDataModule):
         is_part = self.only_selected and self.val.selection is not None
         return self.val.training_name() if is_part else self.val.val_split
 
+    def scored_label(self) -> str:
+        """Return the name of what is validated on, like "VOC:val", as provenance names splits."""
+        return self.val.label(self.scored_name())
+
     def preflight(self, stage: str) -> list[str]:
         """Check the splits that `fit` or `validate` will read.
 

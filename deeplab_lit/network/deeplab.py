@@ -186,6 +186,13 @@ class DeepLabV2(nn.Module):
         """Return the coarse logits (B,C,h,w) of preprocessed images at one scale."""
         return self.head(self.backbone(images))
 
+    def in_words(self) -> str:
+        """Name backbone, head, atrous rates and scales, for people."""
+        return (
+            f"{self.backbone_name}, output stride {self.output_stride}, {self.head_name} "
+            f"{list(self.atrous_rates)}, scales {list(self.scales)}"
+        )
+
     def use_channels_last(self) -> None:
         """Keep weights and activations in the memory order that mixed precision likes."""
         self.memory_format = torch.channels_last

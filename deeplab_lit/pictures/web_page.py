@@ -16,11 +16,14 @@ from PIL import Image
 
 from deeplab_lit.pictures.charts import without_font_warnings
 
+MOST_WEBP = 16_383  # pixels of a side
+
 
 def render(template: Path, context: Mapping[str, Any]) -> str:
     """Return a page; every text in it is escaped.
 
-    In templates `figure | svg`, `image | png` and `path | png_file` make the address of a picture.
+    In a template the address of a picture is `figure | svg`, `image | png`, `path | png_file`, or
+    for photographs `path | webp`.
 
     Args:
         template: extends web_page.html.j2, and uses nothing that `context` lacks.
@@ -34,7 +37,7 @@ def render(template: Path, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"svg": _svg, "png": _png, "png_file": _png_file}
+    environment.filters |= {"svg": _svg, "png": _png, "png_file": _png_file, "webp": _webp}
     return environment.get_template(template.name).render(context)
 
 
@@ -58,6 +61,16 @@ def _png(image: Image.Image) -> str:
 
 def _png_file(path: Path) -> str:
     return _address("image/png", path.read_bytes())
+
+
+def _webp(path: Path) -> str:
+    """Return the picture of a file at a quarter of its bytes: lossy, hardly to be seen."""
+    with Image.open(path) as picture:
+        if max(picture.size) > MOST_WEBP:
+            return _png_file(path)
+        stream = io.BytesIO()
+        picture.convert("RGB").save(stream, "WEBP", quality=88)
+    return _address("image/webp", stream.getvalue())
 
 
 def _address(kind: str, content: bytes) -> str:

@@ -4,7 +4,6 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from deeplab_lit.ablate.report import page, short_labels, write_report
 from deeplab_lit.ablate.results import best_checkpoint
 from deeplab_lit.ablate.sweep import read_sweep
 from deeplab_lit.pictures import web_page
+from tests.html_page import Page, decoded
 
 
 @pytest.fixture
@@ -130,42 +130,6 @@ def test_the_table_says_what_the_network_of_a_setting_costs(sweep, done, tmp_pat
     assert f"<td>{by_hand:.3f}</td>" in page
 
 
-class Page(HTMLParser):
-    """What a browser would see."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.sources, self.text = [], [], [], ""
-        self.tables = []  # of each: (attributes of the row, [(attributes, text) of its cells])
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append(tag)
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-        self.sources += [attrs[name] for name in ("src", "href") if name in attrs]
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append((attrs, []))
-        elif tag in ("td", "th"):
-            self.tables[-1][-1][1].append([attrs, ""])
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text += data
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][1][-1][1] += data
-
-    def words(self, table):
-        return [[text for _, text in line] for _, line in self.tables[table]]
-
-
 @pytest.fixture
 def table(make_row):
     def row(label, disc, wire, difference=None):
@@ -178,11 +142,6 @@ def table(make_row):
         row("three", 0.40, 0.30, Difference(-0.1, -0.2, -0.05, 0.01)),
         row("four", 0.51, 0.30, Difference(0.01, -0.1, 0.1, 0.01)),
     ]
-
-
-def decoded(source):
-    kind, _, data = source.partition(";base64,")
-    return kind, base64.b64decode(data, validate=True)
 
 
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(sweep, table, panels):
