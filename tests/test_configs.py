@@ -262,7 +262,8 @@ def test_a_second_stage_is_trained_as_its_source_says(
     assert (settings.lr, data.transform.crop_size) == (lr, 321)
     assert tuple(data.transform.scales) == scales
     assert type(built.module.loss).__name__ == loss
-    assert (settings.weights, settings.style) == (f"deeplabv1_resnet101-{init}.pth", "caffe")
+    files = {"imagenet": "deeplabv1_resnet101-imagenet.pth", "coco": "deeplab/resnet101_coco"}
+    assert (settings.weights, settings.style) == (files[init], "caffe")
     assert built.module.net.scales == MSC
     text = header(path)
     assert f" Schedule: poly, lr {lr * 1e4:g}e-4, {steps:,} steps of {batch} images" in text
@@ -311,7 +312,7 @@ def test_a_name_in_the_tables_is_a_setting(path, build):
     if path.parent.name in ("table4", "table6", "table7") and "vgg16" not in words:
         assert model.net.scales == (MSC if "msc" in words else (1,))
         assert tuple(data.transform.scales) == (AUG if "aug" in words else (1,))
-        coco = ("init.caffemodel", "caffe") if "coco" in words else ("imagenet", "torchvision")
+        coco = ("deeplab/resnet101_coco", "caffe") if "coco" in words else ("imagenet", "torchvision")
         assert (model.hparams.weights, model.net.style) == coco
         head = next((word for word in rates if word in words), "conv1x1")
         assert model.hparams.head == head
