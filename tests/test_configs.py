@@ -312,8 +312,9 @@ def test_a_name_in_the_tables_is_a_setting(path, build):
     if path.parent.name in ("table4", "table6", "table7") and "vgg16" not in words:
         assert model.net.scales == (MSC if "msc" in words else (1,))
         assert tuple(data.transform.scales) == (AUG if "aug" in words else (1,))
-        coco = ("deeplab/resnet101_coco", "caffe") if "coco" in words else ("imagenet", "torchvision")
-        assert (model.hparams.weights, model.net.style) == coco
+        start = "deeplab/resnet101_coco", "caffe"
+        start = start if "coco" in words else ("imagenet", "torchvision")
+        assert (model.hparams.weights, model.net.style) == start
         head = next((word for word in rates if word in words), "conv1x1")
         assert model.hparams.head == head
         assert len(model.hparams.atrous_rates) == rates.get(head, 0)
