@@ -39,7 +39,7 @@ DATA_SETS = {"ade20k", "cityscapes", "coco", "coco_stuff", "folder", "gta5", "sy
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib", *EXTRAS)
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
-MODULES = 224
+MODULES = 226
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from deeplab_lit.ablate.plan import Run, check_settings, labels_of, plan
 from deeplab_lit.ablate.sweep import Sweep, SweepError, read_sweep
 from deeplab_lit.cli.parser import Parser, parse
 from deeplab_lit.errors import lasting_screen, plain_errors
-from deeplab_lit.text import plural
+from deeplab_lit.text import plural, redacted_words
 
 # What takes torch is imported where it is used, so that --help and mistakes are answered at once.
 
@@ -47,7 +47,9 @@ def build_parser() -> Parser:
         help="Run nothing; report what is there, at any time: give the same --crf, --seeds, --x.y.",
     )
     parser.add_argument(
-        "--dashboard", action="store_true", help="Run nothing; build W&B's dashboards (online)."
+        "--dashboard",
+        action="store_true",
+        help="Run nothing; build W&B's dashboards and the draft of a report there (online).",
     )
     parser.add_argument(
         "--entity", type=str | None, default=None, help="W&B's user or team instead of the file's."
@@ -70,11 +72,9 @@ def main(args: Sequence[str] | None = None) -> None:
         sweep = read_sweep(options.file)
         sweep = replace(sweep, entity=options.entity or sweep.entity)
         if options.dashboard:
-            from deeplab_lit.ablate.dashboard import save_dashboards
-
-            print("\n".join(f"{name}  {url}" for name, url in save_dashboards(sweep).items()))
-            return
-        _ablate(sweep, options, fit_options)
+            _dashboard(sweep, options, fit_options)
+        else:
+            _ablate(sweep, options, fit_options)
 
 
 def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -103,14 +103,29 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return own_words, fit_options
 
 
+def _dashboard(sweep: Sweep, options: Namespace, fit_options: list[str]) -> None:
+    """Build what W&B shows of the sweep, and print where."""
+    from deeplab_lit.ablate.dashboard import save_dashboards
+
+    seeds = [f"--seeds={options.seeds}"] if options.seeds else []
+    words = [options.file, *seeds, *(["--crf"] if options.crf else []), *fit_options]
+    command = ["python", "-m", "deeplab_lit.ablate", *redacted_words(words)]
+    addresses = save_dashboards(sweep, _plan(sweep, options, fit_options), command)
+    print("\n".join(f"{name}  {address}" for name, address in addresses.items()))
+
+
+def _plan(sweep: Sweep, options: Namespace, fit_options: list[str]) -> list[Run]:
+    folder = Path(options.runs_dir) / sweep.name
+    return plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=fit_options)
+
+
 def _ablate(sweep: Sweep, options: Namespace, fit_options: list[str]) -> None:
     """Run the sweep, unless only a report is wanted, and report it."""
     from deeplab_lit.ablate.report import write_report
     from deeplab_lit.ablate.results import is_done
 
     folder = Path(options.runs_dir) / sweep.name
-    runs = plan(sweep, folder, seeds=options.seeds, crf=options.crf, options=fit_options)
-    labels = labels_of(sweep)
+    runs, labels = _plan(sweep, options, fit_options), labels_of(sweep)
     came_to_an_end, failures = True, list[str]()
     if not options.report:
         check_settings([run for run in runs if not is_done(run)], labels)

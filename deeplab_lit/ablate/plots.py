@@ -13,7 +13,16 @@ from deeplab_lit.pictures.charts import LONGEST_NAME, legend
 from deeplab_lit.pictures.masks import short
 
 BEFORE, AFTER = "#2b6cb0", "#c05621"
-STYLES = ("-", "--", ":", "-.")  # of lines, which have ten colors
+COLORS = (  # of settings: matplotlib's tab10
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
+    *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
+)
+STYLES = ("-", "--", ":", "-.")  # of lines of the same color
+
+
+def setting_color(setting: int) -> str:
+    """Return the color of a setting, by its index: the same wherever it is drawn."""
+    return COLORS[setting % len(COLORS)]
 
 
 def settings_plot(rows: Sequence[Row]) -> Any:
@@ -63,12 +72,11 @@ def curves_plot(rows: Sequence[Row]) -> Any:
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
         values = 100 * np.array([[curve[step] for step in steps] for curve in curves])
         if steps:
-            style = STYLES[len(lines) // 10 % len(STYLES)]
-            (line,) = axes.plot(steps, values.mean(0), style, marker=".")
-            axes.fill_between(
-                steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.15, linewidth=0
-            )
-            lines.append(line)
+            setting = row.results[0].run.setting
+            color, style = setting_color(setting), STYLES[setting // len(COLORS) % len(STYLES)]
+            lines += axes.plot(steps, values.mean(0), style, marker=".", color=color)
+            band = {"color": color, "alpha": 0.15, "linewidth": 0}
+            axes.fill_between(steps, values.min(0), values.max(0), **band)
             names.append(label)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("mIoU, %")

@@ -19,7 +19,7 @@ from deeplab_lit.ablate.plan import Run, labels_of
 from deeplab_lit.ablate.results import macs_of, read_results
 from deeplab_lit.ablate.sweep import Sweep
 from deeplab_lit.ablate.table import Row, as_csv, cells, markdown, rows
-from deeplab_lit.ablate.words import findings, left_out, origin, unique
+from deeplab_lit.ablate.words import findings, left_out, origin, table_note
 from deeplab_lit.atomic import atomic_write
 from deeplab_lit.errors import UserError
 from deeplab_lit.pictures import web_page
@@ -41,19 +41,10 @@ def write_report(
         folder: folder of the ablation, where the report goes.
         options: options of the command line, which every run got.
     """
-    results, damaged = read_results(runs)
-    option, labels = short_labels(labels_of(sweep))
-    absent = left_out(runs, results, damaged, labels)
-    if not results:
+    table, absent = summarize(sweep, runs)
+    if not table:
         print("\n".join([_nothing_done(folder), *absent]), file=sys.stderr)
         return
-    refined = all(result.miou_crf is not None for result in results)
-    after_crf = sweep.after_crf and refined
-    count = cache(macs_of)  # settings may share their trainings
-    table = [
-        replace(row, macs=count(row.results[0].run.fit.folder))
-        for row in rows(results, labels, after_crf, option, sweep.subset)
-    ]
     panels, no_panels = _panels(table)
     files = {
         "table.md": markdown(table).encode(),
@@ -68,6 +59,30 @@ def write_report(
     for sentence in absent:
         print(sentence)
     print(f"Report      {folder / 'report.html'}\nTable       {folder / 'table.md'}, table.csv")
+
+
+def summarize(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
+    """Read the runs that are done.
+
+    Args:
+        sweep: the grid.
+        runs: all runs of it.
+
+    Returns:
+        Rows of the table, the baseline first; none where no run is done. And sentences on the runs
+        that are left out.
+    """
+    results, damaged = read_results(runs)
+    option, labels = short_labels(labels_of(sweep))
+    absent = left_out(runs, results, damaged, labels)
+    refined = all(result.miou_crf is not None for result in results)
+    after_crf = sweep.after_crf and refined
+    count = cache(macs_of)  # settings may share their trainings
+    table = [
+        replace(row, macs=count(row.results[0].run.fit.folder))
+        for row in rows(results, labels, after_crf, option, sweep.subset)
+    ]
+    return table, absent
 
 
 def _nothing_done(folder: Path) -> str:
@@ -126,7 +141,7 @@ def page(
         "sentences": [*findings(table), *absent],
         "columns": list(cells(first)),
         "table": [(_kind(row, index), cells(row)) for index, row in enumerate(table)],
-        "devices": unique(r.fit["device"] for row in table for r in row.results),
+        "table_note": table_note(table),
         "settings_plot": plots.settings_plot(table),
         "curves_plot": plots.curves_plot(table),
         "classes": classes,

@@ -164,6 +164,31 @@ def origin(rows: Sequence[Row]) -> str:
     return text
 
 
+def table_note(rows: Sequence[Row]) -> str:
+    """Return sentences on what the columns of the table mean, and its verdict.
+
+    Args:
+        rows: rows of the table, at least one.
+    """
+    when = ", after the CRF" if rows[0].after_crf else ""
+    devices = " and ".join(unique(r.fit["device"] for row in rows for r in row.results))
+    return (
+        "mIoU is the mean intersection over union on the validation images, in percent; ± is the "
+        f"standard deviation between seeds. The difference is to the first row{when}, with the "
+        "interval that holds 95 % of what it becomes when the validation images are drawn anew "
+        "(paired bootstrap). “Within noise” says that the interval contains zero, or that seeds "
+        "alone may differ as much: p, the probability of such a difference between seeds (Welch’s "
+        "t-test; paired where rows share their trainings; corrected for the number of rows after "
+        "Holm), is above 5 %. It does not say that settings are equal: there may be too few seeds "
+        "or images to tell. With one seed p is unknown, and so is the verdict, whatever the "
+        "interval. Scores are those of the best checkpoint of each training, which was chosen on "
+        "these same images, so all rows may be somewhat high. Parameters are the learnable ones; "
+        "GMAC are 10⁹ multiply-adds of the convolutions for one training crop, at all scales of "
+        "the network (counted by torch.utils.flop_counter, whose FLOPs are twice as many); "
+        f"images/s and seconds are of the training, on {devices}."
+    )
+
+
 def unique(values: Iterable[str]) -> list[str]:
     """Return each value once, in the order of their first places."""
     return list(dict.fromkeys(values))

@@ -54,7 +54,7 @@ def test_runs_go_to_the_project_and_entity_of_the_file(sweep_file):
 def test_the_entity_of_the_file_is_that_of_the_dashboards(option, entity, sweep_file, monkeypatch):
     asked = []
     save = "deeplab_lit.ablate.dashboard.save_dashboards"
-    monkeypatch.setattr(save, lambda sweep: asked.append(sweep.entity) or {})
+    monkeypatch.setattr(save, lambda sweep, *rest: asked.append(sweep.entity) or {})
     main([str(sweep_file(entity="us")), "--dashboard", *option])
     assert asked == [entity]
 

@@ -1,5 +1,6 @@
 """What a run leaves for Weights & Biases without an account, read back with W&B's own command."""
 
+import csv
 import json
 import os
 import re
@@ -8,16 +9,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import wandb_workspaces.reports.v2 as wr
+import yaml
 from click.testing import CliRunner
+from PIL import Image
 from wandb.cli.cli import cli as wandb_commands
 
 import deeplab_lit
 from deeplab_lit.ablate.dashboard import build_dashboards
 from deeplab_lit.ablate.sweep import read_sweep
+from deeplab_lit.data import Shapes
+from deeplab_lit.segment.segmenter import Segmenter
 
 ROOT = Path(deeplab_lit.__file__).parents[1]
+TABLES = "files/media/table"
 
 
 COMMANDS = """
@@ -112,6 +120,18 @@ def test_the_configuration_is_nested(written):
     assert config["data"]["class_path"] == "deeplab_lit.Shapes"
 
 
+def test_the_configuration_has_all_that_was_typed(written, tiny_args):
+    """Under the names of the options; those of a chosen class stand below its `init_args`."""
+    config = written["config"][-1]["update"]
+    config = config | {"data": config["data"]["init_args"]}
+    for word in tiny_args("", **{"--runs_dir": None, "--data": None}):
+        name, _, text = word.removeprefix("--").partition("=")
+        value = config
+        for key in name.split("."):
+            value = value[key]
+        assert value == yaml.safe_load(text), name
+
+
 def test_a_run_is_summed_up_by_its_best_miou(written, rows):
     assert {"name": "val/miou", "options": {"defined": True}, "summary": {"max": True}} in written[
         "metric"
@@ -136,6 +156,20 @@ def test_scores_rates_speed_and_memory_are_in_the_history(rows):
     assert sum("val/miou" in row for row in rows) == 2
 
 
+def test_the_history_has_every_number_of_metrics_csv(written, rows):
+    """Which has eight digits of them."""
+    by_step = {}
+    for row in rows:
+        by_step.setdefault(row["trainer/global_step"], {}).update(row)
+    with (written["folder"] / "metrics.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line["step"]) for line in lines] == sorted(by_step)
+    for line in lines:
+        numbers = {name: float(text) for name, text in line.items() if text and name != "step"}
+        there = by_step[int(line["step"])]
+        assert numbers == pytest.approx({name: there[name] for name in numbers}, rel=1e-6)
+
+
 def test_predictions_and_the_confusion_matrix_are_there(rows):
     pictures = next(row for row in rows if "val/images._type" in row)
     assert pictures["val/images._type"] == "images/separated"
@@ -144,6 +178,44 @@ def test_predictions_and_the_confusion_matrix_are_there(rows):
     table = next(row for row in rows if "val/confusion._type" in row)
     assert table["val/confusion._type"] == "table-file"
     assert (table["val/confusion.nrows"], table["val/confusion.ncols"]) == (49, 3)
+
+
+def test_images_and_masks_are_kept_pixel_by_pixel(written, rows):
+    """The last ones: the network's predictions at the end, as class indices."""
+    (kept,) = (written["folder"] / "wandb").glob("offline-run-*/files")
+    pictures = [row for row in rows if "val/images._type" in row][-1]
+    segment = Segmenter(deeplab_lit.load(written["folder"] / "checkpoints/last.ckpt"))
+    split, predicted = Shapes(train_size=8, val_size=3).split("val"), set()
+    for i, id in enumerate(pictures["val/images.captions"]):
+        image, truth = split.read(split.ids.index(id))
+        with Image.open(kept / pictures["val/images.filenames"][i]) as picture:
+            np.testing.assert_array_equal(picture, image)
+        prediction = segment(torch.from_numpy(image))
+        predicted |= set(np.unique(prediction))
+        for name, mask in (("truth", truth), ("prediction", prediction)):
+            with Image.open(kept / pictures["val/images.all_masks"][i][name]["path"]) as picture:
+                np.testing.assert_array_equal(picture, mask)
+    assert len(predicted) > 1
+
+
+def test_the_table_of_images_is_kept_as_images_csv_has_it(scored):
+    (path,) = scored["folder"].glob(f"wandb/offline-*/{TABLES}/val/image_scores_*")
+    table = json.loads(path.read_text())
+    with (scored["folder"] / "images.csv").open(newline="") as file:
+        for line, row in zip(csv.DictReader(file), table["data"], strict=True):
+            cells = dict(zip(table["columns"], row, strict=True))
+            assert line.keys() <= cells.keys()
+            assert {name: str(cells[name]) for name in line} == line
+            assert cells.keys() >= {"iou/disc", "iou_crf/disc"}
+
+
+def test_copies_of_tables_and_checkpoints_wait_outside_the_run_folder(written):
+    """Where WANDB_DATA_DIR says, by absolute paths: README tells to sync on the same machine."""
+    for artifact in written["artifact"]:
+        for entry in artifact["manifest"]["contents"]:
+            place = Path(entry["local_path"])
+            assert place.is_relative_to(written["folder"].parents[1] / "artifacts/staging")
+            assert place.stat().st_size == int(entry["size"])
 
 
 def test_the_best_checkpoint_is_an_artifact_on_request(written):
