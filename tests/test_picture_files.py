@@ -13,11 +13,8 @@ FOLDER = ROOT / "notebooks/pictures"
 PICTURES = [path for path in FOLDER.iterdir() if path.suffix in {".png", ".jpg"}]
 PAGES = [
     ROOT / "README.md",
-    *(
-        page
-        for top in ("configs", "deeplab_lit", "notebooks")
-        for page in (ROOT / top).rglob("*.md")
-    ),
+    *(page for part in ("configs", "deeplab_lit") for page in (ROOT / part).rglob("*.md")),
+    *(ROOT / "notebooks").glob("*.ipynb"),
 ]
 SHOWN = {
     (page.parent / link).resolve()
