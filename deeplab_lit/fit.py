@@ -35,6 +35,7 @@ from deeplab_lit.cli.run import (
     build_trainer,
     command_line,
     experiment_of,
+    kept_process,
     listed,
     parse_run,
     set_up_process,
@@ -57,7 +58,7 @@ from deeplab_lit.text import say
 from deeplab_lit.training.cached_features import cache_in_words
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.training.same_training import check_same_module
-from deeplab_lit.training.schedule import validation_interval
+from deeplab_lit.training.schedule import validation_interval, why_no_validation
 
 USAGE = "python -m deeplab_lit.fit [options]"
 DESCRIPTION = "Train. Without --config and --data: on the Shapes set."
@@ -80,9 +81,9 @@ def main(
         SystemExit: code 2 after a sentence on stderr where the input is at fault; 128 + signal
             where the run was interrupted.
     """
-    quieten()
     settle_rank()
-    with plain_errors(), lasting_screen(), ExitStack() as held:
+    with kept_process(), plain_errors(), lasting_screen(), ExitStack() as held:
+        quieten()
         run, start = build(args, module, held)
         check(run, start)
         create(run, start, held)
@@ -183,6 +184,7 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
         UserError: data, weights or the metrics to watch are at fault.
     """
     check_training(run.options, manual=not run.module.automatic_optimization)
+    _tell_no_validation(run, start)
     tell_precision(run.trainer, trains=True)
     data, module = run.datamodule, run.module
     callbacks = run.trainer.callbacks  # type: ignore[attr-defined] # set when it is made
@@ -218,6 +220,18 @@ def check(run: Run[DeepLabModule], start: Start) -> None:
     run.record.add(**images_seen(data), inference=module.evaluation.settings(module.net))
     if module.evaluation.score_resized:
         say(SCORED_RESIZED)
+
+
+def _tell_no_validation(run: Run[DeepLabModule], start: Start) -> None:
+    """Say before the first step that there will be no score, where batches are counted."""
+    trainer, interval = run.options.trainer, run.options.trainer.val_check_interval
+    counts = type(interval) is int and trainer.max_steps > 0 and run.module.automatic_optimization
+    if not counts or trainer.fast_dev_run or trainer.limit_val_batches == 0:
+        return
+    done = start.step if start.resumes else 0
+    why = why_no_validation(trainer.max_steps, done, trainer.accumulate_grad_batches, interval)
+    if why is not None:
+        say(f"WARNING: {why}")
 
 
 def create(run: Run[DeepLabModule], start: Start, held: ExitStack) -> None:

@@ -25,6 +25,7 @@ from deeplab_lit.cli.run import (
     build_trainer,
     command_line,
     experiment_of,
+    kept_process,
     listed,
     parse_run,
     set_up_process,
@@ -75,9 +76,9 @@ def main(args: Sequence[str] | None = None, crf: Refiner | None = None) -> Run:
     Raises:
         SystemExit: code 2 after a sentence on stderr where the input is at fault.
     """
-    quieten()
     settle_rank()
-    with plain_errors(), lasting_screen():
+    with kept_process(), plain_errors(), lasting_screen():
+        quieten()
         typed = sys.argv[1:] if args is None else list(args)
         argv = with_checkpoint_named(command_line(typed))
         run, subject = build(argv, crf)

@@ -19,7 +19,7 @@ PACKAGE = Path(deeplab_lit.__file__).parent
 FLOORS = [
     ["terminal"],
     ["errors", "text"],
-    ["types", "shipped"],
+    ["types", "shipped", "workers"],
     ["atomic", "progress_bar", "yaml_files"],
     ["download"],
     ["data", "network", "crf"],
@@ -39,7 +39,7 @@ DATA_SETS = {"ade20k", "cityscapes", "coco", "coco_stuff", "folder", "gta5", "sy
 OPTIONAL = ("wandb", "pydensecrf", "matplotlib", *EXTRAS)
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics")
 
-MODULES = 226
+MODULES = 227
 
 
 @functools.cache

@@ -13,9 +13,10 @@ from torch.utils.data import default_collate
 from deeplab_lit.benchmark.meter import Seconds, seconds_of
 from deeplab_lit.benchmark.pipelines import PIPELINES, SCALES, Samples, decoded, missing
 from deeplab_lit.data.file_split import FileSplit
+from deeplab_lit.data.image import DataError
 from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.data.voc import VOC
-from deeplab_lit.errors import refused_arguments
+from deeplab_lit.errors import UserError, refused_arguments
 from deeplab_lit.loading.batches import SegmentationDataset, collate
 from deeplab_lit.text import plural
 
@@ -50,7 +51,7 @@ def data(root: str, crop_size: PositiveInt = 321, rounds: PositiveInt = 5) -> No
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    split = VOC(root).split("train")
+    split = voc_split(root, "train")
     with refused_arguments():
         variants = _variants(split, crop_size)
     passes: dict[str, list[Seconds]] = {name: [] for name in variants}
@@ -71,6 +72,22 @@ def data(root: str, crop_size: PositiveInt = 321, rounds: PositiveInt = 5) -> No
         )
     if sentence := missing():
         print(f"  {sentence}")
+
+
+def voc_split(root: str, name: str) -> FileSplit:
+    """Return a split of PASCAL VOC 2012.
+
+    Args:
+        root: what stands behind `--root`.
+        name: of the split.
+
+    Raises:
+        UserError: it is not there, said of the option that the benchmarks have.
+    """
+    try:
+        return VOC(root).split(name)
+    except DataError as error:
+        raise UserError(str(error).replace("--data.root", "--root")) from error
 
 
 def _variants(split: FileSplit, crop: int) -> dict[str, Variant]:

@@ -15,6 +15,7 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from PIL import Image
 
 from deeplab_lit import load
+from deeplab_lit.benchmark.data import voc_split
 from deeplab_lit.benchmark.loops import MIoU, plain_loop, predict, validate
 from deeplab_lit.benchmark.meter import Seconds, device_in_words, seconds_of
 from deeplab_lit.cli.screen import quieten
@@ -90,7 +91,7 @@ def evaluation(
     net.eval()
     refiners = _refiners(crf=crf)
     with TemporaryDirectory() as folder:
-        split = _chosen(VOC(root).split("val"), num_images, size, Path(folder))
+        split = _chosen(voc_split(root, "val"), num_images, size, Path(folder))
         variants = [*_variants(net, split, Path(folder), refiners, half=half)]
         height, width = split.image(0).shape[:2]
         print(

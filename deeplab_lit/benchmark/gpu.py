@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse.typing import PositiveFloat
@@ -21,9 +21,11 @@ from deeplab_lit.benchmark.gpu_crf import compare_crf
 from deeplab_lit.benchmark.gpu_report import Options, Part
 from deeplab_lit.benchmark.gpu_step import compare_compiled, compare_loading, compare_steps
 from deeplab_lit.benchmark.gpu_training import train
+from deeplab_lit.benchmark.meter import device_in_words
 from deeplab_lit.cli.screen import quieten
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.inference import device_of
+from deeplab_lit.runs.folder import open_results_folder
 from deeplab_lit.text import say
 
 Name = Literal["equality", "step", "crf", "loader", "compile", "training"]
@@ -94,7 +96,8 @@ def gpu(
 
     Args:
         minutes: for all parts together; each has its share, the training what is left.
-        out: folder of results.json and report.md, whole at any time.
+        out: folder of results.json and report.md, whole at any time; parts measured on the same
+            device, with the same options and version of torch, may be added to it.
         device: cuda, cuda:1, … or, to see that all runs, cpu with `--small true`.
         camvid: CamVid's folder, to train on; None: the built-in Shapes.
         weights: file of VGG-16 to begin that training from; None: a small network from nothing.
@@ -103,7 +106,7 @@ def gpu(
     """
     end = perf_counter() + 60 * minutes
     options = Options(_checked(device), small, Path(out), camvid, weights)
-    options.out.mkdir(parents=True, exist_ok=True)  # else each part would fail at it
+    open_results_folder(options.out, settings_of(options))  # else each part would fail at it
     chosen = list(parts or TASKS)
     if len(chosen) == 1:
         _run(chosen[0], options, 60 * minutes)
@@ -116,6 +119,17 @@ def gpu(
             continue
         _in_a_process(name, seconds, options)
     say(f"\nResults: {options.out / 'report.md'}, {options.out / 'results.json'}")
+
+
+def settings_of(options: Options) -> dict[str, Any]:
+    """Return what all parts in a folder have in common, so that one report can hold them."""
+    return {
+        "device": device_in_words(options.device),
+        "torch": torch.__version__,
+        "small": options.small,
+        "camvid": options.camvid,
+        "weights": options.weights,
+    }
 
 
 def _checked(name: str) -> torch.device:

@@ -1,7 +1,10 @@
 """Options that `fit` and `validate` share, and the run that is built from them."""
 
+import logging
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -39,6 +42,7 @@ from deeplab_lit.cli.parser import (
 )
 from deeplab_lit.cli.processes import check_world, environment_of
 from deeplab_lit.cli.refusal import NOT_SHOWN
+from deeplab_lit.cli.screen import LOGGERS
 from deeplab_lit.data import SegmentationData
 from deeplab_lit.data.dataset import MaskValues
 from deeplab_lit.errors import refused_trainer
@@ -77,6 +81,8 @@ TOPICS = {
                             "wandb_checkpoint", "trainer.logger"],
     "Lightning's trainer": [f"trainer.{name}" for name in COMMON],
 }  # fmt: skip
+# which a run sets: ours; and Lightning's, of deterministic algorithms and of seed_everything
+VARIABLES = ("OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 TRAINER = {"enable_model_summary": False, "log_every_n_steps": 10}
 CHECKPOINT = {
     "monitor": "val/miou",
@@ -280,6 +286,36 @@ def typed_classes(argv: Sequence[str]) -> set[str]:
 def experiment_of(options: Namespace) -> str:
     """Return the experiment of a run: by default it is called like the data set."""
     return options.experiment or options.data.class_path.rpartition(".")[2].lower()
+
+
+@contextmanager
+def kept_process() -> Iterator[None]:
+    """Put back what a run sets for its whole process, for a notebook that goes on after it.
+
+    These are: threads, the precision of matrix products, deterministic algorithms, warnings that
+    are silenced and how much libraries log. The random numbers go on from where the run left them.
+    """
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    variables = {name: os.environ.get(name) for name in VARIABLES}
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.benchmark
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns_only)
+        torch.backends.cudnn.benchmark = cudnn
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def set_up_process(options: Namespace) -> None:

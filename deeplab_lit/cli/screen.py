@@ -17,6 +17,7 @@ from deeplab_lit.text import plural, say
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import VARIABLE
 
+LOGGERS = ("lightning.pytorch", "lightning.fabric")
 # action and words of a warning → why
 WARNINGS: dict[tuple[Literal["ignore", "once"], str], str] = {
     ("ignore", "is smaller than the logging interval"): "not so: the steps that are logged are "
@@ -36,7 +37,7 @@ WARNINGS: dict[tuple[Literal["ignore", "once"], str], str] = {
 
 def quieten() -> None:
     """Silence `WARNINGS`, and Lightning's notes on how it is set up; its other warnings stay."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     for action, words in WARNINGS:
         warnings.filterwarnings(action, message=f".*{words}")
@@ -119,7 +120,11 @@ def after_fit(
         say(f"Done. Scores: {folder / 'results.json'}\nBest        {checkpoint}")
         return
     if best is None:
-        say(f"Done. No validation took place. Run folder: {folder}")
+        say(f"Done. No validation took place. Run folder: {from_here(folder)}")
+        last = folder / "checkpoints/last.ckpt"
+        if last.is_file():
+            following = command("deeplab_lit.validate", "--ckpt_path", from_here(last))
+            say(f"Next        {following}")
         return
     title = "Best mIoU" if monitor == "val/miou" else f"Best {monitor}: mIoU"
     say(f"\n{title} {_percent(best)} at step {best['step']}\n", score_table(best), "")

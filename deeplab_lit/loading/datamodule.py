@@ -42,6 +42,7 @@ from deeplab_lit.loading.views import (
 )
 from deeplab_lit.text import plural
 from deeplab_lit.types import Classes, Filter, Size
+from deeplab_lit.workers import check_workers
 
 COMPARED = 8  # masks with the truth
 LARGEST_BATCH, MOST_WORKERS = 65536, 512  # workers: beside each process that trains
@@ -156,6 +157,7 @@ class DataModule(LightningDataModule):
         self.total_batch_size = total_batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+        check_workers(self.num_workers, "--loader.num_workers")
         self.check = check
 
     def validation(self) -> Split:

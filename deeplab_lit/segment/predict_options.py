@@ -12,6 +12,7 @@ from deeplab_lit.cli.parser import Parser, UsageError
 from deeplab_lit.network.inference import DEVICE_HELP, Inference
 from deeplab_lit.runs.folder import CHECKPOINT_HELP
 from deeplab_lit.segment.submission import Server
+from deeplab_lit.workers import check_workers
 
 Values = Literal["indices", "labels"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -94,7 +95,9 @@ def check_options(options: Namespace, films: Sequence[str]) -> None:
 
     Raises:
         UsageError: says which.
+        WorkersError: there can be no processes that read images.
     """
+    check_workers(options.num_workers, "--num_workers")
     if not 0 <= options.opacity <= 1:
         raise UsageError(f"--opacity must be in 0…1, got {options.opacity}")
     for name in ("pseudo_labels", "probabilities"):

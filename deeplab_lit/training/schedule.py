@@ -177,6 +177,26 @@ def validation_interval(batches: int) -> int:
     return next(even, max(batches // 10, 1))
 
 
+def why_no_validation(steps: int, done: int, accumulate: int, interval: int) -> str | None:
+    """Return the sentence that a training has no validation ahead; None where it has one.
+
+    Args:
+        steps: optimizer steps of the whole training.
+        done: of these before it goes on; 0 at its beginning.
+        accumulate: batches of a step.
+        interval: batches from one validation to the next, counted from the training's beginning.
+    """
+    batches, before = steps * accumulate, done * accumulate
+    if batches // interval > before // interval:
+        return None
+    return (
+        "no validation will take place, so there will be no score and no best.ckpt: "
+        f"--trainer.val_check_interval is {interval:,} batches, and the training ends after "
+        f"{batches:,} (--trainer.max_steps {steps}). For one at its end: "
+        f"--trainer.val_check_interval {batches}"
+    )
+
+
 def check_policy(
     policy: PolicyName | Policy,
     options: Mapping[str, float | None],

@@ -34,3 +34,13 @@ def test_a_wrong_folder_gets_a_sentence(tmp_path, capsys):
         main(["data", f"--root={tmp_path}"])
     assert stop.value.code == 2
     assert "no PASCAL VOC 2012 there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["data", "evaluation"])
+def test_the_option_that_was_typed_is_named(command, capsys):
+    options = ["--backbone=resnet10_quarter"] if command == "evaluation" else []
+    with pytest.raises(SystemExit):
+        main([command, "--root=/nowhere", *options])
+    error = capsys.readouterr().err
+    assert error.startswith("error: --root /nowhere: no PASCAL VOC 2012 there")
+    assert "--data.root" not in error

@@ -41,6 +41,19 @@ def test_every_part_leaves_a_table_and_what_it_says(name, rows, words, tmp_path,
     assert words in capsys.readouterr().out
 
 
+def test_results_of_other_settings_or_of_something_else_are_not_mixed(tmp_path, capsys):
+    run(out := tmp_path / "out", "crf")
+    run(out, "loader")
+    assert {"3_crf", "4_loader"} <= json.loads((out / "results.json").read_text()).keys()
+    with pytest.raises(SystemExit):
+        main(["gpu", "--device=cpu", f"--out={out}", '--parts=["crf"]'])
+    assert f"{out} holds results of other settings (small in" in capsys.readouterr().err
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["gpu", "--device=cpu", "--small=true", f"--out={tmp_path}", '--parts=["crf"]'])
+    assert f"{tmp_path} exists and holds something else" in capsys.readouterr().err
+
+
 def test_checks_that_fail_or_break_are_told_and_hide_no_other(tmp_path, monkeypatch):
     def breaks(device):
         raise RuntimeError("no such kernel")
@@ -133,7 +146,7 @@ def test_a_file_in_place_of_the_folder_is_refused_and_a_part_that_fails_is_told(
     with pytest.raises(SystemExit) as stop:
         main(["gpu", "--device=cpu", "--small=true", f"--out={file}"])
     assert stop.value.code == 2
-    assert f"error: {file}: File exists" in capsys.readouterr().err
+    assert f"error: {file} exists and holds something else" in capsys.readouterr().err
     monkeypatch.setattr(gpu, "sys", SimpleNamespace(executable="false"))
     gpu._in_a_process("crf", 6, gpu.Options(torch.device("cpu"), True, tmp_path, None, None))
     assert "crf: ended with code 1" in capsys.readouterr().out

@@ -1,7 +1,10 @@
 import csv
 import json
+import logging
 import os
 import signal
+import sys
+import warnings
 
 import cv2
 import numpy as np
@@ -13,7 +16,9 @@ from PIL import Image
 
 from deeplab_lit import fit, validate
 from deeplab_lit.cli import callbacks as equipment
+from deeplab_lit.cli import run as shared
 from deeplab_lit.cli.run import build_parser, parse_run
+from deeplab_lit.errors import UserError
 from deeplab_lit.network.head import ASPP
 from deeplab_lit.runs import folder as run_folder
 
@@ -361,3 +366,34 @@ def test_a_configuration_names_the_file_of_the_crf_and_of_a_section_beside_it(tm
     (tmp_path / "b.yaml").write_text(f"data: Shapes\ncrf: {tmp_path / 'crf.yaml'}\n")
     options = parse_run(parser, "fit", [f"--config={tmp_path / 'b.yaml'}"], None)
     assert options.crf.bi_w == 5
+
+
+@pytest.mark.parametrize("command", [fit.main, validate.main])
+def test_a_notebooks_process_is_afterwards_as_it_was(command, tiny_args, tmp_path, monkeypatch):
+    """Here the run is refused once its process is set up, by a class that is made after that."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "level", logging.INFO)
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    set_up, seen = shared.set_up_process, []
+
+    def watched(options):
+        set_up(options)
+        torch.set_num_threads(3)
+        torch.use_deterministic_algorithms(True)
+        seen.append(os.environ["OMP_NUM_THREADS"])
+        raise UserError("refused")
+
+    monkeypatch.setattr(sys.modules[command.__module__], "set_up_process", watched)
+    options = ["--masks", str(tmp_path), "--data", "Shapes", "--runs_dir", str(tmp_path)]
+    if command is fit.main:
+        options = tiny_args(tmp_path, **{"--threads": "1"})
+    with warnings.catch_warnings():
+        filters = list(warnings.filters)
+        with pytest.raises(SystemExit):
+            command(options)
+        assert warnings.filters == filters
+    assert seen == ["1" if command is fit.main else "2"]
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (threads, precision)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert logging.getLogger("lightning.pytorch").level == logging.INFO

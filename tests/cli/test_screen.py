@@ -76,7 +76,13 @@ def test_after_validate_the_next_command_can_be_copied(tmp_path, capsys):
 
 def test_without_a_validation_there_is_no_table(tmp_path, capsys):
     after_fit(None, "", tmp_path)
-    assert "No validation took place" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"Done. No validation took place. Run folder: {tmp_path}\n"
+    last = tmp_path / "checkpoints/last.ckpt"
+    last.parent.mkdir()
+    last.write_bytes(b"")
+    after_fit(None, "", tmp_path)
+    following = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(following)[2:] == ["-m", "deeplab_lit.validate", "--ckpt_path", str(last)]
 
 
 def test_after_validate_says_what_was_scored(tmp_path, capsys):

@@ -5,7 +5,13 @@ from torch.optim import SGD
 
 from deeplab_lit.data import Shapes
 from deeplab_lit.training.module import DeepLabModule
-from deeplab_lit.training.schedule import build_schedule, poly, stairs, validation_interval
+from deeplab_lit.training.schedule import (
+    build_schedule,
+    poly,
+    stairs,
+    validation_interval,
+    why_no_validation,
+)
 
 # 2.5e-4 · (1 − step/20000)^0.9; half-way 2.5e-4 · 0.535887, at the end 2.5e-4 · 1.346087e-4
 RATES = {0: 2.5e-4, 1: 2.4998875e-4, 10_000: 1.3397168e-4, 19_999: 3.365217e-8}
@@ -276,3 +282,23 @@ def test_a_power_that_is_no_number_is_refused(options):
 def test_a_factor_by_which_no_rate_falls_is_refused(factor):
     with pytest.raises(ValueError, match="step_factor is out of range"):
         DeepLabModule(Shapes.classes, backbone="resnet6_half", lr_policy="step", step_factor=factor)
+
+
+@pytest.mark.parametrize(
+    ("steps", "done", "accumulate", "interval", "has_one"),
+    [
+        (10, 0, 1, 10, True),
+        (10, 0, 1, 11, False),
+        (10, 0, 2, 20, True),
+        (60, 40, 1, 50, True),  # goes on, and passes batch 50
+        (60, 50, 1, 50, False),
+    ],
+)
+def test_a_training_without_a_validation_ahead_is_told_of(
+    steps, done, accumulate, interval, has_one
+):
+    why = why_no_validation(steps, done, accumulate, interval)
+    assert (why is None) == has_one
+    if why:
+        assert f"--trainer.val_check_interval is {interval} batches" in why
+        assert f"the training ends after {steps * accumulate} (--trainer.max_steps {steps})" in why
