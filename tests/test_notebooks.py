@@ -165,6 +165,8 @@ def test_it_runs_and_writes_into_a_temporary_folder_only(
     if path.stem[:2] == "02":  # two settings, trained and scored by the real commands
         assert len(results) == 4
         assert list(temporary.glob("*/runs/*/report.html"))
+    said = "".join(output.get("text", "") for output in outputs)
+    assert not re.findall(".*(?:Deprecation|Future)Warning.*", said)
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= 3
 
