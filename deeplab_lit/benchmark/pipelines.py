@@ -75,8 +75,7 @@ def _opencv(split: FileSplit, crop: int, seed: int, *, as_float: bool) -> Sample
 
 
 def torchvision_v2(split: FileSplit, crop: int, seed: int) -> Samples:
-    """Make samples by torchvision's transforms v2 and its decoder; palettes only Pillow reads."""
-    from torchvision.io import ImageReadMode, decode_image
+    """Make samples by torchvision's transforms v2, of what Pillow decodes as in its data sets."""
     from torchvision.transforms import v2
     from torchvision.tv_tensors import Image as Picture
     from torchvision.tv_tensors import Mask
@@ -87,7 +86,7 @@ def torchvision_v2(split: FileSplit, crop: int, seed: int) -> Samples:
         [v2.RandomCrop(crop, pad_if_needed=True, fill=fill), v2.RandomHorizontalFlip()]
     )
     for pair in split.pairs:
-        image = Picture(decode_image(str(pair.image), ImageReadMode.RGB))
+        image = Picture(Image.open(pair.image).convert("RGB"))
         mask = Mask(np.array(Image.open(pair.mask, formats=FORMATS)))
         scale = SCALES[int(torch.randint(len(SCALES), ()))]
         size = [int(side * scale) for side in image.shape[-2:]]

@@ -6,7 +6,6 @@ from deeplab_lit.benchmark import pipelines
 from deeplab_lit.benchmark.__main__ import main
 
 
-@pytest.mark.filterwarnings("ignore:The image decoding")
 def test_all_pipelines_are_timed_and_compared_with_ours(root, capsys, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr(pipelines, "find_spec", lambda name: None)

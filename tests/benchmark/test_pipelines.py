@@ -6,7 +6,6 @@ from deeplab_lit.benchmark.pipelines import PIPELINES, decoded
 from deeplab_lit.data.voc import VOC
 
 
-@pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision, which has no other
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_peer_makes_samples_of_the_same_size_scaled_padded_and_cropped(name, root):
     if name == "albumentations":
