@@ -42,7 +42,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("out", type=str, help="The checkpoint to write.")
     parser.add_argument(
-        "--list", action="store_true", help="Show the published weights that have names, alone."
+        "--list", action="store_true", help="Alone: show the published weights that have names."
     )
     values = {
         "--format": f"One of {', '.join(FORMATS)}. Default: recognized from the names in the file.",
@@ -73,7 +73,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
         argv = sys.argv[1:] if args is None else list(args)
-        if argv == ["--list"]:
+        if "--list" in argv:
+            if len(argv) > 1:
+                raise ConvertError("--list converts nothing: give it alone")
             print(published_list())
             return
         convert(parse(build_parser(), argv))
@@ -92,8 +94,6 @@ def convert(options: Namespace) -> None:
     from deeplab_lit.runs.folder import named_checkpoint
     from deeplab_lit.runs.provenance import INITS, UNKNOWN, Provenance
 
-    if options.list:
-        raise ConvertError("--list shows published weights and converts nothing: give it alone")
     out = Path(options.out).expanduser()
     for name, choices in (("format", FORMATS), ("init", (*INITS, UNKNOWN))):
         if options[name] not in (None, *choices):

@@ -1,6 +1,7 @@
 """Files of other projects become checkpoints that every command takes."""
 
 import json
+import re
 import shlex
 import sys
 
@@ -18,6 +19,7 @@ from deeplab_lit.__main__ import main as commands
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights import FORMATS
 from deeplab_lit.network.weights.load import WeightsError
+from deeplab_lit.network.weights.published import NAMED
 from deeplab_lit.network.weights.start import initialize
 from deeplab_lit.runs.provenance import INITS
 
@@ -287,3 +289,20 @@ def test_last_is_the_best_of_the_newest_run_and_the_next_command_is_quoted(
     assert shlex.split(said[-1])[2:6] == words
     theirs, ours = (torch.load(path, weights_only=True)["state_dict"] for path in (trained, out))
     assert all(torch.equal(theirs[key], ours[key]) for key in ours if "num_batches" not in key)
+
+
+def test_the_list_shows_all_that_has_a_name_and_what_is_here(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    here = tmp_path / "hub/checkpoints/resnet101COCO-41f33a49.pth"
+    here.parent.mkdir(parents=True)
+    here.touch()
+    convert.main(["--list"])
+    said = capsys.readouterr().out
+    for name, entry in NAMED.items():
+        [paragraph] = re.findall(rf"^{name}  .*\n(?:    .*\n)+", said, re.MULTILINE)
+        assert entry.url in paragraph
+        assert entry.license in paragraph
+        assert ("    here " in paragraph) == (name == "advsemiseg/coco")
+    assert "mIoU on VOC val 76.65 (its README)" in said
+    assert str(here.parent) in said.splitlines()[-1]
+    assert "--list converts nothing" in refused(capsys, "--list", "--init=coco")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_lit import validate
+from deeplab_lit import convert, export, fit, validate
 from deeplab_lit.cli.run import command_line
 from deeplab_lit.data import Shapes
 from deeplab_lit.network.deeplab import DeepLabV2
+from deeplab_lit.network.weights.published import NAMED, Published, Quoted
 
 
 def test_validate_gives_the_score_of_fit(trained, tmp_path, capsys):
@@ -334,3 +335,66 @@ def test_cityscapes_further_scores_that_are_left_out_are_told(
     words = [f"--ckpt_path={file}", "--data=Cityscapes", f"--data.root={tmp_path}"]
     validate.build(command_line([*words, f"--runs_dir={tmp_path}"]))
     assert "Note: Cityscapes' iIoU and categories are not scored" in capsys.readouterr().out
+
+
+@pytest.fixture
+def published(trained, server, tmp_path, monkeypatch):
+    """Somebody's network of drawn discs, by name; returns its file."""
+    content = torch.load(trained, weights_only=True) | {"global_step": 0}
+    content["provenance"] |= {"source": "discs.pth", "trained_on": ["Shapes:train"]}
+    torch.save(content, server.folder / "discs.pth")
+    entry = Published(
+        file="discs.pth",
+        origin="somebody",
+        init="none",
+        trained_on=("Shapes:train",),
+        backbone="resnet10_quarter",
+        name="somebody/discs",
+        url=f"{server.url}/discs.pth",
+        quoted=Quoted(12.3, "Shapes:val", "a test"),
+    )
+    monkeypatch.setitem(NAMED, "somebody/discs", entry)
+    monkeypatch.setattr("deeplab_lit.runs.provenance.PUBLISHED", (entry,))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch/hub/checkpoints/discs.pth"
+
+
+def test_commands_take_published_weights_by_name(
+    published, trained, server, tmp_path, tiny_args, build_fit, capsys
+):
+    """They are downloaded once; the quoted score is said beside the measured one."""
+    by_name, data = "--ckpt_path=somebody/discs", ["--data=Shapes", "--data.val_size=3"]
+    data += ["--data.train_size=8", "--loader.num_workers=0", f"--runs_dir={tmp_path}"]
+    done = validate.main([by_name, *data])
+    said = capsys.readouterr().out
+    assert f"Checkpoint  {published}, of somebody/discs" in said
+    assert "Quoted      mIoU on all of Shapes val 12.3 (a test), without the CRF" in said
+    assert "somebody/discs (step 0) on Shapes" in said
+    final = json.loads((done.folder / "results.json").read_text())["final"]
+    best = json.loads((trained.parents[1] / "results.json").read_text())["best"]
+    assert final["miou"] == best["miou"]
+    validate.main([by_name, *data, "--data.val_split=train", "--allow_seen_split"])
+    assert "Quoted" not in capsys.readouterr().out  # of other images
+    run = build_fit(tiny_args(tmp_path, **{"--model.weights": "somebody/discs"}))
+    assert run.module.initialize().source == "discs.pth"
+    weights = torch.load(trained, weights_only=True)["state_dict"]
+    assert torch.equal(run.module.net.backbone.conv1.weight, weights["net.backbone.conv1.weight"])
+    export.main([by_name, f"--out={tmp_path / 'discs.safetensors'}"])
+    convert.main(["somebody/discs", str(tmp_path / "discs.ckpt")])
+    assert len(server.requests) == 1
+
+
+def test_published_weights_are_not_fetched_for_what_is_refused_anyway(published, server, capsys):
+    for command, args, words in (
+        (validate, [], "somebody/discs lies in no run folder"),
+        (validate, ["--data=Shapes", "--evil.scales=1"], "--evil.scales"),
+        (
+            fit,
+            ["--data=Shapes"],
+            "hold no training to go on with; .*--model.weights some",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            command.main(["--ckpt_path=somebody/discs", *args])
+        assert re.search(words, capsys.readouterr().err)
+    assert not server.requests

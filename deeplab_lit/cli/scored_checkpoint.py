@@ -36,6 +36,7 @@ class ScoredCheckpoint:
     Attributes:
         module: scores it.
         path: of the checkpoint.
+        name: of it for people: the path, or that of published weights.
         step: of its optimizer.
         provenance: of its weights.
         settings: of its training, by which dashboards group scores.
@@ -44,6 +45,7 @@ class ScoredCheckpoint:
 
     module: ScoredNetwork
     path: str
+    name: str
     step: int
     provenance: Provenance
     settings: dict[str, Any]
@@ -76,7 +78,7 @@ class ScoredCheckpoint:
         """
         allowed = run.options.allow_seen_split
         data = run.datamodule.val
-        run.record.add(**check_unseen(data, self.provenance, self.path, allowed=allowed))
+        run.record.add(**check_unseen(data, self.provenance, self.name, allowed=allowed))
 
     def prepare(self, run: Run) -> None:
         """Open the cache, where there is one.
@@ -109,7 +111,7 @@ class ScoredCheckpoint:
 
     def title(self) -> str:
         """Return what was scored, for the title of the table."""
-        return f"{self.path} (step {self.step})"
+        return f"{self.name} (step {self.step})"
 
     def how(self) -> str:
         """Return how it was scored, for the title of the table."""
@@ -181,6 +183,7 @@ def checkpoint_to_score(
     return ScoredCheckpoint(
         ScoredNetwork(net, classes, built.eval, subsets),
         path,
+        built.ckpt_path,
         checkpoint["global_step"],
         provenance,
         {"model": {name: value for name, value in settings if name != "classes"}},

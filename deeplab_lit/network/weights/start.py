@@ -60,8 +60,7 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
         source = imagenet_source(net.backbone_name)
     else:
         try:
-            weights = weight_file(weights)
-            source = read_source(weights)
+            source = read_source(weight_file(weights))
         except MissingWeights as error:
             words = f'(besides a file it may be "imagenet", "none" or a name of {LIST})'
             raise MissingWeights(f"--model.weights {error} {words}") from error

@@ -74,6 +74,13 @@ def test_values_that_are_not_finite_are_refused_by_name_and_nothing_is_loaded(va
     assert torch.equal(net.weight, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e5m2, torch.float8_e4m3fn], ids=str)
+def test_numbers_of_8_bits_are_refused_by_name(dtype):
+    state = {"weight": torch.zeros(3, 2), "bias": torch.ones(3).to(dtype)}
+    with pytest.raises(WeightsError, match=r"some\.pth holds bias as float8_e.*expected float32"):
+        load_strictly(nn.Linear(2, 3), state, "some.pth")
+
+
 def test_missing_unknown_and_misshapen_weights_are_named():
     state = {"weight": torch.zeros(2, 3), "scale": torch.zeros(1)}
     with pytest.raises(

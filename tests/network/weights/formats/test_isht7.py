@@ -90,6 +90,13 @@ def test_branches_that_were_never_trained_are_refused_until_somebody_says_how_ma
     assert from_adaptsegnet(state, 4).network["atrous_rates"] == (6, 12, 18, 24)
 
 
+def test_the_published_file_has_the_two_branches_that_were_trained(resnet101, tmp_path):
+    path = tmp_path / "GTA2Cityscapes_multi-ed35151c.pth"
+    torch.save(multi_level(resnet101), path)
+    assert read_source(path).network["atrous_rates"] == (6, 12)
+    assert read_source(path, branches=4).network["atrous_rates"] == (6, 12, 18, 24)
+
+
 @pytest.mark.parametrize("branches", [0, 5])
 def test_more_branches_than_there_are_cannot_be_kept(resnet101, branches):
     with pytest.raises(WeightsError, match=f"--branches {branches}: the file has 4 branches"):

@@ -5,11 +5,15 @@ import source_networks as theirs
 import torch
 from layouts import kazuto1011_state
 
+import deeplab_lit
+from deeplab_lit import VOC
+from deeplab_lit.network.weights.fetch import weight_file
 from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.kazuto1011 import from_kazuto1011
 from deeplab_lit.network.weights.load import load
 from deeplab_lit.network.weights.read import WeightsError
-from deeplab_lit.runs.provenance import Provenance
+from deeplab_lit.runs.conversion import read_trained
+from deeplab_lit.runs.provenance import Provenance, quoted_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -62,6 +66,28 @@ def test_coco_stuffs_file_is_read_with_its_182_classes_and_known_by_its_name(res
     assert source.state["head.branches.3.weight"].shape == (182, 2048, 3, 3)
     found = Provenance.from_file(path, source)
     assert (found.init, found.trained_on) == ("coco", ("CocoStuff164k:train",))
+
+
+def test_by_its_name_the_file_is_downloaded_and_scored_as_what_it_is(
+    resnet101, server, tmp_path, monkeypatch
+):
+    """The network that the file by itself gives, and its score where it was published."""
+    file = "deeplabv2_resnet101_msc-vocaug-20000.pth"
+    torch.save(kazuto1011_state(resnet101), server.folder / file)
+    monkeypatch.setenv("DEEPLAB_LIT_MIRROR", server.url)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    net = deeplab_lit.load("kazuto1011/voc12")
+    expected = load(server.folder / file).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in net.state_dict().items())
+    assert list(net.classes) == list(VOC.classes)
+    checkpoint = read_trained(weight_file("kazuto1011/voc12"))
+    assert checkpoint["hyper_parameters"]["classes"].keys() == VOC.classes.keys()
+    found = Provenance.from_checkpoint(checkpoint)
+    assert (found.source, found.init, found.trained_on) == (file, "coco", ("VOC:train_aug",))
+    source = translate(checkpoint)
+    assert quoted_of(found, source, 0).in_words() == "VOC val 76.65 (its README)"
+    assert quoted_of(found, source, 20) is None  # trained on since
+    assert len(server.requests) == 1
 
 
 def test_an_unknown_name_is_refused_unless_it_is_named(resnet101):
