@@ -230,7 +230,9 @@ def export(net: "DeepLabV2", facts: Facts, out: Path) -> float:
         raise ExportError(f"{out} exists already: choose another --out")
     form = FORMATS[out.suffix]
     with atomic_write(out) as place:
+        say(f"Writing     {out}", file=sys.stderr)
         place.write_bytes(form.content(net, facts))
+        say("Checking    its logits, on images of three sizes", file=sys.stderr)
         difference = largest_difference(form.open(place), net)
         if not difference <= TOLERANCE:
             raise ExportError(

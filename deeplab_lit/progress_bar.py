@@ -3,15 +3,20 @@
 A log file or a pipe gets a line now and then, without the characters that draw a bar over.
 """
 
+import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 SECONDS = 15  # between two lines
+LARGE = 100_000_000  # bytes of a file that takes long to read through
+CHUNK = 1 << 22  # bytes read at once
 
 
 class Lines:
@@ -38,14 +43,14 @@ class Lines:
 
 
 def progress_bar(iterable: Iterable | None = None, *, leave: bool = True, **options: Any) -> tqdm:
-    """Return a progress bar on stderr.
+    """Return a progress bar on stderr; of several processes of a run the first one shows it.
 
     Args:
         iterable: passed through; None for one that is updated by hand.
         leave: whether it stays on the screen when it is done.
         options: of tqdm.
     """
-    if sys.stderr is None:  # it was closed
+    if sys.stderr is None or os.environ.get("LOCAL_RANK", "0") != "0":  # closed; or not the first
         options["disable"] = True
     elif not sys.stderr.isatty():
         options["file"] = Lines(sys.stderr)
@@ -53,3 +58,23 @@ def progress_bar(iterable: Iterable | None = None, *, leave: bool = True, **opti
         if not leave:
             options["delay"] = SECONDS  # what is done soon is not told of at all
     return tqdm(iterable, leave=leave, dynamic_ncols=True, **options)
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """Return the digest of a file in hexadecimal digits; of a large one with a bar.
+
+    Args:
+        path: of the file.
+        algorithm: as hashlib names it.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size < LARGE:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+        digest = hashlib.new(algorithm)
+        options = {"total": size, "unit": "B", "unit_scale": True, "delay": 1}
+        with progress_bar(desc=f"checking {path.name}", leave=False, **options) as progress:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                progress.update(len(chunk))
+        return digest.hexdigest()

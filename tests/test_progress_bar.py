@@ -1,10 +1,11 @@
+import hashlib
 import io
 import sys
 
 import pytest
 from tqdm import tqdm
 
-from deeplab_lit.progress_bar import progress_bar
+from deeplab_lit.progress_bar import digest_of, progress_bar
 
 
 class Screen(io.StringIO):
@@ -55,3 +56,22 @@ def test_what_would_not_stay_and_is_done_soon_is_not_in_a_log(screen):
 def test_without_stderr_there_is_no_bar(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)  # as with pythonw, or after `2>&-`
     assert list(progress_bar(range(3))) == [0, 1, 2]
+
+
+def test_of_several_processes_the_first_shows_bars(screen, monkeypatch):
+    terminal = screen(terminal=True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert list(progress_bar(range(3))) == [0, 1, 2]
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
+def test_the_digest_of_a_file_is_hashlibs_however_large(tmp_path, monkeypatch, large, algorithm):
+    content = bytes(range(256)) * 10
+    (tmp_path / "x.tar").write_bytes(content)
+    if large:
+        monkeypatch.setattr("deeplab_lit.progress_bar.LARGE", 100)
+        monkeypatch.setattr("deeplab_lit.progress_bar.CHUNK", 999)
+    expected = hashlib.new(algorithm, content).hexdigest()
+    assert digest_of(tmp_path / "x.tar", algorithm) == expected

@@ -17,6 +17,7 @@ import torch
 from deeplab_lit.crf.dense_crf import DenseCRF
 from deeplab_lit.crf.mean_field import bilateral_lattice
 from deeplab_lit.crf.parameters import CRFError, Parameters
+from deeplab_lit.progress_bar import progress_bar
 
 Options = Mapping[str, Any]  # arguments of `DenseCRF`
 SETTINGS: dict[str, Options] = {  # "σγ,w2 | σα,σβ,w1"
@@ -74,7 +75,8 @@ def compare_backends(
             density = median(_vertices(i, options) / (i.size // 3) for i in images)
             crfs = available(images[0], probabilities[0], {**options, "threads": threads})
             turns = [(Row(name, backend, threads, density), crf) for backend, crf in crfs.items()]
-            for image, scores in [*zip(images, probabilities, strict=True)] * rounds:
+            todo = [*zip(images, probabilities, strict=True)] * rounds
+            for image, scores in progress_bar(todo, desc=name, unit=" images", leave=False):
                 _take_turns(turns, image, scores)
             rows += [row for row, _ in turns]
         return rows

@@ -18,6 +18,7 @@ from deeplab_lit.data.transforms import TrainTransform
 from deeplab_lit.data.voc import VOC
 from deeplab_lit.errors import UserError, refused_arguments
 from deeplab_lit.loading.batches import SegmentationDataset, collate
+from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.text import plural
 
 BATCH = 8
@@ -55,11 +56,14 @@ def data(root: str, crop_size: PositiveInt = 321, rounds: PositiveInt = 5) -> No
     with refused_arguments():
         variants = _variants(split, crop_size)
     passes: dict[str, list[Seconds]] = {name: [] for name in variants}
-    for turn in range(rounds + 1):  # the first warms the disk cache up
-        for name, variant in variants.items():
-            took = seconds_of(partial(_make_batches, variant, turn))
-            if turn:
-                passes[name].append(took)
+    number = (rounds + 1) * len(variants)
+    with progress_bar(desc="measuring", total=number, unit=" passes", leave=False) as progress:
+        for turn in range(rounds + 1):  # the first warms the disk cache up
+            for name, variant in variants.items():
+                took = seconds_of(partial(_make_batches, variant, turn))
+                if turn:
+                    passes[name].append(took)
+                progress.update()
     images, turns = plural(len(split.ids), "image"), plural(rounds, "round")
     print(f"{images}, crop {crop_size}, one thread, medians of {turns} and their ranges")
     ours = passes["deeplab_lit"]

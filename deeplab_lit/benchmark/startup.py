@@ -14,6 +14,7 @@ from typing import NamedTuple
 from jsonargparse.typing import PositiveInt
 
 import deeplab_lit
+from deeplab_lit.progress_bar import progress_bar
 
 TORCH = ("-c", "import torch")
 LIGHTNING = ("-c", "import lightning.pytorch")
@@ -69,7 +70,7 @@ def compare_starts(rounds: int, starts: tuple[Start, ...] = STARTS) -> None:
         subprocess.CalledProcessError: a command fails.
     """
     seconds: dict[tuple[str, ...], list[float]] = {start.words: [] for start in starts}
-    for number in range(rounds + 1):
+    for number in progress_bar(range(rounds + 1), desc="rounds", unit="", leave=False):
         for start in starts:
             duration = _time(start.words)
             if number:

@@ -3,6 +3,7 @@
 A busy machine slows all of them alike: read the ratios.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from time import perf_counter
@@ -12,7 +13,8 @@ import torch
 
 from deeplab_lit.benchmark.meter import Seconds, peak_memory, seconds_of
 from deeplab_lit.errors import UserError
-from deeplab_lit.text import plural
+from deeplab_lit.progress_bar import progress_bar
+from deeplab_lit.text import plural, say
 
 LATE = "not measured: --minutes are over"
 SLOW = 3  # times the baseline's step: measured once, so that one setting does not take the minutes
@@ -79,7 +81,7 @@ def compare(
     """Time training steps that take turns.
 
     The first step of each shows how much memory it takes, and which of them are far slower than the
-    baseline: these are left out of the rounds.
+    baseline: these are left out of the rounds. Ctrl-C in a later round ends them there.
 
     Args:
         steps: by the name of the variant, the baseline first.
@@ -93,7 +95,7 @@ def compare(
     """
     end = perf_counter() + limit
     firsts: dict[str, First] = {}
-    for name, one in steps.items():
+    for name, one in progress_bar(steps.items(), desc="first steps", unit=" variants", leave=False):
         late = firsts and perf_counter() > end
         firsts[name] = First(note=LATE) if late else first_step(one, device)
     base = next(iter(steps))
@@ -102,8 +104,13 @@ def compare(
     begun = {name: first.seconds for name, first in firsts.items() if first.seconds is not None}
     quick = {n: s.wall for n, s in begun.items() if s.wall <= SLOW * base_first.wall}
     turns: list[dict[str, Seconds]] = []
-    while len(turns) < rounds and perf_counter() + sum(quick.values()) < end:
-        turns.append({name: seconds_of(steps[name].run) for name in quick})
+    with progress_bar(desc="rounds", total=rounds, unit="", leave=False) as progress:
+        try:
+            while len(turns) < rounds and perf_counter() + sum(quick.values()) < end:
+                turns.append({name: seconds_of(steps[name].run) for name in quick})
+                progress.update()
+        except KeyboardInterrupt:
+            say("Interrupted: what was measured before stands below", file=sys.stderr)
     warm = turns[-1][base] if turns else seconds_of(steps[base].run)
     rows = []
     for name, first in firsts.items():

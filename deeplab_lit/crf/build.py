@@ -12,11 +12,14 @@ import os
 import platform
 import shutil
 import stat
+import sys
 import tempfile
 import warnings
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+
+from deeplab_lit.text import say
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp"]
@@ -119,6 +122,7 @@ def _compile(built: Path) -> None:
         BuildError: the compiler fails.
     """
     name, folder = built.stem, built.parent
+    say(f"Building    the CRF's library, once on this machine: {built}", file=sys.stderr)
     # every process builds in a place of its own and moves the result: no lock that could stay
     with tempfile.TemporaryDirectory(dir=folder) as place:
         try:

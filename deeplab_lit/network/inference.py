@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.multiscale import check_scales, resize, scaled_size
+from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.types import SMALLEST_SIDE, Filter, Size, check_size
 
 if TYPE_CHECKING:  # torchvision, which it loads, takes a second, and `predict --help` needs none
@@ -279,7 +280,8 @@ def sliding_window(
             weights[y : y + h, x : x + w] += weight
     places = [(i, y, x) for i in range(len(images)) for y in rows for x in columns]
     total = torch.empty(0)  # until the first logits say how many classes there are
-    for start in range(0, len(places), window_batch):
+    starts = range(0, len(places), window_batch)
+    for start in progress_bar(starts, desc="windows", unit="", leave=False, delay=3):
         batch = places[start : start + window_batch]
         crops = torch.stack([images[i, :, y : y + h, x : x + w] for i, y, x in batch])
         for (i, y, x), logits in zip(batch, network(crops), strict=True):

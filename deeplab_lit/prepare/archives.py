@@ -1,7 +1,6 @@
 """Official archives, where they are taken from, and the folder that they are unpacked in."""
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from deeplab_lit.atomic import NoLocksError, lock
 from deeplab_lit.data.image import DataError
 from deeplab_lit.download import DownloadError, download
+from deeplab_lit.progress_bar import digest_of
 
 LOCK = ".prepare.lock"
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -123,8 +123,7 @@ class Source:
         if archive.digest is not None and not self.unofficial:
             return
         print(f"checking {path.name}", flush=True)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = digest_of(path)
         why = "is not checked (--unofficial)" if archive.digest else "has no published checksum"
         way = " and came over http, where anybody on the way can exchange it" if _plain(url) else ""
         print(
@@ -139,8 +138,7 @@ class Source:
             return None
         algorithm, _, expected = archive.digest.partition(":")
         print(f"checking {path.name}", flush=True)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, algorithm).hexdigest()
+        digest = digest_of(path, algorithm)
         if digest == expected:
             return None
         with path.open("rb") as file:

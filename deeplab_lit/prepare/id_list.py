@@ -20,6 +20,7 @@ from deeplab_lit.data.id_lists import read_ids
 from deeplab_lit.data.npy_files import read_pickled_array
 from deeplab_lit.data.split import PartOfSplit
 from deeplab_lit.prepare.label_maps import write_list
+from deeplab_lit.progress_bar import progress_bar
 from deeplab_lit.text import first_few, plural, say
 
 CITYSCAPES = 2975  # images of its training split
@@ -176,7 +177,14 @@ def missing_classes(data: SegmentationData, chosen: Sequence[int]) -> str:
     try:
         part = PartOfSplit(data.selected(data.labeled(data.train_split)), chosen)
         with ThreadPoolExecutor() as pool:
-            read = pool.map(lambda index: part.content(index, image=False), range(len(chosen)))
+            read = progress_bar(
+                pool.map(lambda index: part.content(index, image=False), range(len(chosen))),
+                desc="looking for classes",
+                total=len(chosen),
+                unit=" masks",
+                leave=False,
+                delay=1,
+            )
             counts = sum((mask.indices[: len(data.classes)] > 0 for mask in read), 0)
     except DataError as error:
         return f"Note: which classes the images hold is not known: {error}"

@@ -93,3 +93,15 @@ def test_a_variant_that_torch_refuses_is_a_line_and_a_baseline_an_error(clock):
     assert list(in_words(rows, 1))[3].endswith("fails: DNNL does not support bf16")
     with pytest.raises(UserError, match=r"the step of the base .* fails: DNNL does not support"):
         compare({"base": Step(refused)}, CPU, 1, 1000)
+
+
+def test_rounds_that_were_measured_before_ctrl_c_are_kept(clock, capsys):
+    def interrupted():
+        if clock.order == ["b"] * 3:
+            raise KeyboardInterrupt
+        step.run()
+
+    step = clock("b", 9, 1, 1)
+    (base,) = compare({"base": Step(interrupted)}, CPU, 5, 1000)
+    assert [seconds.wall for seconds in base.seconds] == [1, 1]
+    assert "Interrupted" in capsys.readouterr().err

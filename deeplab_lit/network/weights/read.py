@@ -22,6 +22,7 @@ from torch import Tensor
 
 from deeplab_lit.errors import UserError
 from deeplab_lit.network.weights.caffe import CaffeFormatError, read_caffemodel
+from deeplab_lit.progress_bar import digest_of
 from deeplab_lit.text import first_few
 
 SUFFIXES = (".caffemodel", ".pth", ".ckpt", ".safetensors")
@@ -41,8 +42,7 @@ class MissingWeights(WeightsError):
 
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
-    with Path(path).expanduser().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(Path(path).expanduser())
 
 
 def read_weight_file(path: str | Path) -> dict[str, Any]:
