@@ -3,12 +3,13 @@
 Each function below draws the picture of its name, with commands of this project. Those of Shapes
 need a run of the first command, `python -m deeplab_lit.fit` (--run; default: the newest in
 runs/shapes). `first` shows photographs that come with scikit-image (`pip install scikit-image`),
-atrous_rates.png is the plot.png of the command
+`report_run` needs Chromium. atrous_rates.png is the plot.png of the command
 
     python -m deeplab_lit.ablate configs/ablations/shapes/atrous_rates.yaml --jobs 2 --crf
 """
 
 import argparse
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ COLORS: Classes = {
 }
 WIDTH = 1600  # pixels of first.jpg, which pages show half as wide
 GAP = 6  # between its pictures
+PAGE = 1000, 1100  # pixels of report_run.png
 SHOWN = 3  # of Shapes' val split, in first.jpg
 
 
@@ -74,18 +76,22 @@ def crf(run: Path) -> None:
 def trimap(run: Path) -> None:
     """Draw trimap.png: mIoU near the borders of classes, before and after the CRF."""
     with tempfile.TemporaryDirectory() as folder:
-        scored = validate.main(
-            [
-                f"--ckpt_path={run / 'checkpoints/best.ckpt'}",
-                "--eval.trimap=classes",
-                "--crf",
-                "--trainer.logger=false",
-                f"--runs_dir={folder}",
-            ]
+        scored = _validated(run, folder)
+        plot_trimap.main([str(scored), f"--out={HERE / 'trimap.png'}", '--labels=["Shapes"]'])
+
+
+def report_run(run: Path) -> None:
+    """Take report_run.png with Chromium: the top of the page that validate leaves."""
+    with tempfile.TemporaryDirectory() as folder:
+        page, shot = _validated(run, folder) / "report.html", Path(folder) / "shot.png"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        size = f"--window-size={PAGE[0]},{PAGE[1]}"
+        subprocess.run(
+            ["chromium", *options, size, f"--screenshot={shot}", page.as_uri()], check=True
         )
-        plot_trimap.main(
-            [str(scored.folder), f"--out={HERE / 'trimap.png'}", '--labels=["Shapes"]']
-        )
+        with Image.open(shot) as picture:
+            few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            few.save(HERE / "report_run.png", optimize=True)
 
 
 def receptive_fields(run: Path) -> None:
@@ -100,6 +106,20 @@ def receptive_fields(run: Path) -> None:
         side = side_of(field, middle)
         named[f"rate {rate_of(net, branch)}\n90 % in {side}×{side} pixels"] = field
     fields_plot(named).savefig(HERE / "receptive_fields.png", dpi=120)
+
+
+def _validated(run: Path, folder: str) -> Path:
+    """Score a run's best checkpoint with CRF and trimap; return the folder of the results."""
+    scored = validate.main(
+        [
+            f"--ckpt_path={run / 'checkpoints/best.ckpt'}",
+            "--eval.trimap=classes",
+            "--crf",
+            "--trainer.logger=false",
+            f"--runs_dir={folder}",
+        ]
+    )
+    return scored.folder
 
 
 def _found(run: Path, index: int) -> list[np.ndarray]:
@@ -164,7 +184,7 @@ def _titles(words: Sequence[str]) -> Image.Image:
     return line
 
 
-DRAWN = {f.__name__: f for f in (first, crf, trimap, receptive_fields)}
+DRAWN = {f.__name__: f for f in (first, crf, trimap, receptive_fields, report_run)}
 
 
 def main() -> None:
