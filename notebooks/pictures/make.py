@@ -45,7 +45,7 @@ COLORS: Classes = {
 }
 WIDTH = 1600  # pixels of first.jpg, which pages show half as wide
 GAP = 6  # between its pictures
-PAGE = 1000, 1100  # pixels of report_run.png
+PAGE = 800, 850  # of report_run.png, which has two pixels for each of these
 SHOWN = 3  # of Shapes' val split, in first.jpg
 
 
@@ -85,9 +85,12 @@ def report_run(run: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page, shot = _validated(run, folder) / "report.html", Path(folder) / "shot.png"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        options.append("--force-device-scale-factor=2")
         size = f"--window-size={PAGE[0]},{PAGE[1]}"
         subprocess.run(
-            ["chromium", *options, size, f"--screenshot={shot}", page.as_uri()], check=True
+            ["chromium", *options, size, f"--screenshot={shot}", page.as_uri()],
+            check=True,
+            stderr=subprocess.DEVNULL,  # what it says of the desktop that is not there
         )
         with Image.open(shot) as picture:
             few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
