@@ -2,8 +2,9 @@
 
 There torchvision's weights lie too, and what torch.hub has fetched is found again; TORCH_HOME moves
 it. What lies there under its name is complete and was readable when it came; a .part is what has
-come so far, and the next run goes on with it. The variable DEEPLAB_LIT_MIRROR names a server that
-has the files instead, under the same names; those of a .zip in a folder that is called as there.
+come so far, and the next run goes on with it. The variable DEEPLAB_LIT_MIRROR names a server, or a
+folder as file:///mnt/weights, that has the files instead, under the same names; those of a .zip in
+a folder that is called as there.
 """
 
 import os
@@ -107,7 +108,8 @@ def _download(entry: Published, file: Path, target: Path) -> None:
     if entry.is_zipped and target.is_file():  # put there by hand
         _unpack(target, entry, file)
         return
-    print(f"Downloading {entry.name} from {url} to {target}", flush=True)
+    print(f"Downloading {entry.name}, license: {entry.license}", flush=True)
+    print(f"  from {url}\n  to {target}", flush=True)
     try:
         part, whole = download(
             url, target, mirror=f"the variable {MIRROR}", folder="folder with TORCH_HOME"
@@ -146,9 +148,8 @@ def _check(part: Path, entry: Published) -> None:
     Raises:
         WeightsError: it is such a file.
     """
-    content = read_weight_file(part)  # web pages and truncated files have better reasons
+    read_weight_file(part)  # says more of web pages and truncated files than a hash
     in_name = HASH_IN_NAME.search(entry.file)
-    del content
     if in_name and not (sha256 := sha256_of(part)).startswith(in_name[1]):
         raise WeightsError(
             f"its SHA-256 begins with {sha256[: len(in_name[1])]}, its name says {in_name[1]}"

@@ -63,7 +63,8 @@ def test_a_name_is_downloaded_once_to_where_torch_keeps_its_downloads(
         assert (cache / VOC12.file).read_bytes() == weights()
     assert [path for path, _ in server.requests] == [f"/weights/{VOC12.file}"]
     said = capsys.readouterr().out
-    assert said.count("Downloading kazuto1011/voc12 from http://127.0.0.1") == 1
+    assert said.count("Downloading kazuto1011/voc12, license: MIT") == 1
+    assert f"  from {server.url}/weights/{VOC12.file}\n  to {file}\n" in said
     assert not list(cache.glob("*.part"))
     server.requests.clear()
     (cache / NAMED["advsemiseg/coco"].file).write_bytes(b"put there by hand")
@@ -96,6 +97,13 @@ def test_what_is_no_weight_file_is_not_kept(mirror, server, cache, content, word
     with pytest.raises(WeightsError, match=rf"{VOC12.file} is not what it .*{words}.*was deleted"):
         weight_file("kazuto1011/voc12")
     assert not [path for path in cache.iterdir() if path.suffix != ".lock"]
+
+
+def test_a_folder_may_have_the_files(tmp_path, cache, monkeypatch):
+    (tmp_path / VOC12.file).write_bytes(weights())
+    monkeypatch.setenv("DEEPLAB_LIT_MIRROR", f"file://{tmp_path}")
+    assert weight_file("kazuto1011/voc12") == str(cache / VOC12.file)
+    assert (cache / VOC12.file).read_bytes() == weights()
 
 
 def test_the_hash_in_a_name_is_compared(mirror, cache, capsys):
