@@ -34,7 +34,11 @@ class ConvertError(UserError, ValueError):
 
 def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = Parser(prog="python -m deeplab_lit.convert", description=__doc__)
+    parser = Parser(
+        prog="python -m deeplab_lit.convert",
+        description=__doc__,
+        examples=["python -m deeplab_lit.convert deeplabv2_resnet101_msc-vocaug.pth voc12.ckpt"],
+    )
     parser.add_argument(
         "file",
         type=str,

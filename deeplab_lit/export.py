@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what needs torch is imported by the functions that use it: 
     from deeplab_lit.network.deeplab import DeepLabV2
     from deeplab_lit.network.graph import Run
 
+EXAMPLES = ["python -m deeplab_lit.export --ckpt_path last --out net.onnx"]
 TOLERANCE = 1e-4  # of the largest logit; float32 in another order of summation stays far below
 
 Facts = dict[str, str]  # name → JSON
@@ -125,7 +126,7 @@ FORMATS = {
 
 def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = Parser(prog="python -m deeplab_lit.export", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.export", description=__doc__, examples=EXAMPLES)
     parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument("--out", type=str, required=True, help="*.onnx, *.pt2 or *.safetensors.")
     parser.add_argument(

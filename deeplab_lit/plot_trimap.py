@@ -19,6 +19,10 @@ from deeplab_lit.scoring.evaluation import Around
 from deeplab_lit.scoring.trimap import NAMES
 from deeplab_lit.text import plural, say
 
+EXAMPLES = [
+    "python -m deeplab_lit.validate --ckpt_path last --eval.trimap void",
+    "python -m deeplab_lit.plot_trimap last --out trimap.png",
+]
 FIRST = "Run validate with --eval.trimap void or classes first, and give its run folder."
 
 
@@ -63,7 +67,9 @@ def read_curves(path: Path) -> Curves:
 
 def build_parser() -> Parser:
     """Return the parser of this command's options."""
-    parser = Parser(prog="python -m deeplab_lit.plot_trimap", description=__doc__)
+    parser = Parser(
+        prog="python -m deeplab_lit.plot_trimap", description=__doc__, examples=EXAMPLES
+    )
     parser.add_argument(
         "runs",
         type=str,

@@ -46,7 +46,12 @@ LOOKED_AT = 8  # files that are read before anything is written
 def build_parser() -> Parser:
     """Return the parser of the command."""
     description = (__doc__ or "").partition("\n\n")[2]
-    parser = Parser(prog="python -m deeplab_lit.refine", usage=USAGE, description=description)
+    parser = Parser(
+        prog="python -m deeplab_lit.refine",
+        usage=USAGE,
+        description=description,
+        examples=["python -m deeplab_lit.refine --images photos --maps cams --out refined"],
+    )
     add = parser.add_argument
     add("--config", action="config", help="Read options from a YAML file.")
     add("--images", type=str, nargs="+", required=True,

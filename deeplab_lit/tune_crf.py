@@ -53,6 +53,8 @@ from deeplab_lit.scoring.probability_cache import CachedProbabilities, cache_key
 from deeplab_lit.terminal import command
 from deeplab_lit.text import plural, say
 
+EXAMPLES = ["python -m deeplab_lit.tune_crf --ckpt_path last --out crf_search"]
+
 
 def fill(cache: CachedProbabilities, net: DeepLabV2, split: Split, indices: Sequence[int]) -> None:
     """Let the network see the images that have no probabilities yet."""
@@ -133,7 +135,7 @@ class Score:
 
 def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = Parser(prog="python -m deeplab_lit.tune_crf", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.tune_crf", description=__doc__, examples=EXAMPLES)
     parser.add_argument("--ckpt_path", type=str, required=True, help=CHECKPOINT_HELP)
     parser.add_argument("--out", type=str, required=True, help="Folder for the results.")
     parser.add_subclass_arguments(SegmentationData, "data", required=False)

@@ -1,3 +1,4 @@
+import re
 import runpy
 import sys
 
@@ -52,6 +53,11 @@ def test_every_command_has_help_in_both_spellings(command, run):
     code, shown, error = run(dotted, "--help")
     assert code == 0, error
     assert "usage:" in shown
+    assert "see --help" not in shown
+    examples = re.findall(rf"^  python -m deeplab_lit\.{command}.*", shown, re.MULTILINE)
+    assert examples
+    for config in re.findall(r"configs/\S+", " ".join(examples)):
+        assert (CONFIGS.parent / config).is_file()
     code, other, _ = run(main, command, "--help")
     assert code == 0
     assert other.split() == shown.split()

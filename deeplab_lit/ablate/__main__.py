@@ -23,12 +23,16 @@ from deeplab_lit.text import plural, redacted_words
 
 # What takes torch is imported where it is used, so that --help and mistakes are answered at once.
 
+EXAMPLES = [
+    "python -m deeplab_lit.ablate configs/ablations/shapes/atrous_rates.yaml",
+    "python -m deeplab_lit.ablate configs/ablations/shapes/atrous_rates.yaml --report",
+]
 LONGEST_TAG = 64  # W&B refuses longer ones
 
 
 def build_parser() -> Parser:
     """Return the parser of the options."""
-    parser = Parser(prog="python -m deeplab_lit.ablate", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.ablate", description=__doc__, examples=EXAMPLES)
     parser.add_argument("file", type=str, metavar="FILE", help="Sweep file, method grid.")
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="Trainings at a time.")
     parser.add_argument(

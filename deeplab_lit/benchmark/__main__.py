@@ -20,6 +20,10 @@ from deeplab_lit.benchmark.step import step
 from deeplab_lit.cli.parser import Parser, joined_configs, parse
 from deeplab_lit.errors import plain_errors
 
+EXAMPLES = [
+    "python -m deeplab_lit.benchmark step --device cpu --crop_size 161",
+    "python -m deeplab_lit.benchmark network --size '[513, 513]'",
+]
 COMMANDS: list[Any] = [step, data, evaluation, crf, network, startup, gpu]
 
 
@@ -31,6 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
             "as_positional": False,
             "prog": "python -m deeplab_lit.benchmark",
             "parser_class": Parser,
+            "examples": EXAMPLES,
         }
         if argv[:1] == ["network"]:
             argv = ["network", *spelled_out(argv[1:])]

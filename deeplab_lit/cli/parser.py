@@ -45,6 +45,7 @@ class Parser(ArgumentParser):
         topics: heading → options or sections of `--help`, as `refusal.short_help` takes them;
             `--help_all` lists all options. None: `--help` lists all of them.
         examples: command lines, to end the help with.
+        words: option → what `--help` says of it, instead of its class's docstring.
         args: of the parent.
         kwargs: of the parent; the beginning of a command's docstring, `python -m …: `, is left out
             of `description`.
@@ -55,6 +56,7 @@ class Parser(ArgumentParser):
         *args: Any,
         topics: Mapping[str, Sequence[str]] | None = None,
         examples: Sequence[str] = (),
+        words: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         settings: dict[str, Any] = {
@@ -65,7 +67,7 @@ class Parser(ArgumentParser):
         if kwargs.get("description"):
             kwargs["description"] = without_call(kwargs["description"])
         super().__init__(*args, **settings | kwargs)
-        self.topics, self.examples = topics, examples
+        self.topics, self.examples, self.words = topics, examples, words or {}
 
     def format_help(self, *args: Any) -> str:
         """Return the text of `--help`."""
@@ -81,7 +83,8 @@ class Parser(ArgumentParser):
             text = super().format_help()
         finally:
             self.formatter_class = wide
-        return short_help(text, self.topics, self.usage or "", self.description or "")
+        about = self.usage or "", self.description or ""
+        return short_help(text, self.topics, *about, self.words)
 
     def full_help(self) -> str:
         """Return the text of `--help_all`: every option, with its type."""

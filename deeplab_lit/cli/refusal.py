@@ -243,7 +243,13 @@ def help_of(parser: ArgumentParser, argv: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def short_help(text: str, topics: Mapping[str, Sequence[str]], usage: str, description: str) -> str:
+def short_help(
+    text: str,
+    topics: Mapping[str, Sequence[str]],
+    usage: str,
+    description: str,
+    words: Mapping[str, str],
+) -> str:
     """Return a help that can be read: the options of each topic, one or two lines each.
 
     Args:
@@ -253,9 +259,13 @@ def short_help(text: str, topics: Mapping[str, Sequence[str]], usage: str, descr
             topics whose options the command has not.
         usage: of the command.
         description: of the command.
+        words: option → what is said of it, where that is not what the parser says.
     """
     named = {name for names in topics.values() for name in names}
-    options = dict(_options_in(text))
+    options = {
+        name: about if name not in words else words[name] + about[_end_of_words(about) :]
+        for name, about in _options_in(text)
+    }
     lines = [f"usage: {usage}", "", *textwrap.wrap(description, WIDTH)]
     for heading, names in topics.items():
         if heading == NOT_SHOWN:
@@ -279,9 +289,15 @@ def _options_in(text: str) -> Iterator[tuple[str, str]]:
             yield name[1].replace(".init_args.", "."), about
 
 
+def _end_of_words(about: str) -> int:
+    """Return where the description of an option ends, and its type and default begin."""
+    match = re.search(r" \((?:required, )?(?:type|default): ", about)
+    return match.start() if match else len(about)
+
+
 def _about(option: str, about: str) -> list[str]:
     """Return the lines of an option: its default and the beginning of its description."""
-    text = re.sub(r" \((?:required, )?(?:type|default): .*", "", about)
+    text = about[: _end_of_words(about)]
     if "known subclasses: " in about and text.startswith(("(", CLASS_HELP)):  # nothing says what
         names = _class_names(about.partition("known subclasses: ")[2].rpartition(")")[0])
         text = f"one of {', '.join(names)}; --{option}.help NAME lists options"

@@ -81,6 +81,35 @@ TOPICS = {
                             "wandb_checkpoint", "trainer.logger"],
     "Lightning's trainer": [f"trainer.{name}" for name in COMMON],
 }  # fmt: skip
+WORDS = {
+    "val_data": "data to validate on; as --data, which it is if nothing is said",
+    "unlabeled_data": "images without labels, for methods that learn from both; as --data",
+    "checkpoint.monitor": "metric by which the best checkpoint is chosen",
+    "checkpoint.mode": "max: more of it is better; min: less",
+    "trainer.logger": "further loggers; false: none but metrics.csv",
+    "trainer.max_steps": "optimizer steps of the training",
+    "trainer.devices": "how many GPUs or processes; auto: all GPUs, or one process on a CPU",
+    "trainer.accelerator": "cpu, gpu, mps, …; auto: a GPU where there is one",
+    "trainer.precision": "32-true (the default), 16-mixed or bf16-mixed: faster on GPUs",
+    "trainer.strategy": "ddp, fsdp, …: how several devices share a training",
+    "trainer.val_check_interval": "batches from one validation to the next. Default: ten in a "
+    "training",
+    "trainer.accumulate_grad_batches": "batches of an optimizer step",
+    "trainer.fast_dev_run": "try a single batch, and keep nothing",
+}
+EXAMPLES = {
+    "fit": [
+        "python -m deeplab_lit.fit",
+        "python -m deeplab_lit.fit --config configs/voc_vgg16_largefov.yaml --data.root VOCdevkit",
+        "python -m deeplab_lit.fit --data Folder --data.root mine --trainer.max_steps 2000",
+        "python -m deeplab_lit.fit --ckpt_path last",
+    ],
+    "validate": [
+        "python -m deeplab_lit.validate --ckpt_path last",
+        "python -m deeplab_lit.validate --ckpt_path last --crf",
+        "python -m deeplab_lit.validate --masks masks --data VOC --data.root VOCdevkit",
+    ],
+}
 # which a run sets: ours; and Lightning's, of deterministic algorithms and of seed_everything
 VARIABLES = ("OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 TRAINER = {"enable_model_summary": False, "log_every_n_steps": 10}
@@ -140,6 +169,8 @@ def build_parser(
         description=description,
         version=__version__,
         topics=TOPICS,
+        examples=EXAMPLES[command],
+        words=WORDS,
     )
     parser.add_argument("-c", "--config", action="config", help="Options from a YAML file.")
     add_options(parser, command, module)

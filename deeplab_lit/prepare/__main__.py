@@ -67,6 +67,10 @@ DATA_SETS = {  # name → what its --help says, first in one line
     SYNTHIA_RAND_CITYSCAPES.rar is downloaded, over http and without a checksum, and unpacked by
     unar, bsdtar, unrar or 7z, whichever is there. The files are counted, and all are decoded.""",
 }
+EXAMPLES = [
+    "python -m deeplab_lit.prepare voc --root data/voc",
+    "python -m deeplab_lit.prepare check --data Folder --data.root mine",
+]
 FURTHER_DATA = ("val_data", "unlabeled_data")  # that a run may have beside its data
 CHECK = """Read every image and mask of the splits that a configuration names, and list all that is
 wrong. Prints a table (images, sizes, class frequencies, void) and draws it."""
@@ -118,7 +122,7 @@ def build_parser(reads_data: bool = True) -> Parser:
         reads_data: whether `check`, `degrade` and `id_list` get their options. They take an import
             of all data sets.
     """
-    parser = Parser(prog="python -m deeplab_lit.prepare", description=__doc__)
+    parser = Parser(prog="python -m deeplab_lit.prepare", description=__doc__, examples=EXAMPLES)
     commands = parser.add_subcommands(dest="name", metavar="NAME")
     for name, description in DATA_SETS.items():
         subparser = Parser(description=description)

@@ -17,6 +17,10 @@ from deeplab_lit.workers import check_workers
 Values = Literal["indices", "labels"]
 Precision = Literal["float32", "bfloat16", "float16"]
 USAGE = "python -m deeplab_lit.predict --ckpt_path FILE --images FILE… --out DIR [options]"
+EXAMPLES = [
+    "python -m deeplab_lit.predict --ckpt_path kazuto1011/voc12 --images photos --out predictions",
+    "python -m deeplab_lit.predict --ckpt_path last --images film.mp4 --out predictions --crf",
+]
 TOPICS = {
     "Input and output": ["ckpt_path", "images", "ids", "all_but", "out", "config"],
     "Evaluation": ["eval"],
@@ -35,7 +39,11 @@ def build_parser(description: str) -> Parser:
         description: above the options in its help.
     """
     parser = Parser(
-        prog="python -m deeplab_lit.predict", usage=USAGE, description=description, topics=TOPICS
+        prog="python -m deeplab_lit.predict",
+        usage=USAGE,
+        description=description,
+        topics=TOPICS,
+        examples=EXAMPLES,
     )
     add = parser.add_argument
     add("--config", action="config", help="Read options from a YAML file.")
