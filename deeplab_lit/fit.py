@@ -270,7 +270,7 @@ def _say_what_came_out(run: Run[DeepLabModule], typed: Sequence[str]) -> None:
         log_checkpoint(run.trainer.loggers, Path(best))
     # a data set of the user's is not followed unless it is typed
     config = None if _is_followed(run.options) else run.folder / "config.yaml"
-    following = ["--ckpt_path", best, *(["--config", str(config)] if config else [])]
+    following = ["validate", "--ckpt_path", best, *(["--config", str(config)] if config else [])]
     about = About(
         verb="fit",
         data=f"{data.val.title} {data.scored_name()}",

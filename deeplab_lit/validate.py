@@ -17,7 +17,7 @@ from deeplab_lit.cli.defaults import (
     with_checkpoint_named,
 )
 from deeplab_lit.cli.options import MASKS
-from deeplab_lit.cli.parser import UsageError, flags, value_of
+from deeplab_lit.cli.parser import UsageError, flags, value_of, words_of
 from deeplab_lit.cli.processes import SameOnAllProcesses, settle_rank
 from deeplab_lit.cli.run import (
     Run,
@@ -271,8 +271,7 @@ def _say_what_came_out(run: Run, subject: Subject, typed: Sequence[str]) -> None
     """Leave the page; print the table, where it is written, and what to type next."""
     wandb, final, data = end_wandb(run.trainer.loggers), run.record.final, run.datamodule
     split = f"{data.val.title} {data.scored_name()}"
-    is_last_word = final is None or "crf" in final or "--run" in flags(typed)
-    following = [] if is_last_word else [*typed, "--crf"]
+    following = [] if final is None else _following(run, typed, after_crf="crf" in final)
     about = About(
         verb="validate",
         data=split,
@@ -292,6 +291,25 @@ def _say_what_came_out(run: Run, subject: Subject, typed: Sequence[str]) -> None
         return
     title = f"{subject.title()} on {split}, {scored(final)}, {subject.how()}"
     after_validate(final, title, run.folder, wandb=wandb, following=following)
+
+
+def _following(run: Run, typed: Sequence[str], *, after_crf: bool) -> list[str]:
+    """Return the command to type next, and its words: the same with the CRF, then its parameters.
+
+    Args:
+        run: that has ended.
+        typed: its command line.
+        after_crf: it has scored after the CRF too.
+
+    Returns:
+        Empty where the CRF's parameters were chosen, or there is no network to choose them for.
+    """
+    if not after_crf:
+        return ["validate", *words_of(typed, ["--run"], others=True), "--crf"]
+    chosen = [word for word in words_of(typed, ["--crf"]) if word != "--crf"]
+    if chosen or run.options.masks is not None:
+        return []
+    return ["tune_crf", *words_of(typed, ["--ckpt_path", "--data"]), "--out", "crf_search"]
 
 
 if __name__ == "__main__":

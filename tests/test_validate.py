@@ -4,6 +4,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -398,3 +399,24 @@ def test_published_weights_are_not_fetched_for_what_is_refused_anyway(published,
             command.main(["--ckpt_path=somebody/discs", *args])
         assert re.search(words, capsys.readouterr().err)
     assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("typed", "after_crf", "following"),
+    [
+        ("--ckpt_path last --run a", False, "validate --ckpt_path last --crf"),
+        (
+            "--ckpt_path a.ckpt --data VOC --data.root=x --crf --run=b --eval.flip true",
+            True,
+            "tune_crf --ckpt_path a.ckpt --data VOC --data.root=x --out crf_search",
+        ),
+        ("--ckpt_path a.ckpt --crf best.yaml", True, ""),
+        ("--ckpt_path a.ckpt --crf.bi_w 5", True, ""),
+        ("--masks m --data VOC", False, "validate --masks m --data VOC --crf"),
+        ("--masks m --data VOC --crf", True, ""),
+    ],
+)
+def test_what_to_type_next_follows_from_what_was_typed(typed, after_crf, following):
+    words = typed.split()
+    run = SimpleNamespace(options=SimpleNamespace(masks="m" if "--masks" in words else None))
+    assert " ".join(validate._following(run, words, after_crf=after_crf)) == following

@@ -24,6 +24,8 @@ from deeplab_lit.atomic import atomic_write
 from deeplab_lit.errors import UserError
 from deeplab_lit.pictures import web_page
 from deeplab_lit.pictures.masks import VOID_COLOR, palette_image
+from deeplab_lit.terminal import command
+from deeplab_lit.text import say
 from deeplab_lit.types import VOID, Classes
 
 MAX_FIELDS = 24  # drawn; each is some 20 to 200 kB of the page
@@ -58,7 +60,12 @@ def write_report(
     print(f"\n{markdown(table)}")
     for sentence in absent:
         print(sentence)
-    print(f"Report      {folder / 'report.html'}\nTable       {folder / 'table.md'}, table.csv")
+    report = folder / "report.html"
+    say(
+        f"Report      {report}",
+        f"Table       {folder / 'table.md'}, table.csv",
+        f"Next        {command('webbrowser', '-t', report.absolute().as_uri())}",
+    )
 
 
 def summarize(sweep: Sweep, runs: Sequence[Run]) -> tuple[list[Row], list[str]]:

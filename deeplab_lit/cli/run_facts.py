@@ -37,7 +37,7 @@ class About:
         training: folder of the run that trained the network; None where masks are scored.
         step: optimizer steps that the scored weights have behind them; None where masks are scored.
         typed: command line of the run.
-        following: command line of `validate` to type next; empty for none.
+        following: the command to type next, and its words; empty for none.
     """
 
     verb: Literal["fit", "validate"]

@@ -102,7 +102,7 @@ def page(folder: Path, about: About) -> str:
         "confusions": [matrix for matrix in confusions if matrix[-1].is_file()],
         "facts": facts(about, results),
         "command": command_of(about.verb, about.typed),
-        "following": command_of("validate", about.following) if about.following else "",
+        "following": command_of(about.following[0], about.following[1:]) if about.following else "",
         "files": sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != NAME),
     }
     return render(Path(__file__).with_name("run_report.html.j2"), context)

@@ -160,7 +160,7 @@ def after_validate(
         what: was scored, in words.
         folder: of the run.
         wandb: as in `after_fit`.
-        following: the command line of `validate` to type next; empty for none.
+        following: the command to type next, and its words; empty for none.
     """
     say(f"\n{what}: mIoU {_percent(scores)}\n", score_table(scores), "")
     if "crf" in scores:
@@ -178,7 +178,7 @@ def after_validate(
     )
     _say_files(folder, wandb)
     if following:
-        say(f"Next        {command('deeplab_lit.validate', *following)}")
+        say(f"Next        {command(f'deeplab_lit.{following[0]}', *following[1:])}")
 
 
 def scored(scores: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ def test_the_next_command_is_the_last_line_whatever_else_is_said(tmp_path, capsy
 
 def test_after_validate_the_next_command_can_be_copied(tmp_path, capsys):
     words = ["--ckpt_path", "my runs/best.ckpt", "--crf"]
-    after_validate(SCORES, "a.ckpt", tmp_path, following=words)
+    after_validate(SCORES, "a.ckpt", tmp_path, following=["validate", *words])
     last = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(last)[2:] == ["-m", "deeplab_lit.validate", *words]
 
