@@ -62,7 +62,7 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
         try:
             source = read_source(weight_file(weights))
         except MissingWeights as error:
-            words = f'(besides a file it may be "imagenet", "none" or a name of {LIST})'
+            words = f'(besides a file it may be "imagenet" or "none", or a name of {LIST})'
             raise MissingWeights(f"--model.weights {error} {words}") from error
     _check_style(net, style_of(source) or net.style, weights)
     fitting = _with_head_for(source, list(classes), weights)
