@@ -261,7 +261,7 @@ def _is_followed(options: Namespace) -> bool:
 
 def _say_what_came_out(run: Run[DeepLabModule], typed: Sequence[str]) -> None:
     """Leave the page; print the scores, where they are, and what to type next."""
-    checkpoints, record, data = kept_by(run.trainer), run.record, run.datamodule
+    checkpoints, record = kept_by(run.trainer), run.record
     best = checkpoints.best_model_path if checkpoints else ""
     if best and not Path(best).is_file():
         say(f"WARNING: {best} is not there any more, and no validation since was better.")
@@ -273,7 +273,6 @@ def _say_what_came_out(run: Run[DeepLabModule], typed: Sequence[str]) -> None:
     following = ["validate", "--ckpt_path", best, *(["--config", str(config)] if config else [])]
     about = About(
         verb="fit",
-        data=f"{data.val.title} {data.scored_name()}",
         network=run.module.net.in_words(),
         classes=run.module.classes,
         training=run.folder,

@@ -270,11 +270,9 @@ def check(run: Run, subject: Subject) -> None:
 def _say_what_came_out(run: Run, subject: Subject, typed: Sequence[str]) -> None:
     """Leave the page; print the table, where it is written, and what to type next."""
     wandb, final, data = end_wandb(run.trainer.loggers), run.record.final, run.datamodule
-    split = f"{data.val.title} {data.scored_name()}"
     following = [] if final is None else _following(run, typed, after_crf="crf" in final)
     about = About(
         verb="validate",
-        data=split,
         network=subject.network,
         classes=subject.module.classes,
         training=subject.training,
@@ -289,6 +287,7 @@ def _say_what_came_out(run: Run, subject: Subject, typed: Sequence[str]) -> None
     subject.conclude(run)
     if not run.trainer.is_global_zero:
         return
+    split = f"{data.val.title} {data.scored_name()}"
     title = f"{subject.title()} on {split}, {scored(final)}, {subject.how()}"
     after_validate(final, title, run.folder, wandb=wandb, following=following)
 

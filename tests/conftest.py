@@ -125,8 +125,10 @@ def undrawn():
 def _drafts():
     """Charts are drawn coarsely and not laid out; tests of their looks ask for `full_charts`.
 
-    So are the pictures of a validation, smaller.
+    So are the pictures of a validation, smaller; and the curves on the page of a run are left out.
     """
+    from matplotlib.figure import Figure
+
     from deeplab_lit.pictures import charts
     from deeplab_lit.pictures.masks import comparison
 
@@ -136,7 +138,10 @@ def _drafts():
         figure.set_layout_engine("none")
         save(figure, path)
 
+    page = sys.modules.get("deeplab_lit.cli.run_report")
     with pytest.MonkeyPatch.context() as patch:
+        if page:
+            patch.setattr(page, "curves_plot", lambda curves, chosen: Figure())
         full = {"_save": save, "DPI": charts.DPI}
         patch.setattr(charts, "_save", draft)
         patch.setattr(charts, "DPI", 30)

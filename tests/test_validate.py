@@ -54,6 +54,7 @@ def test_one_process_and_two_give_the_same_score(trained, tmp_path):
         trimaps[processes] = (folder / "trimap.csv").read_text()
         with np.load(folder / "images.npz") as arrays:
             images[processes] = {name: arrays[name].tolist() for name in arrays}
+        assert (folder / "report.html").is_file()
         pictures = {path.name for path in folder.glob("*.png")}
         assert {"worst_best.png", "classes.png", "confusion.png", "trimap.png"} <= pictures
     assert scores[1] == scores[2]

@@ -14,7 +14,7 @@ from deeplab_lit.runs.checkpoints import BEST
 from deeplab_lit.text import plural, redacted_words, with_short_hashes
 from deeplab_lit.types import Classes
 
-HIGH = "for new images they may be somewhat high"
+LOWER = "it may score lower on new images"
 # entries of results.json, where masks are scored → their titles
 MASKS = {
     "mask_files": "Files",
@@ -31,7 +31,6 @@ class About:
 
     Attributes:
         verb: the command.
-        data: what was scored on, in words.
         network: in words; empty where masks are scored.
         classes: names and colors.
         training: folder of the run that trained the network; None where masks are scored.
@@ -41,7 +40,6 @@ class About:
     """
 
     verb: Literal["fit", "validate"]
-    data: str
     network: str
     classes: Classes
     training: Path | None
@@ -62,8 +60,8 @@ def notes(about: About, results: Mapping[str, Any], trained: Mapping[str, Any]) 
     sentences = []
     if scores["images"] < scores["images_in_split"]:
         sentences.append(
-            f"Only {scored(scores)} of the split were scored (--trainer.limit_val_batches): "
-            "these scores compare with no others."
+            "Only a part of the split was scored (--trainer.limit_val_batches): these scores "
+            "compare with no others."
         )
     if splits := results.get(SEEN):
         sentences.append(
@@ -80,7 +78,10 @@ def notes(about: About, results: Mapping[str, Any], trained: Mapping[str, Any]) 
         sentences.append(f"{plural(number, 'image')} without a mask: void throughout.")
     void = scores.get("void_predicted", {})
     if void.get("pixels"):
-        sentences.append(f"{void['share']:.2%} of the pixels scored are void in the masks.")
+        sentences.append(
+            f"{100 * void['share']:.2f} % of the pixels scored are void in the masks "
+            f"(--void_as {void['as']})."
+        )
     return sentences + _choice(about, results, trained)
 
 
@@ -100,8 +101,8 @@ def _choice(about: About, results: Mapping[str, Any], trained: Mapping[str, Any]
     """Say by which images the weights were chosen."""
     if about.verb == "fit":
         return [
-            "These are the scores of the best of this training’s validations, which was chosen by "
-            f"these same images: {HIGH}."
+            "These are the scores of the best of this training’s validations. The network was "
+            f"chosen by these same images: {LOWER}."
         ]
     if not trained or Path(subject_of(about, results)).name != BEST:
         return []
@@ -109,10 +110,10 @@ def _choice(about: About, results: Mapping[str, Any], trained: Mapping[str, Any]
     if chosen_on is None:  # of a training by an earlier version
         return [
             "The checkpoint is the best of its training by its score on the images that it was "
-            f"validated on. If these are the images scored here: {HIGH}."
+            f"validated on. If these are the images scored here, {LOWER}."
         ]
     if chosen_on == results["scored_on"]:
-        return [f"The checkpoint was chosen as the best of its training by these images: {HIGH}."]
+        return [f"The checkpoint was chosen as the best of its training by these images: {LOWER}."]
     return [f"The checkpoint was chosen as the best of its training by images of {chosen_on}."]
 
 
@@ -141,7 +142,7 @@ def facts(about: About, results: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = {"deeplab_lit": results["deeplab_lit"], **results["versions"]}
     named = {
         "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}",
-        "Data": f"{about.data}, {scored(scores)}",
+        "Data": f"{results['scored_on']}, {scored(scores)}",
         ("Masks" if about.training is None else "Checkpoint"): subject_of(about, results),
         "Network": about.network,
         "Learnable parameters": _number(results.get("parameters")),

@@ -84,6 +84,7 @@ def page(folder: Path, about: About) -> str:
     confusions = [(words, folder / name) for name, words in CONFUSIONS.items()]
     context = {
         "about": about,
+        "data": results["scored_on"],
         "scores": scores,
         "subject": subject_of(about, results),
         "scored": scored(scores),

@@ -59,7 +59,14 @@ def test_fit_ends_with_table_checkpoint_and_next_command(tmp_path, tiny_args, ca
     assert f"Checkpoint  {best}" in out
     assert f"deeplab_lit.validate --ckpt_path {best}" in out
     files = {path.name for path in done.folder.iterdir()}
-    assert files == {"config.yaml", "checkpoints", "metrics.csv", "predictions.png", "results.json"}
+    assert files == {
+        "config.yaml",
+        "checkpoints",
+        "metrics.csv",
+        "predictions.png",
+        "report.html",
+        "results.json",
+    }
     results = json.loads((done.folder / "results.json").read_text())
     assert results["finished"]
     assert results["steps"] == 4

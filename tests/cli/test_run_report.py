@@ -36,7 +36,6 @@ def folder(scored, tmp_path):
 def about(trained):
     return About(
         verb="validate",
-        data="Shapes val",
         network="a network",
         classes=Shapes.classes,
         training=trained.parents[1],
@@ -106,8 +105,8 @@ def test_the_page_needs_nothing_from_elsewhere(scored):
     assert not {"script", "link", "iframe", "object"} & set(seen.tags)
     assert not any(word in text for word in ("url(", "@import", "http:", "https:"))
     kinds = [decoded(source)[0] for source in seen.sources]
-    # trimap; mIoU of a training too short to log more; images; confusion before and after
-    assert kinds == [PNG, SVG, WEBP, WEBP, PNG, PNG]
+    # mIoU of a training too short to log more; trimap; images; confusion before and after
+    assert kinds == [SVG, PNG, WEBP, WEBP, PNG, PNG]
     assert len(re.findall(r'<img [^>]*alt="[^"]{10,}"', text)) == len(kinds)
     heads = re.findall(r"<th[ >][^>]*", text)
     assert heads
@@ -121,16 +120,17 @@ def test_a_training_leaves_a_page_of_its_best_validation(trained):
     assert rows["mIoU"] == percent(results["best"]["miou"])
     text = " ".join(seen.text.split())
     assert f"(step {results['best']['step']})" in text
-    assert "best of this training’s validations, which was chosen by these same images" in text
+    assert (
+        "best of this training’s validations. The network was chosen by these same images" in text
+    )
     assert "What to type next" in text
     assert [decoded(source)[0] for source in seen.sources] == [SVG, WEBP]
 
 
 def test_what_makes_scores_high_or_incomparable_is_said(folder, about, trained, tmp_path):
     text = words_of(folder, about)
-    assert "Only 2 of 3 images of the split were scored (--trainer.limit_val_batches)" in text
-    assert "chosen as the best of its training by these images: for new images" in text
-    assert "other images" not in text
+    assert "Only a part of the split was scored (--trainer.limit_val_batches)" in text
+    assert "chosen as the best of its training by these images: it may score lower on new" in text
     change(folder, scored_on="Shapes:train", validation_split_trained_on=["Shapes:train"])
     text = words_of(folder, about)
     assert "chosen as the best of its training by images of Shapes:val." in text
@@ -140,7 +140,7 @@ def test_what_makes_scores_high_or_incomparable_is_said(folder, about, trained, 
     del record["scored_on"]
     (training / "results.json").write_text(json.dumps(record))
     text = words_of(folder, replace(about, training=training))
-    assert "that it was validated on. If these are the images scored here: for new" in text
+    assert "that it was validated on. If these are the images scored here, it may" in text
 
 
 def test_absent_classes_and_subsets_are_explained(folder, about):
@@ -179,9 +179,9 @@ def test_names_from_files_are_text_and_no_markup(folder, about):
     final = results_of(folder)["final"]
     for scores in (final, final["crf"]):
         scores["iou"] = {evil if name == "disc" else name: v for name, v in scores["iou"].items()}
-    change(folder, final=final, checkpoint=f"runs/{evil}/best.ckpt")
+    change(folder, final=final, checkpoint=f"runs/{evil}/best.ckpt", scored_on=evil)
     classes = {evil if name == "disc" else name: color for name, color in about.classes.items()}
-    hostile = replace(about, classes=classes, data=evil, network=evil, typed=[f"--run={evil}"])
+    hostile = replace(about, classes=classes, network=evil, typed=[f"--run={evil}"])
     (folder / "<b>.csv").touch()
     seen = Page(page(folder, hostile))
     assert not {"script", "b>.csv"} & set(seen.tags)

@@ -54,11 +54,16 @@ def test_an_incomplete_set_is_refused_by_name_and_number(masks, refused):
 
 def test_an_image_without_a_mask_counts_as_void_where_that_is_allowed(masks, score, capsys):
     (masks / "1.png").unlink()
-    final = score("--allow_missing=true").record.final
+    done = score("--allow_missing=true")
+    final = done.record.final
     assert final["images"] == 3
     assert final["pixel_accuracy"] == pytest.approx(2 / 3)
     assert final["void_predicted"]["share"] == pytest.approx(1 / 3)
     assert "1 image without a file counts as void throughout" in capsys.readouterr().out
+    page = (done.folder / "report.html").read_text()
+    assert "1 image without a mask: void throughout." in page
+    assert "33.33 % of the pixels scored are void in the masks (--void_as wrong)." in page
+    assert "Masks were scored, and how they were made is not known" in page
 
 
 def test_masks_of_another_size_are_refused_with_both(masks, refused, write_mask):
