@@ -42,6 +42,8 @@ from deeplab_lit.segment.video import check_sources, is_video, segment_videos
 from deeplab_lit.terminal import command
 from deeplab_lit.text import plural, say
 
+FEW = 3  # files and folders that can be typed again; more come from a shell's glob
+
 
 def build_parser() -> Parser:
     """Return the parser of the command."""
@@ -97,7 +99,8 @@ def main(args: Sequence[str] | None = None) -> int:
         planned = plan(options, inference, crf)
         open_results_folder(planned.out, planned.settings)
         problems = run(planned)
-        if not problems and not planned.submission and not planned.rule and crf is None:
+        is_plain = not planned.submission and not planned.rule and crf is None
+        if not problems and is_plain and len(options.images) <= FEW:
             same = words_of(typed, ["--out"], others=True)
             other = ["--crf", "--out", f"{planned.out}_crf"]
             say(f"Next        {command('deeplab_lit.predict', *same, *other)}")
