@@ -123,8 +123,7 @@ def after_fit(
         say(f"Done. No validation took place. Run folder: {from_here(folder)}")
         last = folder / "checkpoints/last.ckpt"
         if last.is_file():
-            following = command("deeplab_lit.validate", "--ckpt_path", from_here(last))
-            say(f"Next        {following}")
+            say(f"Next        {command('deeplab_lit.validate', '--ckpt_path', from_here(last))}")
         return
     title = "Best mIoU" if monitor == "val/miou" else f"Best {monitor}: mIoU"
     say(f"\n{title} {_percent(best)} at step {best['step']}\n", score_table(best), "")
