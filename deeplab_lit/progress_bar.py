@@ -72,8 +72,10 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
         if size < LARGE:
             return hashlib.file_digest(file, algorithm).hexdigest()
         digest = hashlib.new(algorithm)
-        options = {"total": size, "unit": "B", "unit_scale": True, "delay": 1}
-        with progress_bar(desc=f"checking {path.name}", leave=False, **options) as progress:
+        title = f"checking {path.name}"
+        with progress_bar(
+            desc=title, total=size, unit="B", unit_scale=True, leave=False, delay=1
+        ) as progress:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 progress.update(len(chunk))
