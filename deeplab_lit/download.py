@@ -38,6 +38,9 @@ class Download(NamedTuple):
 def download(url: str, path: Path, *, mirror: str, folder: str) -> Download:
     """Fetch a file as `path`.part, going on with what is there of it.
 
+    Where the server says which version of the file it sends, that is kept as `path`.part.version
+    until all has come: halves of two versions are not put together.
+
     Args:
         url: where it is.
         path: what it will be called when somebody has checked it.
@@ -65,6 +68,11 @@ def download(url: str, path: Path, *, mirror: str, folder: str) -> Download:
     with response:
         if response.status != 206:
             have = 0  # the server sends the file from its beginning
+        version = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
+        if have and _has_changed(part, version):
+            print(f"{url} has changed since its first bytes came: fetched from its beginning")
+            part.unlink()
+            return download(url, path, mirror=mirror, folder=folder)
         try:
             total = _total(response.headers, have)
         except ValueError as error:
@@ -72,9 +80,24 @@ def download(url: str, path: Path, *, mirror: str, folder: str) -> Download:
         if total is not None and total > LARGEST:
             raise DownloadError(_too_large(url, path, total, mirror))
         check_room(path, (total or 0) - have, folder)
+        if not have:
+            _version_file(part).write_text(version, "utf-8")
         _receive(response, url, path, have, total, mirror)
+        _version_file(part).unlink(missing_ok=True)
         chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"  # has an end
         return Download(part, whole=total is not None or chunked)
+
+
+def _version_file(part: Path) -> Path:
+    """Return where the version of the file lies, of which `part` is the beginning."""
+    return part.with_name(f"{part.name}.version")
+
+
+def _has_changed(part: Path, version: str) -> bool:
+    """Return whether the server says another version now than when `part` came; False: unknown."""
+    file = _version_file(part)
+    before = file.read_text("utf-8") if file.is_file() else ""
+    return bool(before and version) and before != version
 
 
 class _NoRedirects(HTTPRedirectHandler):

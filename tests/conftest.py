@@ -433,12 +433,13 @@ class Server(ThreadingHTTPServer):
         wait: an event to wait for before it hangs up.
         length: what it says as Content-Length instead of the truth; "" for nothing.
         places: path → where it sends those who ask for it.
+        version: what it says as ETag, or None.
     """
 
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.requests, self.ranges, self.cut = folder, [], True, None
-        self.length, self.places = None, {}
+        self.length, self.places, self.version = None, {}, None
         self.wait = Event()
         self.wait.set()
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -470,6 +471,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if first else 200)
         if first:
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if server.version:
+            self.send_header("ETag", server.version)
         length = str(len(content) - first) if server.length is None else server.length
         if length:
             self.send_header("Content-Length", length)

@@ -42,6 +42,19 @@ def test_a_download_that_was_cut_off_says_so_and_goes_on_where_it_stopped(file, 
     assert [asked for _, asked in server.requests] == [None, "bytes=1234567-", "bytes=2469134-"]
 
 
+def test_halves_of_two_versions_are_not_put_together(file, server, tmp_path, capsys):
+    server.version, server.cut = '"first"', 1_234_567
+    for _ in range(2):
+        with pytest.raises(DownloadError):
+            download(file, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin.part").stat().st_size == 2 * 1_234_567
+    server.version, server.cut = '"second"', None
+    (server.folder / "a.bin").write_bytes(CONTENT[::-1])
+    assert download(file, tmp_path / "a.bin").part.read_bytes() == CONTENT[::-1]
+    assert "has changed since its first bytes came" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.bin.part"]
+
+
 def test_a_server_without_ranges_starts_again(file, server, tmp_path):
     server.ranges = False
     (tmp_path / "a.bin.part").write_bytes(b"something else")
