@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
+from PIL.Image import Image as Picture
 from torch import Tensor
 
 from deeplab_lit.crf.parameters import NAMES, CRFError, Parameters, is_whole
@@ -134,7 +135,8 @@ def _tensor(name: str, x: Array) -> Tensor:
     if isinstance(x, Tensor):
         return x
     if not isinstance(x, np.ndarray):
-        raise CRFError(f"{name} must be a NumPy array or a tensor, got {type(x).__name__}")
+        hint = " Use np.asarray(image.convert('RGB'))." if isinstance(x, Picture) else ""
+        raise CRFError(f"{name} must be a NumPy array or a tensor, got {type(x).__name__}.{hint}")
     if x.dtype.kind not in "uif" or x.dtype.itemsize > 8:
         raise CRFError(f"{name} must hold numbers, got {x.shape} {x.dtype}")
     return torch.from_numpy(np.array(x, order="C", copy=None if x.flags.writeable else True))
@@ -156,7 +158,9 @@ def _check_image(image: Tensor) -> None:
     if image.ndim not in (3, 4) or image.shape[-1] != 3:
         hint = ""
         if image.ndim in (3, 4) and image.shape[-3] == 3:
-            hint = " It has the channels first: use image.permute(..., 1, 2, 0)."
+            hint = f" It has the channels first: use {_moved('image', -3, -1)}."
+        elif image.ndim == 2 or image.shape[-1] in (1, 2, 4):
+            hint = " Gray or with transparency? Pillow's image.convert('RGB') makes it RGB."
         raise CRFError(f"image must be (H,W,3), or (B,H,W,3) for a batch; {got}.{hint}")
     if image.numel() == 0:
         raise CRFError(f"image has no pixels; {got}")
@@ -166,7 +170,10 @@ def _check_probabilities(probabilities: Tensor, image: Tensor) -> None:
     """Refuse what is not (C,H,W) or (B,C,H,W), of the image's size, 0…1 and summing to 1."""
     got = f"got {_describe(probabilities)}"
     if not probabilities.is_floating_point():
-        raise CRFError(f"probabilities must be floating-point; {got}. Masks need one-hot first.")
+        raise CRFError(
+            f"probabilities must be floating-point; {got}. Of a mask, give each pixel's class 0.7, "
+            "say, and let the other classes share the rest: what is certain does not move."
+        )
     *batch, h, w, _ = image.shape
     if probabilities.ndim != image.ndim or list(probabilities.shape[:-3]) != batch:
         expected = "(C,H,W) with an image (H,W,3), or (B,C,H,W) with (B,H,W,3)"
@@ -177,22 +184,30 @@ def _check_probabilities(probabilities: Tensor, image: Tensor) -> None:
         if size == (w, h):
             hint = "Height and width are swapped."
         elif tuple(probabilities.shape[-3:-1]) == (h, w):
-            hint = "The classes come last: use probabilities.permute(..., 2, 0, 1)."
+            hint = f"The classes come last: use {_moved('probabilities', -1, -3)}."
         raise CRFError(f"probabilities must be {h}×{w} as the image is; {got}. {hint}")
     if probabilities.shape[-3] == 0:
         raise CRFError(f"probabilities have no classes; {got}")
     low, high = (x.item() for x in probabilities.aminmax())  # NaN if there is one
     if not (low >= 0 and high <= 1 + SUM_TOLERANCE):
-        hint = " They look like logits: use logits.softmax(0), or softmax(1) of a batch."
-        if low != low:
+        hint = " They look like logits: take a softmax over the classes."
+        if low != low or max(abs(low), abs(high)) == float("inf"):
             hint = " The network or what came after it has overflowed."
+        elif low >= 0:
+            hint = " Divide scores by their sum over the classes; logits need a softmax."
         raise CRFError(f"probabilities must lie in 0…1; got {low:.4g}…{high:.4g}.{hint}")
     least, most = (x.item() for x in probabilities.sum(-3).aminmax())
     if not (least >= 1 - SUM_TOLERANCE and most <= 1 + SUM_TOLERANCE):
         raise CRFError(
             "the probabilities of a pixel must sum to 1 over the classes; "
-            f"got sums of {least:.4g}…{most:.4g}. Use a softmax over the classes."
+            f"got sums of {least:.4g}…{most:.4g}. Divide scores by their sum."
         )
+
+
+def _moved(name: str, source: int, target: int) -> str:
+    """Return how an axis is moved, of an array and of a tensor, as it is typed."""
+    axes = f"{source}, {target}"
+    return f"np.moveaxis({name}, {axes}), of a tensor {name}.movedim({axes})"
 
 
 def _describe(x: Tensor) -> str:
@@ -223,7 +238,7 @@ def _native_or_torch() -> str:
     except BuildError as error:
         warnings.warn(
             f"the fast CRF cannot be built here ({error}): the torch backend takes over, same "
-            "results, about half the speed",
+            "results, about a third of the speed",
             stacklevel=4,
         )
         return "torch"

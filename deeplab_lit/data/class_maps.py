@@ -32,7 +32,7 @@ SUM_TOLERANCE = 2e-2  # of the probabilities of a pixel
 EXCESS = 1e-3  # by which rounding may bring a value out of 0…1
 NO_MAPS = (
     "expected a dictionary of keys and high_res, attn_highres or cam, as IRN and CLIP-ES write it; "
-    "an array (C,h,w) of probabilities; or an .npz file of predict --probabilities"
+    "a floating-point array (C,h,w) of probabilities; or an .npz file of predict --probabilities"
 )
 
 
@@ -85,6 +85,8 @@ def read_map_file(path: Path, num_classes: int | None = None) -> np.ndarray | Cl
                 "classes need a dictionary that names them"
             )
         return _probabilities(path, np.arange(len(content)), content)
+    if content.ndim == 3 and content.dtype.kind == "f" and content.shape[-1] < VOID:
+        raise DataError(f"{path}: {_in_other_order(content)}")
     raise DataError(f"{path}: an array {content.shape} of {content.dtype}; {NO_MAPS}")
 
 
@@ -231,7 +233,7 @@ def _probabilities(
             raise DataError(f"{path}: {_in_other_order(maps)}")
         raise DataError(
             f"{path}: the sum of a pixel's probabilities is {total.min():.4g}…{total.max():.4g}, "
-            "expected 1; scores of some classes need a dictionary that names them"
+            "expected 1: divide by it; scores of some classes need a dictionary that names them"
         )
     return ClassMaps(classes, values / total, complete=True)
 

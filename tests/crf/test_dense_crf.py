@@ -4,11 +4,13 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from crf_inputs import random_image, scores_like_a_network
+from PIL import Image
 
 from deeplab_lit import crf as crf_package
 from deeplab_lit.crf import CRFError, DenseCRF
@@ -146,7 +148,9 @@ IMAGES_REFUSED = {
     "unit": (IMAGE.astype(np.float32) / 255, "divided by 255"),
     "int": (IMAGE.astype(np.int64), "int64"),
     "tensor": (torch.from_numpy(IMAGE).float(), "uint8"),
-    "gray": (IMAGE[..., 0], r"\(H,W,3\)"),
+    "gray": (IMAGE[..., 0], r"\(H,W,3\).*convert\('RGB'\)"),
+    "transparent": (np.dstack([IMAGE, IMAGE[..., :1]]), r"convert\('RGB'\)"),
+    "of Pillow": (Image.fromarray(IMAGE), r"np.asarray\(image.convert\('RGB'\)\)"),
     "channels first": (IMAGE.transpose(2, 0, 1), "channels first"),
     "list": (IMAGE.tolist(), "list"),
     "empty": (IMAGE[:0], "no pixels"),
@@ -168,14 +172,15 @@ def nan_at_one_pixel():
 
 PROBABILITIES_REFUSED = {
     "logits": (np.log(PROBABILITIES), "look like logits"),
-    "labels": (PROBABILITIES.argmax(0), "floating-point"),
+    "percent": (PROBABILITIES * 100, "0…1; .*Divide scores by their sum"),
+    "labels": (PROBABILITIES.argmax(0), "floating-point.*each pixel's class 0.7"),
     "no batch": (PROBABILITIES[None], r"\(B,C,H,W\) with \(B,H,W,3\)"),
     "swapped": (PROBABILITIES.transpose(0, 2, 1), "swapped"),
     "classes last": (PROBABILITIES.transpose(1, 2, 0), "classes come last"),
     "coarse": (PROBABILITIES[:, ::8, ::8], "Upsample"),
     "NaN": (nan_at_one_pixel(), "nan.*overflowed"),
-    "infinite": (np.full_like(PROBABILITIES, np.inf), "inf"),
-    "no sum": (PROBABILITIES / 2, "sums of 0.5"),
+    "infinite": (np.full_like(PROBABILITIES, np.inf), "inf.*overflowed"),
+    "no sum": (PROBABILITIES / 2, "sums of 0.5.*Divide scores by their sum"),
     "sigmoids": (np.full_like(PROBABILITIES, 0.9), "sums of 4.5"),
     "no classes": (PROBABILITIES[:0], "no classes"),
     "tensor of labels": (torch.from_numpy(PROBABILITIES.argmax(0)), "floating-point"),
@@ -188,6 +193,24 @@ def test_refuses_probabilities(case):
     probabilities, message = PROBABILITIES_REFUSED[case]
     with pytest.raises(CRFError, match=message):
         DenseCRF(backend="torch")(IMAGE, probabilities)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_what_it_advises_about_axes_can_be_typed(kind):
+    image, probabilities = kind(IMAGE.transpose(2, 0, 1)), kind(PROBABILITIES.transpose(1, 2, 0))
+    crf = DenseCRF(backend="torch")
+
+    def advised(*arguments):
+        with pytest.raises(CRFError, match="movedim") as refused:
+            crf(*arguments)
+        advice = str(refused.value).rpartition(": use ")[2].rstrip(".")
+        array, tensor = advice.split(", of a tensor ")
+        return eval(array if kind is np.array else tensor, {"np": np}, names)
+
+    names = {"image": image, "probabilities": probabilities}
+    upright = advised(image, kind(PROBABILITIES))
+    np.testing.assert_array_equal(upright, IMAGE)
+    np.testing.assert_array_equal(advised(upright, probabilities), PROBABILITIES)
 
 
 def test_a_lattice_too_fine_is_refused(backend):
@@ -223,9 +246,14 @@ def test_says_which_backend_runs(backend):
 
 def test_the_page_s_example_moves_the_border_to_the_edge():
     page = Path(crf_package.__file__).with_name("README.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    names: dict[str, np.ndarray] = {}
+    code, threads = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
     exec(code, names)
     before, after = (names[name].argmax(0).argmax(1) for name in ("probabilities", "refined"))
     assert set(before) == {55}
     assert set(after) == {64}
+    alone = names["refined"]
+    exec(threads, names)
+    assert len(names["refined"]) == 4
+    assert all(np.array_equal(one, alone) for one in names["refined"])
+    names["DenseCRF"](**names["PRESETS"]["vgg16"])  # as the page has it

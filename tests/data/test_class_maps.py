@@ -187,7 +187,8 @@ def test_a_file_of_another_network_or_of_something_else_is_refused(tmp_path, ran
 
 
 @pytest.mark.parametrize("num_classes", [None, 21])
-def test_an_array_with_the_classes_last_is_named_as_such(tmp_path, num_classes):
-    np.save(tmp_path / "a.npy", np.full((12, 17, 21), 1 / 21, np.float32))
+@pytest.mark.parametrize("height", [12, 375])
+def test_an_array_with_the_classes_last_is_named_as_such(tmp_path, num_classes, height):
+    np.save(tmp_path / "a.npy", np.full((height, 17, 21), 1 / 21, np.float32))
     with pytest.raises(DataError, match=r"a\.npy: .* in the order \(H,W,C\), expected \(C,H,W\)"):
         read_map_file(tmp_path / "a.npy", num_classes)
