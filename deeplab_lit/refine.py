@@ -19,7 +19,6 @@ import deeplab_lit.data as data_sets
 from deeplab_lit.cli.options import (
     GT_PROB,
     GT_PROB_HELP,
-    RULE_HELP,
     add_crf,
     crf_spelled_out,
     with_crf_files,
@@ -39,7 +38,6 @@ from deeplab_lit.text import plural, say
 from deeplab_lit.types import Classes
 
 USAGE = "python -m deeplab_lit.refine --images DIR… --maps DIR --out DIR [options]"
-DATA = "--data VOC --data.root DIR"  # whose truth the masks are to be scored on
 LOOKED_AT = 8  # files that are read before anything is written
 
 
@@ -50,7 +48,10 @@ def build_parser() -> Parser:
         prog="python -m deeplab_lit.refine",
         usage=USAGE,
         description=description,
-        examples=["python -m deeplab_lit.refine --images photos --maps cams --out refined"],
+        examples=[
+            "python -m deeplab_lit.refine --images photos --maps masks --out refined",
+            "python -m deeplab_lit.refine --images photos --maps cams --rule power:2 --out out",
+        ],
     )
     add = parser.add_argument
     add("--config", action="config", help="Read options from a YAML file.")
@@ -63,7 +64,10 @@ def build_parser() -> Parser:
         help="Of the masks' colors: VOC, Cityscapes, Coco, or another data set of this package; "
         "or a list as Folder's classes.txt. Default: gray masks.",
     )  # fmt: skip
-    add("--rule", type=str | None, default=None, help=RULE_HELP)
+    add("--rule", type=str | None, default=None,
+        help="What background's score is in class maps without it: threshold:0.15, everywhere; or "
+        "power:2, (1 − the highest score)².",
+    )  # fmt: skip
     add("--gt_prob", type=float, default=GT_PROB, help=GT_PROB_HELP)
     add_crf(parser)
     add("--certain", type=float | None, default=None,
@@ -114,7 +118,8 @@ def main(args: Sequence[str] | None = None) -> int:
         problems = run(planned, crf, options.num_workers)
         if not problems:
             masks = from_here(planned.out / "masks")
-            say(f"Next        {command('deeplab_lit.validate', '--masks', masks)} {DATA}")
+            data = f"--data {_data_set(options.classes) or 'VOC'} --data.root DIR"
+            say(f"Next        {command('deeplab_lit.validate', '--masks', masks)} {data}")
     if problems:
         images = plural(len(problems), "image")
         print(f"error: {images} or their maps could not be read (see above)", file=sys.stderr)
@@ -193,15 +198,22 @@ def _settings(refinement: MapRefinement, crf: DenseCRF) -> dict:
     }
 
 
+def _data_set(given: str | None) -> str | None:
+    """Return the name of the data set that `--classes` names, if it does."""
+    named = {name.lower(): name for name in data_sets.__all__}
+    name = named.get((given or "").lower())
+    has_classes = name and isinstance(getattr(getattr(data_sets, name), "classes", None), dict)
+    return name if has_classes else None
+
+
 def _classes(given: str) -> Classes:
     """Return the classes that `--classes` names.
 
     Raises:
         DataError: there is no such data set, and no such list.
     """
-    named = {name.lower(): getattr(data_sets, name) for name in data_sets.__all__}
-    if isinstance(classes := getattr(named.get(given.lower()), "classes", None), dict):
-        return classes
+    if name := _data_set(given):
+        return getattr(data_sets, name).classes
     path = Path(given).expanduser()
     if not path.is_file():
         known = [name for name in data_sets.__all__ if hasattr(getattr(data_sets, name), "classes")]

@@ -3,7 +3,8 @@
 The network runs once over some labeled images; its probabilities are kept in OUT/probabilities as
 16-bit floats (see scoring/probability_cache.py). Then the paper's grid is searched on them, on all
 cores, and the best is compared with the released parameters and with the network alone, with
-intervals over the images. Started again, it goes on where it was stopped.
+intervals over the images. Started again, it goes on where it was stopped. Maps that lie in files
+need no network: validate --masks DIR --crf --crf.bi_w 5 scores them with one setting.
 """
 
 import math

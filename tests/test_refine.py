@@ -123,6 +123,15 @@ def test_what_is_not_certain_after_the_crf_is_void_and_its_share_is_said(run, im
     assert words[3:6] == ["deeplab_lit.validate", "--masks", str(out / "masks")]
 
 
+@pytest.mark.parametrize(
+    ("classes", "data"), [([], "VOC"), (["--classes=cityscapes"], "Cityscapes")]
+)
+def test_the_next_command_scores_on_the_data_set_of_the_classes(run, maps, capsys, classes, data):
+    np.save(maps / "a.npy", np.zeros(SIZE, np.uint8))
+    run(*classes)
+    assert capsys.readouterr().out.rstrip().endswith(f" --data {data} --data.root DIR")
+
+
 def test_it_goes_on_where_it_was_stopped_and_redoes_what_has_changed(run, maps, capsys):
     for seed, name in enumerate("ab"):
         np.save(maps / f"{name}.npy", probabilities(seed))
@@ -178,6 +187,7 @@ NAN[0, 0, 0] = np.nan
         (probabilities(0), ["--certain=95"], "between 0 and 1, got 95"),
         (probabilities(0), ["--gt_prob=0.3"], "between 0.5 and 1, got 0.3"),
         (probabilities(0), ["--classes=nothing"], "not ADE20K, .* and no such file"),
+        (np.zeros(SIZE, np.uint8), ["--rule=threshold:0.2"], "labels, which need no rule"),
         (np.zeros(SIZE, np.uint8), ["--probabilities"], "does not tell how many classes"),
     ],
 )

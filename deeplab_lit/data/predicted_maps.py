@@ -118,7 +118,8 @@ def read_prediction(
     elif found.shape != size:
         (h, w), (height, width) = found.shape, size
         raise DataError(
-            f"{path}: labels of {w}×{h} (width × height) for an image of {width}×{height}"
+            f"{path}: labels of {w}×{h} (width × height) for an image of {width}×{height}; "
+            "labels of an image of its size are expected"
         )
     return found
 
@@ -194,7 +195,9 @@ def predictions_in(
         files = masks_of(ids, images, folder, LABEL_FILES, missing_ok=missing_ok)
     except MissingFiles as error:
         names = first_few([file.stem for file in error.files])
-        hint = f"{error.hint}. " if error.hint else ""
+        hint = "--data.val_split names another split, --data.ids a list of its images. "
+        if error.hint:
+            hint = f"{error.hint}. "
         if (inner := folder / "masks").is_dir():  # as predict and refine leave them
             hint = f"Is {inner} meant? "
         raise DataError(

@@ -24,7 +24,7 @@ from deeplab_lit.crf import Refiner
 from deeplab_lit.crf.pool import RefiningPool
 from deeplab_lit.data.class_maps import ClassMaps, write_probabilities
 from deeplab_lit.data.image import DataError, read_image
-from deeplab_lit.data.map_rule import LABEL_FILES, MapRule
+from deeplab_lit.data.map_rule import LABEL_FILES, MapRule, MapRuleError
 from deeplab_lit.data.paths import files_below
 from deeplab_lit.data.predicted_maps import read_prediction, soft_labels
 from deeplab_lit.network.weights.read import sha256_of
@@ -110,6 +110,8 @@ class MapRefinement:
         number = len(self.classes) if self.classes else None
         found = read_prediction(job.maps, size, number, self.rule)
         if not isinstance(found, ClassMaps):
+            if self.rule.background is not None:
+                raise MapRuleError(f"{job.maps} holds labels, which need no rule: leave --rule out")
             return image, self._of_labels(job.maps, found), number or 0
         most = int(found.classes.max(initial=0)) + 1
         probabilities = self.rule.probabilities(found, number or most, size)
