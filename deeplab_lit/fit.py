@@ -130,6 +130,7 @@ def build(
         "seed": options.seed_everything,
         "deeplab_lit": __version__,
         "scored_on": datamodule.scored_label(),
+        "monitor": options.checkpoint.monitor,
     }
     if start.checkpoint and not start.resumes:  # a run that goes on names none but its own
         about["checkpoint"] = start.checkpoint.path

@@ -47,6 +47,7 @@ from deeplab_lit.runs.folder import create_run_folder, named_checkpoint, new_run
 from deeplab_lit.runs.loggers import build_loggers, end_wandb
 from deeplab_lit.runs.trained_on import todays_crf
 from deeplab_lit.scoring.cityscapes import Instances
+from deeplab_lit.terminal import from_here
 from deeplab_lit.text import say
 from deeplab_lit.yaml_files import read_options
 
@@ -301,14 +302,21 @@ def _following(run: Run, typed: Sequence[str], *, after_crf: bool) -> list[str]:
         after_crf: it has scored after the CRF too.
 
     Returns:
-        Empty where the CRF's parameters were chosen, or there is no network to choose them for.
+        Empty where the CRF's parameters were chosen, or there is no network to choose them for, or
+        a command could not be told so.
     """
     if not after_crf:
+        if run.options.masks is not None and run.options.allow_missing:
+            return []  # of an image without a file there is nothing to refine
         return ["validate", *words_of(typed, ["--run"], others=True), "--crf"]
     chosen = [word for word in words_of(typed, ["--crf"]) if word != "--crf"]
     if chosen or run.options.masks is not None:
         return []
-    return ["tune_crf", *words_of(typed, ["--ckpt_path", "--data"]), "--out", "crf_search"]
+    path = from_here(run.options.ckpt_path)  # tune_crf knows "last" in runs/ alone
+    words, config = ["--ckpt_path", path], Path(path).expanduser().parent.parent / "config.yaml"
+    if not flags(typed) & DATA and not config.is_file():
+        return []  # a configuration names the data, and tune_crf takes none
+    return ["tune_crf", *words, *words_of(typed, ["--data"]), "--out", "crf_search"]
 
 
 if __name__ == "__main__":

@@ -415,9 +415,26 @@ def test_published_weights_are_not_fetched_for_what_is_refused_anyway(published,
         ("--ckpt_path a.ckpt --crf.bi_w 5", True, ""),
         ("--masks m --data VOC", False, "validate --masks m --data VOC --crf"),
         ("--masks m --data VOC --crf", True, ""),
+        ("--masks m --data VOC --allow_missing true", False, ""),  # the CRF refuses that
+        ("--ckpt_path a.ckpt --config voc.yaml --crf", True, ""),  # tune_crf takes no --config
+        (
+            "--ckpt_path last --runs_dir r --crf",
+            True,
+            "tune_crf --ckpt_path r/x/y/checkpoints/best.ckpt --out crf_search",
+        ),
     ],
 )
-def test_what_to_type_next_follows_from_what_was_typed(typed, after_crf, following):
+def test_what_to_type_next_follows_from_what_was_typed(
+    typed, after_crf, following, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r/x/y").mkdir(parents=True)
+    (tmp_path / "r/x/y/config.yaml").touch()
     words = typed.split()
-    run = SimpleNamespace(options=SimpleNamespace(masks="m" if "--masks" in words else None))
+    options = SimpleNamespace(
+        masks="m" if "--masks" in words else None,
+        allow_missing="--allow_missing" in words,
+        ckpt_path="r/x/y/checkpoints/best.ckpt" if "last" in words else "a.ckpt",
+    )
+    run = SimpleNamespace(options=options)
     assert " ".join(validate._following(run, words, after_crf=after_crf)) == following

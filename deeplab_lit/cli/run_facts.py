@@ -98,16 +98,20 @@ def subject_of(about: About, results: Mapping[str, Any]) -> str:
 
 
 def _choice(about: About, results: Mapping[str, Any], trained: Mapping[str, Any]) -> list[str]:
-    """Say by which images the weights were chosen."""
+    """Say by which images the weights were chosen; nothing where it was not by images scored."""
+    monitor = trained.get("monitor", "val/miou")  # trainings before it was written had this one
     if about.verb == "fit":
-        return [
-            "These are the scores of the best of this training’s validations. The network was "
-            f"chosen by these same images: {LOWER}."
-        ]
-    if not trained or Path(subject_of(about, results)).name != BEST:
+        best = "These are the scores of the best of this training’s validations"
+        if not monitor.startswith("val"):
+            return [f"{best}, by {monitor}."]
+        by = "" if monitor == "val/miou" else f", by {monitor}"
+        return [f"{best}{by}. The network was chosen by these same images: {LOWER}."]
+    if about.training is None or Path(subject_of(about, results)).name != BEST:
         return []
+    if not monitor.startswith("val"):
+        return [f"The checkpoint was chosen as the best of its training by {monitor}."]
     chosen_on = trained.get("scored_on")
-    if chosen_on is None:  # of a training by an earlier version
+    if chosen_on is None:  # the training is not at hand, or of an earlier version
         return [
             "The checkpoint is the best of its training by its score on the images that it was "
             f"validated on. If these are the images scored here, {LOWER}."
@@ -166,9 +170,10 @@ def _provenance(provenance: Mapping[str, Any]) -> dict[str, str]:
     if not provenance:
         return {}
     digest, told = provenance["sha256"], provenance["about"]
-    first = provenance["source"] or "no file"
+    first = provenance["source"] or "random numbers"
     first += f" (SHA-256 {digest[:8]}…)" if digest else ""
-    first += f", first trained on: {provenance['init']}" + (f"; {told}" if told else "")
+    first += "" if provenance["init"] == "none" else f", first trained on: {provenance['init']}"
+    first += f"; {told}" if told else ""
     return {
         "Weights began as": first,
         "Trained on": with_short_hashes(", ".join(provenance["trained_on"])),

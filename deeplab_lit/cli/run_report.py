@@ -104,9 +104,15 @@ def page(folder: Path, about: About) -> str:
         "facts": facts(about, results),
         "command": command_of(about.verb, about.typed),
         "following": command_of(about.following[0], about.following[1:]) if about.following else "",
-        "files": sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != NAME),
+        "files": _files(folder),
     }
     return render(Path(__file__).with_name("run_report.html.j2"), context)
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names of the files beside the page, without hidden ones, as locks."""
+    names = (path.name for path in folder.iterdir() if path.is_file())
+    return sorted(name for name in names if name != NAME and not name.startswith("."))
 
 
 def _record(training: Path | None) -> dict[str, Any]:

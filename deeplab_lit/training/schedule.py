@@ -180,6 +180,8 @@ def validation_interval(batches: int) -> int:
 def why_no_validation(steps: int, done: int, accumulate: int, interval: int) -> str | None:
     """Return the sentence that a training has no validation ahead; None where it has one.
 
+    None also where there is nothing left to train.
+
     Args:
         steps: optimizer steps of the whole training.
         done: of these before it goes on; 0 at its beginning.
@@ -187,10 +189,11 @@ def why_no_validation(steps: int, done: int, accumulate: int, interval: int) -> 
         interval: batches from one validation to the next, counted from the training's beginning.
     """
     batches, before = steps * accumulate, done * accumulate
-    if batches // interval > before // interval:
+    if batches <= before or batches // interval > before // interval:
         return None
+    lack = "scores and checkpoints stay those so far" if done else "there will be no score"
     return (
-        "no validation will take place, so there will be no score and no best.ckpt: "
+        f"no validation will take place, so {lack}: "
         f"--trainer.val_check_interval is {interval:,} batches, and the training ends after "
         f"{batches:,} (--trainer.max_steps {steps}). For one at its end: "
         f"--trainer.val_check_interval {batches}"

@@ -136,7 +136,11 @@ def test_what_makes_scores_high_or_incomparable_is_said(folder, about, trained, 
     assert "chosen as the best of its training by images of Shapes:val." in text
     assert "trained on Shapes:train, which has images that are scored here" in text
     training = shutil.copytree(trained.parents[1], tmp_path / "old")
+    change(training, monitor="train/loss")
+    text = words_of(folder, replace(about, training=training))
+    assert "chosen as the best of its training by train/loss." in text
     record = results_of(training)
+    del record["monitor"]
     del record["scored_on"]
     (training / "results.json").write_text(json.dumps(record))
     text = words_of(folder, replace(about, training=training))

@@ -292,6 +292,7 @@ def test_a_factor_by_which_no_rate_falls_is_refused(factor):
         (10, 0, 2, 20, True),
         (60, 40, 1, 50, True),  # goes on, and passes batch 50
         (60, 50, 1, 50, False),
+        (60, 60, 1, 50, True),  # all steps are done
     ],
 )
 def test_a_training_without_a_validation_ahead_is_told_of(
