@@ -11,8 +11,10 @@ import os
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ from deeplab_lit.atomic import NoLocksError, atomic_write, check_room, lock
 from deeplab_lit.download import DownloadError, download
 from deeplab_lit.network.weights.published import NAMED, PUBLISHED, Published, meant
 from deeplab_lit.network.weights.read import (
+    AGAIN,
     HASH_IN_NAME,
     MissingWeights,
     WeightsError,
@@ -31,6 +34,8 @@ from deeplab_lit.network.weights.read import (
 from deeplab_lit.text import first_few
 
 MIRROR = "DEEPLAB_LIT_MIRROR"
+# what a damaged .zip makes zipfile raise; bzip2's is an OSError without a number
+DAMAGES = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError)
 SECONDS = 0.2  # between two looks at whether another process has done
 
 
@@ -104,6 +109,11 @@ def _download(entry: Published, file: Path, target: Path) -> None:
     """
     url, mirror = entry.url, os.environ.get(MIRROR)
     if mirror:
+        if "://" not in mirror:
+            raise WeightsError(
+                f"the variable {MIRROR} is {mirror}: expected an address, like "
+                "https://server/weights or file:///mnt/weights"
+            )
         url = f"{mirror.rstrip('/')}/{_archive(entry)}"
     if entry.is_zipped and target.is_file():  # put there by hand
         _unpack(target, entry, file)
@@ -124,9 +134,10 @@ def _download(entry: Published, file: Path, target: Path) -> None:
     except WeightsError as error:
         if whole:
             part.unlink()
+        reason = str(error).removeprefix(str(part)).lstrip(": ").partition(f". {AGAIN}")[0]
         again = "the file was deleted" if whole else f"it goes on, unless {part} is deleted"
         raise WeightsError(
-            f"{url} is not what it should be: {str(error).rstrip('.')}. Run the command again "
+            f"{url} is not what it should be ({reason.rstrip('.')}). Run the command again "
             f"({again}), or name another server that has it with the variable {MIRROR}"
         ) from error
     if url.startswith("http:") and not HASH_IN_NAME.search(entry.file):
@@ -173,9 +184,6 @@ def _unpack(archive: Path, entry: Published, file: Path) -> None:
         with zipfile.ZipFile(archive) as content:
             infos = [info for info in content.infolist() if not info.is_dir()]
             held = {PurePosixPath(info.filename).name: info for info in infos}
-            if entry.file not in held:
-                names = first_few(sorted(held)) if len(held) > 20 else ", ".join(sorted(held))
-                raise WeightsError(f"it holds no {entry.file}, but {names or 'nothing'}")
             todo = sorted(wanted & held.keys())
             check_room(file, sum(held[name].file_size for name in todo), "folder with TORCH_HOME")
             for name in todo:
@@ -185,8 +193,13 @@ def _unpack(archive: Path, entry: Published, file: Path) -> None:
                     place.open("wb") as target,
                 ):
                     shutil.copyfileobj(source, target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise WeightsError(f"no .zip, or a damaged one ({error})") from error
+    except (*DAMAGES, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk
+            raise
+        raise WeightsError(f"{archive}: no .zip, or a damaged one ({error}). {AGAIN}") from error
+    if entry.file not in held:
+        names = first_few(sorted(held)) if len(held) > 20 else ", ".join(sorted(held))
+        raise WeightsError(f"{archive} holds no {entry.file}, but {names or 'nothing'}")
 
 
 @contextmanager

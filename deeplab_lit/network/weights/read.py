@@ -29,6 +29,7 @@ SUFFIXES = (".caffemodel", ".pth", ".ckpt", ".safetensors")
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub has it: net-5d3b4d8f.pth
 CHECKSUM = "content_sha256"  # the entry of a safetensors file's metadata that holds it, as JSON
 MAX_HEADER = 100_000_000  # bytes, as in the format's own reader
+AGAIN = "Delete it and fetch it again"
 TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the end of a TensorFlow checkpoint's table
 
 
@@ -74,7 +75,7 @@ def read_weight_file(path: str | Path) -> dict[str, Any]:
         try:
             return {"state_dict": read_caffemodel(path)}
         except CaffeFormatError as error:
-            raise WeightsError(f"{path} cannot be read: {error}. Fetch it again.") from error
+            raise WeightsError(f"{path} cannot be read: {error}. {AGAIN}.") from error
     if not start.startswith(b"PK"):
         _compare_with_name(path)
     return _read_torch(path)
@@ -115,13 +116,12 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
         raise WeightsError(
-            f"{path} cannot be read: it is truncated or damaged ({reason}). Fetch it again."
+            f"{path} cannot be read: it is truncated or damaged ({reason}). {AGAIN}."
         ) from error
     checksum = metadata.get(CHECKSUM)
     if checksum is not None and checksum != json.dumps(content_sha256(tensors, metadata)):
         raise WeightsError(
-            f"{path} cannot be read: its content is not what its checksum says: damaged. Fetch it "
-            "again."
+            f"{path} cannot be read: its content is not what its checksum says: damaged. {AGAIN}."
         )
     return {"state_dict": tensors, "metadata": metadata}
 
@@ -155,7 +155,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
         function = re.search(r"GLOBAL ([\w.]+)", str(error))
         if function is None:
             raise WeightsError(
-                f"{path}: not a weight file, or a damaged one. Fetch it again, or take another one"
+                f"{path}: not a weight file, or a damaged one. {AGAIN}, or take another one"
             ) from error
         raise WeightsError(
             f"{path} holds more than weights ({function[1]}), which is not executed. Take a file "
@@ -164,7 +164,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file makes torch raise almost anything
         raise WeightsError(
             f"{path}: not a PyTorch weight file, or a truncated one ({_first_line(error)}). "
-            "Fetch it again."
+            f"{AGAIN}."
         ) from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected names and tensors")
@@ -174,12 +174,10 @@ def _read_torch(path: Path) -> dict[str, Any]:
 def _refuse_other_files(path: Path, start: bytes) -> None:
     """Raise a WeightsError for what people take for weights: web pages, archives and others."""
     if not start:
-        raise WeightsError(f"{path} is empty: the download went wrong. Fetch it again.")
+        raise WeightsError(f"{path} is empty: the download went wrong. {AGAIN}.")
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html")):
-        raise WeightsError(
-            f"{path} is a web page, not weights: the download went wrong. Fetch it again."
-        )
+        raise WeightsError(f"{path} is a web page, not weights: the download went wrong. {AGAIN}.")
     if text.startswith(b"version https://git-lfs"):
         raise WeightsError(
             f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it "
@@ -205,7 +203,7 @@ def _refuse_bad_archive(path: Path) -> None:
     try:
         problem = _problem_of_archive(path)
     except Exception as error:  # a damaged zip makes zipfile raise almost anything
-        problem = f"is damaged ({_first_line(error)}). Fetch it again, or take another copy."
+        problem = f"is damaged ({_first_line(error)}). {AGAIN}, or take another copy."
     if problem:
         raise WeightsError(f"{path} {problem}")
 
@@ -213,7 +211,7 @@ def _refuse_bad_archive(path: Path) -> None:
 def _problem_of_archive(path: Path) -> str | None:
     """Say what is wrong with a zip, or None; torch.load looks at no record's checksum."""
     if not zipfile.is_zipfile(path):
-        return "is truncated: its end is missing. Fetch it again."
+        return f"is truncated: its end is missing. {AGAIN}."
     with zipfile.ZipFile(path) as archive:
         records = {record.filename: record for record in archive.infolist()}
         if not any(name.rpartition("/")[2] == "data.pkl" for name in records):
@@ -232,7 +230,7 @@ def _problem_of_archive(path: Path) -> str | None:
     if bad:
         return (
             f"is damaged: its record {bad} is not what was written (by its checksum, or its "
-            "entry). Fetch it again, or take another copy."
+            f"entry). {AGAIN}, or take another copy."
         )
     return None
 

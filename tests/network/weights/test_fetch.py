@@ -162,6 +162,29 @@ def test_a_zip_without_the_file_says_what_it_holds(archive, cache):
         weight_file("deeplab/resnet101_voc12")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_with_damaged_content_is_not_kept(archive, cache, method):
+    file = archive()
+    with zipfile.ZipFile(file, "w", method) as content:
+        content.writestr("train_iter_20000.caffemodel", bytes(range(256)) * 400)
+    damaged = bytearray(file.read_bytes())
+    damaged[80:300:3] = bytes(74)
+    file.write_bytes(damaged)
+    with pytest.raises(WeightsError, match=r"is not what it .*damaged one .*was deleted"):
+        weight_file("deeplab/resnet101_voc12")
+    by_hand = cache / "deeplab_aspp_resnet101" / file.name
+    assert not [path for path in by_hand.parent.iterdir() if path.suffix != ".lock"]
+    by_hand.write_bytes(damaged)
+    with pytest.raises(WeightsError, match=rf"^{by_hand}: .*damaged one .*Delete it"):
+        weight_file("deeplab/resnet101_voc12")
+
+
+def test_a_mirror_is_an_address(monkeypatch):
+    monkeypatch.setenv("DEEPLAB_LIT_MIRROR", "/mnt/weights")
+    with pytest.raises(WeightsError, match=r"MIRROR is /mnt/weights: expected .*file:///mnt"):
+        weight_file("kazuto1011/voc12")
+
+
 def test_a_zip_that_was_put_there_by_hand_is_used_and_stays(archive, server, cache):
     file = archive("train2_iter_20000.caffemodel")
     by_hand = cache / "deeplab_aspp_resnet101" / file.name
