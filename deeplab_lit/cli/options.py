@@ -39,9 +39,9 @@ RULE_HELP = (
 MODEL_CLASS = "model_class"  # as configurations have it: `model` is the section of its options
 
 
-def add_crf(parser: ArgumentParser) -> None:
+def add_crf(parser: ArgumentParser, help: str = CRF_HELP) -> None:
     """Add the option to a parser; its command lines go through `crf_spelled_out` first."""
-    parser.add_argument("--crf", type=DenseCRF | None, default=None, help=CRF_HELP)
+    parser.add_argument("--crf", type=DenseCRF | None, default=None, help=help)
 
 
 def crf_spelled_out(argv: Sequence[str]) -> list[str]:

@@ -140,7 +140,11 @@ class ScoredFolder:
 
     def how(self) -> str:
         """Return how it was scored, for the title of the table."""
-        return f"void {HOW[self.module.void_as]}" if self.module.void().pixels else "no void"
+        return (
+            f"void {HOW[self.module.void_as]}"
+            if self.module.void().pixels
+            else "no void in the masks"
+        )
 
     def conclude(self, run: Run) -> None:
         """Say how much of the predictions is void."""
