@@ -70,8 +70,8 @@ def build_parser() -> Parser:
     )  # fmt: skip
     add("--gt_prob", type=float, default=GT_PROB, help=GT_PROB_HELP)
     add_crf(parser,
-        "Its parameters: a file like configs/crf/vgg16.yaml, or --crf.bi_w 5 (--crf.help). Default: "
-        "the released ones of ResNet-101.",
+        "Its parameters: a file like configs/crf/vgg16.yaml, or --crf.bi_w 5 (--crf.help). "
+        "Default: the released ones of ResNet-101.",
     )  # fmt: skip
     add("--certain", type=float | None, default=None,
         help="Pixels whose class is less probable after the CRF become void; CLIP-ES: 0.95.",
