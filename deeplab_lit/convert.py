@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # what needs torch is imported by the functions that use it: 
     from deeplab_lit.runs.provenance import Provenance
     from deeplab_lit.types import Classes
 
+SCORED_ON = {21: "VOC", 19: "Cityscapes", 182: "CocoStuff164k"}  # by the number of classes
+
 
 class ConvertError(UserError, ValueError):
     """A file cannot be converted as it was asked for; says the option and what to do."""
@@ -234,7 +236,8 @@ def _next_command(out: Path, source: "Source") -> str:
     else:
         style = source.network.get("style", "torchvision")
         words = ["deeplab_lit.fit", "--model.style", style, "--model.weights", str(out)]
-    return f"{command(*words)} --data VOC --data.root DIR"
+    data = SCORED_ON.get(source.num_classes or 21, "Folder")
+    return f"{command(*words)} --data {data} --data.root DIR"
 
 
 if __name__ == "__main__":

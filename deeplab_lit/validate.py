@@ -277,7 +277,7 @@ def _say_what_came_out(run: Run, subject: Subject, typed: Sequence[str]) -> None
         network=subject.network,
         classes=subject.module.classes,
         training=subject.training,
-        step=subject.step,
+        step=subject.step or None,  # 0: of masks, and of files of other projects
         typed=typed,
         following=following,
     )

@@ -34,7 +34,7 @@ class About:
         network: in words; empty where masks are scored.
         classes: names and colors.
         training: folder of the run that trained the network; None where masks are scored.
-        step: optimizer steps that the scored weights have behind them; None where masks are scored.
+        step: optimizer steps that the scored weights have behind them; None: not known.
         typed: command line of the run.
         following: the command to type next, and its words; empty for none.
     """

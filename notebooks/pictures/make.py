@@ -190,6 +190,13 @@ def _titles(words: Sequence[str]) -> Image.Image:
 DRAWN = {f.__name__: f for f in (first, crf, trimap, receptive_fields, report_run)}
 
 
+def newest() -> Path | None:
+    """Return the newest training in runs/shapes, where validations lie too; None: there is none."""
+    found = Path("runs/shapes").glob("*/checkpoints/best.ckpt")
+    best = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return best and best.parents[1]
+
+
 def main() -> None:
     """Draw the pictures that the command line names."""
     parser = argparse.ArgumentParser(
@@ -201,9 +208,9 @@ def main() -> None:
     unknown = set(options.names) - DRAWN.keys()
     if unknown:
         parser.error(f"no picture is called {', '.join(sorted(unknown))}: {', '.join(DRAWN)}")
-    run = options.run or max(Path("runs/shapes").glob("*"), default=None)
+    run = options.run or newest()
     if run is None:
-        parser.error("runs/shapes has no run: type python -m deeplab_lit.fit, or give --run")
+        parser.error("runs/shapes has no training: type python -m deeplab_lit.fit, or give --run")
     for name in options.names or DRAWN:
         DRAWN[name](run)
         print(f"drawn: {name}")
