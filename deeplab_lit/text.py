@@ -9,11 +9,11 @@ from typing import Any, TextIO
 from deeplab_lit.terminal import colored
 
 GONE = "…"
-SECRET = (
-    r"[\w.-]*(?:key|token|passw(?:or)?d|pwd|passphrase|secret|credential|auth|sig(?:nature)?)s?"
-)
+SECRET = r"[\w.-]*(?:key|token|passw(?:or)?d|pwd|passphrase|secret|credential|auth(?:orization)?|bearer|sig(?:nature)?)s?"
 LOGIN = re.compile(r"(\w+://)[^\s@]+@")
-PAIR = re.compile(rf"""(\b{SECRET}["']?\s*[:=]\s*["']?)[^"'&,}}\]\s]+""", re.IGNORECASE)
+VALUE = r"""["']?(?:(?<=")[^"]+|(?<=')[^']+|[^"'&,}\]\s]+)"""  # in quotes with its spaces
+PAIR = re.compile(rf"""(\b{SECRET}["']?\s*[:=]\s*(?=(["']?))){VALUE}""", re.IGNORECASE)
+BEARER = re.compile(r"(\bBearer )[\w.~+/=-]+", re.IGNORECASE)
 
 
 def plural(number: int, noun: str) -> str:
@@ -85,4 +85,5 @@ def _is_secret(name: str) -> bool:
 
 
 def _redacted_text(text: str) -> str:
-    return PAIR.sub(rf"\1{GONE}", LOGIN.sub(rf"\1{GONE}@", text))
+    text = PAIR.sub(rf"\1\2{GONE}", LOGIN.sub(rf"\1{GONE}@", text))
+    return BEARER.sub(rf"\1{GONE}", text)

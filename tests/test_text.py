@@ -61,9 +61,11 @@ def test_a_nested_configuration_keeps_its_shape():
 
 def test_passwords_with_slashes_and_other_names_of_secrets_are_gone():
     words = ["--x=https://u:p/w@h/x", "https://h/a?sig=hidden", "--auth", "hidden", "--pwd=hidden"]
-    words += ["--token", "-hidden"]
+    words += ["--token", "-hidden", '{"api_key": "hidden and hidden", "a": 1}', "--bearer=hidden"]
+    words += ['{"Authorization": "Bearer hidden"}', "{headers: Bearer hidden}"]
     shown = " ".join(redacted_words(words))
     assert "p/w" not in shown
+    assert '{"api_key": "…", "a": 1}' in shown
     assert "hidden" not in shown
 
 

@@ -114,10 +114,11 @@ def _results(table: Sequence[Row], absent: Sequence[str]) -> list[Any]:
     ]
     frequencies = class_frequencies(table)
     if frequencies:
+        escaped = {name.replace("|", r"\|"): shares for name, shares in frequencies.items()}
         lines = ["| class | pixels, % | images, % |", "| --- | ---: | ---: |"]
         lines += [
             f"| {name} | {100 * pixels:.2f} | {100 * images:.1f} |"
-            for name, (pixels, images) in frequencies.items()
+            for name, (pixels, images) in escaped.items()
         ]
         blocks += [
             wr.H2(text="Classes of the validation images"),
