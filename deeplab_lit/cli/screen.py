@@ -120,7 +120,10 @@ def after_fit(
         say(f"Done. Scores: {folder / 'results.json'}\nBest        {checkpoint}")
         return
     if best is None:
-        say(f"Done. No validation took place. Run folder: {from_here(folder)}")
+        say(
+            "Done. No validation took place (after how many batches one does: "
+            f"--trainer.val_check_interval). Run folder: {from_here(folder)}"
+        )
         last = folder / "checkpoints/last.ckpt"
         if last.is_file():
             say(f"Next        {command('deeplab_lit.validate', '--ckpt_path', from_here(last))}")
