@@ -38,7 +38,7 @@ TURNED = (
     "EXIF orientation {} turns or mirrors the image as it is read, and no mask. If the masks were "
     "drawn on the pixels as they are stored, remove the orientation (exiftool -Orientation= FILE)"
 )
-REMEDY = "Correct the mask, the list of classes, or the void value."
+REMEDY = "Correct the mask, the list of classes, or the void value (of a Folder, --data.void)."
 
 
 class FileSplit(Split):
