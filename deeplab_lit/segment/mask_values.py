@@ -45,7 +45,8 @@ def about_values(net: "DeepLabV2", values: Sequence[int] | None) -> Iterator[str
     """
     if net.label_values is None:
         yield (
-            "Masks hold class indices; the network's file does not say which values its labels had"
+            "Masks hold class indices (0 is the first class); which values the label files "
+            "had that it was trained on is not in the network's file"
         )
     labels = net.label_values or {}
     moved = [(name, i, labels.get(name, i)) for i, name in enumerate(net.classes)]
