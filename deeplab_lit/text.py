@@ -9,7 +9,10 @@ from typing import Any, TextIO
 from deeplab_lit.terminal import colored
 
 GONE = "…"
-SECRET = r"[\w.-]*(?:key|token|passw(?:or)?d|pwd|passphrase|secret|credential|auth(?:orization)?|bearer|sig(?:nature)?)s?"
+SECRET = (
+    r"[\w.-]*(?:key|token|passw(?:or)?d|pwd|passphrase|secret|credential|auth(?:orization)?"
+    r"|bearer|sig(?:nature)?)s?"
+)
 LOGIN = re.compile(r"(\w+://)[^\s@]+@")
 VALUE = r"""["']?(?:(?<=")[^"]+|(?<=')[^']+|[^"'&,}\]\s]+)"""  # in quotes with its spaces
 PAIR = re.compile(rf"""(\b{SECRET}["']?\s*[:=]\s*(?=(["']?))){VALUE}""", re.IGNORECASE)
