@@ -6,6 +6,7 @@ import sys
 from difflib import get_close_matches
 from pathlib import Path
 
+from deeplab_lit.errors import plain_errors
 from deeplab_lit.shipped import CONFIGS
 from deeplab_lit.terminal import colored
 
@@ -49,7 +50,8 @@ def main() -> None:
         runpy.run_module(f"deeplab_lit.{name}", run_name="__main__", alter_sys=True)
         return
     if name in ("--help", "-h"):
-        print(listing(purposes))
+        with plain_errors():
+            print(listing(purposes), flush=True)
         return
     near = get_close_matches(name, purposes, 1)
     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(purposes)}"

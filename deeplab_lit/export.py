@@ -142,7 +142,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command."""
     with plain_errors():
         options = parse(build_parser(), sys.argv[1:] if args is None else args)
-        checkpoint, out = named_checkpoint(options.ckpt_path), Path(options.out)
+        out = Path(options.out)
+        check_out(out)  # before weights are downloaded
+        checkpoint = named_checkpoint(options.ckpt_path)
         net = load(checkpoint)
         net.scales = options.eval.scales or net.scales
         difference = export(net, facts_of(net, checkpoint), out)
@@ -154,6 +156,20 @@ def main(args: Sequence[str] | None = None) -> None:
             "at most",
             f"Next        {how_to_run(out)}",
         )
+
+
+def check_out(out: Path) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises:
+        ExportError: its suffix is none of FORMATS, or it exists.
+    """
+    from deeplab_lit.network.graph import ExportError
+
+    if out.suffix not in FORMATS:
+        raise ExportError(f"--out {out}: its suffix must be one of {', '.join(FORMATS)}")
+    if out.exists():
+        raise ExportError(f"{out} exists already: choose another --out")
 
 
 def how_to_run(out: Path) -> str:
@@ -225,10 +241,7 @@ def export(net: "DeepLabV2", facts: Facts, out: Path) -> float:
     """
     from deeplab_lit.network.graph import ExportError, largest_difference
 
-    if out.suffix not in FORMATS:
-        raise ExportError(f"--out {out}: its suffix must be one of {', '.join(FORMATS)}")
-    if out.exists():
-        raise ExportError(f"{out} exists already: choose another --out")
+    check_out(out)
     form = FORMATS[out.suffix]
     with atomic_write(out) as place:
         say(f"Writing     {out}", file=sys.stderr)

@@ -1,10 +1,10 @@
 """Fetch published weights by their names, once, into torch's folder for downloads.
 
 There torchvision's weights lie too, and what torch.hub has fetched is found again; TORCH_HOME moves
-it. What lies there under its name is complete and was readable when it came; a .part is what has
-come so far, and the next run goes on with it. The variable DEEPLAB_LIT_MIRROR names a server, or a
-folder as file:///mnt/weights, that has the files instead, under the same names; those of a .zip in
-a folder that is called as there.
+it. What lies there under its name is complete, and was readable when it came (from a .zip: had the
+checksum that stands there); a .part is what has come so far, and the next run goes on with it. The
+variable DEEPLAB_LIT_MIRROR names another server, or a folder as file:///mnt/weights, that has the
+files under the same names, a .zip as deeplab_aspp_resnet101/prototxt_and_model.zip.
 """
 
 import os
@@ -48,7 +48,7 @@ def weight_file(path: str | Path) -> str:
 
     Raises:
         WeightsError: the published file cannot be had, or is not what it should be.
-        MissingWeights: no file and no name is called so, but a name nearly so.
+        MissingWeights: it is neither a file nor such a name, but looks like one.
     """
     name = str(path)
     if Path(name).expanduser().exists():

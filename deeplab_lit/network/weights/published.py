@@ -54,8 +54,8 @@ class Published:
         pattern: of names that it, or files like it, have besides.
         backbone: of its network.
         classes: outputs of its head; None: of no head that was trained.
-        by_content: whether other files have that name too, which backbone and classes tell apart:
-            Caffe gives every training the same names.
+        by_content: whether other files have that name too, since Caffe calls those of every
+            training alike; they are told apart by backbone and classes.
         branches: of its head that were trained; None: all.
         name: by which commands fetch it; None: it has no address of its own.
         url: where it lies, or the .zip in which it lies.
@@ -280,15 +280,15 @@ LIST = "python -m deeplab_lit.convert --list"
 
 
 def trained_branches(file: str) -> int | None:
-    """Return how many branches of its head a published file trained; None: all, or not known."""
+    """Return how many branches of a published file's head were trained; None: all, or not known."""
     return next((entry.branches for entry in PUBLISHED if entry.file == file), None)
 
 
 def meant(name: str) -> str | None:
-    """Return what is to be said of a name that nothing has; None where none of ours is meant.
+    """Return the sentence on a slip in a name of published weights; None if none is meant.
 
     Args:
-        name: that is no file.
+        name: as typed; there is neither such a file nor such a name.
     """
     owner, _, rest = name.partition("/")
     if not rest or "/" in rest or rest.endswith((".pth", ".ckpt", ".caffemodel", ".safetensors")):
