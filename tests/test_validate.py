@@ -406,6 +406,7 @@ def test_published_weights_are_not_fetched_for_what_is_refused_anyway(published,
     ("typed", "after_crf", "following"),
     [
         ("--ckpt_path last --run a", False, "validate --ckpt_path last --crf"),
+        ("--ckpt_path a --run=b -c c.yaml", False, "validate --ckpt_path a -c c.yaml --crf"),
         (
             "--ckpt_path a.ckpt --data VOC --data.root=x --crf --run=b --eval.flip true",
             True,

@@ -208,7 +208,7 @@ def words_of(argv: Sequence[str], sections: Collection[str], *, others: bool = F
     """
     words, is_kept = [], others
     for word in argv:
-        if word.startswith("--"):
+        if re.match(r"--|-[a-z]$", word):  # no number below 0
             is_kept = (word.partition("=")[0].partition(".")[0] in sections) is not others
         words += [word] if is_kept else []
     return words

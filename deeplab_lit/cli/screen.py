@@ -13,7 +13,7 @@ from deeplab_lit.cli.score_tables import cityscapes_table, score_table, trimap_t
 from deeplab_lit.crf.parameters import in_words
 from deeplab_lit.network.half_precision import why_slow
 from deeplab_lit.terminal import command, from_here
-from deeplab_lit.text import plural, say
+from deeplab_lit.text import plural, redacted_words, say
 from deeplab_lit.training.module import DeepLabModule
 from deeplab_lit.types import VARIABLE
 
@@ -180,7 +180,8 @@ def after_validate(
     )
     _say_files(folder, wandb)
     if following:
-        say(f"Next        {command(f'deeplab_lit.{following[0]}', *following[1:])}")
+        words = redacted_words(following[1:])  # the screen may be a file that others read
+        say(f"Next        {command(f'deeplab_lit.{following[0]}', *words)}")
 
 
 def scored(scores: dict[str, Any]) -> str:

@@ -29,7 +29,8 @@ class Curves(NamedTuple):
         for name, points in self.lines.items():
             (first, start), (last, end) = points[0], points[-1]
             best = f", at most {max(value for _, value in points):.4g}" if len(points) > 2 else ""
-            parts.append(f"{name} {start:.4g} at step {first:,}, {end:.4g} at step {last:,}{best}")
+            begins, ends = f"{name} {start:.4g} at step {first:,}", f", {end:.4g} at step {last:,}"
+            parts.append(begins + (f"{ends}{best}" if len(points) > 1 else ""))
         return f"{self.title}: {'; '.join(parts)}"
 
 
