@@ -121,12 +121,12 @@ def after_fit(
         return
     if best is None:
         say(
-            "Done. No validation took place (after how many batches one does: "
-            f"--trainer.val_check_interval). Run folder: {from_here(folder)}"
+            "Done. No validation took place (--trainer.val_check_interval says after how many "
+            f"batches one does). Run folder: {from_here(folder)}"
         )
         last = folder / "checkpoints/last.ckpt"
         if last.is_file():
-            say(f"Next        {command('deeplab_lit.validate', '--ckpt_path', from_here(last))}")
+            _say_how_to_validate(last, config, modules)
         return
     title = "Best mIoU" if monitor == "val/miou" else f"Best {monitor}: mIoU"
     say(f"\n{title} {_percent(best)} at step {best['step']}\n", score_table(best), "")
@@ -140,11 +140,17 @@ def after_fit(
     if unscored:
         say("The last steps have not been validated: run validate on last.ckpt for their score.")
     if checkpoint:
-        following = ["--ckpt_path", from_here(checkpoint)]
-        if config is not None:
-            following += ["--config", from_here(config)]
-        allowed = f"{VARIABLE}={','.join(modules)} " if modules else ""
-        say(f"Next        {allowed}{command('deeplab_lit.validate', *following)}")
+        _say_how_to_validate(checkpoint, config, modules)
+
+
+def _say_how_to_validate(
+    checkpoint: str | Path, config: Path | None, modules: Sequence[str]
+) -> None:
+    following = ["--ckpt_path", from_here(checkpoint)]
+    if config is not None:
+        following += ["--config", from_here(config)]
+    allowed = f"{VARIABLE}={','.join(modules)} " if modules else ""
+    say(f"Next        {allowed}{command('deeplab_lit.validate', *following)}")
 
 
 def after_validate(
