@@ -68,7 +68,7 @@ def download(url: str, path: Path, *, mirror: str, folder: str) -> Download:
     with response:
         if response.status != 206:
             have = 0  # the server sends the file from its beginning
-        version = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
+        version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         if have and _has_changed(part, version):
             print(f"{url} has changed since its first bytes came: fetched from its beginning")
             part.unlink()

@@ -186,8 +186,8 @@ def after_validate(
     )
     _say_files(folder, wandb)
     if following:
-        words = redacted_words(following[1:])  # the screen may be a file that others read
-        say(f"Next        {command(f'deeplab_lit.{following[0]}', *words)}")
+        typed = redacted_words(following[1:])  # the screen may be a file that others read
+        say(f"Next        {command(f'deeplab_lit.{following[0]}', *typed)}")
 
 
 def scored(scores: dict[str, Any]) -> str:
