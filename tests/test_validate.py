@@ -372,7 +372,12 @@ def test_commands_take_published_weights_by_name(
     assert f"Checkpoint  {published}, of somebody/discs" in said
     assert "Quoted      mIoU on all of Shapes val 12.3 (a test), without the CRF" in said
     assert "somebody/discs (step 0) on Shapes" in said
-    final = json.loads((done.folder / "results.json").read_text())["final"]
+    results = json.loads((done.folder / "results.json").read_text())
+    final = results["final"]
+    assert results["quoted"] == "mIoU on all of Shapes val 12.3 (a test), without the CRF"
+    assert "not measured here: mIoU on all of Shapes val 12.3" in (
+        done.folder / "report.html"
+    ).read_text("utf-8")
     best = json.loads((trained.parents[1] / "results.json").read_text())["best"]
     assert final["miou"] == best["miou"]
     validate.main([by_name, *data, "--data.val_split=train", "--allow_seen_split"])

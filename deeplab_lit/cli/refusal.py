@@ -8,10 +8,12 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from deeplab_lit.shipped import shipped
 from deeplab_lit.yaml_files import FORMER
 
 OTHER_OPTIMIZER = (
@@ -33,6 +35,7 @@ ELSEWHERE = {
     ("validate", "checkpoint"): "validate writes no checkpoints",
     ("validate", "wandb_checkpoint"): "validate writes no checkpoints",
 }
+HEADER = re.compile(r"^# bases?: (configs/[^\s,]+\.yaml)", re.MULTILINE)  # of an overlay
 BASES = ("deeplab_lit.data.SegmentationData", "lightning.Callback")  # nothing is made of them
 MOST = 12  # choices that are shown
 CLASS_HELP = "One or more arguments specifying"  # the parser's for a class without description
@@ -155,6 +158,8 @@ class Refusal:
         if "Unable to load config" in inner:
             return f"{place}: expected options of its own, as --{path}.…"
         if "SegmentationData is abstract" in inner:  # options of a data set that is not named
+            if bases := self._bases():
+                return bases
             example = f"--{path} Cityscapes --{path}.root DIR"
             return (
                 f"--{path} is missing: name the data set that the --{path}.… are of, as {example}"
@@ -163,6 +168,24 @@ class Refusal:
             return f"{place}: expected {expected}"
         rest = cut(re.sub(r'Parser key "[^"]+":', "", message), 300)
         return f"{place}: {rest}" if path else rest
+
+    def _bases(self) -> str:
+        """Return what to type before a configuration that lies on another; empty for nothing."""
+        words = [word.partition("=") for word in self.argv]
+        after = [*(word[0] for word in words[1:]), ""]
+        files = [
+            value if sign else following
+            for (option, sign, value), following in zip(words, after, strict=True)
+            if option == "--config"
+        ]
+        for file in files:
+            with suppress(OSError, KeyError, UnicodeError):
+                place = Path(file)
+                place = place if place.is_file() else shipped()[file]
+                text = place.read_text("utf-8")
+                if (match := HEADER.search(text)) and match[1] not in files:
+                    return f"{file} lies on a base: type --config {match[1]} before it"
+        return ""
 
     def _expected(self, path: str, inner: str, value: str) -> str:
         if match := re.search(r"conform to restriction v(\W+)(\S+)", inner):

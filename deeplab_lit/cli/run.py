@@ -65,7 +65,7 @@ RARE = ("model.step_size", "model.step_factor", "model.schedule_steps", "model.b
         "loader.resize_filter", "loader.unlabeled_crop_size", "loader.unlabeled_resize",
         "eval.resize_filter")  # fmt: skip
 COMMON = ("max_steps", "devices", "accelerator", "precision", "strategy", "val_check_interval",
-          "accumulate_grad_batches", "fast_dev_run")  # fmt: skip
+          "accumulate_grad_batches", "limit_val_batches", "fast_dev_run")  # fmt: skip
 # heading of --help → the options and sections below it; --help_all has what no heading has
 TOPICS = {
     NOT_SHOWN: RARE,
@@ -95,6 +95,7 @@ WORDS = {
     "trainer.val_check_interval": "batches from one validation to the next. Default: ten in a "
     "training",
     "trainer.accumulate_grad_batches": "batches of an optimizer step",
+    "trainer.limit_val_batches": "score so many batches only, or such a share: for a quick try",
     "trainer.fast_dev_run": "try a single batch, and keep nothing",
 }
 EXAMPLES = {

@@ -63,6 +63,8 @@ def notes(about: About, results: Mapping[str, Any], trained: Mapping[str, Any]) 
             "Only a part of the split was scored (--trainer.limit_val_batches): these scores "
             "compare with no others."
         )
+    if quoted := results.get("quoted"):
+        sentences.append(f"Quoted of these weights, not measured here: {quoted}.")
     if splits := results.get(SEEN):
         sentences.append(
             f"The weights were trained on {with_short_hashes(', '.join(splits))}, which has images "

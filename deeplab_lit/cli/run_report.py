@@ -129,7 +129,10 @@ def _curves(training: Path | None) -> tuple[list[Curves], str]:
         return [], "Masks were scored, and how they were made is not known: there are no curves."
     path = training / "metrics.csv"
     if not path.is_file():
-        return [], f"The folder of the training is not at hand: there is no {path}."
+        return [], (
+            f"These weights do not lie in the folder of a run of fit (there is no {path}): how "
+            "their training went is not known."
+        )
     try:
         curves = curves_of(read_metrics(path))
     except (ValueError, TypeError, LookupError, OSError) as error:

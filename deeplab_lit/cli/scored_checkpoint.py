@@ -15,6 +15,7 @@ from deeplab_lit.cli.other_views import tell_other_views
 from deeplab_lit.cli.parser import configs, flags, read_config
 from deeplab_lit.cli.run import Run
 from deeplab_lit.cli.screen import tell_precision
+from deeplab_lit.data import SegmentationData
 from deeplab_lit.network.deeplab import DeepLabV2
 from deeplab_lit.network.weights.formats import translate
 from deeplab_lit.network.weights.load import load_strictly, without_aux_head
@@ -103,6 +104,8 @@ class ScoredCheckpoint:
         net, evaluation = self.module.net, self.module.evaluation
         image = run.datamodule.validation().image(0)
         run.record.add(inference=evaluation.settings(net))
+        if quoted := self._quoted_of(run.datamodule.val):
+            run.record.add(quoted=quoted)
         if trained_on := self.provenance.in_words():
             say(f"Trained on {trained_on}")
         say(f"Network     {evaluation.in_words(net, image.shape[:2])}")
@@ -117,12 +120,18 @@ class ScoredCheckpoint:
         """Return how it was scored, for the title of the table."""
         return self.module.evaluation.title(self.module.net)
 
+    def _quoted_of(self, data: SegmentationData) -> str:
+        """Return what is quoted of it on the validation split; empty for nothing."""
+        quoted = self.quoted
+        if quoted is None or quoted.split != data.label(data.val_split):
+            return ""
+        return f"mIoU on all of {quoted.in_words()}, without the CRF"
+
     def conclude(self, run: Run) -> None:
         """Say what is quoted of it on these images, and, of all processes, what was cached."""
         evaluation, strategy = self.module.evaluation, run.trainer.strategy
-        data, quoted = run.datamodule.val, self.quoted
-        if quoted is not None and quoted.split == data.label(data.val_split):
-            say(f"Quoted      mIoU on all of {quoted.in_words()}, without the CRF")
+        if quoted := self._quoted_of(run.datamodule.val):
+            say(f"Quoted      {quoted}")
         if evaluation.cache_dir is None:
             return
         numbers = torch.tensor(evaluation.from_cache(), device=strategy.root_device)

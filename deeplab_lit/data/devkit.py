@@ -84,6 +84,9 @@ class DevkitData(SegmentationData):
         return [Pair(id, images / f"{id}.jpg", self.root / masks / f"{id}.png") for id in ids]
 
 
+PREPARED = {2010: "pascal_context (or person_part)", 2012: "voc"}  # commands, by year
+
+
 def find_devkit(root: Path, year: int) -> Path:
     """Return the folder VOC<year>, given itself, VOCdevkit, or the folder that holds VOCdevkit.
 
@@ -96,8 +99,8 @@ def find_devkit(root: Path, year: int) -> Path:
             return folder
     raise DataError(
         f"--data.root {root}: no PASCAL VOC {year} there (no JPEGImages/, {name}/JPEGImages/ or "
-        f"VOCdevkit/{name}/JPEGImages/). Unpack the official VOCtrainval archive of {year}, and "
-        "give its VOCdevkit folder."
+        f"VOCdevkit/{name}/JPEGImages/). Name the folder that `python -m deeplab_lit.prepare "
+        f"{PREPARED[year]} --root DIR` has filled, or the VOCdevkit folder of the official archive."
     )
 
 

@@ -75,8 +75,7 @@ class DataModule(LightningDataModule):
         unlabeled_resize: as `resize`, for unlabeled images. None: the same.
         scales: random scaling in training: a list to choose from, or {min: …, max: …}.
         color_jitter: random brightness, contrast and saturation in training, as a fraction.
-        eval_batch_size: images that each process evaluates at once; more than 1 only where all
-            have the same size.
+        eval_batch_size: images that each process evaluates at once; above 1 if all have one size.
         num_workers: processes that read data, for each training process. None: one a core, at
             most 8.
         check: how much of the data to read before the first step: "quick" or "full".

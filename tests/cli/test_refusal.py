@@ -51,6 +51,16 @@ def test_an_option_of_a_configuration_is_said_with_its_file(parser, tmp_path):
     assert refused(parser, "a", file).startswith(f"{tmp_path / 'c.yaml'}: model is null")
 
 
+def test_a_configuration_without_its_base_is_refused_with_the_base(build_fit):
+    """Not with a demand for --data, which would train something else."""
+    row = "configs/table4/msc_coco_aug_aspp.yaml"
+    said = f"{row} lies on a base: type --config configs/voc_resnet101.yaml before it"
+    for typed in (["--config", row], [f"--config={row}"]):
+        with pytest.raises(UsageError) as caught:
+            build_fit([*typed, "--data.root", "data/voc"])
+        assert said in str(caught.value)
+
+
 def shown(capsys, main, *argv):
     """What a command prints for a request of help."""
     with pytest.raises(SystemExit) as stop:

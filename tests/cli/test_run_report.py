@@ -197,7 +197,7 @@ def test_names_from_files_are_text_and_no_markup(folder, about):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "is not at hand: there is no "),
+        (None, "folder of a run of fit (there is no "),
         ("step,a\nx,1\n", "is damaged"),
         ("step\n", "nothing"),
     ],

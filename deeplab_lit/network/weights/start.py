@@ -22,7 +22,6 @@ from deeplab_lit.network.weights.fetch import weight_file
 from deeplab_lit.network.weights.formats import read_source, translate
 from deeplab_lit.network.weights.formats.source import Source, below, fc6_and_fc7
 from deeplab_lit.network.weights.load import load_fitting, style_of
-from deeplab_lit.network.weights.published import LIST
 from deeplab_lit.network.weights.read import MissingWeights, WeightsError, read_weight_file
 
 MOST = 5  # differences in a sentence
@@ -62,7 +61,7 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
         try:
             source = read_source(weight_file(weights))
         except MissingWeights as error:
-            words = f'(besides a file it may be "imagenet" or "none", or a name of {LIST})'
+            words = '(or "imagenet", or "none")'
             raise MissingWeights(f"--model.weights {error} {words}") from error
     _check_style(net, style_of(source) or net.style, weights)
     fitting = _with_head_for(source, list(classes), weights)
@@ -79,7 +78,7 @@ def initialize(net: DeepLabV2, weights: str, classes: Iterable[str] = ()) -> Sou
         if trained_with != value and fitting.num_classes == net.num_classes:
             warnings.warn(
                 f"{weights} was trained with {name} {trained_with!s:.100}, this network has "
-                f"{value!s:.100}",
+                f"{value!s:.100} (--model.{name})",
                 stacklevel=2,
             )
     return source
