@@ -58,7 +58,7 @@ def notes(about: About, results: Mapping[str, Any], trained: Mapping[str, Any]) 
     """
     scores = scores_of(about, results)
     sentences = []
-    if scores["images"] < scores["images_in_split"]:
+    if scores["images"] < scores.get("images_in_split", scores["images"]):
         sentences.append(
             "Only a part of the split was scored (--trainer.limit_val_batches): these scores "
             "compare with no others."

@@ -116,11 +116,14 @@ def _files(folder: Path) -> list[str]:
 
 
 def _record(training: Path | None) -> dict[str, Any]:
-    """Return results.json of the training; empty where there is none, or a damaged one."""
+    """Return results.json of the training; empty where there is none, or none of ours."""
+    if training is None:
+        return {}
     try:
-        return {} if training is None else dict(json.loads((training / "results.json").read_text()))
+        record = dict(json.loads((training / "results.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
+    return record if {"steps", "device"} <= record.keys() else {}
 
 
 def _curves(training: Path | None) -> tuple[list[Curves], str]:

@@ -205,6 +205,7 @@ def test_names_from_files_are_text_and_no_markup(folder, about):
 def test_where_the_training_is_not_at_hand_the_page_says_so(folder, about, tmp_path, content, says):
     training = tmp_path / "training"
     training.mkdir()
+    (training / "results.json").write_text('{"miou": 0.5}')  # another program's
     if content is not None:
         (training / "metrics.csv").write_text(content)
     seen = Page(page(folder, replace(about, training=training)))
