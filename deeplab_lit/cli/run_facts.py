@@ -84,6 +84,8 @@ def notes(about: About, results: Mapping[str, Any], trained: Mapping[str, Any]) 
             f"{100 * void['share']:.2f} % of the pixels scored are void in the masks "
             f"(--void_as {void['as']})."
         )
+    if scores["miou"] is None:
+        return [*sentences, "All pixels scored are void: there is no score, and none to choose by."]
     return sentences + _choice(about, results, trained)
 
 

@@ -131,6 +131,12 @@ def test_what_makes_scores_high_or_incomparable_is_said(folder, about, trained, 
     text = words_of(folder, about)
     assert "Only a part of the split was scored (--trainer.limit_val_batches)" in text
     assert "chosen as the best of its training by these images: it may score lower on new" in text
+    void = results_of(folder)["final"] | {"miou": None}
+    shutil.copytree(folder, tmp_path / "void")
+    change(tmp_path / "void", final=void)
+    text = words_of(tmp_path / "void", about)
+    assert "All pixels scored are void" in text
+    assert "chosen as the best" not in text
     change(folder, scored_on="Shapes:train", validation_split_trained_on=["Shapes:train"])
     text = words_of(folder, about)
     assert "chosen as the best of its training by images of Shapes:val." in text
