@@ -145,14 +145,13 @@ def test_every_config_says_what_it_starts_from(path):
     if "adaptation" in path.parts and weights is None:
         return  # an overlay that leaves its base's as they are
     weights = weights or "imagenet"  # of every base of the paper's tables
-    words = {"imagenet": "ImageNet", "none": "from scratch", "init.caffemodel": "MS-COCO"}
+    words = {"imagenet": "ImageNet", "none": "from scratch", "deeplab/resnet101_coco": "MS-COCO"}
     published = "MS-COCO, says its author; on ImageNet, say papers"
-    words |= {"DeepLab_resnet_pretrained_init-f81d91e8.pth": published}
+    words |= {"adaptsegnet/init": published}
     words |= {
         "DeepLab_resnet_pretrained_imagenet.pth": "ImageNet",
-        "resnet101COCO-41f33a49.pth": "COCO",
+        "advsemiseg/coco": "COCO",
         "deeplabv1_resnet101-imagenet.pth": "starts from ImageNet",
-        "deeplabv1_resnet101-coco.pth": "COCO",
         "vgg16_hed_bsds.safetensors": "ImageNet in Caffe and then for edges",
     }
     assert re.search(words[weights], header)
@@ -160,4 +159,4 @@ def test_every_config_says_what_it_starts_from(path):
     if path.parent != CONFIGS and not of_others:
         init = re.search(r" Init: (.*?) Schedule: ", header)[1]
         assert re.search(words[weights], init)
-        assert ("MS-COCO" in init) == (weights == "init.caffemodel")
+        assert ("MS-COCO" in init) == (weights == "deeplab/resnet101_coco")

@@ -1,4 +1,4 @@
-"""README's section on domain adaptation, command by command, on official layouts in miniature."""
+"""The page's section on domain adaptation, command by command, on official layouts in miniature."""
 
 import re
 import shlex
@@ -17,8 +17,8 @@ from deeplab_lit.data.cityscapes import LABEL_IDS, Cityscapes
 from deeplab_lit.data.synthia import CLASS_OF
 
 ROOT = Path(fit.__file__).parents[1]
-SECTION = (ROOT / "README.md").read_text("utf-8").split("\n## Adapt to another domain\n")[1]
-SECTION = SECTION.split("\n## ")[0]
+SECTION = (ROOT / "deeplab_lit/methods/README.md").read_text("utf-8")
+SECTION = SECTION.split("\n## Adapt to another domain\n")[1].split("\n## ")[0]
 COMMANDS = [
     shlex.split(line)[2:]
     for block in re.findall(r"```bash\n(.*?)```", SECTION, re.DOTALL)

@@ -316,7 +316,7 @@ def test_a_node_that_is_killed_ends_the_other_and_the_run_goes_on_as_if_it_had_n
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert files == {
         *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv"),
-        *("predictions.png", "results.json"),
+        *("predictions.png", "report.html", "results.json"),
     }
     assert json.loads((folder / "results.json").read_text())["processes"] == 2
 
