@@ -4,7 +4,9 @@ Letters: C classes.
 """
 
 import math
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -152,13 +154,24 @@ def check(
         )
     if problems:
         missing = "" if weights is None else f"; {weights} is not written"
-        print(f"error: {plural(len(problems), 'problem')}{missing}")
+        print(f"error: {plural(len(problems), 'problem')}{most_frequent(problems)}{missing}")
     elif suspicions:
         warnings = plural(len(suspicions), "warning")
         print(f"{name}: nothing is wrong with the files; see the {warnings} above")
     else:
         print(f"{name}: nothing is wrong")
     return 1 if problems else 0
+
+
+def most_frequent(problems: Sequence[str]) -> str:
+    """Return what ails most files, as the end of a sentence; "" where no more than three share it.
+
+    Args:
+        problems: sentences like "a.png: mask value 11, which is no class; the mask holds …".
+    """
+    causes = Counter(re.split(r"; |\. ", text.partition(": ")[2])[0] for text in problems)
+    cause, number = causes.most_common(1)[0]
+    return f"; most frequent ({number:,}): {cause}" if cause and number > 3 else ""
 
 
 def _unlabeled_split(unlabeled: SegmentationData, classes: Classes) -> Split:

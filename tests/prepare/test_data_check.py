@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from deeplab_lit.data import ADE20K, VOC, DataError, Folder, Images
 from deeplab_lit.data.check import Summary
-from deeplab_lit.prepare.data_check import LENGTH, check, class_plot
+from deeplab_lit.prepare.data_check import LENGTH, check, class_plot, most_frequent
 from deeplab_lit.prepare.voc import prepare_voc
 from deeplab_lit.training.losses import ClassWeighted
 
@@ -50,6 +50,14 @@ def test_all_that_is_wrong_is_listed(root, files, tmp_path, capsys):
     ]
     assert "error: 4 problems" in shown.out
     assert "Folder train: 1 image, 0.00% of its pixels void" in shown.out
+
+
+def test_a_cause_that_many_files_share_is_said_once_more_at_the_end():
+    value = "mask value 11, which is neither one of the 5 classes nor void"
+    held = [f"{i}.png: {value}; the mask holds {i}, 11. Correct the mask" for i in range(4)]
+    assert most_frequent([*held, "x.jpg is missing"]) == f"; most frequent (4): {value}"
+    assert most_frequent(held[:3]) == ""
+    assert most_frequent(["a.png is missing"] * 5) == ""
 
 
 def test_a_split_that_is_not_there_does_not_hide_the_other(root, tmp_path, capsys):
