@@ -157,7 +157,8 @@ class SaveOnSignal(Callback):
         if (checkpoints := kept_by(trainer)) is not None:
             path = checkpoints.save_as_last(trainer)
             if trainer.is_global_zero:
-                print(f"Saved step {trainer.global_step} to {path}", file=sys.stderr)
+                where = f"Saved step {trainer.global_step} to {path}"
+                print(f"{where}; the same command with --ckpt_path last goes on", file=sys.stderr)
         self.saved, self.saved_step = True, trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -285,7 +285,9 @@ def test_an_error_saves_what_was_trained_and_the_run_goes_on(
     with pytest.raises(DataError, match="bad mask"):
         fit(Fail(hook, DataError("bad mask"), at=at), val_check_interval=4)
     assert load(tmp_path / "last.ckpt")["global_step"] == step
-    assert f"Saved step {step}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"Saved step {step}" in said
+    assert "--ckpt_path last goes on" in said
     _, module = fit(ckpt_path=tmp_path / "last.ckpt")
     assert largest_difference(module.parameters(), whole[1].parameters()) == 0
 
