@@ -80,8 +80,10 @@ def download(url: str, path: Path, *, mirror: str, folder: str) -> Download:
         if total is not None and total > LARGEST:
             raise DownloadError(_too_large(url, path, total, mirror))
         check_room(path, (total or 0) - have, folder)
-        if not have:
+        if not have and version:
             _version_file(part).write_text(version, "utf-8")
+        elif not have:
+            _version_file(part).unlink(missing_ok=True)
         _receive(response, url, path, have, total, mirror)
         _version_file(part).unlink(missing_ok=True)
         chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"  # has an end

@@ -226,7 +226,7 @@ def test_bad_data_is_refused_before_the_first_step(tmp_path, tiny_args, capsys, 
         ({"--config": "nowhere.yaml"}, ["nowhere.yaml"]),
         (
             {"--model.weights": "nowhere.pth"},
-            ["--model.weights nowhere.pth: no such file", '"imagenet" or'],
+            ["--model.weights nowhere.pth: no such file", '"imagenet", or'],
         ),
         ({"--model.norm": "frozen"}, ["--model.norm batch"]),
         ({"--ckpt_path": "nowhere.ckpt"}, ["nowhere.ckpt", "no such file"]),
