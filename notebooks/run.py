@@ -28,7 +28,7 @@ MOST_BYTES = 60_000  # of a picture
 COVER = 720, 400  # pixels at most
 PROGRESS = re.compile(r"\d+%\||\d (running|waiting|done)")  # tqdm's bars, lines of ablate
 CHANGING = {  # what is another in each run → what is kept of it
-    r"/\S*/tmp\w{8}(?=[/\s]|$)": "/tmp/notebook",
+    r"/\S*/tmp\w{8}(?=[/\s]|$)": "FOLDER",
     r"\b20\d{6}-\d{6}\b": "DATE-TIME",
     re.escape(sys.executable): "python",
 }

@@ -1,4 +1,4 @@
-"""What the dashboards and the report of an ablation on Weights & Biases are put together from.
+"""Build the parts of an ablation's dashboards and report on Weights & Biases.
 
 Which runs, in which colors, and the panels that show them, built with W&B's own wandb-workspaces.
 """

@@ -1,4 +1,4 @@
-"""What the page of a run says in words: what to know of its scores, and what was run."""
+"""Put into words, for the page of a run, what to know of its scores and what was run."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ MASKS = {
 
 @dataclass(frozen=True)
 class About:
-    """What is said of a run that is in none of its files.
+    """Facts of a run that stand in none of its files.
 
     Attributes:
         verb: the command.

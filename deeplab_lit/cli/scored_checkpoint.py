@@ -1,4 +1,4 @@
-"""What `validate --ckpt_path FILE` scores: the network of a checkpoint."""
+"""Read the network that `validate --ckpt_path FILE` scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What `validate --masks DIR` scores: predictions that lie in files."""
+"""Read the predictions in files that `validate --masks DIR` scores."""
 
 from collections.abc import Sequence
 from contextlib import suppress

@@ -80,7 +80,7 @@ class Summary:
 
     @property
     def whole(self) -> bool:
-        """Whether every mask of the split has been read."""
+        """Return whether every mask of the split has been read."""
         return self.number == self.total
 
     @property

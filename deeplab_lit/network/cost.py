@@ -1,4 +1,4 @@
-"""What a network costs: its weights, and the multiply-adds of a forward pass.
+"""Count what a network costs: its weights, and the multiply-adds of a forward pass.
 
 They are counted on torch's meta device, which knows shapes and no values: without memory for
 activations, and in no time, whatever the size of the image.

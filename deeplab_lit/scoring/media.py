@@ -1,4 +1,4 @@
-"""What W&B gets of a validation beside its numbers: images with their masks, and tables.
+"""Make what W&B gets of a validation beside its numbers: images with their masks, and tables.
 
 Letters: C classes · H×W image.
 """

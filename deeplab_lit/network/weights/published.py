@@ -80,12 +80,12 @@ class Published:
 
     @property
     def is_zipped(self) -> bool:
-        """Whether it lies in a .zip, with others."""
+        """Return whether it lies in a .zip, with others."""
         return self.url.endswith(".zip")
 
     @property
     def is_plain_http(self) -> bool:
-        """Whether it comes unencrypted, so that anybody on the way can exchange it."""
+        """Return whether it comes unencrypted, so that anybody on the way can exchange it."""
         return self.url.startswith("http:")
 
     def is_called(self, name: str) -> bool:
