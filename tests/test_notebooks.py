@@ -107,6 +107,7 @@ def test_it_is_committed_with_what_its_code_shows(path):
             assert len(words) < 4000
             assert unchanging(words) == words  # no temporary folders, no dates
             assert str(Path.home()) not in words
+            assert "/tmp" not in words
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
